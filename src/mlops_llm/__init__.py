@@ -1,0 +1,1 @@
+"""LLM post-training where the experiment record is the product."""

@@ -1,0 +1,116 @@
+"""What a person reads on a terminal, and the same lines in the log file."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_log = logging.getLogger("mlops_llm")
+_log.addHandler(logging.NullHandler())
+
+
+def log_to(path: Path) -> logging.Handler:
+    """Send this process's log (ours and the libraries' warnings) to a file from now on; return the handler."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    _log.setLevel(logging.INFO)
+    return handler
+
+
+def say(line: str) -> None:
+    """Print a line and log it."""
+    print(line, flush=True)
+    _log.info(line)
+
+
+def warn(line: str) -> None:
+    """Print a warning to the error stream and log it."""
+    print(f"warning: {line}", file=sys.stderr, flush=True)
+    _log.warning(line)
+
+
+def fail(line: str) -> None:
+    """Print an error to the error stream and log it."""
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    _log.error(line)
+
+
+def show(title: str, rows: Mapping[str, Any]) -> None:
+    """Print labels and values under a title."""
+    grid(title, ("", ""), [(label, value) for label, value in rows.items()], heads=False)
+
+
+def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, heads: bool = True) -> None:
+    """Print a table; cells are shortened only where the terminal is too narrow."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD if heads else box.SIMPLE, show_header=heads)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    rows = [[number(cell) for cell in row] for row in rows]
+    for row in rows:
+        table.add_row(*row)
+    out = Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
+    out.print(table)
+    _log.info("%s: %s", title, rows)
+
+
+def number(value: Any) -> str:
+    """A value as a person reads it: floats with four significant digits, lists joined."""
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    if isinstance(value, list | tuple):
+        return ", ".join(number(each) for each in value)
+    return "-" if value is None else str(value)
+
+
+def size(count: float) -> str:
+    """Bytes as a person reads them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+class Progress:
+    """A bar with rate and time left on a terminal, plain lines elsewhere."""
+
+    def __init__(self, what: str, total: int, start: int = 0, every: float = 10.0) -> None:
+        """Begin at `start` of `total`; elsewhere than on a terminal a line is printed at most every `every` seconds."""
+        self._what, self._total, self._start, self._every = what, total, start, every
+        self._begun = self._last = time.monotonic()
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"), console=Console(stderr=True), transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(what, total=total, completed=start, note="")
+
+    def at(self, done: int, note: str = "") -> None:
+        """Show that `done` of the total are done."""
+        now = time.monotonic()
+        rate = (done - self._start) / max(now - self._begun, 1e-9)
+        if self._bar:
+            self._bar.update(self._task, completed=done, note=f"{rate:.2f}/s {note}")
+        elif now - self._last >= self._every or done == self._total:
+            self._last = now
+            left = (self._total - done) / rate if rate else 0.0
+            say(f"{self._what} {done}/{self._total}  {rate:.2f}/s  {left:.0f} s left  {note}".rstrip())
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar:
+            self._bar.stop()

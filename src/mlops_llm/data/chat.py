@@ -1,0 +1,143 @@
+"""Rows as conversations, whatever form they came in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlops_llm.component import near
+from mlops_llm.data.read import Row, Source
+from mlops_llm.errors import UserError
+
+ROLES = ("system", "user", "assistant", "tool")
+_SHAREGPT = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system",
+             "tool": "tool", "observation": "tool", "function_call": "assistant"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A conversation that ends with an answer."""
+
+    messages: list[dict[str, Any]]
+    tools: list[Any] | None = None
+
+
+def conversations(source: Source) -> list[Conversation]:
+    """Turn every row into a conversation.
+
+    Understood are `prompt` and `response` (or `completion`), `messages` (with `tools`), and the public forms `question` and
+    `answer` (gsm8k), `instruction`, `input`, `output` (alpaca) and `conversations` (sharegpt).
+
+    Raises:
+        UserError: the first bad row, with file, line, field and remedy.
+    """
+    return [conversation(row, source.where(place)) for place, row in enumerate(source.rows)]
+
+
+def conversation(row: Row, where: str) -> Conversation:
+    """Turn one row into a conversation."""
+    if "messages" in row:
+        return Conversation(_messages(row["messages"], where), _tools(row.get("tools"), where))
+    if "conversations" in row:
+        return Conversation(_sharegpt(row["conversations"], where), _tools(row.get("tools"), where))
+    if "instruction" in row:
+        asked = "\n".join(part for part in (_text(row, "instruction", where), str(row.get("input") or "")) if part)
+        return _pair(asked, _text(row, "output", where), row, where)
+    if "question" in row and "prompt" not in row:
+        return _pair(_text(row, "question", where), _text(row, "answer", where), row, where)
+    answer = "response" if "response" in row or "completion" not in row else "completion"
+    return _pair(_text(row, "prompt", where), _text(row, answer, where), row, where)
+
+
+def _pair(prompt: str, response: str, row: Row, where: str) -> Conversation:
+    system = row.get("system")
+    messages = [{"role": "system", "content": _text(row, "system", where)}] if system else []
+    messages += [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+    return Conversation(messages)
+
+
+def _text(row: Mapping[str, Any], field: str, where: str) -> str:
+    if field not in row:
+        raise UserError(
+            f"has no field '{field}'{near(field, row)}",
+            where,
+            f"it has: {', '.join(map(str, row))}; add it or map a column: read.columns={{{field}:COLUMN}}",
+        )
+    value = row[field]
+    if not isinstance(value, str):
+        raise UserError(f"field '{field}' is {_kind(value)}, not a text", where, "write it as a text in quotes")
+    if not value.strip():
+        raise UserError(f"field '{field}' is empty", where, "fill it or remove the row")
+    return value
+
+
+def _messages(value: Any, where: str) -> list[dict[str, Any]]:
+    if isinstance(value, str):
+        value = _parsed(value, "messages", where)
+    if not isinstance(value, list) or not value:
+        raise UserError(f"field 'messages' is {_kind(value)}, not a list of turns", where, 'write [{"role": …, "content": …}]')
+    for place, turn in enumerate(value):
+        _check_turn(turn, f"field 'messages[{place}]", where)
+    _check_order(value, where)
+    return [dict(turn) for turn in value]
+
+
+def _check_turn(turn: Any, field: str, where: str) -> None:
+    if not isinstance(turn, dict) or "role" not in turn:
+        raise UserError(f"{field}' has no role", where, f"give it one of: {', '.join(ROLES)}")
+    if turn["role"] not in ROLES:
+        raise UserError(f"{field}.role' is '{turn['role']}'{near(str(turn['role']), ROLES)}", where, f"one of: {', '.join(ROLES)}")
+    content = turn.get("content")
+    if turn["role"] == "assistant" and turn.get("tool_calls") and content is None:
+        return
+    if not isinstance(content, str):
+        raise UserError(f"{field}.content' is {_kind(content)}, not a text", where, "write it as a text in quotes")
+
+
+def _check_order(turns: list[dict[str, Any]], where: str) -> None:
+    if turns[-1]["role"] != "assistant":
+        raise UserError(f"the last turn is by '{turns[-1]['role']}', not the assistant", where, "end the row with an answer")
+    before = ""
+    for place, turn in enumerate(turns):
+        role = turn["role"]
+        if (role == "system" and place) or (role == before and role in ("user", "assistant", "system")):
+            raise UserError(f"turn {place + 1} by '{role}' follows '{before}'", where, "let user and assistant take turns")
+        before = role
+
+
+def _sharegpt(value: Any, where: str) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not value:
+        raise UserError(f"field 'conversations' is {_kind(value)}, not a list of turns", where)
+    turns = []
+    for place, turn in enumerate(value):
+        if not isinstance(turn, dict) or "from" not in turn or "value" not in turn:
+            raise UserError(f"field 'conversations[{place}]' lacks 'from' or 'value'", where)
+        role = _SHAREGPT.get(str(turn["from"]))
+        if role is None:
+            raise UserError(f"field 'conversations[{place}].from' is '{turn['from']}'", where, f"one of: {', '.join(_SHAREGPT)}")
+        turns.append({"role": role, "content": turn["value"]})
+    return _messages(turns, where)
+
+
+def _tools(value: Any, where: str) -> list[Any] | None:
+    if value in (None, "", []):
+        return None
+    if isinstance(value, str):
+        value = _parsed(value, "tools", where)
+    if not isinstance(value, list):
+        raise UserError(f"field 'tools' is {_kind(value)}, not a list", where)
+    return value
+
+
+def _parsed(value: str, field: str, where: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise UserError(f"field '{field}' is a text that is not JSON", where, "write it as a list") from error
+
+
+def _kind(value: Any) -> str:
+    return {"NoneType": "null", "int": "a number", "float": "a number", "bool": "true/false", "list": "a list",
+            "dict": "an object", "str": "a text"}.get(type(value).__name__, type(value).__name__)  # fmt: skip

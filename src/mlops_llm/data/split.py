@@ -1,0 +1,20 @@
+"""A held-out part that never changes sides."""
+
+from __future__ import annotations
+
+from mlops_llm import digest
+from mlops_llm.data.read import Source
+
+
+def hold_out(source: Source, share: float) -> tuple[list[int], list[int]]:
+    """Split row numbers into training and held-out ones by each row's digest.
+
+    The same row falls on the same side in every file, order and run; duplicates stay together. The share is met on average.
+
+    Args:
+        source: the rows.
+        share: held-out share, 0 to below 1.
+    """
+    limit = int(share * 2**32)
+    sides = [int(digest.row(row)[:8], 16) < limit for row in source.rows]
+    return [place for place, out in enumerate(sides) if not out], [place for place, out in enumerate(sides) if out]

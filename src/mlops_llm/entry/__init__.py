@@ -1,0 +1,5 @@
+"""The Hydra room: from a command line to typed settings, an open run, a result and an exit code."""
+
+from mlops_llm.entry.launch import Stage, launch
+
+__all__ = ["Stage", "launch"]

@@ -1,0 +1,163 @@
+"""What people type, in the form that Hydra reads."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass, field
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+_FLAGS_WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
+                     "--experimental-rerun", "--info", "-i", "--shell-completion", "-sc"}  # fmt: skip
+_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"}
+_OPTIONAL_VALUE = {"--info", "-i", "--shell-completion", "-sc"}
+
+
+@dataclass
+class Arguments:
+    """A command line, sorted."""
+
+    flags: list[str] = field(default_factory=list)
+    overrides: list[str] = field(default_factory=list)
+
+    @property
+    def multirun(self) -> bool:
+        """Whether a sweep was asked for."""
+        return bool({"-m", "--multirun"} & set(self.flags)) or "hydra.mode=MULTIRUN" in self.overrides
+
+    @property
+    def help(self) -> bool:
+        """Whether help was asked for."""
+        return bool({"-h", "--help"} & set(self.flags))
+
+    @property
+    def informs(self) -> bool:
+        """Whether Hydra only prints something (`--cfg`, `--info`, ...)."""
+        return any(flag.startswith("-") and flag not in ("-m", "--multirun", "-r", "--run", "--resolve") for flag in self.flags)
+
+    def value(self, key: str) -> str | None:
+        """The last value given to a setting, quotes removed."""
+        found = [item.partition("=")[2] for item in self.overrides if re.split("[@=]", item.lstrip("+~"))[0] == key]
+        return found[-1].strip("'\"") if found else None
+
+
+def read(argv: list[str]) -> Arguments:
+    """Sort a command line into flags and overrides, each override readable by Hydra.
+
+    `--overrides "a=1 b=2"` is taken apart (MLflow projects hand all over as one word), and an unknown `--key value` becomes
+    `key=value` (their way to hand over a parameter that the project does not declare).
+    """
+    found = Arguments()
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        name = word.partition("=")[0]
+        if name == "--overrides":
+            value = word.partition("=")[2] if "=" in word else (words.pop(0) if words else "")
+            words = shlex.split(value) + words
+        elif word in _FLAGS or name in _FLAGS_WITH_VALUE:
+            found.flags.append(word)
+            if word in _FLAGS_WITH_VALUE and words and not (word in _OPTIONAL_VALUE and ("=" in words[0] or words[0][0] == "-")):
+                found.flags.append(words.pop(0))
+        elif word.startswith("--"):
+            key, equals, value = word[2:].partition("=")
+            found.overrides.append(f"{key}={value if equals else (words.pop(0) if words else '')}")
+        else:
+            found.overrides.append(word)
+    found.overrides = [quote(_at_top(item), found.multirun) for item in found.overrides]
+    return found
+
+
+def _at_top(override: str) -> str:
+    """An experiment sets values of every group, so it is composed at the top; its file says so nowhere."""
+    return re.sub(r"^\+?experiment=", "+experiment@_global_=", override)
+
+
+def as_typed(override: str) -> str:
+    """The form in which a person types an override."""
+    return override.replace("+experiment@_global_=", "+experiment=")
+
+
+def quote(override: str, multirun: bool = False) -> str:
+    """Quote the parts of a value that Hydra's grammar refuses, such as Chinese, `>`, `#` or parentheses.
+
+    Lists and dicts stay lists and dicts, and in a multirun commas still separate the values of a sweep; in a single run a
+    comma outside brackets is text.
+    """
+    key, equals, value = override.partition("=")
+    if not equals or key.startswith("~") or _readable(override, multirun):
+        return override
+    if value[:1] in "[{":
+        inside = _quote_inside(value)
+        if _readable(f"{key}={inside}", multirun):
+            return f"{key}={inside}"
+    elif multirun and "," in value:
+        return f"{key}={','.join(_scalar(part) for part in _split(value))}"
+    return f"{key}={_quoted(value)}"
+
+
+def first_choices(overrides: list[str]) -> list[list[str]]:
+    """Single-run command lines that together try every value of a sweep once; the first takes each sweep's first value."""
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    choices = [
+        [f"{item.get_key_element()}={value}" for value in item.sweep_string_iterator()] if item.is_sweep_override() else None
+        for item in parsed
+    ]
+    first = [texts[0] if texts else item for texts, item in zip(choices, overrides, strict=True)]
+    lines = [first]
+    for place, texts in enumerate(choices):
+        lines += [[*first[:place], text, *first[place + 1 :]] for text in (texts or [])[1:]]
+    return lines
+
+
+def swept(overrides: list[str]) -> list[str]:
+    """Keys that a multirun varies."""
+    return [item.key_or_group for item in OverridesParser.create().parse_overrides(overrides) if item.is_sweep_override()]
+
+
+def _readable(override: str, multirun: bool) -> bool:
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    return multirun or not parsed.is_sweep_override() or override.partition("=")[2].startswith(("choice(", "range("))
+
+
+def _scalar(value: str) -> str:
+    return value if _readable(f"x={value}", multirun=False) else _quoted(value)
+
+
+def _quoted(value: str) -> str:
+    r"""In Hydra's quoted values only quotes, and backslashes before them, are escaped."""
+    return "'" + re.sub(r"(\\*)'", lambda found: found[1] * 2 + r"\'", re.sub(r"\\+$", lambda f: f[0] * 2, value)) + "'"
+
+
+def _split(value: str) -> list[str]:
+    """Split at commas outside brackets and quotes."""
+    parts, depth, mark, start = [], 0, "", 0
+    for place, character in enumerate(value):
+        if mark:
+            mark = "" if character == mark else mark
+        elif character in "'\"":
+            mark = character
+        elif character in "[{":
+            depth += 1
+        elif character in "]}":
+            depth -= 1
+        elif character == "," and depth == 0:
+            parts.append(value[start:place])
+            start = place + 1
+    return [*parts, value[start:]]
+
+
+def _quote_inside(value: str) -> str:
+    """Quote the scalars of a list or dict that Hydra cannot read."""
+    value = value.strip()
+    if value[:1] == "[" and value[-1:] == "]":
+        return f"[{','.join(_quote_inside(part) for part in _split(value[1:-1]))}]"
+    if value[:1] == "{" and value[-1:] == "}":
+        pairs = [part.partition(":") for part in _split(value[1:-1])]
+        return "{" + ",".join(f"{key}:{_quote_inside(rest)}" for key, _, rest in pairs) + "}"
+    return _scalar(value)

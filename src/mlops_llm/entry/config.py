@@ -1,0 +1,162 @@
+"""Composition: presets, groups and command line become one typed settings object; Hydra's errors become one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import re
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from mlops_llm import component
+from mlops_llm.errors import UserError
+
+
+def config_folder() -> Path:
+    """The presets: conf/ of a checkout, or the copy in the wheel."""
+    checkout = Path(__file__).parents[3] / "conf"
+    return checkout if checkout.is_dir() else Path(str(resources.files("mlops_llm") / "_conf"))
+
+
+def register(stage: str, schema: type, packages: tuple[str, ...]) -> None:
+    """Load a stage's components and make them choices of Hydra's groups."""
+    for package in packages:
+        component.load(package)
+    store = ConfigStore.instance()
+    store.store(name=f"{stage}_schema", node=schema)
+    for group, names in component.groups().items():
+        for name, cls in names.items():
+            store.store(group=group, name=name, node=cls)
+
+
+def own_presets() -> list[str]:
+    """An override that also finds presets in ./conf of the folder where the command was started."""
+    own = Path.cwd() / "conf"
+    if not own.is_dir() or own.resolve() == config_folder().resolve():
+        return []
+    return [f"hydra.searchpath=['file://{own}']"]
+
+
+def composed(stage: str, overrides: list[str]) -> DictConfig:
+    """Compose without running anything."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return compose(stage, [*own_presets(), *overrides], return_hydra_config=False)
+
+
+def typed(config: DictConfig) -> Any:
+    """Turn a composed config into the stage's dataclass, components ready to call.
+
+    Raises:
+        UserError: a value is missing or does not fit.
+    """
+    return OmegaConf.to_object(config)
+
+
+def from_record(schema: type, choices: Mapping[str, str], yaml: str) -> DictConfig:
+    """Rebuild a run's config from its recorded YAML and its chosen components."""
+    config = OmegaConf.structured(schema)
+    table = component.groups()
+    for group, name in choices.items():
+        config[group] = OmegaConf.structured(table[group][name])
+    return OmegaConf.merge(config, OmegaConf.create(yaml))  # type: ignore[return-value]
+
+
+def flat(config: DictConfig) -> dict[str, Any]:
+    """Dotted key -> value; lists stay whole."""
+    values: dict[str, Any] = {}
+
+    def walk(node: Any, path: str) -> None:
+        if isinstance(node, Mapping) and node:
+            for key, value in node.items():
+                walk(value, f"{path}.{key}" if path else str(key))
+        else:
+            values[path] = node.name if isinstance(node, enum.Enum) else node
+
+    walk(OmegaConf.to_container(config, resolve=True), "")
+    return values
+
+
+def one_line(error: BaseException, schema: type) -> UserError | None:
+    """Say in one line what Hydra or OmegaConf complain of; None for any other error."""
+    chain: list[BaseException] = []
+    seen: BaseException | None = error
+    while seen is not None and seen not in chain:
+        chain.append(seen)
+        seen = seen.__cause__ or seen.__context__
+    for each in reversed(chain):
+        if isinstance(each, UserError):
+            return each
+    known = [each for each in chain if isinstance(each, OmegaConfBaseException | HydraException)]
+    if not known:
+        return None
+    for each in reversed(known):
+        said = _known(each, schema)
+        if said:
+            return said
+    return UserError(str(known[-1]).strip().splitlines()[0])
+
+
+def _known(error: BaseException, schema: type) -> UserError | None:
+    text = str(error).strip()
+    first = text.splitlines()[0]
+    key = _full_key(text)
+    if isinstance(error, MissingMandatoryValue):
+        return UserError(f"'{key or first.rpartition(' ')[2]}' has no value", remedy=f"give one: {key or 'KEY'}=…")
+    if isinstance(error, MissingConfigException):
+        wanted = re.search(r"[Cc]ould not (?:find|load) '([^']+)'", text)
+        names = _listed(text) or sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
+        if wanted:
+            group, _, name = wanted[1].rpartition("/")
+            return UserError(f"unknown {group or 'config'} '{name}'{component.near(name, names)}", remedy=f"there are: {', '.join(names)}")
+    found = re.search(r"Key '([^']+)' (?:is not in struct|not in '([^']+)')", text)
+    if found:
+        cls = _class(schema, found[2]) if found[2] else schema
+        names = [field.name for field in dataclasses.fields(cls)] if cls else []
+        hint = component.near(found[1], names)
+        if not hint and cls is not None:
+            hint = f" (it has: {', '.join(names)})"
+        return UserError(f"Key '{found[1]}' not in '{found[2] or schema.__name__}'{hint}")
+    group = re.search(r"Could not override '([^']+)'", text)
+    if group and "No match in the defaults list" in text:
+        known = [*component.groups(), *(field.name for field in dataclasses.fields(schema))]
+        return UserError(f"no group or setting is called '{group[1]}'{component.near(group[1], known)}")
+    if re.search("mismatched input|token recognition|extraneous input|no viable alternative|missing EQUAL", text):
+        return UserError(f"a setting cannot be read as KEY=VALUE ({first})", remedy="see --help")
+    if key:
+        return UserError(first.rstrip("."), key)
+    return None
+
+
+def _full_key(text: str) -> str:
+    found = re.search(r"full_key: (\S+)", text)
+    return found[1] if found else ""
+
+
+def _listed(text: str) -> list[str]:
+    _, found, rest = text.partition("Available options in")
+    return [line.strip() for line in rest.splitlines()[1:] if line.strip() and ":" not in line] if found else []
+
+
+def _class(schema: type, name: str) -> type | None:
+    """A settings class of the stage by its name."""
+    for names in component.groups().values():
+        for cls in names.values():
+            if cls.__name__ == name:
+                return cls
+    if schema.__name__ == name:
+        return schema
+    for field in dataclasses.fields(schema):
+        for each in (field.default_factory,):
+            if isinstance(each, type) and each.__name__ == name:
+                return each
+    return None

@@ -1,0 +1,134 @@
+"""A sweep: one parent run, its jobs nested, the best marked and registered."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlops_llm import console
+from mlops_llm.entry.arguments import Arguments, as_typed, swept
+from mlops_llm.record import Registration
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A job's row in the table."""
+
+    name: str
+    id: str
+    values: dict[str, str]
+    status: str
+    score: float | None
+    metric: str
+    higher: bool
+    registration: Registration | None
+    reason: str
+
+
+def multirun(stage: Any, arguments: Arguments, check: Callable[[Any, list[str]], Any]) -> int:
+    """Run all jobs of a sweep under one parent run; return 0, or 1 if any job failed."""
+    from mlops_llm.entry import config
+    from mlops_llm.entry.launch import _hydra, links
+    from mlops_llm.tracking import secrets
+    from mlops_llm.tracking.run import PARENT, Opening, open_run
+
+    first = check(stage, arguments.overrides)
+    secrets.refuse(config.flat(first))
+    keys = swept(arguments.overrides)
+    output = Path.cwd() / "outputs" / str(first.run_name)
+    opening = Opening(
+        stage=stage.name,
+        project=str(first.project),
+        name=str(first.run_name),
+        output=output,
+        config={"sweep": ", ".join(keys)},
+        overrides=tuple(as_typed(item) for item in [*arguments.flags, *arguments.overrides]),
+    )
+    with open_run(opening) as parent:
+        parent.tags({"kind": "multirun"})
+        os.environ[PARENT] = parent.id
+        broken: Exception | None = None
+        try:
+            _hydra(stage, arguments, _Task(stage), [f"hydra.sweep.dir='{output}'", "hydra.sweep.subdir=${hydra.job.num}"])
+        except Exception as error:
+            broken = error
+        finally:
+            os.environ.pop(PARENT, None)
+        jobs = _jobs(parent, keys)
+        best = _best(jobs)
+        _conclude(parent, jobs, best, keys)
+        links(parent)
+        if broken is not None:
+            raise broken
+    return 1 if any(each.status != "FINISHED" for each in jobs) else 0
+
+
+class _Task:
+    """The job of a sweep; a class, so that it reaches other processes whole."""
+
+    def __init__(self, stage: Any) -> None:
+        self.stage = stage
+
+    def __call__(self, cfg: Any) -> None:
+        """Run a job; its failure is recorded on it and does not end the others."""
+        from mlops_llm.entry import config
+        from mlops_llm.entry.launch import _unexpected, job
+        from mlops_llm.tracking.run import PARENT
+
+        config.register(self.stage.name, self.stage.schema, self.stage.packages)
+        try:
+            job(self.stage, cfg, parent=os.environ[PARENT])
+        except Exception as error:
+            said = config.one_line(error, self.stage.schema)
+            console.fail(str(said) if said else _unexpected(error))
+
+
+def _jobs(parent: Any, keys: list[str]) -> list[_Job]:
+    from mlops_llm.tracking import ledger
+    from mlops_llm.tracking.store import connect
+
+    rows = []
+    for run in ledger.children(connect(), parent.id):
+        score = run.tags.get("best.score")
+        kept = run.tags.get("best.registration")
+        values = {key: run.params.get(key) or run.params.get(f"choice.{key}", "") for key in keys}
+        rows.append(
+            _Job(
+                run.name, run.id, values, run.status, float(score) if score else None, run.tags.get("best.metric", "score"), run.tags.get("best.higher") == "true",
+                Registration(**json.loads(kept)) if kept else None, run.tags.get("run.error", ""),
+            )
+        )
+    return rows
+
+
+def _best(jobs: list[_Job]) -> _Job | None:
+    scored = [each for each in jobs if each.score is not None and each.status == "FINISHED"]
+    if not scored:
+        return None
+    return (max if scored[0].higher else min)(scored, key=lambda each: each.score)  # type: ignore[arg-type,return-value]
+
+
+def _conclude(parent: Any, jobs: list[_Job], best: _Job | None, keys: list[str]) -> None:
+    metric = next((each.metric for each in jobs if each.score is not None), "score")
+    rows = [
+        ["*" if each is best else "", each.name, *each.values.values(), each.score, each.status.lower(), each.reason[:60]]
+        for each in jobs
+    ]
+    columns = ["best", "job", *keys, metric, "status", "reason"]
+    if not any(each.reason for each in jobs):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    console.grid(f"{parent.name}: {len(jobs)} jobs", columns, rows)
+    parent.artifact("jobs.json", {column: [row[place] for row in rows] for place, column in enumerate(columns)})
+    parent.artifact("result.json", json.dumps([dict(zip(columns, row, strict=True)) for row in rows], ensure_ascii=False, indent=2))
+    if best is None:
+        return
+    parent.tags({"best.job": best.name, "best.run": best.id, "best.score": repr(best.score), "best.metric": metric})
+    parent.metrics({metric: float(best.score or 0.0)}, step=0)
+    if best.registration:
+        entry = best.registration
+        said = f"{entry.description}; best of {len(jobs)} jobs of {parent.name} by {metric}"
+        parent.register(Registration(entry.checkpoint, entry.model, entry.alias, said), of_run=best.id)

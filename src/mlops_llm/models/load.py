@@ -1,0 +1,282 @@
+"""Models and tokenizers from a folder, checked before and after."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from mlops_llm import digest
+from mlops_llm.errors import UserError
+from mlops_llm.models.ref import Place, resolve
+
+ORIGIN = "mlops_llm.json"
+"""File in an adapter's folder that names its base as a ref, with the digest of the base's weights."""
+
+
+class Dtype(Enum):
+    """Number format of weights and arithmetic."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+@dataclass
+class ModelLoad:
+    """How to load a model."""
+
+    dtype: Dtype = Dtype.auto
+    """auto is float32 on a CPU and bfloat16 on a GPU."""
+    allow_pickle: bool = False
+    """Also load pickled weights (.bin); loading them can run code that somebody put there."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """What lies in a model folder, read without torch."""
+
+    place: Place
+    config: dict[str, Any]
+    """config.json of the model, or of the base for an adapter."""
+    parameters: int
+    bytes: int
+    base: Place | None = None
+    """The base model, when the folder holds an adapter."""
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether the folder holds a LoRA adapter."""
+        return self.base is not None
+
+
+def inspect(place: Place, how: ModelLoad) -> Files:
+    """Check a model's files without loading them.
+
+    Raises:
+        UserError: config or weights are missing, cut off, pickled, or the base of an adapter is gone.
+    """
+    folder = place.folder
+    if (folder / "adapter_config.json").is_file():
+        adapter = _json(folder / "adapter_config.json")
+        _weights(folder, "adapter_model", how)
+        base = _base(folder, adapter)
+        inner = inspect(base, how)
+        return Files(place, inner.config, inner.parameters, inner.bytes, base)
+    if not (folder / "config.json").is_file():
+        raise UserError("holds no model: config.json is missing", place.ref, "name a folder written by save_pretrained")
+    config = _json(folder / "config.json")
+    parameters, size = _weights(folder, "model", how)
+    return Files(place, config, parameters, size)
+
+
+def tokenizer(place: Place) -> Any:
+    """Load the tokenizer of a model (or of an adapter's base), with a padding token.
+
+    Raises:
+        UserError: there is none, or it is broken.
+    """
+    with _libraries():
+        from transformers import AutoTokenizer
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(place.folder)
+    except Exception as error:
+        _explain_torchvision(error)
+        raise UserError(f"the tokenizer cannot be loaded ({_line(error)})", place.ref, "copy the tokenizer's files there") from error
+    if not loaded.is_fast:
+        raise UserError("the tokenizer has no fast form, which offsets need", place.ref, "convert it: save tokenizer.json")
+    if loaded.pad_token is None:
+        loaded.pad_token = loaded.eos_token
+    return loaded
+
+
+def model(files: Files, how: ModelLoad, *, merge: bool) -> Any:
+    """Load a model on the CPU or GPU in the wanted number format and check every tensor for NaN and infinity.
+
+    Args:
+        files: from `inspect`.
+        how: number format and rules.
+        merge: for an adapter: merge it into its base, else keep it trainable on top.
+
+    Raises:
+        UserError: tensors are missing, do not fit the config, or are not finite.
+    """
+    with _libraries():
+        import torch
+        from transformers import AutoModelForCausalLM
+        from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    place = files.base or files.place
+    dtype = getattr(torch, dtype_of(how.dtype).name)
+    safe = not _pickled(place.folder)
+    try:
+        loaded, report = AutoModelForCausalLM.from_pretrained(
+            place.folder, dtype=dtype, use_safetensors=safe, output_loading_info=True
+        )
+    except Exception as error:
+        _explain_torchvision(error)
+        raise UserError(f"the model cannot be loaded ({_line(error)})", place.ref, "check config.json and the weights") from error
+    missing = sorted(set(report["missing_keys"]) | {str(each) for each in report.get("mismatched_keys", [])})
+    if missing:
+        raise UserError(
+            f"{len(missing)} tensors are missing or of another shape, first {missing[0]}", place.ref, "copy the weights again"
+        )
+    if files.is_adapter:
+        loaded = _with_adapter(loaded, files, merge)
+    for name, tensor in loaded.named_parameters():
+        if not bool(torch.isfinite(tensor.detach()).all()):
+            raise UserError(f"tensor {name} holds NaN or infinity", files.place.ref, "take an earlier checkpoint")
+    return loaded
+
+
+def dtype_of(wanted: Dtype) -> Dtype:
+    """Decide `auto` from the hardware."""
+    if wanted is not Dtype.auto:
+        return wanted
+    import torch
+
+    if torch.cuda.is_available():
+        return Dtype.bfloat16 if torch.cuda.is_bf16_supported() else Dtype.float16
+    return Dtype.float32
+
+
+def write_origin(folder: Path, base: Place) -> None:
+    """Say in an adapter's folder what its base is, so that it is found again elsewhere."""
+    text = json.dumps({"base": base.ref, "base.digest": digest.weights(base.folder)}, indent=2)
+    (folder / ORIGIN).write_text(text, "utf-8")
+
+
+def _with_adapter(base: Any, files: Files, merge: bool) -> Any:
+    from peft import PeftModel
+
+    try:
+        adapted = PeftModel.from_pretrained(base, files.place.folder, is_trainable=not merge)
+    except Exception as error:
+        raise UserError(
+            f"the adapter does not fit its base ({_line(error)})", files.place.ref, "check base_model_name_or_path"
+        ) from error
+    return adapted.merge_and_unload() if merge else adapted
+
+
+def _base(folder: Path, adapter: dict[str, Any]) -> Place:
+    """Find an adapter's base: where its config says, else by the ref that was written beside it."""
+    named = str(adapter.get("base_model_name_or_path") or "")
+    if named and Path(named).is_dir():
+        return Place(named, Path(named).absolute())
+    origin = folder / ORIGIN
+    wanted = _json(origin) if origin.is_file() else {}
+    ref = str(wanted.get("base") or named)
+    try:
+        place = resolve(ref)
+    except UserError as error:
+        raise UserError(
+            f"the adapter's base '{ref or '?'}' is gone", str(folder), "bring it back or mend base_model_name_or_path"
+        ) from error
+    if wanted and digest.weights(place.folder) != wanted["base.digest"]:
+        raise UserError(f"the adapter's base '{ref}' has other weights now", str(folder), "bring the old base back")
+    return place
+
+
+def _weights(folder: Path, stem: str, how: ModelLoad) -> tuple[int, int]:
+    """Count parameters and bytes from the headers of a folder's weights."""
+    files = sorted(folder.glob(f"{stem}*.safetensors"))
+    if not files:
+        if not _pickled(folder):
+            raise UserError(f"holds no weights ({stem}.safetensors)", str(folder), "copy the weights there")
+        if not how.allow_pickle:
+            raise UserError(
+                "holds pickled weights, and loading them can run code",
+                str(folder),
+                "convert them to safetensors, or trust them: model_load.allow_pickle=true",
+            )
+        size = sum(file.stat().st_size for file in folder.glob("*.bin"))
+        return size // 4, size
+    index = folder / f"{stem}.safetensors.index.json"
+    if index.is_file():
+        for name in sorted(set(_json(index).get("weight_map", {}).values())):
+            if not (folder / name).is_file():
+                raise UserError(f"{name} is missing, which the index names", str(folder), "copy the weights again")
+    parameters = size = 0
+    for file in files:
+        counted = _header(file)
+        parameters, size = parameters + counted[0], size + counted[1]
+    return parameters, size
+
+
+def _header(file: Path) -> tuple[int, int]:
+    """Count parameters and bytes of a safetensors file, and check that it is as long as its header says."""
+    length = file.stat().st_size
+    try:
+        with file.open("rb") as handle:
+            (head,) = struct.unpack("<Q", handle.read(8))
+            if head > length:
+                raise ValueError("header is cut off")
+            header = json.loads(handle.read(head))
+    except (struct.error, ValueError) as error:
+        raise UserError("is no whole safetensors file", str(file), "copy it again") from error
+    header.pop("__metadata__", None)
+    end = max((item["data_offsets"][1] for item in header.values()), default=0)
+    if 8 + head + end > length:
+        last = max(header, key=lambda name: header[name]["data_offsets"][1])
+        raise UserError(f"is cut off: {8 + head + end - length} bytes are missing (tensor {last})", str(file), "copy it again")
+    count = 0
+    for item in header.values():
+        product = 1
+        for each in item["shape"]:
+            product *= each
+        count += product
+    return count, end
+
+
+def _pickled(folder: Path) -> bool:
+    return not any(folder.glob("*.safetensors")) and any(folder.glob("*.bin"))
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot be read ({_line(error)})", str(file), "copy it again") from error
+    if not isinstance(value, dict):
+        raise UserError("is not an object", str(file), "copy it again")
+    return value
+
+
+@contextmanager
+def _libraries() -> Iterator[None]:
+    """Import of torch and transformers."""
+    try:
+        yield
+    except (ImportError, RuntimeError) as error:
+        _explain_torchvision(error)
+        raise
+
+
+def _explain_torchvision(error: BaseException) -> None:
+    """A torchvision made for another torch breaks transformers, which text models never need.
+
+    Raises:
+        UserError: that is what the error is about.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if re.search("torchvision|torchaudio|torchcodec", str(seen)):
+            raise UserError(
+                "the installed torchvision does not fit this torch, and transformers trips over it",
+                remedy="remove it: pip uninstall -y torchvision torchaudio torchcodec",
+            ) from error
+        seen = seen.__cause__ or seen.__context__
+
+
+def _line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return text[0][:200] if text else type(error).__name__

@@ -1,0 +1,125 @@
+"""How a person names a model, and the place it stands for.
+
+`tiny`, `smollm2`; `models:/sales@champion`, `models:/sales/3`, `models:/m-…`; `runs:/<id or unique name>/checkpoint-100`
+(also `/best`, `/last`); a folder; a hub id such as `Qwen/Qwen2.5-0.5B`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlops_llm.component import near
+from mlops_llm.errors import UserError
+
+EMBEDDED = ("tiny", "smollm2")
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model's files are, and what the record knows of it."""
+
+    ref: str
+    """What was asked for."""
+    folder: Path
+    checkpoint: str = ""
+    """LoggedModel id, when the record holds it."""
+    run: str = ""
+    """Run that made it."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def resolve(ref: str) -> Place:
+    """Find what a ref stands for.
+
+    Raises:
+        UserError: nothing stands behind it; what there is nearby is named.
+    """
+    if ref == "tiny":
+        from mlops_llm.models import tiny
+
+        return Place(ref, tiny.folder())
+    if ref == "smollm2":
+        from mlops_llm.models import smollm2
+
+        return Place(ref, smollm2.folder())
+    if ref.startswith(("models:/", "runs:/")):
+        return _recorded(ref)
+    folder = Path(ref).expanduser()
+    if folder.is_dir():
+        return Place(ref, folder.absolute())
+    if folder.is_file():
+        raise UserError("is a file, not a model folder", ref, "name the folder that holds config.json and the weights")
+    if ref.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(ref):
+        raise UserError("there is no such model folder", ref, "check the path")
+    return Place(ref, _from_hub(ref))
+
+
+def _recorded(ref: str) -> Place:
+    from mlops_llm.tracking import ledger
+    from mlops_llm.tracking.store import connect
+
+    store = connect()
+    kind, _, rest = ref.partition(":/")
+    if kind == "models":
+        if re.fullmatch(r"m-[0-9a-f]{32}", rest):
+            row = ledger.by_model_id(store, rest)
+        elif "@" in rest:
+            name, _, alias = rest.partition("@")
+            row = ledger.by_version(store, name, alias, alias=True)
+        elif "/" in rest:
+            name, _, version = rest.rpartition("/")
+            row = ledger.by_version(store, name, version, alias=False)
+        else:
+            raise UserError("names no version", ref, f"use models:/{rest}@challenger or models:/{rest}/1")
+    else:
+        run, _, which = rest.rpartition("/")
+        if not run:
+            raise UserError("names no checkpoint", ref, f"use runs:/{rest}/best, /last or /checkpoint-STEP")
+        row = _of_run(store, run, which, ref)
+    return Place(ref, ledger.place_of_checkpoint(store, row), row.id, row.run, row.tags)
+
+
+def _of_run(store, run: str, which: str, ref: str):  # type: ignore[no-untyped-def]
+    from mlops_llm.tracking import ledger
+
+    found = ledger.find_run(store, run)
+    rows = [row for row in ledger.checkpoints(store, found.id) if row.status == "READY"]
+    if not rows:
+        raise UserError(f"run '{found.name}' has no whole checkpoint", ref, "take another run or resume it")
+    names = {row.name: row for row in rows}
+    if which == "last":
+        return rows[-1]
+    if which == "best":
+        best = found.tags.get("best.checkpoint", "")
+        if best not in names:
+            raise UserError(f"run '{found.name}' has not chosen its best checkpoint", ref, "use /last or /checkpoint-STEP")
+        return names[best]
+    if which not in names:
+        there = ", ".join(names)
+        raise UserError(f"run '{found.name}' has no '{which}'{near(which, names)}", ref, f"it has: {there}, best, last")
+    return names[which]
+
+
+def _from_hub(ref: str) -> Path:
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    hint = near(ref, EMBEDDED)
+    try:
+        return Path(snapshot_download(ref, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]))
+    except GatedRepoError as error:
+        raise UserError("the hub asks for permission for this model", ref, "log in with: hf auth login") from error
+    except RepositoryNotFoundError as error:
+        raise UserError(f"neither a folder here nor a model on the hub{hint}", ref) from error
+    except Exception as error:
+        raise UserError(
+            f"no such folder here, not in the local hub cache, and the hub cannot be reached{hint}",
+            ref,
+            "check the name, the network, or HF_HUB_OFFLINE",
+        ) from error

@@ -1,0 +1,160 @@
+"""Chat templates: what the model sees of a conversation, and which of its tokens are answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlops_llm import digest
+from mlops_llm.errors import UserError
+
+IGNORED = -100
+"""Label of a token that is not learned (torch's cross entropy leaves it out)."""
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
+    "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}"
+    "{% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}{{ '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+PLAIN = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}{{ 'Assistant: ' }}{% generation %}{{ message['content'] + eos_token }}"
+    "{% endgeneration %}{{ '\\n' }}{% else %}{{ message['role'] | capitalize + ': ' + message['content'] + '\\n' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"
+)
+_PROBE = [
+    {"role": "user", "content": "Ping zebra?"},
+    {"role": "assistant", "content": "Pong quartz."},
+    {"role": "user", "content": "Again?"},
+    {"role": "assistant", "content": "Basalt."},
+]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A conversation as token ids with labels."""
+
+    ids: list[int]
+    labels: list[int]
+    """Same length as ids; `IGNORED` where nothing is learned."""
+    cut: int = 0
+    """Tokens dropped at the end because the row was too long."""
+
+    @property
+    def trained(self) -> int:
+        """Number of tokens that are learned; the first token is never predicted."""
+        return sum(label != IGNORED for label in self.labels[1:])
+
+
+def ensure(tokenizer: Any, where: str) -> str:
+    """Check the tokenizer's chat template, or set one where it has none; return how it came: `own`, `chatml`, `plain`.
+
+    Raises:
+        UserError: the template fails, loses the text, or uses markers that the tokenizer does not know as one token.
+    """
+    source = "own"
+    if not tokenizer.chat_template:
+        known = tokenizer.get_vocab()
+        source = "chatml" if "<|im_start|>" in known and "<|im_end|>" in known else "plain"
+        tokenizer.chat_template = CHATML if source == "chatml" else PLAIN
+    if tokenizer.eos_token is None:
+        raise UserError("the tokenizer has no end-of-sequence token", where, "set eos_token in tokenizer_config.json")
+    try:
+        text = tokenizer.apply_chat_template(_PROBE, tokenize=False)
+    except Exception as error:
+        raise UserError(f"the chat template fails ({_line(error)})", where, "mend chat_template of the tokenizer") from error
+    lost = [message["content"] for message in _PROBE if message["content"] not in text]
+    if lost:
+        raise UserError(f"the chat template drops messages ('{lost[0]}')", where, "mend chat_template of the tokenizer")
+    vocabulary = tokenizer.get_vocab()
+    foreign = [mark for mark in sorted(set(re.findall(r"<\|[^|<>\s]+\|>", text))) if mark not in vocabulary]
+    if foreign:
+        raise UserError(
+            f"the chat template uses {foreign[0]}, which the tokenizer does not know as one token",
+            where,
+            "the template belongs to another model: take this model's own",
+        )
+    return source
+
+
+def template_digest(tokenizer: Any) -> str:
+    """Digest of the chat template's source."""
+    return digest.text(str(tokenizer.chat_template or ""))
+
+
+def encode(
+    tokenizer: Any,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    tools: Sequence[Any] | None = None,
+    max_tokens: int,
+    answers_only: bool = True,
+) -> Encoded:
+    """Tokenize a conversation as a whole and mark its answers.
+
+    An answer is what the template writes for an assistant's message after its generation prompt, end mark included. Text is
+    tokenized once, so that no token differs from what the model sees at inference, and a token counts as answer when its
+    first character does.
+
+    Args:
+        tokenizer: a fast tokenizer with a chat template.
+        messages: role and content (and tool calls), the last by the assistant.
+        tools: tool schemas for the template.
+        max_tokens: longer rows are cut at the end.
+        answers_only: label answers only, else all tokens.
+
+    Raises:
+        UserError: the template cannot render the conversation, or rewrites earlier turns so that answers cannot be told.
+    """
+    text, spans = _rendered(tokenizer, messages, tools)
+    coded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids = list(coded["input_ids"])
+    if answers_only:
+        labels, place = [], 0
+        for token, (start, stop) in zip(ids, coded["offset_mapping"], strict=True):
+            while place < len(spans) and start >= spans[place][1]:
+                place += 1
+            inside = place < len(spans) and spans[place][0] <= start and stop > start
+            labels.append(token if inside else IGNORED)
+    else:
+        labels = list(ids)
+    cut = max(0, len(ids) - max_tokens)
+    return Encoded(ids[:max_tokens], labels[:max_tokens], cut)
+
+
+def _rendered(
+    tokenizer: Any, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None
+) -> tuple[str, list[tuple[int, int]]]:
+    """Render the whole conversation and find the character spans of its answers."""
+
+    def render(part: Sequence[Mapping[str, Any]], prompt: bool = False) -> str:
+        try:
+            return str(
+                tokenizer.apply_chat_template(
+                    list(part), tools=list(tools) if tools else None, tokenize=False, add_generation_prompt=prompt
+                )
+            )
+        except Exception as error:
+            raise UserError(f"the chat template refuses this conversation ({_line(error)})") from error
+
+    text = render(messages)
+    spans = []
+    for place, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        before, after = render(messages[:place], prompt=True), render(messages[: place + 1])
+        if not after.startswith(before) or not text.startswith(after):
+            raise UserError(
+                "the chat template rewrites earlier turns, so answers cannot be told from the rest",
+                remedy="train on rows with one answer, or on whole texts (algo.loss_on=whole)",
+            )
+        spans.append((len(before), len(after)))
+    return text, spans
+
+
+def _line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return text[0][:200] if text else type(error).__name__

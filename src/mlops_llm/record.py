@@ -1,0 +1,195 @@
+"""What work writes down, whoever keeps it: the `Run` protocol and the values that pass through it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class DatasetInput:
+    """A dataset as one run used it."""
+
+    name: str
+    """The dataset's name."""
+    version: str
+    """Version label, or the path when the file is not a registered version."""
+    source: str
+    """Path or address of the file."""
+    context: str
+    """`training` or `validation`."""
+    rows: int
+    """Rows used."""
+    digests: Mapping[str, str]
+    """`raw`, `canonical` and `seen`: SHA-256 in hex."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights at one step, as the record knows them."""
+
+    name: str
+    """`checkpoint-<step>`."""
+    step: int
+    folder: Path
+    """Where the inference files are."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """`digest.weights`, `digest.template`, `bytes`, ..."""
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A checkpoint's entry into the model registry."""
+
+    checkpoint: str
+    """Name of the checkpoint within its run."""
+    model: str
+    """Registered model's name."""
+    alias: str
+    description: str
+    """Why this checkpoint was taken."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a piece of work ends with."""
+
+    title: str
+    table: Mapping[str, Any]
+    """Label -> value, as a person reads it."""
+    values: Mapping[str, Any]
+    """What `result.json` holds besides the table."""
+    best: Registration | None = None
+    """The checkpoint to register; in a multirun the parent registers only the best job's."""
+    score: float | None = None
+    """What jobs of a multirun are compared by."""
+    higher_is_better: bool = False
+    score_name: str = ""
+
+
+class Run(Protocol):
+    """Where work writes its record; one open run, never a global one."""
+
+    @property
+    def name(self) -> str:
+        """Unique name of the run."""
+        ...
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Record settings; a key is written once."""
+        ...
+
+    def tags(self, values: Mapping[str, Any]) -> None:
+        """Record searchable facts; a later value replaces an earlier one."""
+        ...
+
+    def metrics(
+        self, values: Mapping[str, float], step: int, checkpoint: Checkpoint | None = None, dataset: str | None = None
+    ) -> None:
+        """Record numbers at a step; with `checkpoint` they are attached to it, with `dataset` (context) to that too."""
+        ...
+
+    def input(self, dataset: DatasetInput) -> None:
+        """Record a dataset that the run reads."""
+        ...
+
+    def artifact(self, name: str, content: str | Path | Mapping[str, list[Any]]) -> None:
+        """Keep a text, a file, or a table (columns -> values, name ending in .json) under `name`."""
+        ...
+
+    def checkpoint(self, checkpoint: Checkpoint, params: Mapping[str, Any]) -> None:
+        """Publish the files in `checkpoint.folder` as a checkpoint; it is listed as unfinished until all are there."""
+        ...
+
+    def forget(self, checkpoint: Checkpoint) -> bool:
+        """Drop a checkpoint's files unless the registry names it; its metrics stay. Return whether it was dropped."""
+        ...
+
+    def figure(self, name: str, figure: Any) -> None:
+        """Keep a matplotlib figure as a picture."""
+        ...
+
+
+class NullRun:
+    """Keeps nothing: the default in a notebook."""
+
+    name = "unrecorded"
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Keep nothing."""
+
+    def tags(self, values: Mapping[str, Any]) -> None:
+        """Keep nothing."""
+
+    def metrics(
+        self, values: Mapping[str, float], step: int, checkpoint: Checkpoint | None = None, dataset: str | None = None
+    ) -> None:
+        """Keep nothing."""
+
+    def input(self, dataset: DatasetInput) -> None:
+        """Keep nothing."""
+
+    def artifact(self, name: str, content: str | Path | Mapping[str, list[Any]]) -> None:
+        """Keep nothing."""
+
+    def checkpoint(self, checkpoint: Checkpoint, params: Mapping[str, Any]) -> None:
+        """Keep nothing."""
+
+    def forget(self, checkpoint: Checkpoint) -> bool:
+        """Nothing else keeps the files, so they may go."""
+        return True
+
+    def figure(self, name: str, figure: Any) -> None:
+        """Keep nothing."""
+
+
+@dataclass
+class MemoryRun:
+    """Keeps everything in lists and dicts, for tests and notebooks."""
+
+    name: str = "memory"
+    kept_params: dict[str, Any] = field(default_factory=dict)
+    kept_tags: dict[str, Any] = field(default_factory=dict)
+    kept_metrics: list[tuple[str, float, int, str | None, str | None]] = field(default_factory=list)
+    inputs: list[DatasetInput] = field(default_factory=list)
+    artifacts: dict[str, Any] = field(default_factory=dict)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Keep the values."""
+        self.kept_params.update(values)
+
+    def tags(self, values: Mapping[str, Any]) -> None:
+        """Keep the values."""
+        self.kept_tags.update(values)
+
+    def metrics(
+        self, values: Mapping[str, float], step: int, checkpoint: Checkpoint | None = None, dataset: str | None = None
+    ) -> None:
+        """Keep (key, value, step, checkpoint name, dataset context)."""
+        owner = checkpoint.name if checkpoint else None
+        self.kept_metrics += [(key, value, step, owner, dataset) for key, value in values.items()]
+
+    def input(self, dataset: DatasetInput) -> None:
+        """Keep the input."""
+        self.inputs.append(dataset)
+
+    def artifact(self, name: str, content: str | Path | Mapping[str, list[Any]]) -> None:
+        """Keep the content."""
+        self.artifacts[name] = content
+
+    def checkpoint(self, checkpoint: Checkpoint, params: Mapping[str, Any]) -> None:
+        """Keep the checkpoint."""
+        self.checkpoints.append(checkpoint)
+
+    def forget(self, checkpoint: Checkpoint) -> bool:
+        """Drop the checkpoint."""
+        self.checkpoints.remove(checkpoint)
+        return True
+
+    def figure(self, name: str, figure: Any) -> None:
+        """Keep the figure."""
+        self.figures[name] = figure

@@ -1,0 +1,1 @@
+"""The MLflow room: the only place that imports mlflow."""

@@ -1,0 +1,214 @@
+"""Questions to the record, answered with typed rows."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlops_llm.component import near
+from mlops_llm.errors import UserError
+from mlops_llm.tracking.store import Store
+
+REMOVED = "removed"
+"""Value of the tag `checkpoint.files` when the files are gone and the numbers stay."""
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A run as the record holds it."""
+
+    id: str
+    name: str
+    experiment: str
+    project: str
+    status: str
+    tags: dict[str, str]
+    params: dict[str, str]
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class CheckpointRow:
+    """A checkpoint as the record holds it."""
+
+    id: str
+    name: str
+    step: int
+    status: str
+    location: str
+    run: str
+    tags: dict[str, str]
+    metrics: dict[str, float]
+
+
+def find_run(store: Store, ref: str) -> RunRow:
+    """Find a run by id or by its unique name, in all projects.
+
+    Raises:
+        UserError: there is none; near names are given.
+    """
+    from mlflow.exceptions import MlflowException
+
+    if re.fullmatch(r"[0-9a-f]{32}", ref):
+        try:
+            return _run(store, store.client.get_run(ref))
+        except MlflowException as error:
+            raise UserError(f"no run has the id {ref}", remedy="look at the list of runs in the MLflow UI") from error
+    found = named(store, ref)
+    if not found:
+        names = [run.info.run_name for run in _all(store, "", 500)]
+        raise UserError(f"no run is called '{ref}'{near(ref, names)}", remedy="look at the list of runs in the MLflow UI")
+    return found[0]
+
+
+def named(store: Store, name: str) -> list[RunRow]:
+    """Runs of this name, oldest first."""
+    if '"' in name or "'" in name:
+        return []
+    return [_run(store, run) for run in reversed(_all(store, f"attributes.run_name = '{name}'", 10))]
+
+
+def children(store: Store, parent: str) -> list[RunRow]:
+    """Jobs of a multirun, in the order of their start."""
+    return [_run(store, run) for run in reversed(_all(store, f"tags.`mlflow.parentRunId` = '{parent}'", 5000))]
+
+
+def running_here(store: Store, host: str) -> list[RunRow]:
+    """Runs of processes on this machine that the record calls running."""
+    return [_run(store, run) for run in _all(store, f"attributes.status = 'RUNNING' and tags.`run.host` = '{host}'", 1000)]
+
+
+def checkpoints(store: Store, run: str) -> list[CheckpointRow]:
+    """A run's checkpoints by step, finished or not."""
+    experiment = store.client.get_run(run).info.experiment_id
+    rows: list[CheckpointRow] = []
+    token = None
+    while True:
+        page = store.client.search_logged_models(
+            [experiment], filter_string=f"source_run_id = '{run}'", max_results=100, page_token=token
+        )
+        rows += [_checkpoint(model) for model in page]
+        token = page.token
+        if not token:
+            return sorted(rows, key=lambda row: row.step)
+
+
+def find_checkpoint(store: Store, run: str, name: str) -> Any:
+    """MLflow's LoggedModel of a run's checkpoint, or None."""
+    experiment = store.client.get_run(run).info.experiment_id
+    found = store.client.search_logged_models(
+        [experiment], filter_string=f"source_run_id = '{run}' AND name = '{name}'", max_results=1
+    )
+    return found[0] if found else None
+
+
+def checkpoint_id(store: Store, run: str, name: str) -> str:
+    """LoggedModel id of a run's checkpoint."""
+    model = find_checkpoint(store, run, name)
+    if model is None:
+        raise UserError(f"run {run} has no checkpoint '{name}'")
+    return str(model.model_id)
+
+
+def history(store: Store, run: str, key: str) -> list[Any]:
+    """All values of a metric in a run, each with its step."""
+    return list(store.client.get_metric_history(run, key))
+
+
+def registered(store: Store, run: str) -> set[str]:
+    """LoggedModel ids of a run's checkpoints that the registry names."""
+    versions = store.client.search_model_versions(f"run_id = '{run}'")
+    return {version.source.removeprefix("models:/") for version in versions}
+
+
+def place_of_checkpoint(store: Store, row: CheckpointRow) -> Path:
+    """The folder of a checkpoint's files, downloaded if the store is remote.
+
+    Raises:
+        UserError: it is unfinished, or its files are gone.
+    """
+    from mlops_llm.tracking.deliver import local_path
+
+    if row.status != "READY":
+        raise UserError(f"{row.name} of run {row.run} is unfinished", remedy="take an earlier one or resume the run")
+    if row.tags.get("checkpoint.files") == REMOVED:
+        raise UserError(f"the files of {row.name} were removed (trainer.save_total_limit)", remedy="take another checkpoint")
+    if row.tags.get("checkpoint.storage") == "reference":
+        place = local_path(row.tags["checkpoint.uri"])
+    else:
+        place = local_path(row.location)
+    if place is None:
+        import mlflow
+
+        return Path(mlflow.artifacts.download_artifacts(f"models:/{row.id}"))
+    if not place.is_dir():
+        host = row.tags.get("checkpoint.host")
+        where = f"{host}:{place}" if host else str(place)
+        raise UserError(f"the files of {row.name} of run {row.run} are gone", where, "take another checkpoint")
+    return place
+
+
+def by_model_id(store: Store, model: str) -> CheckpointRow:
+    """A checkpoint by its LoggedModel id."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _checkpoint(store.client.get_logged_model(model))
+    except MlflowException as error:
+        raise UserError(f"no checkpoint has the id {model}") from error
+
+
+def by_version(store: Store, name: str, which: str, alias: bool) -> CheckpointRow:
+    """The checkpoint behind a registered model's version or alias.
+
+    Raises:
+        UserError: model, version or alias is unknown; what there is, is named.
+    """
+    from mlflow.exceptions import MlflowException
+
+    client = store.client
+    try:
+        model = client.get_registered_model(name)
+    except MlflowException as error:
+        names = [each.name for each in client.search_registered_models(max_results=100)]
+        known = f"registered are: {', '.join(names)}" if names else "nothing is registered yet"
+        raise UserError(f"no registered model is called '{name}'{near(name, names)}", remedy=known) from error
+    try:
+        version = client.get_model_version_by_alias(name, which) if alias else client.get_model_version(name, which)
+    except MlflowException as error:
+        if alias:
+            remedy = f"it has: {', '.join(sorted(model.aliases)) or 'no alias'}"
+        else:
+            versions = client.search_model_versions(f"name = '{name}'")
+            remedy = f"it has versions: {', '.join(sorted(each.version for each in versions))}"
+        raise UserError(f"'{name}' has no {'alias' if alias else 'version'} '{which}'", remedy=remedy) from error
+    source = str(version.source)
+    copied = re.fullmatch(r"models:/([^/@]+)/(\d+)", source)
+    if copied:
+        return by_version(store, copied[1], copied[2], alias=False)
+    return by_model_id(store, source.removeprefix("models:/"))
+
+
+def _all(store: Store, query: str, most: int) -> list[Any]:
+    experiments = [each.experiment_id for each in store.client.search_experiments()]
+    return list(store.client.search_runs(experiments, query, max_results=most, order_by=["attributes.start_time DESC"]))
+
+
+def _run(store: Store, run: Any) -> RunRow:
+    info, data = run.info, run.data
+    project = data.tags.get("project", "")
+    return RunRow(
+        info.run_id, info.run_name, info.experiment_id, project, info.status, dict(data.tags), dict(data.params),
+        dict(data.metrics),
+    )
+
+
+def _checkpoint(model: Any) -> CheckpointRow:
+    step = model.params.get("step") or re.sub(r"\D", "", model.name) or "0"
+    metrics = {metric.key: metric.value for metric in model.metrics or []}
+    return CheckpointRow(
+        model.model_id, model.name, int(step), str(model.status).rsplit(".", 1)[-1], model.artifact_location,
+        model.source_run_id or "", dict(model.tags), metrics,
+    )

@@ -1,0 +1,141 @@
+"""Writes of a run in their order: delivered at once, or kept on disk while the server is away.
+
+Every write is a small mapping that says what is to be true afterwards. Delivering one a second time changes nothing, so a
+write whose answer was lost can simply be sent again: none is lost, none is doubled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mlops_llm.tracking import environment
+from mlops_llm.tracking.deliver import deliver
+from mlops_llm.tracking.store import Store, is_away
+
+Write = dict[str, Any]
+PAUSE = 5.0
+"""Seconds between two tries to reach a server that is away."""
+MOST_METRICS = 1000
+"""Metrics in one of MLflow's batches."""
+
+
+def spool_folder() -> Path:
+    """Where writes wait, beside the outputs of the folder where the command was started."""
+    return Path.cwd() / "outputs" / ".spool"
+
+
+class Outbox:
+    """The writes of one run."""
+
+    def __init__(self, store: Store, run: str) -> None:
+        """Begin with nothing waiting, or with what an earlier process of the same run left."""
+        self._store, self._run = store, run
+        self._file = spool_folder() / f"{run}.jsonl"
+        self._next_try = 0.0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether writes are kept on disk."""
+        return self._file.exists()
+
+    def put(self, write: Write) -> bool:
+        """Deliver a write, or keep it for later; return whether it was delivered."""
+        if self.waiting and not self.flush():
+            self._keep(write)
+            return False
+        try:
+            deliver(self._store, self._run, write, again=False)
+        except Exception as error:
+            if not is_away(error):
+                raise
+            self._keep(write)
+            self._next_try = time.monotonic() + PAUSE
+            return False
+        return True
+
+    def flush(self, patience: float = 0.0) -> bool:
+        """Deliver what waits, in order, trying for `patience` seconds; return whether nothing waits any more."""
+        until = time.monotonic() + patience
+        while self.waiting:
+            if time.monotonic() >= self._next_try and self._store.reachable() and self._send_all():
+                return True
+            self._next_try = max(self._next_try, time.monotonic() + (1.0 if patience else PAUSE))
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.5)
+        return True
+
+    def _send_all(self) -> bool:
+        lines = self._file.read_text("utf-8").splitlines()
+        writes = [json.loads(line) for line in lines[1:] if _whole(line)]
+        sent = 0
+        try:
+            for batch in _joined(writes):
+                deliver(self._store, self._run, batch, again=True)
+                sent += batch.pop("writes", 1)
+        except Exception as error:
+            if not is_away(error):
+                raise
+            rest = [lines[0], *(json.dumps(write, ensure_ascii=False) for write in writes[sent:])]
+            draft = self._file.with_suffix(".draft")
+            draft.write_text("\n".join(rest) + "\n", "utf-8")
+            draft.replace(self._file)
+            return False
+        self._file.unlink()
+        return True
+
+    def _keep(self, write: Write) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        new = not self._file.exists()
+        with self._file.open("a", encoding="utf-8") as file:
+            if new:
+                owner = environment.process(os.getpid())
+                file.write(json.dumps({"address": self._store.address, "host": environment.host(), "process": owner}) + "\n")
+            file.write(json.dumps(write, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def deliver_left_over(store: Store) -> list[str]:
+    """Deliver what dead processes left for this store; return the ids of the runs that are complete again."""
+    done = []
+    for file in sorted(spool_folder().glob("*.jsonl")):
+        head = json.loads(file.read_text("utf-8").partition("\n")[0])
+        alive = head["host"] == environment.host() and environment.lives(head["process"])
+        if head["address"] == store.address and not alive and Outbox(store, file.stem).flush():
+            done.append(file.stem)
+    return done
+
+
+def _whole(line: str) -> bool:
+    """The last line may be torn by a crash in mid-write; what it said was not acknowledged to anyone."""
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _joined(writes: list[Write]) -> Iterator[Write]:
+    """Join neighbouring metric writes, so that an hour's backlog takes seconds."""
+    joined: Write | None = None
+    for write in writes:
+        if write["do"] != "metrics":
+            if joined:
+                yield joined
+                joined = None
+            yield dict(write)
+        elif joined and len(joined["rows"]) + len(write["rows"]) <= MOST_METRICS:
+            joined["rows"] = joined["rows"] + write["rows"]
+            joined["writes"] += 1
+        else:
+            if joined:
+                yield joined
+            joined = {**write, "writes": 1}
+    if joined:
+        yield joined

@@ -1,0 +1,83 @@
+"""Credentials are refused before anything is written, not masked afterwards."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from mlops_llm.errors import UserError
+
+_NAME = re.compile(
+    r"(^|[._-])((api|access|auth|private|secret)[_-]?key|(auth|access|api|hub|hf|bearer)[_-]?token|token|secret|"
+    r"password|passwd|pwd|credentials?)$",
+    re.IGNORECASE,
+)
+_VALUE = re.compile(
+    r"(?<![A-Za-z0-9])(sk-[A-Za-z0-9_-]{16,}|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|"
+    r"AKIA[A-Z0-9]{16}|xox[abprs]-[A-Za-z0-9-]{10,}|AIza[A-Za-z0-9_-]{30,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{5,}|"
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----)"
+)
+_ASSIGNMENT = re.compile(
+    r"(?i)([\w.-]*(?:api_?key|secret|password|passwd|token|credential)[\w.-]*[\"']?\s*[:=]\s*)([\"']?)([^\s\"',]{8,})"
+)
+_VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
+_SHORTEST = 8
+
+
+def refuse(values: Mapping[str, Any]) -> None:
+    """Check flat settings (dotted key -> value).
+
+    Raises:
+        UserError: a key names a credential and has a value, or a value is one. The value is not repeated.
+    """
+    known = _values_of_variables()
+    for key, value in values.items():
+        if value in (None, "", "???") or not isinstance(value, str):
+            continue
+        leaf = key.rsplit(".", 1)[-1]
+        if value in known:
+            raise UserError(
+                f"the value of the variable {known[value]} would be written into the record", key, _instead(key, leaf)
+            )
+        if _NAME.search(leaf) or _VALUE.search(value) or _userinfo(value):
+            raise UserError("looks like a credential, and settings are recorded", key, _instead(key, leaf))
+
+
+def refuse_overrides(overrides: Iterable[str]) -> None:
+    """Check command-line overrides before Hydra writes them to its run folder."""
+    pairs = (item.lstrip("+~").partition("=") for item in overrides if "=" in item)
+    refuse({key.partition("@")[0]: value.strip("'\"") for key, _, value in pairs})
+
+
+def mask(text: str) -> str:
+    """Replace what looks like a credential in free text, such as a patch, by `***`."""
+    for value in _values_of_variables():
+        text = text.replace(value, "***")
+    text = _ASSIGNMENT.sub(r"\1\2***", _VALUE.sub("***", text))
+    return re.sub(r"(\w+://)[^/\s:@]+:[^/\s@]+@", r"\1***@", text)
+
+
+def mask_address(address: str) -> str:
+    """Drop user and password from an address, for printing."""
+    parts = urlsplit(address)
+    if "@" not in parts.netloc:
+        return address
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _instead(key: str, leaf: str) -> str:
+    name = leaf if leaf.endswith("_env") else f"{leaf}_env"
+    return f"put the secret into an environment variable and give its name: {key.removesuffix(leaf)}{name}=VARIABLE"
+
+
+def _userinfo(value: str) -> bool:
+    return bool(re.search(r"\w+://[^/\s:@]+:[^/\s@]+@", value))
+
+
+def _values_of_variables() -> dict[str, str]:
+    return {
+        value: name for name, value in os.environ.items() if _VARIABLE.search(name) and len(value) >= _SHORTEST
+    }

@@ -1,0 +1,208 @@
+"""Where the record is kept: address, first creation, reachability, links."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+from mlops_llm.errors import UserError
+from mlops_llm.tracking.secrets import mask_address
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# MLflow's own seven retries with doubling waits hold training up for minutes when a server goes away.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open connection to the record."""
+
+    client: Any
+    """`mlflow.MlflowClient`"""
+    address: str
+
+    @property
+    def is_server(self) -> bool:
+        """Whether the record is behind HTTP."""
+        return self.address.startswith("http")
+
+    def experiment(self, project: str) -> str:
+        """Return the id of a project's experiment, made at its first use."""
+        from mlflow.exceptions import MlflowException
+
+        found = self.client.get_experiment_by_name(project)
+        if found is None:
+            try:
+                return str(self.client.create_experiment(project, artifact_location=self._artifacts(project)))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                found = self.client.get_experiment_by_name(project)
+        if found.lifecycle_stage != "active":
+            raise UserError(
+                f"the experiment '{project}' was deleted in MLflow", remedy="restore it there or choose another project="
+            )
+        return str(found.experiment_id)
+
+    def link(self, experiment: str, run: str = "") -> str:
+        """Address of a run's page (or of the list of runs) in the MLflow UI."""
+        base = mask_address(self.address).rstrip("/") if self.is_server else "http://127.0.0.1:5000"
+        page = f"runs/{run}" if run else "runs"
+        return f"{base}/#/experiments/{experiment}/{page}?workflowType=machine_learning"
+
+    def hint(self) -> str:
+        """How to start the UI when no server runs; empty for a server."""
+        if self.is_server:
+            return ""
+        if self.address == default_address():
+            return "mlflow ui"
+        return f"mlflow ui --backend-store-uri {mask_address(self.address)}"
+
+    def reachable(self) -> bool:
+        """Ask the server for a sign of life, within two seconds; a database is taken to be there."""
+        if not self.is_server:
+            return True
+        try:
+            with urlopen(f"{self.address.rstrip('/')}/health", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def _artifacts(self, project: str) -> str | None:
+        """Artifacts of a local database lie beside it, wherever the command was started."""
+        file = database_file(self.address)
+        return (file.parent / "mlruns" / project).as_uri() if file else None
+
+
+def default_address() -> str:
+    """MLflow's own default, as an absolute address."""
+    return f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+
+
+def address() -> str:
+    """`MLFLOW_TRACKING_URI`, or the default."""
+    given = os.environ.get("MLFLOW_TRACKING_URI") or default_address()
+    file = database_file(given)
+    return f"sqlite:///{file}" if file else given
+
+
+def database_file(address: str) -> Path | None:
+    """The file of an SQLite address, absolute; None for any other."""
+    if not address.startswith("sqlite:///"):
+        return None
+    return Path(address.removeprefix("sqlite:///")).absolute()
+
+
+@cache
+def connect(where: str | None = None) -> Store:
+    """Connect to the record, creating a local database at its first use.
+
+    Raises:
+        UserError: the server does not answer, or the address is none that MLflow knows.
+    """
+    where = where or address()
+    _check(where)
+    file = database_file(where)
+    if file:
+        _create(file)
+    elif where.startswith("http"):
+        _knock(where)
+    import mlflow
+    from mlflow import MlflowClient
+
+    mlflow.set_tracking_uri(where)
+    os.environ["MLFLOW_TRACKING_URI"] = where
+    try:
+        client = MlflowClient(where)
+        client.search_experiments(max_results=1)
+    except Exception as error:
+        if not is_away(error) and file is None and "sql" not in type(error).__module__:
+            raise
+        raise UserError(
+            f"the record cannot be opened ({_first_line(error)})", mask_address(where), "check MLFLOW_TRACKING_URI"
+        ) from error
+    return Store(client, where)
+
+
+def is_away(error: BaseException) -> bool:
+    """Tell whether an error means that the server cannot be reached now, rather than that it refused."""
+    seen: BaseException | None = error
+    while seen is not None:
+        kind = f"{type(seen).__module__}.{type(seen).__name__}"
+        if isinstance(seen, ConnectionError | TimeoutError) or kind.startswith(("requests.exceptions.", "urllib3.exceptions.")):
+            return True
+        if kind == "sqlalchemy.exc.OperationalError":
+            return True
+        text = str(seen)
+        if any(f"error code {code}" in text or f"with status {code}" in text for code in (502, 503, 504)):
+            return True
+        if "failed with exception HTTPConnectionPool" in text or "Max retries exceeded" in text:
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def _check(where: str) -> None:
+    scheme = urlsplit(where).scheme
+    if scheme in ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks") or "+" in scheme:
+        return
+    raise UserError(
+        "is no address for a record", mask_address(where), "use sqlite:///FILE, http://HOST:PORT or postgresql://…"
+    )
+
+
+def _knock(where: str) -> None:
+    try:
+        with urlopen(f"{where.rstrip('/')}/health", timeout=10):
+            pass
+    except OSError as error:
+        if getattr(error, "code", None) in (401, 403, 404):
+            return
+        reason = getattr(error, "reason", error)
+        raise UserError(
+            f"the tracking server does not answer ({reason})", mask_address(where), "start it or change MLFLOW_TRACKING_URI"
+        ) from error
+
+
+def _create(file: Path) -> None:
+    """Create the database once, under a lock, complete before it has its name (processes starting together crash otherwise)."""
+    if file.exists():
+        return
+    from filelock import FileLock
+
+    from mlops_llm.files import writable
+
+    with FileLock(f"{writable(file.parent) / file.name}.lock"):
+        if file.exists():
+            return
+        draft = file.with_name(f".{file.name}.{os.getpid()}")
+        from mlflow import MlflowClient
+
+        try:
+            MlflowClient(f"sqlite:///{draft}").search_experiments(max_results=1)
+            with closing(sqlite3.connect(draft)) as database:
+                # Readers and one writer side by side: twice the speed with several processes.
+                database.execute("PRAGMA journal_mode=WAL")
+            draft.rename(file)
+        except Exception as error:
+            draft.unlink(missing_ok=True)
+            raise UserError(
+                f"the record cannot be created ({_first_line(error)})", str(file), "check disk and rights"
+            ) from error
+        finally:
+            for rest in ("-wal", "-shm", "-journal"):
+                draft.with_name(draft.name + rest).unlink(missing_ok=True)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -1,0 +1,98 @@
+"""Supervised fine-tuning on answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from mlops_llm.component import component
+from mlops_llm.data.chat import conversations
+from mlops_llm.data.read import Source
+from mlops_llm.errors import UserError
+from mlops_llm.models.template import Encoded, encode
+
+if TYPE_CHECKING:
+    from mlops_llm.train.train import Job
+
+
+class LossOn(Enum):
+    """Which tokens are learned."""
+
+    answers = "answers"
+    whole = "whole"
+
+
+@component("algo", "sft")
+@dataclass
+class SFT:
+    """Supervised fine-tuning: next-token cross entropy on the answers (TRL's SFTTrainer)."""
+
+    loss_on: LossOn = LossOn.answers
+    """answers learns the assistant's turns with their end mark, whole learns every token."""
+    max_tokens: int = 512
+    """Longer rows are cut at the end, counted and reported."""
+    packing: bool = False
+    """Fill each sequence with several rows (best fit decreasing, without attention across rows): fewer padding tokens."""
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if self.max_tokens < 2:
+            raise UserError(f"is {self.max_tokens}", "algo.max_tokens", "give a number from 2")
+
+    def encode(self, tokenizer: Any, source: Source, rows: list[int]) -> list[Encoded]:
+        """Tokenize rows as the model sees them; rows whose answer was cut away entirely are left out.
+
+        Raises:
+            UserError: a row is not a conversation, or no row keeps a trained token.
+        """
+        encoded = []
+        for place, chat in zip(rows, conversations(_part(source, rows)), strict=True):
+            try:
+                one = encode(
+                    tokenizer, chat.messages, tools=chat.tools, max_tokens=self.max_tokens,
+                    answers_only=self.loss_on is LossOn.answers,
+                )
+            except UserError as error:
+                raise UserError(error.what, source.where(place), error.remedy) from error
+            encoded.append(one)
+        kept = [one for one in encoded if one.trained]
+        if rows and not kept:
+            cut = sum(1 for one in encoded if one.cut)
+            raise UserError(
+                f"no row has a token to train on ({cut} of {len(encoded)} rows were cut at {self.max_tokens} tokens)",
+                str(source.path),
+                f"raise algo.max_tokens (the longest row has {max(len(one.ids) + one.cut for one in encoded)})",
+            )
+        return kept
+
+    def trainer(self, job: Job) -> Any:
+        """Build TRL's trainer over tokenized rows."""
+        from datasets import disable_progress_bars
+        from trl import SFTConfig, SFTTrainer
+
+        disable_progress_bars()
+        # Rows are cut and filtered already; only packing is left for TRL to prepare.
+        ready = None if self.packing else {"skip_prepare_dataset": True}
+        settings = SFTConfig(
+            **job.arguments, max_length=self.max_tokens, packing=self.packing, eval_packing=False, dataset_kwargs=ready
+        )
+        return SFTTrainer(
+            model=job.model,
+            args=settings,
+            train_dataset=_dataset(job.train),
+            eval_dataset=_dataset(job.validation) if job.validation else None,
+            processing_class=job.tokenizer,
+        )
+
+
+def _dataset(encoded: list[Encoded]) -> Any:
+    from datasets import Dataset
+
+    return Dataset.from_dict({"input_ids": [one.ids for one in encoded], "labels": [one.labels for one in encoded]})
+
+
+def _part(source: Source, rows: list[int]) -> Source:
+    return Source(
+        source.name, source.path, source.version, [source.rows[row] for row in rows], [source.lines[row] for row in rows], source.raw
+    )

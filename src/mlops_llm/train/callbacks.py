@@ -1,0 +1,94 @@
+"""From the Hugging Face Trainer's events to the record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from mlops_llm import console
+from mlops_llm.record import Run
+from mlops_llm.train.checkpoints import Shelf
+from mlops_llm.train.steps import Steps
+
+_CLOCKS = ("runtime", "samples_per_second", "steps_per_second", "num_tokens")
+_TOTALS = ("train_runtime", "train_loss", "total_flos", "train_samples_per_second", "train_steps_per_second")
+
+
+class Recorder(TrainerCallback):  # type: ignore[misc]
+    """Writes one batch of numbers a logged step and publishes every saved checkpoint."""
+
+    def __init__(self, run: Run, shelf: Shelf, steps: Steps, started: Any = None) -> None:
+        """Keep where to write.
+
+        Args:
+            run: the record.
+            shelf: publishes checkpoints.
+            steps: the record of every step.
+            started: called with a checkpoint's folder before it is published, to complete its files.
+        """
+        self._run, self._shelf, self._steps, self._complete = run, shelf, steps, started
+        self._evaluated: dict[int, dict[str, float]] = {}
+        self._progress: console.Progress | None = None
+        self._note = ""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the progress bar."""
+        self._progress = console.Progress("training", state.max_steps, state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> Any:
+        """Close the step; the last one is always logged."""
+        self._steps.end(state.global_step, float(lr_scheduler.get_last_lr()[0]) if lr_scheduler else 0.0)
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+        if self._progress:
+            self._progress.at(state.global_step, self._note)
+        return control
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Write the training numbers of a logged step."""
+        logs = logs or {}
+        if any(key.startswith("eval_") for key in logs) or any(key in logs for key in _TOTALS):
+            return
+        self._steps.flush()
+        values = {f"train/{key}": value for key, value in logs.items() if isinstance(value, int | float)}
+        # Both of these begin anew in the Trainer after a resume; ours go on.
+        values["train/num_tokens"] = self._steps.tokens
+        if "loss" in logs:
+            values["train/loss"] = self._steps.mean_loss(args.logging_steps)
+        rate = self._steps.rate()
+        if rate is not None:
+            values["perf/tokens_per_second"] = rate
+        self._run.metrics(values, state.global_step)
+        loss = f"loss {values['train/loss']:.4f}" if "loss" in logs else ""
+        self._note = f"{loss} {rate or 0:,.0f} tokens/s".strip()
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Keep the evaluation for the checkpoint of this step, or write it at once where none is due."""
+        values = {
+            f"eval/{key.removeprefix('eval_')}": value
+            for key, value in (metrics or {}).items()
+            if key.startswith("eval_") and not key.endswith(_CLOCKS) and isinstance(value, int | float)
+        }
+        self._evaluated[state.global_step] = values
+        if not control.should_save:
+            self._run.metrics(values, state.global_step, None, "validation")
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Publish the checkpoint that was just written."""
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if self._complete:
+            self._complete(folder)
+        self._shelf.add(folder, state.global_step, self._evaluated.get(state.global_step, {}))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take the progress bar away."""
+        self._steps.flush()
+        if self._progress:
+            self._progress.close()
+
+    @property
+    def evaluations(self) -> dict[int, dict[str, float]]:
+        """Step -> numbers of its evaluation, of this process."""
+        return self._evaluated

@@ -1,0 +1,100 @@
+"""Checkpoints of one training: which are whole, which is best, which may go."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlops_llm import digest
+from mlops_llm.files import write_text
+from mlops_llm.record import Checkpoint, Run
+from mlops_llm.train.config import Best
+
+COMPLETE = ".complete.json"
+"""Written last into a checkpoint's folder: what lacks it was cut off in mid-write."""
+
+
+def whole(output: Path) -> list[Checkpoint]:
+    """The whole checkpoints in an output folder, by step."""
+    found = []
+    for mark in output.glob(f"checkpoint-*/{COMPLETE}"):
+        facts = json.loads(mark.read_text("utf-8"))
+        found.append(Checkpoint(mark.parent.name, facts["step"], mark.parent, facts["tags"]))
+    return sorted(found, key=lambda each: each.step)
+
+
+def drop_unfinished(output: Path) -> None:
+    """Remove folders of checkpoints that were cut off in mid-write."""
+    for folder in output.glob("checkpoint-*"):
+        if not (folder / COMPLETE).is_file():
+            shutil.rmtree(folder)
+
+
+class Shelf:
+    """Publishes checkpoints, remembers their numbers, and keeps no more than wanted."""
+
+    def __init__(self, run: Run, best: Best, limit: int | None, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        """Begin empty.
+
+        Args:
+            run: where checkpoints are published.
+            best: which number decides.
+            limit: most checkpoints to keep besides best, last and registered ones.
+            params: parameters of every checkpoint (base, algo, ...).
+            tags: tags of every checkpoint (template digest, ...).
+        """
+        self._run, self._best, self._limit, self._params, self._tags = run, best, limit, params, tags
+        self._metrics: dict[str, dict[str, float]] = {}
+        self.checkpoints: list[Checkpoint] = []
+
+    def restore(self, output: Path) -> None:
+        """Take up the whole checkpoints of an earlier process."""
+        for each in whole(output):
+            self.checkpoints.append(each)
+            self._metrics[each.name] = json.loads((each.folder / COMPLETE).read_text("utf-8"))["metrics"]
+
+    def add(self, folder: Path, step: int, metrics: Mapping[str, float]) -> Checkpoint:
+        """Publish a checkpoint whose files are all written, with the numbers of its step."""
+        from mlops_llm.tracking.deliver import published_bytes
+
+        tags = {**self._tags, "digest.weights": digest.weights(folder), "bytes": str(published_bytes(folder))}
+        checkpoint = Checkpoint(folder.name, step, folder, tags)
+        self._run.metrics(metrics, step, checkpoint, "validation")
+        self._run.checkpoint(checkpoint, {**self._params, "step": step})
+        facts = {"step": step, "tags": tags, "metrics": dict(metrics)}
+        write_text(folder / COMPLETE, json.dumps(facts, indent=2))
+        self.checkpoints.append(checkpoint)
+        self._metrics[checkpoint.name] = dict(metrics)
+        self._rotate()
+        return checkpoint
+
+    def score(self, checkpoint: Checkpoint) -> float | None:
+        """The deciding number of a checkpoint."""
+        return self._metrics.get(checkpoint.name, {}).get(self._best.metric)
+
+    def curve(self, metric: str) -> dict[int, float]:
+        """Step -> value of a metric at the checkpoints."""
+        found = {each.step: self._metrics[each.name].get(metric) for each in self.checkpoints}
+        return {step: value for step, value in found.items() if value is not None}
+
+    def best(self) -> Checkpoint | None:
+        """The best checkpoint by the deciding number (the earlier of equals), or the last where none has it."""
+        scored = [each for each in self.checkpoints if self.score(each) is not None]
+        if not scored:
+            return self.checkpoints[-1] if self.checkpoints else None
+        sign = -1.0 if self._best.higher_is_better else 1.0
+        return min(scored, key=lambda each: sign * float(self.score(each) or 0.0))
+
+    def _rotate(self) -> None:
+        if self._limit is None:
+            return
+        keep = {self.checkpoints[-1].name, getattr(self.best(), "name", "")}
+        for each in list(self.checkpoints):
+            if len(self.checkpoints) <= self._limit:
+                return
+            if each.name not in keep and self._run.forget(each):
+                shutil.rmtree(each.folder)
+                self.checkpoints.remove(each)

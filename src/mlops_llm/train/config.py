@@ -1,0 +1,179 @@
+"""Settings of the train stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Optional
+
+from mlops_llm.data.read import Read
+from mlops_llm.errors import UserError
+from mlops_llm.models.load import ModelLoad
+
+
+class Op(Enum):
+    """What to do."""
+
+    fit = "fit"
+    plan = "plan"
+
+
+class Schedule(Enum):
+    """How the learning rate moves."""
+
+    constant = "constant"
+    constant_with_warmup = "constant_with_warmup"
+    linear = "linear"
+    cosine = "cosine"
+
+
+class Mode(Enum):
+    """Which end of a metric is better."""
+
+    auto = "auto"
+    min = "min"
+    max = "max"
+
+
+class Storage(Enum):
+    """How a checkpoint reaches the record."""
+
+    auto = "auto"
+    hardlink = "hardlink"
+    reference = "reference"
+    upload = "upload"
+
+
+@dataclass
+class Trainer:
+    """The training loop."""
+
+    max_steps: int = -1
+    """Optimizer steps; -1 trains for `epochs`."""
+    epochs: float = 1.0
+    """Passes over the training part; max_steps wins."""
+    batch_size: int = 8
+    """Rows a device and forward pass."""
+    gradient_accumulation_steps: int = 1
+    """Forward passes an optimizer step."""
+    learning_rate: float = 1e-4
+    """Peak learning rate."""
+    schedule: Schedule = Schedule.cosine
+    """Course of the learning rate after warm-up."""
+    warmup_ratio: float = 0.05
+    """Share of the steps in which the learning rate rises."""
+    weight_decay: float = 0.0
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm; 0 leaves them."""
+    logging_steps: int = 10
+    """Steps between two logged points; each logged loss is the mean since the last."""
+    eval_steps: int = 50
+    """Steps between two evaluations on the held-out part."""
+    save_steps: int = 50
+    """Steps between two checkpoints; a multiple of eval_steps, so that every checkpoint has its numbers."""
+    save_total_limit: Optional[int] = None  # noqa: UP045 (OmegaConf reads Optional)
+    """Most checkpoints to keep, besides the best, the last and any that the registry names; null keeps all."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    def __post_init__(self) -> None:
+        """Check that the numbers fit together."""
+        for name in ("batch_size", "gradient_accumulation_steps", "logging_steps", "eval_steps", "save_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"is {getattr(self, name)}", f"trainer.{name}", "give a whole number from 1")
+        if self.max_steps == 0 or self.max_steps < -1:
+            raise UserError(f"is {self.max_steps}", "trainer.max_steps", "give a number from 1, or -1 to train for trainer.epochs")
+        if self.epochs <= 0:
+            raise UserError(f"is {self.epochs}", "trainer.epochs", "give a number above 0")
+        if self.learning_rate <= 0:
+            raise UserError(f"is {self.learning_rate}", "trainer.learning_rate", "give a number above 0")
+        if not 0 <= self.warmup_ratio < 1:
+            raise UserError(f"is {self.warmup_ratio}", "trainer.warmup_ratio", "give a share from 0 to below 1")
+        if self.save_total_limit is not None and self.save_total_limit < 1:
+            raise UserError(f"is {self.save_total_limit}", "trainer.save_total_limit", "give a number from 1, or null")
+        if self.save_steps % self.eval_steps:
+            nearest = max(1, round(self.save_steps / self.eval_steps)) * self.eval_steps
+            raise UserError(
+                f"{self.save_steps} is no multiple of trainer.eval_steps={self.eval_steps}",
+                "trainer.save_steps",
+                f"take trainer.save_steps={nearest} or change trainer.eval_steps",
+            )
+
+
+@dataclass
+class Best:
+    """Which checkpoint is the best."""
+
+    metric: str = "eval/loss"
+    """Metric that decides; without a held-out part the last checkpoint is taken."""
+    mode: Mode = Mode.auto
+    """min or max; auto takes min where the name ends in loss or perplexity."""
+
+    @property
+    def higher_is_better(self) -> bool:
+        """The direction of `metric`."""
+        if self.mode is Mode.auto:
+            return not self.metric.endswith(("loss", "perplexity"))
+        return self.mode is Mode.max
+
+
+@dataclass
+class Checkpoints:
+    """Where checkpoints go."""
+
+    storage: Storage = Storage.auto
+    """auto hard-links into a local record and leaves a reference in a remote one; upload sends the files there."""
+
+
+@dataclass
+class Samples:
+    """Answers to a few held-out prompts, before and after."""
+
+    count: int = 5
+    """How many prompts; 0 writes no table."""
+    max_new_tokens: int = 64
+    """Most tokens an answer."""
+
+
+@dataclass
+class Train:
+    """Train a model on a dataset; every checkpoint, number and input goes into MLflow, the best checkpoint into the registry."""
+
+    op: Op = Op.fit
+    """fit trains; plan checks everything and shows what would happen."""
+    model: str = "tiny"
+    """Model to start from: tiny, smollm2, a folder, a hub id, models:/NAME@ALIAS, runs:/RUN/checkpoint-STEP (also /best, /last)."""
+    dataset: str = "???"
+    """Training rows: the name of a file in datasets/, or a path."""
+    validation: Optional[str] = None  # noqa: UP045
+    """Held-out rows; null holds out a part of the dataset."""
+    holdout: float = 0.1
+    """Share of the dataset that is held out by row digest when no validation is named; 0 holds out nothing."""
+    algo: Any = "???"
+    """Training method."""
+    peft: Any = "???"
+    """Which weights are trained: none trains all, lora trains an adapter."""
+    trainer: Trainer = field(default_factory=Trainer)
+    best: Best = field(default_factory=Best)
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    samples: Samples = field(default_factory=Samples)
+    model_load: ModelLoad = field(default_factory=ModelLoad)
+    read: Read = field(default_factory=Read)
+    register_as: Optional[str] = None  # noqa: UP045
+    """Registered model whose new version the best checkpoint becomes, with the alias challenger; null registers nothing."""
+    project: str = "default"
+    """MLflow experiment."""
+    run_name: Optional[str] = None  # noqa: UP045
+    """Unique name of the run; null takes the experiment's name and four hex digits."""
+    resume: Optional[str] = None  # noqa: UP045
+    """Run (id or name) to go on with, in the same run and with its settings."""
+    output: Optional[str] = None  # noqa: UP045
+    """Folder of the run's files; null is outputs/RUN_NAME."""
+    seed: int = 0
+    """Seed of sample order, dropout and new weights."""
+
+    def __post_init__(self) -> None:
+        """Check what no single field can."""
+        if not 0 <= self.holdout < 1:
+            raise UserError(f"is {self.holdout}", "holdout", "give a share from 0 to below 1")

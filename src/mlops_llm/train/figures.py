@@ -1,0 +1,41 @@
+"""Pictures of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Curve = Mapping[int, float]
+"""Step -> value."""
+
+
+def loss(train: Curve, held_out: Curve, best_step: int | None) -> Any:
+    """Training and held-out loss by step, the best checkpoint marked."""
+    figure, axes = _axes("loss", "cross entropy, nats a token")
+    axes.plot(list(train), list(train.values()), label="training", linewidth=1)
+    if held_out:
+        axes.plot(list(held_out), list(held_out.values()), "o-", label="held out", markersize=4)
+    if best_step is not None and best_step in held_out:
+        axes.axvline(best_step, color="grey", linestyle=":", linewidth=1)
+        axes.plot([best_step], [held_out[best_step]], "*", color="crimson", markersize=14, label=f"best: step {best_step}")
+    axes.legend()
+    return figure
+
+
+def line(title: str, unit: str, values: Curve) -> Any:
+    """One curve by step."""
+    figure, axes = _axes(title, unit)
+    axes.plot(list(values), list(values.values()), linewidth=1)
+    return figure
+
+
+def _axes(title: str, unit: str) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4))
+    axes = figure.add_subplot()
+    axes.set_title(title)
+    axes.set_xlabel("step")
+    axes.set_ylabel(unit)
+    axes.grid(alpha=0.3)
+    return figure, axes

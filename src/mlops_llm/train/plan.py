@@ -1,0 +1,150 @@
+"""Everything that can be checked before step 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlops_llm import console, digest
+from mlops_llm.data.read import Source, read
+from mlops_llm.data.split import hold_out
+from mlops_llm.errors import UserError
+from mlops_llm.files import writable
+from mlops_llm.models import load, template
+from mlops_llm.models.load import Files
+from mlops_llm.models.ref import resolve
+from mlops_llm.models.template import Encoded
+from mlops_llm.record import DatasetInput, Result
+from mlops_llm.train import preflight
+from mlops_llm.train.config import Op, Train
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one side, as the model sees them."""
+
+    source: Source
+    rows: list[int]
+    encoded: list[Encoded]
+    context: str
+
+    def as_input(self) -> DatasetInput:
+        """The part as the record names it."""
+        kept = [self.source.rows[row] for row in self.rows]
+        digests = {
+            "raw": self.source.raw,
+            "canonical": digest.canonical(kept),
+            "seen": digest.seen((one.ids, one.labels) for one in self.encoded),
+        }
+        return DatasetInput(self.source.name, self.source.version, str(self.source.path), self.context, len(kept), digests)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training that is known to be able to start."""
+
+    settings: Train
+    files: Files
+    tokenizer: Any
+    template_source: str
+    train: Part
+    validation: Part | None
+    estimate: preflight.Estimate
+    resume_from: Path | None
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens that one pass over the training part learns."""
+        return sum(one.trained for one in self.train.encoded)
+
+    def facts(self) -> dict[str, Any]:
+        """What a person wants to know before the start."""
+        cut = [one for part in (self.train, self.validation) if part for one in part.encoded if one.cut]
+        lengths = [one.trained for one in self.train.encoded]
+        return {
+            "model": f"{self.settings.model} ({self.files.parameters / 1e6:.1f} M parameters)",
+            "dataset": f"{self.train.source.name}: {len(self.train.encoded)} rows to train on"
+            + (f", {len(self.validation.encoded)} held out" if self.validation else ", none held out"),
+            "trained tokens": f"{self.trained_tokens} (a row: min {min(lengths)}, mean {sum(lengths) / len(lengths):.0f}, "
+            f"max {max(lengths)})",
+            "rows cut short": f"{len(cut)} ({sum(one.cut for one in cut)} tokens dropped)" if cut else "0",
+            "chat template": self.template_source,
+            "steps": self.estimate.steps,
+            "memory, roughly": f"{console.size(self.estimate.memory)} of {console.size(self.estimate.memory_there)}",
+            "disk, roughly": f"{console.size(self.estimate.disk)} of {console.size(self.estimate.disk_there)} free",
+        }
+
+
+def prepare(settings: Train) -> Plan | Result:
+    """Check a training from end to end without training; for `op=plan` say what would happen.
+
+    Raises:
+        UserError: model, dataset, template or machine do not allow it; the first bad row is named.
+    """
+    writable(Path(str(settings.output)))
+    files = load.inspect(resolve(settings.model), settings.model_load)
+    source = read(settings.dataset, settings.read)
+    if settings.validation:
+        held = read(settings.validation, settings.read)
+        train_rows, held_rows = list(range(len(source.rows))), list(range(len(held.rows)))
+    else:
+        held = source
+        train_rows, held_rows = hold_out(source, settings.holdout)
+        if not train_rows:
+            raise UserError("leaves no row to train on", "holdout", "lower it or give more rows")
+    tokenizer = load.tokenizer(files.base or files.place if not _has_tokenizer(files) else files.place)
+    how = template.ensure(tokenizer, settings.model)
+    train = Part(source, train_rows, settings.algo.encode(tokenizer, source, train_rows), "training")
+    validation = None
+    if held_rows:
+        encoded = settings.algo.encode(tokenizer, held, held_rows)
+        validation = Part(held, held_rows, encoded, "validation")
+    _warn(train, validation)
+    estimate = preflight.estimate(settings, files, [len(one.ids) for one in train.encoded])
+    plan = Plan(settings, files, tokenizer, how, train, validation, estimate, _resume_from(settings, train, validation))
+    if settings.op is Op.plan:
+        return Result("plan", plan.facts(), {})
+    preflight.refuse_impossible(estimate, settings)
+    return plan
+
+
+def _has_tokenizer(files: Files) -> bool:
+    return any((files.place.folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json"))
+
+
+def _warn(train: Part, validation: Part | None) -> None:
+    for part in (train, validation):
+        if part is None:
+            continue
+        cut = sum(1 for one in part.encoded if one.cut)
+        gone = len(part.rows) - len(part.encoded)
+        if cut or gone:
+            console.warn(
+                f"{part.context}: {cut} rows were cut at algo.max_tokens"
+                + (f", {gone} more left out because nothing of their answer remained" if gone else "")
+            )
+
+
+def _resume_from(settings: Train, train: Part, validation: Part | None) -> Path | None:
+    """The last whole checkpoint of the run that is resumed, once its data is known to be the same."""
+    if not settings.resume:
+        return None
+    from mlops_llm.tracking import ledger
+    from mlops_llm.tracking.store import connect
+    from mlops_llm.train.checkpoints import whole
+
+    tags = ledger.find_run(connect(), settings.resume).tags
+    for part, prefix in ((train, "data.train"), (validation, "data.validation")):
+        now = part.as_input().digests if part else {}
+        for kind in ("canonical", "seen"):
+            before = tags.get(f"{prefix}.digest.{kind}")
+            if before and before != now.get(kind):
+                raise UserError(
+                    f"the {'training' if prefix == 'data.train' else 'held-out'} rows changed since the run began "
+                    f"({kind} digest {before[:12]}… then, {now.get(kind, 'none')[:12]}… now)",
+                    part.source.path.name if part else settings.dataset,
+                    "bring the old file back, or start a new run",
+                )
+    found = whole(Path(str(settings.output)))
+    return found[-1].folder if found else None

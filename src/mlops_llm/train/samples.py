@@ -1,0 +1,64 @@
+"""Answers to a few held-out prompts, for people to read."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mlops_llm.data.chat import conversation
+from mlops_llm.files import write_text
+from mlops_llm.train.config import Samples
+from mlops_llm.train.plan import Part
+
+
+def chosen(part: Part | None, how: Samples) -> tuple[list[list[dict[str, Any]]], list[str]]:
+    """The first held-out conversations without their last answer, and those answers."""
+    if part is None:
+        return [], []
+    chats = [conversation(part.source.rows[row], part.source.where(row)) for row in part.rows[: how.count]]
+    return [chat.messages[:-1] for chat in chats], [str(chat.messages[-1].get("content") or "") for chat in chats]
+
+
+def answers(model: Any, tokenizer: Any, prompts: Sequence[list[dict[str, Any]]], most: int) -> list[str]:
+    """Answer greedily, in one batch; neither the model's mode nor any random state changes."""
+    import torch
+
+    if not prompts:
+        return []
+    left = copy.deepcopy(tokenizer)
+    left.padding_side = "left"
+    texts = [left.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True) for prompt in prompts]
+    batch = left(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            out = model.generate(
+                **batch, max_new_tokens=most, do_sample=False, use_cache=True, pad_token_id=left.pad_token_id,
+                eos_token_id=left.eos_token_id, temperature=None, top_p=None, top_k=None,
+            )
+    finally:
+        model.train(training)
+    return [str(text).strip() for text in left.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)]
+
+
+def before(file: Path, model: Any, tokenizer: Any, prompts: Sequence[list[dict[str, Any]]], most: int) -> list[str]:
+    """Answers before training; a resumed run reads those that it gave when it began."""
+    if file.is_file():
+        return list(json.loads(file.read_text("utf-8")))
+    given = answers(model, tokenizer, prompts, most)
+    write_text(file, json.dumps(given, ensure_ascii=False))
+    return given
+
+
+def table(prompts: Sequence[list[dict[str, Any]]], before: list[str], after: list[str], wanted: list[str]) -> dict[str, list[str]]:
+    """Columns of the table that a person reads."""
+    return {
+        "prompt": [str(prompt[-1]["content"]) for prompt in prompts],
+        "before": before,
+        "after": after,
+        "reference": wanted,
+    }

@@ -1,0 +1,135 @@
+"""What happened at every single step, in a file beside the checkpoints: the proof that a resumed run repeats itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mlops_llm.files import write_text
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step."""
+
+    step: int
+    loss: float
+    lr: float
+    batch: str
+    """Digest of the token ids in the step's batches, in their order (16 hex digits)."""
+    tokens: int
+    """Tokens seen since the run began, padding left out."""
+
+
+class Steps:
+    """Records each step, and after a resume compares it with what the earlier process recorded."""
+
+    def __init__(self, file: Path, done: int = 0) -> None:
+        """Begin after step `done`; later steps in the file become the expectation."""
+        self._file = file
+        recorded = _read(file)
+        kept = [each for each in recorded if each.step <= done]
+        self._expected = {each.step: each for each in recorded if each.step > done}
+        self._tokens = kept[-1].tokens if kept else 0
+        self.losses = {each.step: each.loss for each in kept}
+        self.learning_rates = {each.step: each.lr for each in kept}
+        self.rates: dict[int, float] = {}
+        self.compared = 0
+        self.differs = ""
+        self.seconds = 0.0
+        """Time spent in steps since the last `rate`."""
+        self._tokens_then = self._tokens
+        self._waiting: list[tuple[int, Any, float, str, int]] = []
+        self._losses: list[Any] = []
+        self._hash = hashlib.sha256()
+        write_text(file, "".join(_line(each) for each in kept))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens seen since the run began."""
+        return self._tokens
+
+    @property
+    def was_interrupted_later(self) -> bool:
+        """Whether the earlier process got beyond the step from which this one goes on."""
+        return bool(self._expected) or self.compared > 0
+
+    def watch(self, trainer: Any) -> None:
+        """See every forward pass of a Hugging Face Trainer."""
+        inner = trainer.training_step
+
+        def step(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            begun = time.perf_counter()
+            ids = inputs["input_ids"]
+            mask = inputs.get("attention_mask")
+            self._hash.update(ids.cpu().numpy().tobytes())
+            self._tokens += int(mask.sum()) if mask is not None else ids.numel()
+            loss = inner(model, inputs, *args, **kwargs)
+            self._losses.append(loss.detach())
+            self.seconds += time.perf_counter() - begun
+            return loss
+
+        trainer.training_step = step
+
+    def end(self, step: int, lr: float) -> None:
+        """Close a step; its loss is read from the device at the next `flush`."""
+        batch = self._hash.hexdigest()[:16]
+        self._waiting.append((step, self._losses, lr, batch, self._tokens))
+        self._losses, self._hash = [], hashlib.sha256()
+        if self._waiting[-1][1] and self._waiting[-1][1][0].device.type == "cpu":
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the closed steps and compare those that an earlier process has done before."""
+        done = [Step(step, sum(float(loss) for loss in losses), lr, batch, tokens) for step, losses, lr, batch, tokens in self._waiting]
+        self._waiting = []
+        with self._file.open("a", encoding="utf-8") as file:
+            file.writelines(_line(each) for each in done)
+        for each in done:
+            self.losses[each.step] = each.loss
+            self.learning_rates[each.step] = each.lr
+            before = self._expected.pop(each.step, None)
+            if before is not None:
+                self.compared += 1
+                self.differs = self.differs or _difference(before, each)
+
+    def mean_loss(self, every: int) -> float:
+        """Mean loss of the steps since the last multiple of `every` before the newest step."""
+        last = max(self.losses)
+        window = range((last - 1) // every * every + 1, last + 1)
+        return sum(self.losses[step] for step in window) / len(window)
+
+    def rate(self) -> float | None:
+        """Tokens a second in steps since the last call."""
+        if not self.seconds:
+            return None
+        rate = (self._tokens - self._tokens_then) / self.seconds
+        self.seconds, self._tokens_then = 0.0, self._tokens
+        self.rates[max(self.losses)] = rate
+        return rate
+
+
+def _difference(before: Step, now: Step) -> str:
+    for name in ("batch", "lr", "loss"):
+        if getattr(before, name) != getattr(now, name):
+            return f"step {now.step}: {name} was {getattr(before, name)}, is {getattr(now, name)}"
+    return ""
+
+
+def _line(step: Step) -> str:
+    return json.dumps(asdict(step)) + "\n"
+
+
+def _read(file: Path) -> list[Step]:
+    """Read the steps; a line that a crash tore is not there, and neither is any after it."""
+    steps = []
+    for line in file.read_text("utf-8").splitlines() if file.is_file() else []:
+        try:
+            steps.append(Step(**json.loads(line)))
+        except (ValueError, TypeError):
+            break
+    return steps

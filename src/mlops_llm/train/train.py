@@ -1,0 +1,261 @@
+"""Training: build, build, fit, publish."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlops_llm import console
+from mlops_llm.errors import UserError
+from mlops_llm.files import is_disk_full
+from mlops_llm.models import load, template
+from mlops_llm.models.template import Encoded
+from mlops_llm.record import NullRun, Registration, Result, Run
+from mlops_llm.train.checkpoints import COMPLETE, Shelf, drop_unfinished
+from mlops_llm.train.plan import Plan
+from mlops_llm.train.steps import Steps
+
+
+@dataclass(frozen=True)
+class Job:
+    """What an algorithm builds its trainer from."""
+
+    model: Any
+    tokenizer: Any
+    train: Sequence[Encoded]
+    validation: Sequence[Encoded]
+    arguments: dict[str, Any]
+    """Keyword arguments of TRL's config class, the same for every algorithm."""
+
+
+def fit(plan: Plan, run: Run | None = None) -> Result:
+    """Train as planned and record everything in `run`.
+
+    Raises:
+        UserError: the weights are broken, or the disk fills up; earlier checkpoints stay whole.
+    """
+    run = run or NullRun()
+    settings, output = plan.settings, Path(str(plan.settings.output)).absolute()
+    _record_inputs(plan, run)
+    model, trainer = _build(plan, output)
+    shelf = _shelf(plan, run, trainer)
+    steps = Steps(output / "steps.jsonl", _step_of(plan.resume_from))
+    steps.watch(trainer)
+    recorder = _attach(trainer, run, shelf, steps, plan)
+    sampled = _Sampled(plan, output, model)
+    begun = time.perf_counter()
+    _train(trainer, plan, output)
+    seconds = time.perf_counter() - begun
+    if plan.resume_from:
+        _verify(run, plan, shelf, steps)
+    run.artifact("steps.jsonl", output / "steps.jsonl")
+    sampled.record(run, model)
+    _figures(run, steps, shelf)
+    return _result(plan, run, shelf, recorder, steps, seconds)
+
+
+def _record_inputs(plan: Plan, run: Run) -> None:
+    import torch
+
+    for key, value in plan.facts().items():
+        console.say(f"{key}: {value}")
+    run.input(plan.train.as_input())
+    if plan.validation:
+        run.input(plan.validation.as_input())
+    place = plan.files.place
+    run.tags(
+        {
+            "base": plan.settings.model,
+            **({"base.checkpoint": place.checkpoint, "base.run": place.run} if place.checkpoint else {}),
+            "template.source": plan.template_source,
+            "digest.template": template.template_digest(plan.tokenizer),
+            "dtype": load.dtype_of(plan.settings.model_load.dtype).name,
+            "device": "cuda" if torch.cuda.is_available() else "cpu",
+            "torch.threads": str(torch.get_num_threads()),
+            "trained_tokens": str(plan.trained_tokens),
+            "rows.cut": str(sum(1 for one in plan.train.encoded if one.cut)),
+        }
+    )
+
+
+def _build(plan: Plan, output: Path) -> tuple[Any, Any]:
+    """Build model and trainer; the seed comes first, since a new adapter is random."""
+    from transformers import PrinterCallback, set_seed
+
+    settings = plan.settings
+    set_seed(settings.seed)
+    model = settings.peft.load(plan.files, settings.model_load)
+    job = Job(
+        model,
+        plan.tokenizer,
+        plan.train.encoded,
+        plan.validation.encoded if plan.validation else (),
+        _arguments(plan, output),
+    )
+    trainer = settings.algo.trainer(job)
+    trainer.remove_callback(PrinterCallback)
+    return model, trainer
+
+
+def _arguments(plan: Plan, output: Path) -> dict[str, Any]:
+    import torch
+
+    settings, trainer = plan.settings, plan.settings.trainer
+    dtype = load.dtype_of(settings.model_load.dtype).name
+    cuda = torch.cuda.is_available()
+    return {
+        "output_dir": str(output),
+        "max_steps": trainer.max_steps,
+        "num_train_epochs": trainer.epochs,
+        "per_device_train_batch_size": trainer.batch_size,
+        "per_device_eval_batch_size": trainer.batch_size,
+        "gradient_accumulation_steps": trainer.gradient_accumulation_steps,
+        "learning_rate": trainer.learning_rate,
+        "lr_scheduler_type": trainer.schedule.value,
+        "warmup_steps": trainer.warmup_ratio,
+        "weight_decay": trainer.weight_decay,
+        "max_grad_norm": trainer.max_grad_norm,
+        "logging_steps": trainer.logging_steps,
+        "eval_strategy": "steps" if plan.validation else "no",
+        "eval_steps": trainer.eval_steps,
+        "eval_on_start": bool(plan.validation) and plan.resume_from is None,
+        "save_strategy": "steps",
+        "save_steps": trainer.save_steps,
+        "gradient_checkpointing": trainer.gradient_checkpointing,
+        "bf16": cuda and dtype == "bfloat16",
+        "fp16": cuda and dtype == "float16",
+        "use_cpu": not cuda,
+        "dataloader_pin_memory": cuda,
+        "seed": settings.seed,
+        "data_seed": settings.seed,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def _shelf(plan: Plan, run: Run, trainer: Any) -> Shelf:
+    settings = plan.settings
+    place = plan.files.place
+    params = {"base": settings.model, "algo": type(settings.algo).__name__.lower(), "peft": type(settings.peft).__name__.lower()}
+    tags = {"digest.template": template.template_digest(plan.tokenizer), "dataset": plan.train.source.name}
+    if place.checkpoint:
+        tags |= {"parent": place.checkpoint}
+    shelf = Shelf(run, settings.best, settings.trainer.save_total_limit, params, tags)
+    if plan.resume_from:
+        shelf.restore(Path(str(settings.output)))
+    return shelf
+
+
+def _attach(trainer: Any, run: Run, shelf: Shelf, steps: Steps, plan: Plan) -> Any:
+    from mlops_llm.train.callbacks import Recorder
+
+    base = plan.files.base or plan.files.place
+
+    def complete(folder: Path) -> None:
+        if (folder / "adapter_config.json").is_file():
+            load.write_origin(folder, base)
+
+    recorder = Recorder(run, shelf, steps, complete)
+    trainer.add_callback(recorder)
+    return recorder
+
+
+def _step_of(checkpoint: Path | None) -> int:
+    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+
+
+def _train(trainer: Any, plan: Plan, output: Path) -> None:
+    drop_unfinished(output)
+    try:
+        trainer.train(resume_from_checkpoint=str(plan.resume_from) if plan.resume_from else None)
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        cut = [folder.name for folder in output.glob("checkpoint-*") if not (folder / COMPLETE).is_file()]
+        for name in cut:
+            shutil.rmtree(output / name)
+        raise UserError(
+            f"the disk filled up while {', '.join(cut) or 'the record'} was written; earlier checkpoints are whole",
+            str(output),
+            f"free some disk, then go on: resume={plan.settings.run_name}",
+        ) from error
+
+
+def _verify(run: Run, plan: Plan, shelf: Shelf, steps: Steps) -> None:
+    """Say whether the resumed run repeated, bit for bit, what the interrupted one had done after the checkpoint."""
+    from mlops_llm import digest
+
+    start = plan.resume_from
+    facts = json.loads((start / COMPLETE).read_text("utf-8")) if start else {}
+    differs = steps.differs
+    if start and start.is_dir() and digest.weights(start) != facts["tags"]["digest.weights"]:
+        differs = f"the weights of {start.name} changed since they were written"
+    run.tags({"resume.verified": str(not differs).lower(), "resume.from": start.name if start else "", "resume.steps_compared": str(steps.compared)})
+    if differs:
+        run.tags({"resume.differs": differs})
+        console.warn(f"the resumed run does not repeat the interrupted one: {differs}")
+    else:
+        console.say(f"resume verified: {steps.compared} steps repeated with equal batches, learning rates and losses")
+
+
+class _Sampled:
+    """The table of a few answers before and after."""
+
+    def __init__(self, plan: Plan, output: Path, model: Any) -> None:
+        from mlops_llm.train import samples
+
+        self._plan, self._samples = plan, samples
+        self._most = plan.settings.samples.max_new_tokens
+        self._prompts, self._wanted = samples.chosen(plan.validation, plan.settings.samples)
+        self._before = samples.before(output / "samples_before.json", model, plan.tokenizer, self._prompts, self._most)
+
+    def record(self, run: Run, model: Any) -> None:
+        """Answer again and keep the table."""
+        if self._prompts:
+            after = self._samples.answers(model, self._plan.tokenizer, self._prompts, self._most)
+            run.artifact("samples.json", self._samples.table(self._prompts, self._before, after, self._wanted))
+
+
+def _figures(run: Run, steps: Steps, shelf: Shelf) -> None:
+    from mlops_llm.train import figures
+
+    best = shelf.best()
+    run.figure("plots/loss.png", figures.loss(steps.losses, shelf.curve("eval/loss"), best.step if best else None))
+    run.figure("plots/learning_rate.png", figures.line("learning rate", "a step", steps.learning_rates))
+    run.figure("plots/tokens_per_second.png", figures.line("speed", "tokens a second", steps.rates))
+
+
+def _result(plan: Plan, run: Run, shelf: Shelf, recorder: Any, steps: Steps, seconds: float) -> Result:
+    settings, best = plan.settings, shelf.best()
+    if best is None:
+        raise UserError("no checkpoint was written")
+    score = shelf.score(best)
+    metric = settings.best.metric if score is not None else "step"
+    first = recorder.evaluations.get(0, {}).get(settings.best.metric)
+    last = shelf.checkpoints[-1]
+    if score is not None:
+        why = f"{metric} {score:.4f} at step {best.step}, {'highest' if settings.best.higher_is_better else 'lowest'} of {len(shelf.checkpoints)} checkpoints"
+    else:
+        why = f"last of {len(shelf.checkpoints)} checkpoints; nothing was held out to choose by"
+    run.tags({"best.checkpoint": best.name, "best.reason": why, "digest.weights": last.tags["digest.weights"]})
+    entry = Registration(best.name, settings.register_as, "challenger", why) if settings.register_as else None
+    table = {
+        "best checkpoint": f"{best.name} ({why})",
+        f"{settings.best.metric} before": first,
+        f"{settings.best.metric} best": score,
+        "training loss": f"{steps.losses[min(steps.losses)]:.4f} -> {steps.mean_loss(settings.trainer.logging_steps):.4f}",
+        "steps": last.step,
+        "time": f"{seconds:.1f} s",
+        "checkpoints": len(shelf.checkpoints),
+        "registered": f"{settings.register_as} (alias challenger)" if entry else None,
+        "weights digest": last.tags["digest.weights"][:16],
+    }
+    values = {"name": run.name, "best": best.name, "score": score, "digest.weights": last.tags["digest.weights"], "seconds": seconds,
+              "output": str(settings.output)}  # fmt: skip
+    table = {key: value for key, value in table.items() if value is not None}
+    return Result(f"{run.name}: trained", table, values, entry, score, settings.best.higher_is_better, metric)
