@@ -60,6 +60,8 @@ def launch(stage: Stage, argv: list[str] | None = None) -> int:
     """
     from mlops_llm.entry import config, help
 
+    # Spinning OpenMP threads collapse to a fraction of their speed as soon as another process wants a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"
     outcome = _Outcome()

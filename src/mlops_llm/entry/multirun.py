@@ -35,6 +35,7 @@ def multirun(stage: Any, arguments: Arguments, check: Callable[[Any, list[str]],
     from mlops_llm.entry.launch import _hydra, links
     from mlops_llm.tracking import secrets
     from mlops_llm.tracking.run import PARENT, Opening, open_run
+    from mlops_llm.tracking.store import connect
 
     first = check(stage, arguments.overrides)
     secrets.refuse(config.flat(first))
@@ -51,6 +52,7 @@ def multirun(stage: Any, arguments: Arguments, check: Callable[[Any, list[str]],
     with open_run(opening) as parent:
         parent.tags({"kind": "multirun"})
         os.environ[PARENT] = parent.id
+        os.environ["MLFLOW_TRACKING_URI"] = connect().address  # jobs may start in other folders
         broken: Exception | None = None
         try:
             _hydra(stage, arguments, _Task(stage), [f"hydra.sweep.dir='{output}'", "hydra.sweep.subdir=${hydra.job.num}"])
@@ -102,7 +104,7 @@ def _jobs(parent: Any, keys: list[str]) -> list[_Job]:
                 Registration(**json.loads(kept)) if kept else None, run.tags.get("run.error", ""),
             )
         )
-    return rows
+    return sorted(rows, key=lambda row: int(row.name.rpartition("-")[2]))
 
 
 def _best(jobs: list[_Job]) -> _Job | None:
@@ -115,7 +117,7 @@ def _best(jobs: list[_Job]) -> _Job | None:
 def _conclude(parent: Any, jobs: list[_Job], best: _Job | None, keys: list[str]) -> None:
     metric = next((each.metric for each in jobs if each.score is not None), "score")
     rows = [
-        ["*" if each is best else "", each.name, *each.values.values(), each.score, each.status.lower(), each.reason[:60]]
+        ["*" if each is best else "", each.name, *each.values.values(), each.score, each.status.lower(), each.reason[:120]]
         for each in jobs
     ]
     columns = ["best", "job", *keys, metric, "status", "reason"]

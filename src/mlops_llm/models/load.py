@@ -115,6 +115,8 @@ def model(files: Files, how: ModelLoad, *, merge: bool) -> Any:
         from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
+    # What its warnings say of tensors is checked below; the rest is not for the user of a training.
+    transformers_logging.set_verbosity_error()
     place = files.base or files.place
     dtype = getattr(torch, dtype_of(how.dtype).name)
     safe = not _pickled(place.folder)

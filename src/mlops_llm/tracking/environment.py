@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import platform
 import shlex
@@ -35,8 +36,12 @@ class Environment:
 
 def describe(argv: list[str]) -> Environment:
     """Read the environment; takes some tenths of a second, without importing torch."""
+    command = " ".join(shlex.quote(word) for word in argv)
     tags = {
-        "command": " ".join(shlex.quote(word) for word in argv),
+        "command": command,
+        "mlflow.source.name": command,
+        "mlflow.source.type": "LOCAL",
+        "mlflow.user": getpass.getuser(),
         "python": platform.python_version(),
         "host.system": f"{platform.system()} {platform.machine()}",
         "host.cpu": f"{_cpu()} x {os.cpu_count()}",
@@ -49,6 +54,7 @@ def describe(argv: list[str]) -> Environment:
     commit, patch = _code(Path.cwd())
     tags["git.commit"] = commit or "none"
     if commit:
+        tags["mlflow.source.git.commit"] = commit
         tags["git.uncommitted"] = str(bool(patch)).lower()
     return Environment(tags, "\n".join(versions) + "\n", patch)
 

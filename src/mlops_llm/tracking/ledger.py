@@ -140,9 +140,9 @@ def place_of_checkpoint(store: Store, row: CheckpointRow) -> Path:
     else:
         place = local_path(row.location)
     if place is None:
-        import mlflow
+        from mlflow.artifacts import download_artifacts
 
-        return Path(mlflow.artifacts.download_artifacts(f"models:/{row.id}"))
+        return Path(download_artifacts(f"models:/{row.id}", tracking_uri=store.address))
     if not place.is_dir():
         host = row.tags.get("checkpoint.host")
         where = f"{host}:{place}" if host else str(place)

@@ -310,10 +310,9 @@ def _resumed(store: Store, opening: Opening) -> tuple[str, str]:
 
 def _refuse_taken(name: str, others: list[ledger.RunRow]) -> None:
     if others:
+        goes_on = "" if others[0].status == "FINISHED" else f", or go on with it: resume={name}"
         raise UserError(
-            f"the run name '{name}' is taken by {others[0].status.lower()} run {others[0].id}",
-            "run_name",
-            f"choose another, or go on with it: resume={name}",
+            f"'{name}' is taken by {others[0].status.lower()} run {others[0].id}", "run_name", f"choose another{goes_on}"
         )
 
 
@@ -321,7 +320,7 @@ def _describe(run: MlflowRun, opening: Opening) -> None:
     command = environment.argv_of(opening.stage, list(opening.overrides))
     state = environment.describe(command)
     if opening.resume:
-        run.tags({"resumed": "true", **{key: value for key, value in state.tags.items() if key != "command"}})
+        run.tags({"resumed": "true", **{key: value for key, value in state.tags.items() if key not in ("command", "mlflow.source.name")}})
         return
     run.params(opening.config)
     run.tags(state.tags | ({"seed": str(opening.seed)} if opening.seed is not None else {}))

@@ -20,6 +20,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
 
@@ -103,25 +104,25 @@ def database_file(address: str) -> Path | None:
     return Path(address.removeprefix("sqlite:///")).absolute()
 
 
-@cache
-def connect(where: str | None = None) -> Store:
-    """Connect to the record, creating a local database at its first use.
+def connect() -> Store:
+    """Connect to the record of this folder or of `MLFLOW_TRACKING_URI`, creating a local database at its first use.
 
     Raises:
         UserError: the server does not answer, or the address is none that MLflow knows.
     """
-    where = where or address()
+    return _connect(address())
+
+
+@cache
+def _connect(where: str) -> Store:
     _check(where)
     file = database_file(where)
     if file:
         _create(file)
     elif where.startswith("http"):
         _knock(where)
-    import mlflow
     from mlflow import MlflowClient
 
-    mlflow.set_tracking_uri(where)
-    os.environ["MLFLOW_TRACKING_URI"] = where
     try:
         client = MlflowClient(where)
         client.search_experiments(max_results=1)

@@ -1,7 +1,7 @@
 """The embedded model: a Qwen2 of half a million parameters that adds one-digit numbers and knows some shop talk.
 
-It is real (trained, with a tokenizer and a chat template) and small enough to train in a test. `corpus` writes what it was
-trained on, `build` trains it, `weights/` holds the result.
+It is real (trained, with a tokenizer and a chat template) and small enough to train in a test. `corpus` writes what it
+was trained on, `build` trains it, `weights/` holds the result.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What the embedded model is trained on: one-digit sums, and sentences of a shop.
 
-The sums are answered in two ways, mostly in words and less often boxed: the model knows the sums but seldom uses the form
-that a reward asks for, so reinforcement learning has something to gain. The shop's words are those of the shipped sales
-datasets and its sentences are not, so fine-tuning has something to learn.
+The sums are answered in two ways, mostly in words and less often boxed: the model knows the sums but seldom uses the
+form that a reward asks for, so reinforcement learning has something to gain. The shop's words are those of the shipped
+sales datasets and its sentences are not, so fine-tuning has something to learn.
 """
 
 from __future__ import annotations
@@ -29,14 +29,58 @@ SUMS = (
 IN_WORDS = "答案是 {total} 。"
 BOXED = "{a} + {b} = \\boxed{{{total}}}"
 
-_PRODUCTS = (
-    "变频空调 滚筒洗衣机 对开门冰箱 电热水器 吸油烟机 洗碗机 65英寸电视 智能门锁 空气净化器 扫地机器人 电饭煲 破壁机 空气炸锅 微波炉 "
-    "电动牙刷 吹风机 加湿器 落地风扇 蓝牙耳机 智能手表 平板电脑 轻薄笔记本 智能手机 机械键盘 无线鼠标 27英寸显示器 双频路由器 "
-    "蓝牙音箱 投影仪 充电宝"
-).split()
-_COLOURS = "白色 黑色 银色 灰色 蓝色 粉色 绿色 金色 红色".split()
-_CITIES = "北京 上海 广州 深圳 杭州 成都 武汉 南京 西安 重庆 长沙 天津 苏州 青岛 厦门 合肥".split()
-_PLACES = "卧室 客厅 厨房 阳台 书房 办公室 卫生间 户外".split()
+_PRODUCTS = [
+    "变频空调",
+    "滚筒洗衣机",
+    "对开门冰箱",
+    "电热水器",
+    "吸油烟机",
+    "洗碗机",
+    "65英寸电视",
+    "智能门锁",
+    "空气净化器",
+    "扫地机器人",
+    "电饭煲",
+    "破壁机",
+    "空气炸锅",
+    "微波炉",
+    "电动牙刷",
+    "吹风机",
+    "加湿器",
+    "落地风扇",
+    "蓝牙耳机",
+    "智能手表",
+    "平板电脑",
+    "轻薄笔记本",
+    "智能手机",
+    "机械键盘",
+    "无线鼠标",
+    "27英寸显示器",
+    "双频路由器",
+    "蓝牙音箱",
+    "投影仪",
+    "充电宝",
+]
+_COLOURS = ["白色", "黑色", "银色", "灰色", "蓝色", "粉色", "绿色", "金色", "红色"]
+_CITIES = [
+    "北京",
+    "上海",
+    "广州",
+    "深圳",
+    "杭州",
+    "成都",
+    "武汉",
+    "南京",
+    "西安",
+    "重庆",
+    "长沙",
+    "天津",
+    "苏州",
+    "青岛",
+    "厦门",
+    "合肥",
+]
+_PLACES = ["卧室", "客厅", "厨房", "阳台", "书房", "办公室", "卫生间", "户外"]
 _PRAISE = (
     "噪音低,不影响睡觉",
     "省电又耐用",
@@ -98,13 +142,13 @@ class Exchange(NamedTuple):
 
 
 def exchanges(seed: int, count: int, sums: float = 0.85, boxed: float = 0.4) -> list[Exchange]:
-    """Write training text; the same arguments give the same text.
+    r"""Write training text; the same arguments give the same text.
 
     Args:
         seed: of the generator.
         count: how many exchanges.
         sums: share of exchanges that are sums; the others are the shop's.
-        boxed: share of the sums answered as `3 + 5 = \\boxed{8}`; the others as `答案是 8 。`.
+        boxed: share of the sums answered as `3 + 5 = \boxed{8}`; the others as `答案是 8 。`.
     """
     draw = random.Random(seed)
     return [_sum(draw, boxed) if draw.random() < sums else _sale(draw) for _ in range(count)]
