@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import itertools
 import pkgutil
 import textwrap
 from collections.abc import Callable, Mapping
@@ -78,7 +79,7 @@ def documentation(cls: type) -> dict[str, str]:
     for each in reversed(cls.__mro__[:-1]):
         tree = ast.parse(textwrap.dedent(inspect.getsource(each)))
         body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
-        for field, after in zip(body, body[1:], strict=False):
+        for field, after in itertools.pairwise(body):
             if (
                 isinstance(field, ast.AnnAssign)
                 and isinstance(field.target, ast.Name)

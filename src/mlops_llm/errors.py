@@ -38,6 +38,4 @@ def need(module: str, extra: str) -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != module.partition(".")[0]:
             raise
-        raise UserError(
-            f"{module} is not installed", remedy=f"install it with: pip install 'mlops-llm[{extra}]'"
-        ) from error
+        raise UserError(f"{module} is not installed", remedy=f"install it with: pip install 'mlops-llm[{extra}]'") from error

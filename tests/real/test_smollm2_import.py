@@ -73,9 +73,7 @@ class TestFolder:
         assert tokenizer("\n\n12").input_ids == [1116, 33, 34]
         assert len(tokenizer("2026").input_ids) == 4
 
-    @pytest.mark.parametrize(
-        "text", ["a  b\n\n c", "48/2 = <<48/2=24>>24", "你好，世界", "  lead and trail  ", "don't ."]
-    )
+    @pytest.mark.parametrize("text", ["a  b\n\n c", "48/2 = <<48/2=24>>24", "你好，世界", "  lead and trail  ", "don't ."])
     def test_text_round_trips(self, tokenizer, text):
         assert tokenizer.decode(tokenizer(text).input_ids) == text
 

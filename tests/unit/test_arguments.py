@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mlops_llm.entry import config
@@ -37,6 +37,7 @@ def hydra_takes(text: str) -> bool:
         return False
 
 
+@settings(max_examples=100)
 @given(texts)
 def test_any_text_that_hydra_refuses_arrives_as_it_was_typed(text):
     if hydra_takes(text):
@@ -45,6 +46,7 @@ def test_any_text_that_hydra_refuses_arrives_as_it_was_typed(text):
         assert value(f"x={text}") == text
 
 
+@settings(max_examples=60)
 @given(st.text(st.sampled_from("ab1 数'\"\\"), min_size=1, max_size=8), st.sampled_from(["", "中", ",", "#"]))
 def test_quotes_and_backslashes_arrive_as_they_were_typed(text, odd):
     assume(not hydra_takes(text + odd))
@@ -71,7 +73,23 @@ def test_in_a_multirun_commas_separate_odd_words(items):
 
 @pytest.mark.parametrize(
     "text",
-    ["数据.jsonl", "加了 100 行", "a>b", "a#b", "~/模型", "f(x)", "#", "it's", "a'中", "中\\", "中\\\\'x", '说"好"', "a=b", "a,b", "中,"],
+    [
+        "数据.jsonl",
+        "加了 100 行",
+        "a>b",
+        "a#b",
+        "~/模型",
+        "f(x)",
+        "#",
+        "it's",
+        "a'中",
+        "中\\",
+        "中\\\\'x",
+        '说"好"',
+        "a=b",
+        "a,b",
+        "中,",
+    ],
 )
 def test_people_type_what_they_mean(text):
     assert value(f"op.note={text}") == text

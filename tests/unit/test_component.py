@@ -67,7 +67,7 @@ def test_the_near_match_is_named():
     with pytest.raises(UserError) as caught:
         build("test_metric", "bleu", {"weight": 2})
     assert str(caught.value) == "Key 'weight' not in 'Bleu' (did you mean weights?)"
-    with pytest.raises(UserError, match="Key 'zzz' not in 'Accuracy'$"):
+    with pytest.raises(UserError, match=r"Key 'zzz' not in 'Accuracy'$"):
         build("test_metric", "accuracy", {"zzz": 1})
     with pytest.raises(UserError, match="unknown nothing 'x'"):
         build("nothing", "x")

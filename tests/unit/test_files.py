@@ -42,7 +42,7 @@ def test_a_folder_that_is_there_is_not_touched(tmp_path):
 
 def test_a_folder_that_appears_meanwhile_is_not_overwritten(tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(OSError), whole_folder(out) as draft:  # noqa: PT012 (the failure is at the end of the block)
+    with pytest.raises(OSError), whole_folder(out) as draft:
         (draft / "x").write_text("mine")
         out.mkdir()
         (out / "x").write_text("theirs")

@@ -17,7 +17,17 @@ LOOKS_SECRET = [
     "eyJhbGciOiJIUzI1NiJ9." + "eyJzdWIiOiIxMjM0In0." + "c2lnbmF0dXJl",
     "-----BEGIN RSA " + "PRIVATE KEY-----",
 ]
-NAMES = ["api_key", "judge.api_key", "op.openai-api-key", "secret", "db.password", "hf_token", "auth_token", "token", "credentials"]
+NAMES = [
+    "api_key",
+    "judge.api_key",
+    "op.openai-api-key",
+    "secret",
+    "db.password",
+    "hf_token",
+    "auth_token",
+    "token",
+    "credentials",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -130,7 +140,9 @@ def test_mask_leaves_the_rest_alone():
 
 
 @pytest.mark.xfail(strict=True, reason="any name that holds `token` counts: the recorded patch of such code cannot be applied")
-@pytest.mark.parametrize("line", ["tokenizer = load.tokenizer(place)", "trained_tokens = sum(counted)", "max_tokens=settings.max_tokens"])
+@pytest.mark.parametrize(
+    "line", ["tokenizer = load.tokenizer(place)", "trained_tokens = sum(counted)", "max_tokens=settings.max_tokens"]
+)
 def test_mask_leaves_code_about_tokens_alone(line):
     assert mask(line) == line
 

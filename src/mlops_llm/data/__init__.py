@@ -1,0 +1,1 @@
+"""Datasets: files, rows, conversations."""

@@ -88,7 +88,9 @@ def _check_turn(turn: Any, field: str, where: str) -> None:
     if not isinstance(turn, dict) or "role" not in turn:
         raise UserError(f"{field}' has no role", where, f"give it one of: {', '.join(ROLES)}")
     if turn["role"] not in ROLES:
-        raise UserError(f"{field}.role' is '{turn['role']}'{near(str(turn['role']), ROLES)}", where, f"one of: {', '.join(ROLES)}")
+        raise UserError(
+            f"{field}.role' is '{turn['role']}'{near(str(turn['role']), ROLES)}", where, f"one of: {', '.join(ROLES)}"
+        )
     content = turn.get("content")
     if turn["role"] == "assistant" and turn.get("tool_calls") and content is None:
         return
@@ -116,7 +118,9 @@ def _sharegpt(value: Any, where: str) -> list[dict[str, Any]]:
             raise UserError(f"field 'conversations[{place}]' lacks 'from' or 'value'", where)
         role = _SHAREGPT.get(str(turn["from"]))
         if role is None:
-            raise UserError(f"field 'conversations[{place}].from' is '{turn['from']}'", where, f"one of: {', '.join(_SHAREGPT)}")
+            raise UserError(
+                f"field 'conversations[{place}].from' is '{turn['from']}'", where, f"one of: {', '.join(_SHAREGPT)}"
+            )
         turns.append({"role": role, "content": turn["value"]})
     return _messages(turns, where)
 

@@ -59,7 +59,11 @@ def read(argv: list[str]) -> Arguments:
             words = shlex.split(value) + words
         elif word in _FLAGS or name in _FLAGS_WITH_VALUE:
             found.flags.append(word)
-            if word in _FLAGS_WITH_VALUE and words and not (word in _OPTIONAL_VALUE and ("=" in words[0] or words[0][0] == "-")):
+            if (
+                word in _FLAGS_WITH_VALUE
+                and words
+                and not (word in _OPTIONAL_VALUE and ("=" in words[0] or words[0][0] == "-"))
+            ):
                 found.flags.append(words.pop(0))
         elif word.startswith("--"):
             key, equals, value = word[2:].partition("=")

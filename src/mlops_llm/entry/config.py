@@ -50,7 +50,8 @@ def composed(stage: str, overrides: list[str]) -> DictConfig:
     """Compose without running anything."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return compose(stage, [*own_presets(), *overrides], return_hydra_config=False)
+        config: DictConfig = compose(stage, [*own_presets(), *overrides])
+        return config
 
 
 def typed(config: DictConfig) -> Any:
@@ -117,7 +118,10 @@ def _known(error: BaseException, schema: type) -> UserError | None:
         names = _listed(text) or sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
         if wanted:
             group, _, name = wanted[1].rpartition("/")
-            return UserError(f"unknown {group or 'config'} '{name}'{component.near(name, names)}", remedy=f"there are: {', '.join(names)}")
+            return UserError(
+                f"unknown {group or 'config'} '{name}'{component.near(name, names)}",
+                remedy=f"there are: {', '.join(names)}",
+            )
     found = re.search(r"Key '([^']+)' (?:is not in struct|not in '([^']+)')", text)
     if found:
         cls = _class(schema, found[2]) if found[2] else schema

@@ -16,10 +16,19 @@ from mlops_llm import component
 def text(stage: str, schema: type, examples: tuple[str, ...], presets: Path) -> str:
     """Write the help page of a stage."""
     experiments = _experiments(stage, presets)
-    lines = [inspect.cleandoc(schema.__doc__ or ""), "", f"usage: python -m mlops_llm.{stage} [KEY=VALUE ...] [-m] [--cfg job]", ""]
+    lines = [
+        inspect.cleandoc(schema.__doc__ or ""),
+        "",
+        f"usage: python -m mlops_llm.{stage} [KEY=VALUE ...] [-m] [--cfg job]",
+        "",
+    ]
     lines += ["examples:", *(f"  {command}" for command in [*examples][:3]), ""]
     if experiments:
-        lines += ["experiments (+experiment=NAME):", *(f"  {name:<18} {command}" for name, command in experiments.items()), ""]
+        lines += [
+            "experiments (+experiment=NAME):",
+            *(f"  {name:<18} {command}" for name, command in experiments.items()),
+            "",
+        ]
     named = {field.name for field in dataclasses.fields(schema)}
     groups = {group: names for group, names in component.groups().items() if group in named}
     lines += ["groups (GROUP=CHOICE, then GROUP.SETTING=VALUE):"]
@@ -32,7 +41,8 @@ def text(stage: str, schema: type, examples: tuple[str, ...], presets: Path) -> 
             lines += ["", f"{group}={name}: {summary}", *_settings(cls, f"{group}.", set())]
     lines += [
         "",
-        "-m runs every combination of comma-separated values (also with hydra/launcher=joblib); --cfg job prints the composed config.",
+        "-m runs every combination of comma-separated values (also with hydra/launcher=joblib);",
+        "--cfg job prints the composed config.",
     ]
     return "\n".join(lines)
 
@@ -48,7 +58,7 @@ def _settings(cls: type, prefix: str, groups: set[str]) -> list[str]:
             continue
         head = f"  {prefix}{field.name}={_default(field)}"
         width = max(60, min(shutil.get_terminal_size((120, 24)).columns, 140)) - 38
-        body = textwrap.wrap(_choices(field, cls) + " ".join(sentences.get(field.name, "").split()), width)
+        body = textwrap.wrap(_choices(field) + " ".join(sentences.get(field.name, "").split()), width)
         first = f"{head:<37} {body[0] if body else ''}".rstrip()
         lines += [first, *(" " * 38 + line for line in body[1:])]
     return lines
@@ -63,7 +73,7 @@ def _default(field: dataclasses.Field[Any]) -> str:
     return "null" if value is None else str(value).replace("True", "true").replace("False", "false")
 
 
-def _choices(field: dataclasses.Field[Any], cls: type) -> str:
+def _choices(field: dataclasses.Field[Any]) -> str:
     default = field.default
     return f"[{'|'.join(each.name for each in type(default))}] " if isinstance(default, enum.Enum) else ""
 

@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -63,7 +64,7 @@ def launch(stage: Stage, argv: list[str] | None = None) -> int:
     # Spinning OpenMP threads collapse to a fraction of their speed as soon as another process wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # lets Hydra's errors out instead of printing them
     outcome = _Outcome()
     try:
         arguments = read(sys.argv[1:] if argv is None else argv)
@@ -93,6 +94,9 @@ def launch(stage: Stage, argv: list[str] | None = None) -> int:
             return FAILED
         console.fail(str(said))
         return FAILED if outcome.begun else MISTAKE
+    finally:
+        if not wants_traceback:
+            del os.environ["HYDRA_FULL_ERROR"]
 
 
 def _work(stage: Stage, arguments: Arguments, outcome: _Outcome) -> int:
@@ -168,17 +172,17 @@ def job(stage: Stage, cfg: Any, outcome: _Outcome | None = None, parent: str = "
         return
     try:
         plan = prepared()
-    except BaseException:
+        if isinstance(plan, Result):
+            console.show(plan.title, plan.table)
+            return
+        with open_run(opening) as run:
+            _mark(outcome, name)
+            finish(stage, plan, run, opening)
+    finally:
+        # What ended before it began leaves no empty folder.
         with suppress(OSError):
             output.rmdir()
             output.parent.rmdir()
-        raise
-    if isinstance(plan, Result):
-        console.show(plan.title, plan.table)
-        return
-    with open_run(opening) as run:
-        _mark(outcome, name)
-        finish(stage, plan, run, opening)
 
 
 def finish(stage: Stage, plan: Any, run: Any, opening: Any, quiet: bool = False) -> None:
@@ -217,7 +221,9 @@ def finish(stage: Stage, plan: Any, run: Any, opening: Any, quiet: bool = False)
 def links(run: Any) -> None:
     """Say where to look at a run."""
     if run.waiting:
-        console.warn("the tracking server is away: the rest of the record waits on disk and is delivered by the next start here")
+        console.warn(
+            "the tracking server is away: the rest of the record waits on disk and is delivered by the next start here"
+        )
     hint = run.hint()
     console.say(f"run {run.name} ({run.id})")
     console.say(f"look at it:  {run.link}" + (f"   (start the page with: {hint})" if hint else ""))
@@ -259,7 +265,8 @@ def _heed_signals() -> None:
     def terminate(number: int, frame: Any) -> None:
         raise Terminated
 
-    signal.signal(signal.SIGTERM, terminate)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminate)
 
 
 def _stopped(stage: Stage, outcome: _Outcome, stop: KeyboardInterrupt) -> str:
@@ -271,10 +278,9 @@ def _stopped(stage: Stage, outcome: _Outcome, stop: KeyboardInterrupt) -> str:
 
 def _unexpected(error: BaseException) -> str:
     text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else ''} (unexpected; the traceback is in the log, or set HYDRA_FULL_ERROR=1)"
+    said = f"{type(error).__name__}: {text[0] if text else ''}"
+    return f"{said} (unexpected; the traceback is in the run's log, or set HYDRA_FULL_ERROR=1)"
 
 
 def _print_nothing(config: Any) -> None:
     """Hydra prints what was asked for by itself."""
-
-

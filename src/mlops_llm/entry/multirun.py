@@ -100,8 +100,15 @@ def _jobs(parent: Any, keys: list[str]) -> list[_Job]:
         values = {key: run.params.get(key) or run.params.get(f"choice.{key}", "") for key in keys}
         rows.append(
             _Job(
-                run.name, run.id, values, run.status, float(score) if score else None, run.tags.get("best.metric", "score"), run.tags.get("best.higher") == "true",
-                Registration(**json.loads(kept)) if kept else None, run.tags.get("run.error", ""),
+                run.name,
+                run.id,
+                values,
+                run.status,
+                float(score) if score else None,
+                run.tags.get("best.metric", "score"),
+                run.tags.get("best.higher") == "true",
+                Registration(**json.loads(kept)) if kept else None,
+                run.tags.get("run.error", ""),
             )
         )
     return sorted(rows, key=lambda row: int(row.name.rpartition("-")[2]))
@@ -117,7 +124,14 @@ def _best(jobs: list[_Job]) -> _Job | None:
 def _conclude(parent: Any, jobs: list[_Job], best: _Job | None, keys: list[str]) -> None:
     metric = next((each.metric for each in jobs if each.score is not None), "score")
     rows = [
-        ["*" if each is best else "", each.name, *each.values.values(), each.score, each.status.lower(), each.reason[:120]]
+        [
+            "*" if each is best else "",
+            each.name,
+            *each.values.values(),
+            each.score,
+            each.status.lower(),
+            each.reason[:120],
+        ]
         for each in jobs
     ]
     columns = ["best", "job", *keys, metric, "status", "reason"]
@@ -125,7 +139,9 @@ def _conclude(parent: Any, jobs: list[_Job], best: _Job | None, keys: list[str])
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     console.grid(f"{parent.name}: {len(jobs)} jobs", columns, rows)
     parent.artifact("jobs.json", {column: [row[place] for row in rows] for place, column in enumerate(columns)})
-    parent.artifact("result.json", json.dumps([dict(zip(columns, row, strict=True)) for row in rows], ensure_ascii=False, indent=2))
+    parent.artifact(
+        "result.json", json.dumps([dict(zip(columns, row, strict=True)) for row in rows], ensure_ascii=False, indent=2)
+    )
     if best is None:
         return
     parent.tags({"best.job": best.name, "best.run": best.id, "best.score": repr(best.score), "best.metric": metric})

@@ -59,7 +59,9 @@ def _check(stage: Any, run: Any, host: str, store: Any) -> None:
     if run.tags.get("stage") != stage.name:
         raise UserError(f"run '{run.name}' is of stage '{run.tags.get('stage', '?')}', not '{stage.name}'", "resume")
     if run.tags.get("kind") == "multirun":
-        raise UserError(f"'{run.name}' is the parent of a multirun", "resume", "resume one of its jobs, e.g. " + run.name + "-0")
+        raise UserError(
+            f"'{run.name}' is the parent of a multirun", "resume", "resume one of its jobs, e.g. " + run.name + "-0"
+        )
     if run.status == "FINISHED":
         raise UserError(
             f"run '{run.name}' is finished", "resume", f"to train further, start from it: model=runs:/{run.name}/last"

@@ -90,7 +90,9 @@ def tokenizer(place: Place) -> Any:
         loaded = AutoTokenizer.from_pretrained(place.folder)
     except Exception as error:
         _explain_torchvision(error)
-        raise UserError(f"the tokenizer cannot be loaded ({_line(error)})", place.ref, "copy the tokenizer's files there") from error
+        raise UserError(
+            f"the tokenizer cannot be loaded ({_line(error)})", place.ref, "copy the tokenizer's files there"
+        ) from error
     if not loaded.is_fast:
         raise UserError("the tokenizer has no fast form, which offsets need", place.ref, "convert it: save tokenizer.json")
     if loaded.pad_token is None:
@@ -126,11 +128,15 @@ def model(files: Files, how: ModelLoad, *, merge: bool) -> Any:
         )
     except Exception as error:
         _explain_torchvision(error)
-        raise UserError(f"the model cannot be loaded ({_line(error)})", place.ref, "check config.json and the weights") from error
+        raise UserError(
+            f"the model cannot be loaded ({_line(error)})", place.ref, "check config.json and the weights"
+        ) from error
     missing = sorted(set(report["missing_keys"]) | {str(each) for each in report.get("mismatched_keys", [])})
     if missing:
         raise UserError(
-            f"{len(missing)} tensors are missing or of another shape, first {missing[0]}", place.ref, "copy the weights again"
+            f"{len(missing)} tensors are missing or of another shape, first {missing[0]}",
+            place.ref,
+            "copy the weights again",
         )
     if files.is_adapter:
         loaded = _with_adapter(loaded, files, merge)
@@ -166,7 +172,11 @@ def _with_adapter(base: Any, files: Files, merge: bool) -> Any:
         raise UserError(
             f"the adapter does not fit its base ({_line(error)})", files.place.ref, "check base_model_name_or_path"
         ) from error
-    return adapted.merge_and_unload() if merge else adapted
+    if not merge:
+        return adapted
+    merged = adapted.merge_and_unload()
+    merged.requires_grad_(True)  # the adapter had frozen its base
+    return merged
 
 
 def _base(folder: Path, adapter: dict[str, Any]) -> Place:

@@ -22,8 +22,12 @@ def register(store: Store, run: str, checkpoint: str, model: str, alias: str, de
             raise
     source = f"models:/{logged}"
     there = [each for each in client.search_model_versions(f"run_id = '{run}'") if each.name == model and each.source == source]
-    version = there[0] if there else client.create_model_version(
-        model, source, run_id=run, description=description, model_id=logged, tags={"checkpoint": checkpoint}
+    version = (
+        there[0]
+        if there
+        else client.create_model_version(
+            model, source, run_id=run, description=description, model_id=logged, tags={"checkpoint": checkpoint}
+        )
     )
     if alias:
         client.set_registered_model_alias(model, alias, version.version)

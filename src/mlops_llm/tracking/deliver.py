@@ -87,7 +87,12 @@ def _checkpoint(store: Store, run: str, write: dict[str, Any], again: bool) -> N
     if model is None:
         experiment = client.get_run(run).info.experiment_id
         model = client.create_logged_model(
-            experiment, write["name"], source_run_id=run, tags=write["tags"], params=write["params"], model_type=CHECKPOINT
+            experiment,
+            write["name"],
+            source_run_id=run,
+            tags=write["tags"],
+            params=write["params"],
+            model_type=CHECKPOINT,
         )
     if str(model.status) == str(LoggedModelStatus.READY):
         return

@@ -124,7 +124,9 @@ def _gpus() -> str:
         return "none"
     done = subprocess.run(
         ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"],
-        capture_output=True, text=True, check=False,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return "; ".join(done.stdout.split("\n")).strip("; ") if done.returncode == 0 else "none"
 

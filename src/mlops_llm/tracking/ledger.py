@@ -200,7 +200,13 @@ def _run(store: Store, run: Any) -> RunRow:
     info, data = run.info, run.data
     project = data.tags.get("project", "")
     return RunRow(
-        info.run_id, info.run_name, info.experiment_id, project, info.status, dict(data.tags), dict(data.params),
+        info.run_id,
+        info.run_name,
+        info.experiment_id,
+        project,
+        info.status,
+        dict(data.tags),
+        dict(data.params),
         dict(data.metrics),
     )
 
@@ -209,6 +215,12 @@ def _checkpoint(model: Any) -> CheckpointRow:
     step = model.params.get("step") or re.sub(r"\D", "", model.name) or "0"
     metrics = {metric.key: metric.value for metric in model.metrics or []}
     return CheckpointRow(
-        model.model_id, model.name, int(step), str(model.status).rsplit(".", 1)[-1], model.artifact_location,
-        model.source_run_id or "", dict(model.tags), metrics,
+        model.model_id,
+        model.name,
+        int(step),
+        str(model.status).rsplit(".", 1)[-1],
+        model.artifact_location,
+        model.source_run_id or "",
+        dict(model.tags),
+        metrics,
     )

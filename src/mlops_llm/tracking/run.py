@@ -312,7 +312,9 @@ def _refuse_taken(name: str, others: list[ledger.RunRow]) -> None:
     if others:
         goes_on = "" if others[0].status == "FINISHED" else f", or go on with it: resume={name}"
         raise UserError(
-            f"'{name}' is taken by {others[0].status.lower()} run {others[0].id}", "run_name", f"choose another{goes_on}"
+            f"'{name}' is taken by {others[0].status.lower()} run {others[0].id}",
+            "run_name",
+            f"choose another{goes_on}",
         )
 
 
@@ -320,7 +322,12 @@ def _describe(run: MlflowRun, opening: Opening) -> None:
     command = environment.argv_of(opening.stage, list(opening.overrides))
     state = environment.describe(command)
     if opening.resume:
-        run.tags({"resumed": "true", **{key: value for key, value in state.tags.items() if key not in ("command", "mlflow.source.name")}})
+        run.tags(
+            {
+                "resumed": "true",
+                **{key: value for key, value in state.tags.items() if key not in ("command", "mlflow.source.name")},
+            }
+        )
         return
     run.params(opening.config)
     run.tags(state.tags | ({"seed": str(opening.seed)} if opening.seed is not None else {}))

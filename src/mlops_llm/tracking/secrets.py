@@ -78,6 +78,4 @@ def _userinfo(value: str) -> bool:
 
 
 def _values_of_variables() -> dict[str, str]:
-    return {
-        value: name for name, value in os.environ.items() if _VARIABLE.search(name) and len(value) >= _SHORTEST
-    }
+    return {value: name for name, value in os.environ.items() if _VARIABLE.search(name) and len(value) >= _SHORTEST}

@@ -51,7 +51,8 @@ class Store:
                 found = self.client.get_experiment_by_name(project)
         if found.lifecycle_stage != "active":
             raise UserError(
-                f"the experiment '{project}' was deleted in MLflow", remedy="restore it there or choose another project="
+                f"the experiment '{project}' was deleted in MLflow",
+                remedy="restore it there or choose another project=",
             )
         return str(found.experiment_id)
 
@@ -157,9 +158,7 @@ def _check(where: str) -> None:
     scheme = urlsplit(where).scheme
     if scheme in ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks") or "+" in scheme:
         return
-    raise UserError(
-        "is no address for a record", mask_address(where), "use sqlite:///FILE, http://HOST:PORT or postgresql://…"
-    )
+    raise UserError("is no address for a record", mask_address(where), "use sqlite:///FILE, http://HOST:PORT or postgresql://…")
 
 
 def _knock(where: str) -> None:
@@ -171,7 +170,9 @@ def _knock(where: str) -> None:
             return
         reason = getattr(error, "reason", error)
         raise UserError(
-            f"the tracking server does not answer ({reason})", mask_address(where), "start it or change MLFLOW_TRACKING_URI"
+            f"the tracking server does not answer ({reason})",
+            mask_address(where),
+            "start it or change MLFLOW_TRACKING_URI",
         ) from error
 
 

@@ -71,6 +71,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             for key, value in (metrics or {}).items()
             if key.startswith("eval_") and not key.endswith(_CLOCKS) and isinstance(value, int | float)
         }
+        if not self._evaluated:
+            self._shelf.check(values)
         self._evaluated[state.global_step] = values
         if not control.should_save:
             self._run.metrics(values, state.global_step, None, "validation")

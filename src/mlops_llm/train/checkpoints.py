@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mlops_llm import digest
+from mlops_llm.component import near
+from mlops_llm.errors import UserError
 from mlops_llm.files import write_text
 from mlops_llm.record import Checkpoint, Run
 from mlops_llm.train.config import Best
@@ -74,6 +76,19 @@ class Shelf:
     def score(self, checkpoint: Checkpoint) -> float | None:
         """The deciding number of a checkpoint."""
         return self._metrics.get(checkpoint.name, {}).get(self._best.metric)
+
+    def check(self, metrics: Mapping[str, float]) -> None:
+        """Check at the first evaluation that the number which is to decide is there.
+
+        Raises:
+            UserError: it is not; those that are, are named.
+        """
+        if self._best.metric not in metrics:
+            raise UserError(
+                f"no evaluation gives '{self._best.metric}'{near(self._best.metric, metrics)}",
+                "best.metric",
+                f"one of: {', '.join(sorted(metrics))}",
+            )
 
     def curve(self, metric: str) -> dict[int, float]:
         """Step -> value of a metric at the checkpoints."""

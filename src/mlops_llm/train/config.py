@@ -83,7 +83,9 @@ class Trainer:
             if getattr(self, name) < 1:
                 raise UserError(f"is {getattr(self, name)}", f"trainer.{name}", "give a whole number from 1")
         if self.max_steps == 0 or self.max_steps < -1:
-            raise UserError(f"is {self.max_steps}", "trainer.max_steps", "give a number from 1, or -1 to train for trainer.epochs")
+            raise UserError(
+                f"is {self.max_steps}", "trainer.max_steps", "give a number from 1, or -1 to train for trainer.epochs"
+            )
         if self.epochs <= 0:
             raise UserError(f"is {self.epochs}", "trainer.epochs", "give a number above 0")
         if self.learning_rate <= 0:
@@ -138,12 +140,12 @@ class Samples:
 
 @dataclass
 class Train:
-    """Train a model on a dataset; every checkpoint, number and input goes into MLflow, the best checkpoint into the registry."""
+    """Train a model on a dataset; all of it is recorded in MLflow, the best checkpoint is registered."""
 
     op: Op = Op.fit
     """fit trains; plan checks everything and shows what would happen."""
     model: str = "tiny"
-    """Model to start from: tiny, smollm2, a folder, a hub id, models:/NAME@ALIAS, runs:/RUN/checkpoint-STEP (also /best, /last)."""
+    """Start: tiny, smollm2, a folder, a hub id, models:/NAME@ALIAS, runs:/RUN/checkpoint-STEP (also /best, /last)."""
     dataset: str = "???"
     """Training rows: the name of a file in datasets/, or a path."""
     validation: Optional[str] = None  # noqa: UP045

@@ -61,7 +61,9 @@ class Lora:
         try:
             return get_peft_model(base, settings)
         except ValueError as error:
-            names = sorted({name.rpartition(".")[2] for name, module in base.named_modules() if "Linear" in type(module).__name__})
+            names = sorted(
+                {name.rpartition(".")[2] for name, module in base.named_modules() if "Linear" in type(module).__name__}
+            )
             raise UserError(
                 f"the model has no modules {self.targets}", "peft.targets", f"its linear layers are: {', '.join(names)}"
             ) from error

@@ -55,9 +55,7 @@ def estimate(settings: Train, files: Files, lengths: list[int]) -> Estimate:
     if trainer.save_total_limit:
         kept = min(kept, trainer.save_total_limit + 1)
     output = Path(str(settings.output))
-    return Estimate(
-        steps, fixed + inner + logits, fixed, _memory_there(), checkpoint, kept * checkpoint, free_bytes(output)
-    )
+    return Estimate(steps, fixed + inner + logits, fixed, _memory_there(), checkpoint, kept * checkpoint, free_bytes(output))
 
 
 def refuse_impossible(needs: Estimate, settings: Train) -> None:

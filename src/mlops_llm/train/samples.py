@@ -37,8 +37,15 @@ def answers(model: Any, tokenizer: Any, prompts: Sequence[list[dict[str, Any]]],
     try:
         with torch.no_grad():
             out = model.generate(
-                **batch, max_new_tokens=most, do_sample=False, use_cache=True, pad_token_id=left.pad_token_id,
-                eos_token_id=left.eos_token_id, temperature=None, top_p=None, top_k=None,
+                **batch,
+                max_new_tokens=most,
+                do_sample=False,
+                use_cache=True,
+                pad_token_id=left.pad_token_id,
+                eos_token_id=left.eos_token_id,
+                temperature=None,
+                top_p=None,
+                top_k=None,
             )
     finally:
         model.train(training)
@@ -54,7 +61,9 @@ def before(file: Path, model: Any, tokenizer: Any, prompts: Sequence[list[dict[s
     return given
 
 
-def table(prompts: Sequence[list[dict[str, Any]]], before: list[str], after: list[str], wanted: list[str]) -> dict[str, list[str]]:
+def table(
+    prompts: Sequence[list[dict[str, Any]]], before: list[str], after: list[str], wanted: list[str]
+) -> dict[str, list[str]]:
     """Columns of the table that a person reads."""
     return {
         "prompt": [str(prompt[-1]["content"]) for prompt in prompts],

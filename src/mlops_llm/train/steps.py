@@ -85,7 +85,10 @@ class Steps:
 
     def flush(self) -> None:
         """Write the closed steps and compare those that an earlier process has done before."""
-        done = [Step(step, sum(float(loss) for loss in losses), lr, batch, tokens) for step, losses, lr, batch, tokens in self._waiting]
+        done = [
+            Step(step, sum(float(loss) for loss in losses), lr, batch, tokens)
+            for step, losses, lr, batch, tokens in self._waiting
+        ]
         self._waiting = []
         with self._file.open("a", encoding="utf-8") as file:
             file.writelines(_line(each) for each in done)

@@ -40,7 +40,7 @@ def fit(plan: Plan, run: Run | None = None) -> Result:
         UserError: the weights are broken, or the disk fills up; earlier checkpoints stay whole.
     """
     run = run or NullRun()
-    settings, output = plan.settings, Path(str(plan.settings.output)).absolute()
+    output = Path(str(plan.settings.output)).absolute()
     _record_inputs(plan, run)
     model, trainer = _build(plan, output)
     shelf = _shelf(plan, run, trainer)
@@ -141,7 +141,11 @@ def _arguments(plan: Plan, output: Path) -> dict[str, Any]:
 def _shelf(plan: Plan, run: Run, trainer: Any) -> Shelf:
     settings = plan.settings
     place = plan.files.place
-    params = {"base": settings.model, "algo": type(settings.algo).__name__.lower(), "peft": type(settings.peft).__name__.lower()}
+    params = {
+        "base": settings.model,
+        "algo": type(settings.algo).__name__.lower(),
+        "peft": type(settings.peft).__name__.lower(),
+    }
     tags = {"digest.template": template.template_digest(plan.tokenizer), "dataset": plan.train.source.name}
     if place.checkpoint:
         tags |= {"parent": place.checkpoint}
@@ -195,7 +199,13 @@ def _verify(run: Run, plan: Plan, shelf: Shelf, steps: Steps) -> None:
     differs = steps.differs
     if start and start.is_dir() and digest.weights(start) != facts["tags"]["digest.weights"]:
         differs = f"the weights of {start.name} changed since they were written"
-    run.tags({"resume.verified": str(not differs).lower(), "resume.from": start.name if start else "", "resume.steps_compared": str(steps.compared)})
+    run.tags(
+        {
+            "resume.verified": str(not differs).lower(),
+            "resume.from": start.name if start else "",
+            "resume.steps_compared": str(steps.compared),
+        }
+    )
     if differs:
         run.tags({"resume.differs": differs})
         console.warn(f"the resumed run does not repeat the interrupted one: {differs}")
@@ -239,7 +249,8 @@ def _result(plan: Plan, run: Run, shelf: Shelf, recorder: Any, steps: Steps, sec
     first = recorder.evaluations.get(0, {}).get(settings.best.metric)
     last = shelf.checkpoints[-1]
     if score is not None:
-        why = f"{metric} {score:.4f} at step {best.step}, {'highest' if settings.best.higher_is_better else 'lowest'} of {len(shelf.checkpoints)} checkpoints"
+        end = "highest" if settings.best.higher_is_better else "lowest"
+        why = f"{metric} {score:.4f} at step {best.step}, {end} of {len(shelf.checkpoints)} checkpoints"
     else:
         why = f"last of {len(shelf.checkpoints)} checkpoints; nothing was held out to choose by"
     run.tags({"best.checkpoint": best.name, "best.reason": why, "digest.weights": last.tags["digest.weights"]})
@@ -255,7 +266,13 @@ def _result(plan: Plan, run: Run, shelf: Shelf, recorder: Any, steps: Steps, sec
         "registered": f"{settings.register_as} (alias challenger)" if entry else None,
         "weights digest": last.tags["digest.weights"][:16],
     }
-    values = {"name": run.name, "best": best.name, "score": score, "digest.weights": last.tags["digest.weights"], "seconds": seconds,
-              "output": str(settings.output)}  # fmt: skip
+    values = {
+        "name": run.name,
+        "best": best.name,
+        "score": score,
+        "digest.weights": last.tags["digest.weights"],
+        "seconds": seconds,
+        "output": str(settings.output),
+    }
     table = {key: value for key, value in table.items() if value is not None}
     return Result(f"{run.name}: trained", table, values, entry, score, settings.best.higher_is_better, metric)

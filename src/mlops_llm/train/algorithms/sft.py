@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,10 @@ class SFT:
         for place, chat in zip(rows, conversations(_part(source, rows)), strict=True):
             try:
                 one = encode(
-                    tokenizer, chat.messages, tools=chat.tools, max_tokens=self.max_tokens,
+                    tokenizer,
+                    chat.messages,
+                    tools=chat.tools,
+                    max_tokens=self.max_tokens,
                     answers_only=self.loss_on is LossOn.answers,
                 )
             except UserError as error:
@@ -68,8 +72,9 @@ class SFT:
 
     def trainer(self, job: Job) -> Any:
         """Build TRL's trainer over tokenized rows."""
-        from datasets import disable_progress_bars
         from trl import SFTConfig, SFTTrainer
+
+        from datasets import disable_progress_bars
 
         disable_progress_bars()
         # Rows are cut and filtered already; only packing is left for TRL to prepare.
@@ -86,7 +91,7 @@ class SFT:
         )
 
 
-def _dataset(encoded: list[Encoded]) -> Any:
+def _dataset(encoded: Sequence[Encoded]) -> Any:
     from datasets import Dataset
 
     return Dataset.from_dict({"input_ids": [one.ids for one in encoded], "labels": [one.labels for one in encoded]})
@@ -94,5 +99,10 @@ def _dataset(encoded: list[Encoded]) -> Any:
 
 def _part(source: Source, rows: list[int]) -> Source:
     return Source(
-        source.name, source.path, source.version, [source.rows[row] for row in rows], [source.lines[row] for row in rows], source.raw
+        source.name,
+        source.path,
+        source.version,
+        [source.rows[row] for row in rows],
+        [source.lines[row] for row in rows],
+        source.raw,
     )

@@ -1,0 +1,70 @@
+"""Real commands in processes of their own, as a person types them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+SMOKE = [
+    "+experiment=sft_sales",
+    "trainer.max_steps=20",
+    "trainer.save_steps=10",
+    "trainer.eval_steps=10",
+    "trainer.logging_steps=5",
+    "samples.max_new_tokens=8",
+]
+"""A run of seconds with two checkpoints."""
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a command, without anything that points to another record."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "MLOPS_LLM_PARENT"))}
+    return kept | {"HF_HUB_OFFLINE": "1", "MLFLOW_DISABLE_TELEMETRY": "true"} | dict(extra or {})
+
+
+def start(folder: Path, *words: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """Start `python -m mlops_llm.train` with these words."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "mlops_llm.train", *words],
+        cwd=folder,
+        env=environment(env),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def train(folder: Path, *words: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `python -m mlops_llm.train` with these words to its end."""
+    process = start(folder, *words, env=env)
+    out, err = process.communicate(timeout=400)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def ok(done: subprocess.CompletedProcess[str]) -> str:
+    """The output of a command that must have worked."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 180) -> None:
+    """Wait until something is so while a process runs."""
+    until = time.monotonic() + seconds
+    while not condition():
+        if process.poll() is not None or time.monotonic() > until:
+            process.kill()
+            out, err = process.communicate()
+            pytest.fail(f"the process ended or took too long:\n{out}\n{err}")
+        time.sleep(0.05)
+
+
+def wait_for_step(folder: Path, run: str, step: int, process: subprocess.Popen[str]) -> None:
+    """Wait until a run has done a step."""
+    steps = folder / "outputs" / run / "steps.jsonl"
+    wait_for(lambda: steps.is_file() and f'"step": {step},' in steps.read_text(), process)

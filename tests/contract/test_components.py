@@ -1,0 +1,112 @@
+"""Laws over every component of every group."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import importlib
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+import mlops_llm
+from mlops_llm import component
+
+ROOT = Path(mlops_llm.__file__).parent
+STAGES = {
+    each.parent.name: importlib.import_module(f"mlops_llm.{each.parent.name}.__main__").STAGE
+    for each in sorted(ROOT.glob("*/__main__.py"))
+    if "launch(" in each.read_text("utf-8")
+}
+for stage in STAGES.values():
+    for package in stage.packages:
+        component.load(package)
+COMPONENTS = [
+    (group, name, cls)
+    for group, names in component.groups().items()
+    if not group.startswith("test_")
+    for name, cls in names.items()
+]
+each_component = pytest.mark.parametrize(
+    ("group", "name", "cls"), COMPONENTS, ids=[f"{group}={name}" for group, name, _ in COMPONENTS]
+)
+
+
+def settings_classes() -> list[type]:
+    """The settings of every stage, and the settings within them."""
+    found = [stage.schema for stage in STAGES.values()]
+    for cls in found:
+        factories = [field.default_factory for field in dataclasses.fields(cls)]
+        found += [each for each in factories if dataclasses.is_dataclass(each) and each not in found]
+    return found
+
+
+def test_there_are_stages_and_components():
+    assert "train" in STAGES
+    assert {("algo", "sft"), ("peft", "none"), ("peft", "lora")} <= {(group, name) for group, name, _ in COMPONENTS}
+
+
+@each_component
+def test_builds_from_defaults(group, name, cls):
+    assert component.build(group, name) == cls()
+    assert type(component.build(group, name)) is cls
+
+
+@each_component
+def test_has_a_docstring_and_a_sentence_beneath_each_field(group, name, cls):
+    assert inspect.cleandoc(cls.__doc__ or "").splitlines()[0].endswith(".")
+    sentences = component.documentation(cls)
+    for field in dataclasses.fields(cls):
+        assert sentences.get(field.name, "").strip().endswith("."), f"{cls.__name__}.{field.name}"
+
+
+@each_component
+def test_round_trips_through_the_command_lines_config(group, name, cls):
+    made = cls()
+    again = OmegaConf.to_object(OmegaConf.structured(cls))
+    assert type(again) is cls
+    assert again == made
+    text = OmegaConf.to_yaml(OmegaConf.structured(made))
+    assert OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), OmegaConf.create(text))) == made
+
+
+@each_component
+def test_round_trips_through_its_name_and_settings(group, name, cls):
+    made = cls()
+    again = component.build(group, name, dataclasses.asdict(made))
+    assert again == made
+    assert type(again) is cls
+
+
+def has_choices(cls: type) -> bool:
+    return any(isinstance(field.default, enum.Enum) for field in dataclasses.fields(cls))
+
+
+@each_component
+def test_round_trips_through_json(group, name, cls, request):
+    """Ranks and notebooks rebuild components from JSON, in which a choice is its name."""
+    if has_choices(cls):
+        mark = pytest.mark.xfail(strict=True, reason="build leaves the name of a choice a text; SFT then trains on whole texts")
+        request.applymarker(mark)
+    made = cls()
+    text = json.dumps(dataclasses.asdict(made), default=lambda choice: choice.name)
+    assert component.build(group, name, json.loads(text)) == made
+
+
+@each_component
+def test_two_of_them_share_no_list(group, name, cls):
+    one, other = cls(), cls()
+    for field in dataclasses.fields(cls):
+        value = getattr(one, field.name)
+        assert not isinstance(value, list | dict) or value is not getattr(other, field.name)
+
+
+@pytest.mark.parametrize("cls", settings_classes(), ids=lambda cls: cls.__name__)
+def test_settings_are_documented(cls):
+    sentences = component.documentation(cls)
+    for field in dataclasses.fields(cls):
+        if not dataclasses.is_dataclass(field.default_factory):
+            assert sentences.get(field.name, "").strip().endswith("."), f"{cls.__name__}.{field.name}"

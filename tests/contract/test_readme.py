@@ -1,0 +1,71 @@
+"""The commands that the READMEs and the pages on training show are commands that exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mlops_llm.entry.arguments import as_typed, first_choices, read
+from tests.commands import ok, train
+
+ROOT = Path(__file__).parents[2]
+PAGES = {"README.md": "README.zh.md", "docs/train.md": "docs/train.zh.md"}
+"""English page -> the same page in Chinese."""
+PYTHON = "python -m mlops_llm.train "
+# Whatever else stands in a bash block of the pages.
+OTHERS = re.compile(r"source \.venv/bin/activate|export MLFLOW_TRACKING_URI=http://127\.0\.0\.1:\d+")
+
+
+def commands(page: str) -> list[str]:
+    """The lines of a page's bash blocks, comments left out."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / page).read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    lines = [re.sub(r"(^|\s+)# .*", "", line).strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+ALL = sorted({line for page in PAGES for line in commands(page)})
+
+
+def test_the_two_commands_stand_in_the_readme():
+    assert {"make train", "make ui"} <= set(commands("README.md"))
+
+
+@pytest.mark.parametrize("english", PAGES)
+def test_both_languages_show_the_same_commands(english):
+    assert commands(english) == commands(PAGES[english])
+
+
+def test_every_line_is_of_a_kind_that_is_checked_here():
+    assert [line for line in ALL if not line.startswith(("make ", PYTHON)) and not OTHERS.fullmatch(line)] == []
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("line", [line for line in ALL if line.startswith("make ")])
+def test_the_target_exists(line):
+    words = shlex.split(line)
+    done = subprocess.run([*words, "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("line", [line for line in ALL if line.startswith(PYTHON)])
+def test_the_command_composes(line, tmp_path):
+    words = shlex.split(line.removeprefix(PYTHON))
+    if "--help" in words:
+        ok(train(tmp_path, *words))
+        return
+    # Hydra prints the settings of one job only, so a sweep is shown by each of its values once.
+    for choice in first_choices(read(words).overrides):
+        shown = ok(train(tmp_path, *map(as_typed, choice), "--cfg", "job"))
+        assert "model:" in shown and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("page", [*PAGES, *PAGES.values()])
+def test_links_lead_to_files(page):
+    links = re.findall(r"\]\((?!https?://)([^)#]+)", (ROOT / page).read_text("utf-8"))
+    assert links
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []

@@ -1,0 +1,127 @@
+"""Processes that die: by kill -9, by SIGTERM, by Ctrl-C, by a full disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mlops_llm import digest
+from tests.commands import SMOKE, ok, start, train, wait_for_step
+from tests.record import checkpoints_of, client, run_of, steps_of
+
+LONG = [
+    *SMOKE[:1], "trainer.max_steps=40", "trainer.save_steps=10", "trainer.eval_steps=10", "trainer.logging_steps=4",
+    "samples.max_new_tokens=8",
+]  # fmt: skip
+
+
+def final_digest(folder: Path, run: str) -> str:
+    return str(json.loads((folder / "outputs" / run / "result.json").read_text())["digest.weights"])
+
+
+@pytest.mark.parametrize("peft", ["none", "lora"])
+def test_resume_after_kill_9_ends_in_the_weights_of_the_uninterrupted_run(tmp_path: Path, peft: str) -> None:
+    words = [*LONG, f"peft={peft}", *(["peft.dropout=0.1"] if peft == "lora" else [])]
+    ok(train(tmp_path, *words, "run_name=whole", "register_as=null"))
+    process = start(tmp_path, *words, "run_name=killed")
+    step = random.Random(os.getpid()).randint(12, 37)
+    wait_for_step(tmp_path, "killed", step, process)
+    process.kill()
+    process.communicate()
+    assert run_of(client(tmp_path), "killed").info.status == "RUNNING"
+    said = ok(train(tmp_path, "resume=killed"))
+    assert "resume verified" in said
+    store = client(tmp_path)
+    whole, killed = run_of(store, "whole"), run_of(store, "killed")
+    assert killed.info.status == "FINISHED" and killed.data.tags["resume.verified"] == "true"
+    assert final_digest(tmp_path, "killed") == final_digest(tmp_path, "whole"), f"killed at step {step}"
+    assert (tmp_path / "outputs/killed/steps.jsonl").read_text() == (tmp_path / "outputs/whole/steps.jsonl").read_text()
+    for key in ("train/loss", "train/learning_rate", "eval/loss", "train/num_tokens"):
+        for run in (whole, killed):
+            assert steps_of(store, run, key) == sorted(set(steps_of(store, run, key))), key
+        values = [[metric.value for metric in store.get_metric_history(run.info.run_id, key)] for run in (whole, killed)]
+        assert values[0] == values[1], key
+    mine, theirs = checkpoints_of(store, killed), checkpoints_of(store, whole)
+    assert {name: model.tags["digest.weights"] for name, model in mine.items()} == {
+        name: model.tags["digest.weights"] for name, model in theirs.items()
+    }
+    assert all(str(model.status) == "READY" for model in mine.values())
+    assert store.get_model_version_by_alias("sales", "challenger").run_id == killed.info.run_id
+
+
+def test_a_resume_that_does_not_repeat_says_so(tmp_path: Path) -> None:
+    process = start(tmp_path, *LONG, "run_name=killed")
+    wait_for_step(tmp_path, "killed", 16, process)
+    process.kill()
+    process.communicate()
+    steps = tmp_path / "outputs/killed/steps.jsonl"
+    lines = [json.loads(line) for line in steps.read_text().splitlines()]
+    lines[12]["loss"] += 1e-9
+    steps.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = train(tmp_path, "resume=killed")
+    assert "does not repeat the interrupted one: step 13: loss" in done.stderr
+    assert run_of(client(tmp_path), "killed").data.tags["resume.verified"] == "false"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_leave_a_killed_run_and_the_command_to_go_on(tmp_path: Path, number: int, code: int) -> None:
+    process = start(tmp_path, *LONG, "trainer.max_steps=4000", "run_name=stopped")
+    wait_for_step(tmp_path, "stopped", 13, process)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert err.rstrip().endswith("go on with: python -m mlops_llm.train resume=stopped") and "Traceback" not in err
+    store = client(tmp_path)
+    run = run_of(store, "stopped")
+    assert run.info.status == "KILLED"
+    (model,) = checkpoints_of(store, run).values()
+    assert str(model.status) == "READY"
+    assert digest.weights(tmp_path / "outputs/stopped" / model.name) == model.tags["digest.weights"]
+
+
+def test_a_dead_run_is_found_at_the_next_start(tmp_path: Path) -> None:
+    process = start(tmp_path, *LONG, "run_name=dead")
+    wait_for_step(tmp_path, "dead", 3, process)
+    process.kill()
+    process.communicate()
+    ok(train(tmp_path, *LONG, "trainer.max_steps=1", "run_name=next", "register_as=null"))
+    run = run_of(client(tmp_path), "dead")
+    assert run.info.status == "KILLED" and "found dead" in run.data.tags["run.error"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip("a small file system cannot be mounted here (needs root)")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_fails_the_run_and_leaves_earlier_checkpoints_whole(tmp_path: Path, small_disk: Path) -> None:
+    words = [*LONG, f"output={small_disk / 'out'}", "run_name=full", "trainer.max_steps=100", "trainer.save_steps=10"]
+    done = train(tmp_path, *words)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert "the disk filled up while checkpoint-" in line and "resume=full" in line
+    store = client(tmp_path)
+    run = run_of(store, "full")
+    assert run.info.status == "FAILED"
+    kept = {folder.name: folder for folder in (small_disk / "out").glob("checkpoint-*")}
+    ready = {name: model for name, model in checkpoints_of(store, run).items() if str(model.status) == "READY"}
+    assert kept and set(kept) == set(ready)
+    for name, folder in kept.items():
+        assert digest.weights(folder) == ready[name].tags["digest.weights"]
+    subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
+    ok(train(tmp_path, "resume=full"))
+    assert run_of(store, "full").info.status == "FINISHED"

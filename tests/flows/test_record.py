@@ -1,0 +1,91 @@
+"""One command, and what MLflow holds afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import yaml
+
+from mlops_llm import digest
+from mlops_llm.data.read import shipped
+from tests.record import artifacts_of, checkpoints_of, client, run_of, steps_of
+
+
+def test_run_is_finished_with_its_settings(trained: Path) -> None:
+    run = run_of(client(trained), "first")
+    assert run.info.status == "FINISHED"
+    assert run.data.params["trainer.max_steps"] == "20" and run.data.params["seed"] == "7"
+    assert run.data.tags["stage"] == "train" and run.data.tags["project"] == "sales"
+    assert run.data.tags["command"].startswith("python -m mlops_llm.train +experiment=sft_sales trainer.max_steps=20")
+    assert {"git.commit", "version.torch", "host.cpu", "run.process", "run.host"} <= set(run.data.tags)
+
+
+def test_artifacts_are_what_a_person_looks_for(trained: Path) -> None:
+    store = client(trained)
+    run = run_of(store, "first")
+    assert artifacts_of(store, run) >= {
+        "config.yaml", "result.json", "samples.json", "steps.jsonl", "train.log", "environment/packages.txt",
+        "environment/overrides.txt", "plots/loss.png", "plots/learning_rate.png", "plots/tokens_per_second.png",
+    }  # fmt: skip
+    place = Path(urlsplit(run.info.artifact_uri).path)
+    whole = yaml.safe_load((place / "config.yaml").read_text("utf-8"))
+    assert whole["trainer"]["max_steps"] == 20 and whole["dataset"] == "sales_sft"
+    table = json.loads((place / "samples.json").read_text("utf-8"))
+    assert table["columns"] == ["prompt", "before", "after", "reference"] and len(table["data"]) == 5
+    assert (place / "plots" / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_dataset_inputs_carry_digests_over_every_row(trained: Path) -> None:
+    run = run_of(client(trained), "first")
+    inputs = {
+        next(tag.value for tag in each.tags if tag.key == "mlflow.data.context"): each for each in run.inputs.dataset_inputs
+    }
+    assert set(inputs) == {"training", "validation"}
+    rows = [json.loads(line) for line in (shipped() / "sales_sft.jsonl").read_text("utf-8").splitlines()]
+    assert inputs["training"].dataset.digest == digest.canonical(rows)[:32]
+    assert run.data.tags["data.train.digest.canonical"] == digest.canonical(rows)
+    raw = hashlib.sha256((shipped() / "sales_sft.jsonl").read_bytes()).hexdigest()
+    assert run.data.tags["data.train.digest.raw"] == raw
+    assert run.data.tags["data.train.rows"] == "500" and len(run.data.tags["data.train.digest.seen"]) == 64
+
+
+def test_checkpoints_are_hard_links_with_their_numbers(trained: Path) -> None:
+    store = client(trained)
+    run = run_of(store, "first")
+    found = checkpoints_of(store, run)
+    assert set(found) == {"checkpoint-10", "checkpoint-20"}
+    assert {output.model_id for output in run.outputs.model_outputs} == {model.model_id for model in found.values()}
+    for name, model in found.items():
+        assert str(model.status) == "READY" and model.model_type == "checkpoint"
+        assert model.params["step"] == name.removeprefix("checkpoint-") and model.params["base"] == "tiny"
+        published, kept = Path(urlsplit(model.artifact_location).path), trained / "outputs" / "first" / name
+        names = {file.name for file in published.iterdir()}
+        assert {"model.safetensors", "config.json", "tokenizer.json"} <= names and "optimizer.pt" not in names
+        assert all((published / each).stat().st_ino == (kept / each).stat().st_ino for each in names)
+        assert model.tags["digest.weights"] == digest.weights(published)
+        assert int(model.tags["bytes"]) == sum(file.stat().st_size for file in published.iterdir())
+        (loss,) = [metric for metric in model.metrics if metric.key == "eval/loss"]
+        assert loss.dataset_name == "sales_sft_val" and loss.step == int(model.params["step"])
+
+
+def test_metrics_are_written_once_a_step(trained: Path) -> None:
+    store = client(trained)
+    run = run_of(store, "first")
+    assert steps_of(store, run, "train/loss") == [5, 10, 15, 20]
+    assert steps_of(store, run, "eval/loss") == [0, 10, 20]
+    assert steps_of(store, run, "perf/tokens_per_second") == [5, 10, 15, 20]
+
+
+def test_best_checkpoint_is_registered_as_challenger(trained: Path) -> None:
+    store = client(trained)
+    run = run_of(store, "first")
+    best = min(
+        checkpoints_of(store, run).values(), key=lambda model: next(m.value for m in model.metrics if m.key == "eval/loss")
+    )
+    version = store.get_model_version("sales", "1")
+    assert version.source == f"models:/{best.model_id}" and version.run_id == run.info.run_id
+    assert "lowest of 2 checkpoints" in version.description
+    assert store.get_registered_model("sales").aliases == {"challenger": 1}

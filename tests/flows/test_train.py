@@ -1,0 +1,131 @@
+"""The commands of the train stage."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlops_llm import digest
+from mlops_llm.models.ref import resolve
+from tests.commands import SMOKE, environment, ok, train
+from tests.record import checkpoints_of, client, run_of
+
+SHORT = [*SMOKE[:1], "trainer.max_steps=2", "trainer.save_steps=2", "trainer.eval_steps=2", "samples.count=0"]
+
+
+def test_refs_name_the_same_checkpoint(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(trained)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    store = client(trained)
+    run = run_of(store, "first")
+    best = run.data.tags["best.checkpoint"]
+    model = checkpoints_of(store, run)[best]
+    wanted = model.tags["digest.weights"]
+    for ref in (
+        "models:/sales@challenger", "models:/sales/1", f"models:/{model.model_id}", "runs:/first/best",
+        f"runs:/{run.info.run_id}/{best}", f"outputs/first/{best}",
+    ):  # fmt: skip
+        assert digest.weights(resolve(ref).folder) == wanted, ref
+    assert resolve("runs:/first/last").folder.name == "artifacts"
+
+
+def test_training_goes_on_from_a_registered_model_with_an_adapter_and_from_the_adapter(trained: Path) -> None:
+    """Full -> adapter on it -> the adapter trained further -> the adapter merged and all weights trained."""
+    ok(train(trained, *SHORT, "model=models:/sales@challenger", "peft=lora", "register_as=null", "run_name=adapter"))
+    store = client(trained)
+    (adapter,) = checkpoints_of(store, run_of(store, "adapter")).values()
+    assert run_of(store, "adapter").data.tags["base"] == "models:/sales@challenger"
+    assert adapter.tags["parent"].startswith("m-") and int(adapter.tags["bytes"]) < 2_000_000
+    ok(train(trained, *SHORT, "model=runs:/adapter/best", "peft=lora", "register_as=null", "run_name=further"))
+    assert (trained / "outputs/further/checkpoint-2/adapter_model.safetensors").is_file()
+    ok(train(trained, *SHORT, "model=runs:/adapter/best", "register_as=null", "run_name=merged"))
+    assert (trained / "outputs/merged/checkpoint-2/model.safetensors").is_file()
+    assert not (trained / "outputs/merged/checkpoint-2/adapter_config.json").exists()
+    assert store.get_registered_model("sales").aliases == {"challenger": 1}
+
+
+def test_chats_packing_and_whole_text(here: Path, jsonl: Callable[..., Path]) -> None:
+    turns = [{"role": "system", "content": "你是客服"}, {"role": "user", "content": "有货吗"}]
+    turns += [{"role": "assistant", "content": "有货"}, {"role": "user", "content": "多少钱"}]
+    rows = [{"messages": [*turns, {"role": "assistant", "content": f"{price} 元"}]} for price in range(40)]
+    data = jsonl(rows, "对话.jsonl")
+    words = [f"dataset={data}", "trainer.max_steps=2", "trainer.save_steps=2", "trainer.eval_steps=1", "holdout=0.2"]
+    plain = ok(train(here, *words, "run_name=plain"))
+    packed = ok(train(here, *words, "algo.packing=true", "algo.loss_on=whole", "algo.max_tokens=128", "run_name=packed"))
+
+    def tokens(text: str) -> int:
+        return int(next(line for line in text.splitlines() if line.startswith("trained tokens")).split()[2])
+
+    assert tokens(packed) > tokens(plain) * 2
+    assert json.loads((here / "outputs/packed/result.json").read_text())["steps"] == 2
+
+
+def test_rows_that_are_too_long_are_counted(here: Path, jsonl: Callable[..., Path]) -> None:
+    rows = [{"prompt": f"第{place}题", "response": "答" * (200 if place % 4 == 0 else 5)} for place in range(16)]
+    words = [f"dataset={jsonl(rows)}", "holdout=0", "algo.max_tokens=40", "trainer.max_steps=1", "run_name=long"]
+    done = train(here, *words)
+    assert "4 rows were cut at algo.max_tokens" in done.stderr and "rows cut short: 4" in ok(done)
+    run = run_of(client(here), "long")
+    assert run.data.tags["rows.cut"] == "4"
+    assert "nothing was held out" in run.data.tags["best.reason"]
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_multirun_nests_its_jobs_marks_the_best_and_survives_a_failing_one(here: Path, launcher: str) -> None:
+    done = train(
+        here, "-m", *SHORT, "trainer.learning_rate=1e-4,1e-2", "dataset=sales_sft,nix", f"hydra/launcher={launcher}",
+        "run_name=sweep",
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    store = client(here)
+    parent = run_of(store, "sweep")
+    assert parent.info.status == "FINISHED" and parent.data.tags["kind"] == "multirun"
+    jobs = store.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    status = {job.info.run_name: job.info.status for job in jobs}
+    assert status == {"sweep-0": "FINISHED", "sweep-1": "FAILED", "sweep-2": "FINISHED", "sweep-3": "FAILED"}
+    assert "there is no such dataset" in run_of(store, "sweep-1").data.tags["run.error"]
+    assert parent.data.tags["best.job"] == "sweep-2"
+    (line,) = [line for line in done.stdout.splitlines() if line.strip().startswith("*")]
+    assert "sweep-2" in line and "0.01" in line
+    (version,) = store.search_model_versions("name = 'sales'")
+    assert version.run_id == run_of(store, "sweep-2").info.run_id and "best of 4 jobs" in version.description
+
+
+def test_mlflow_project_adopts_the_run_that_mlflow_opened(here: Path) -> None:
+    root = Path(__file__).parents[2]
+    overrides = "trainer.max_steps=2 trainer.save_steps=2 trainer.eval_steps=2 samples.count=0 run_name='from project'"
+    path = f"{Path(sys.executable).parent}:{environment()['PATH']}"
+    done = subprocess.run(
+        [sys.executable, "-m", "mlflow", "run", str(root), "-e", "train", "--env-manager", "local",
+         "--experiment-name", "projects", "-P", f"overrides={overrides}", "-P", "seed=3"],
+        cwd=here, capture_output=True, text=True, timeout=300, check=False,
+        env=environment({"MLFLOW_TRACKING_URI": f"sqlite:///{here / 'mlflow.db'}", "PATH": path}),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    store = client(here)
+    run = run_of(store, "from project")
+    assert run.info.status == "FINISHED" and run.data.params["trainer.max_steps"] == "2"
+    assert run.data.tags["seed"] == "3" and run.data.tags["mlflow.project.entryPoint"] == "train"
+    assert set(checkpoints_of(store, run)) == {"checkpoint-2"}
+
+
+def test_plan_says_what_would_happen_and_records_nothing(here: Path) -> None:
+    said = ok(train(here, *SHORT, "op=plan"))
+    assert "500 rows to train on, 50 held out" in said and "steps" in said
+    assert not (here / "mlflow.db").exists() and not (here / "outputs").exists()
+
+
+def test_save_total_limit_keeps_what_the_registry_names(here: Path) -> None:
+    words = [*SMOKE[:1], "trainer.eval_steps=2", "trainer.save_steps=2", "trainer.logging_steps=2", "samples.count=0"]
+    ok(train(here, *words, "trainer.max_steps=10", "trainer.save_total_limit=2", "run_name=few"))
+    store = client(here)
+    models = checkpoints_of(store, run_of(store, "few"))
+    assert len(models) == 5
+    gone = {name for name, model in models.items() if model.tags.get("checkpoint.files") == "removed"}
+    assert {folder.name for folder in (here / "outputs/few").glob("checkpoint-*")} == set(models) - gone
+    assert len(gone) == 3 and all(any(m.key == "eval/loss" for m in models[name].metrics) for name in gone)
