@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+import enum
 import importlib
 import inspect
 import itertools
@@ -29,8 +30,8 @@ def component(group: str, name: str) -> Callable[[T], T]:
 
     def register(cls: T) -> T:
         taken = _table.setdefault(group, {}).get(name)
-        if taken is not None and taken.__qualname__ != cls.__qualname__:
-            raise ValueError(f"{group}={name} is both {taken.__qualname__} and {cls.__qualname__}")
+        if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(f"{group}={name} is both {taken.__qualname__} and {cls.__qualname__} ({cls.__module__})")
         _table[group][name] = cls
         return cls
 
@@ -59,11 +60,18 @@ def build(group: str, name: str, settings: Mapping[str, Any] | None = None) -> A
     names = _table.get(group, {})
     if name not in names:
         raise UserError(f"unknown {group} '{name}'{near(name, names)}", remedy=f"one of: {', '.join(sorted(names))}")
-    fields = [field.name for field in dataclasses.fields(names[name])]
-    for key in settings or {}:
+    fields = {field.name: field for field in dataclasses.fields(names[name])}
+    values = dict(settings or {})
+    for key, value in values.items():
         if key not in fields:
             raise UserError(f"Key '{key}' not in '{names[name].__name__}'{near(key, fields)}")
-    return names[name](**(settings or {}))
+        default = fields[key].default
+        if isinstance(default, enum.Enum) and isinstance(value, str):
+            choices = type(default).__members__
+            if value not in choices:
+                raise UserError(f"'{value}' is none of: {', '.join(choices)}", f"{group}.{key}")
+            values[key] = choices[value]
+    return names[name](**values)
 
 
 def near(word: str, words: Any) -> str:

@@ -65,7 +65,7 @@ def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, h
 def number(value: Any) -> str:
     """A value as a person reads it: floats with four significant digits, lists joined."""
     if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+        return f"{value:.4g}" if abs(value) < 9999.5 else f"{value:,.0f}"
     if isinstance(value, list | tuple):
         return ", ".join(number(each) for each in value)
     return "-" if value is None else str(value)
@@ -74,7 +74,7 @@ def number(value: Any) -> str:
 def size(count: float) -> str:
     """Bytes as a person reads them."""
     for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 1000:
+        if abs(count) < 999.5:
             return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"

@@ -87,8 +87,11 @@ def _tensor_places(file: Path) -> dict[str, tuple[str, tuple[int, ...], int, int
         if len(head) < 8:
             raise ValueError(f"{file.name} has no header")
         (length,) = struct.unpack("<Q", head)
-        body = handle.read(length)
-    header = json.loads(body)
+        if length > file.stat().st_size:
+            raise ValueError(f"{file.name} has no whole header")
+        header = json.loads(handle.read(length))
+    if not isinstance(header, dict):
+        raise ValueError(f"{file.name} has no header of tensors")
     header.pop("__metadata__", None)
     base = 8 + length
     return {

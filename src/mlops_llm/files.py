@@ -72,6 +72,8 @@ def link_files(files: list[Path], folder: Path) -> bool:
     linked = True
     for file in files:
         target = folder / file.name
+        if target.exists() and target.samefile(file):
+            continue
         target.unlink(missing_ok=True)
         try:
             os.link(file, target)

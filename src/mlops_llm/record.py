@@ -186,8 +186,8 @@ class MemoryRun:
         self.checkpoints.append(checkpoint)
 
     def forget(self, checkpoint: Checkpoint) -> bool:
-        """Drop the checkpoint."""
-        self.checkpoints.remove(checkpoint)
+        """Drop the checkpoint, if it is kept."""
+        self.checkpoints = [each for each in self.checkpoints if each.name != checkpoint.name]
         return True
 
     def figure(self, name: str, figure: Any) -> None:

@@ -128,7 +128,6 @@ def test_what_is_no_value_is_left_alone(override):
     assert quote(override) == override
 
 
-@pytest.mark.xfail(strict=True, reason="arguments._split: a comma within parentheses separates")
 @pytest.mark.parametrize(
     ("override", "jobs"), [("x=choice(早,晚)", ["早", "晚"]), ("x=数据(一,二),b", ["数据(一,二)", "b"])], ids=["choice", "text"]
 )
@@ -136,7 +135,6 @@ def test_parentheses_hold_together_in_a_multirun(override, jobs):
     assert sweep(override) == jobs
 
 
-@pytest.mark.xfail(strict=True, reason="quote takes `[早,b],[c>d]` for one list")
 def test_a_sweep_over_lists_with_odd_words():
     assert sweep("x=[1,b],[c]") == [[1, "b"], ["c"]]
     assert sweep("x=[早,b],[c>d]") == [["早", "b"], ["c>d"]]
@@ -209,7 +207,6 @@ def test_flags_within_overrides_count():
     assert found.overrides == ["seed=1,2"]
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="shlex's error leaves read: exit 1, 'unexpected'")
 def test_an_open_quote_in_overrides_is_the_users_mistake():
     from mlops_llm.errors import UserError
 
@@ -217,7 +214,6 @@ def test_an_open_quote_in_overrides_is_the_users_mistake():
         read(["--overrides", "note=it's"])
 
 
-@pytest.mark.xfail(strict=True, raises=IndexError, reason="words[0][0] of an empty word")
 def test_an_empty_word_after_a_flag():
     assert read(["--info", ""]).flags[0] == "--info"
 
@@ -237,7 +233,6 @@ def test_the_last_value_of_a_setting_counts():
     assert found.value("model") is None
 
 
-@pytest.mark.xfail(strict=True, reason="Arguments.value strips quotes and leaves the backslashes that quote() put in")
 def test_a_value_is_what_was_typed():
     assert read(["output=it's"]).value("output") == "it's"
 

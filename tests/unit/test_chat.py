@@ -146,7 +146,6 @@ def test_a_bad_row_is_named_with_line_field_and_remedy(row, said):
     assert error.remedy
 
 
-@pytest.mark.xfail(strict=True, reason="no remedy is given")
 @pytest.mark.parametrize(
     "row",
     [{"conversations": 3}, {"conversations": [{"from": "human"}]}, {"messages": [ASK, SAY], "tools": 3}],
@@ -181,17 +180,14 @@ def test_turns_in_order_pass(turns):
     assert {turn["role"] for turn in turns} <= set(ROLES)
 
 
-@pytest.mark.xfail(strict=True, reason="an empty answer is refused as `response` and passes as a turn")
 def test_an_empty_answer_is_refused_in_messages_too():
     refused({"messages": [ASK, {"role": "assistant", "content": " "}]})
 
 
-@pytest.mark.xfail(strict=True, reason="`input` of any type is turned into Python's notation of it")
 def test_the_input_of_alpaca_must_be_a_text():
     assert "field 'input' is a list" in str(refused({"instruction": "a", "input": ["x"], "output": "b"}))
 
 
-@pytest.mark.xfail(strict=True, reason="`instruction`, `messages` and `conversations` are looked for first")
 @pytest.mark.parametrize("other", [{"instruction": "x", "output": "y"}, {"messages": [ASK, SAY]}, {"conversations": []}])
 def test_columns_that_a_person_mapped_win_over_other_forms_in_the_row(other):
     # as read.columns={prompt:q,response:a} leaves it

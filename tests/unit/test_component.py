@@ -100,7 +100,6 @@ def test_loading_a_module_again_is_allowed():
         component("test_metric", "bleu")(Bleu)
 
 
-@pytest.mark.xfail(strict=True, reason="only __qualname__ is compared: the second file silently replaces the first")
 def test_two_files_with_classes_of_one_name_are_told():
     elsewhere = dataclass(type("Bleu", (), {"__qualname__": "Bleu", "__module__": "elsewhere"}))
     try:

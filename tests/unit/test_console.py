@@ -21,7 +21,6 @@ def test_number(value, shown):
     assert console.number(value) == shown
 
 
-@pytest.mark.xfail(strict=True, reason="four digits are decided before rounding")
 def test_a_number_just_below_ten_thousand():
     assert console.number(9999.9) == "10,000"
 

@@ -254,7 +254,6 @@ class TestNextStart:
         assert deliver_left_over(store) == [RUN]
         assert server.log == ["loss@1", "状态=a"]
 
-    @pytest.mark.xfail(strict=True, reason="the next write is appended to the torn line, and both are lost")
     def test_a_write_after_a_torn_line_is_not_lost(self, server, store):
         self.left(server, store, metric(1))
         with spool().open("a", encoding="utf-8") as file:
@@ -268,16 +267,12 @@ class TestNextStart:
         assert Outbox(store, RUN).flush()
         assert [step for _, _, step in server.metrics] == [1, 2, 3]
 
-    @pytest.mark.xfail(
-        strict=True, raises=ValueError, reason="a process killed (or a disk full) in the first write leaves this"
-    )
     @pytest.mark.parametrize("content", ["", '{"address": "sqlite:////rec'])
     def test_a_torn_first_line_does_not_stop_every_later_start(self, store, content):
         spool_folder().mkdir(parents=True)
         spool().write_text(content)
         assert deliver_left_over(store) == []
 
-    @pytest.mark.xfail(strict=True, raises=ValueError, reason="a write that the server refuses ends every later start")
     def test_what_the_server_refuses_does_not_stop_every_later_start(self, server, store):
         self.left(server, store, metric(1))
         server.refuse = True

@@ -96,13 +96,11 @@ def test_ordinary_settings_do_not_trip(pair):
     refuse({key: value})
 
 
-@pytest.mark.xfail(strict=True, raises=UserError, reason="the names of special tokens end in _token")
 @pytest.mark.parametrize("name", ["eos_token", "pad_token", "op.bos_token"])
 def test_special_tokens_are_no_credentials(name):
     refuse({name: "<|im_end|>"})
 
 
-@pytest.mark.xfail(strict=True, reason="refuse looks at texts only, and lists stay whole in flat settings")
 def test_a_credential_in_a_list_is_refused(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "plain-words-1")
     for values in ([LOOKS_SECRET[0]], ["x", "plain-words-1"], [{"key": LOOKS_SECRET[1]}]):
@@ -110,7 +108,6 @@ def test_a_credential_in_a_list_is_refused(monkeypatch):
             refuse({"op.settings": values})
 
 
-@pytest.mark.xfail(strict=True, reason="the value of a variable is compared with the whole setting only")
 @pytest.mark.parametrize("override", ["op.list=[a,plain-words-1]", "op.note=see plain-words-1", "op.a=x,plain-words-1"])
 def test_the_value_of_a_secret_variable_within_a_setting_is_refused(monkeypatch, override):
     monkeypatch.setenv("OPENAI_API_KEY", "plain-words-1")
@@ -139,7 +136,6 @@ def test_mask_leaves_the_rest_alone():
     assert mask(text) == text
 
 
-@pytest.mark.xfail(strict=True, reason="any name that holds `token` counts: the recorded patch of such code cannot be applied")
 @pytest.mark.parametrize(
     "line", ["tokenizer = load.tokenizer(place)", "trained_tokens = sum(counted)", "max_tokens=settings.max_tokens"]
 )

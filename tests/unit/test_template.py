@@ -142,7 +142,6 @@ def test_a_long_row_is_cut_at_the_end_and_counted(tokenizer):
         assert encoded.trained == sum(label != IGNORED for label in whole.labels[:most][1:])
 
 
-@pytest.mark.xfail(strict=True, reason="the check of turns lets it pass, and the template is asked to render nothing")
 def test_a_conversation_that_begins_with_an_answer_is_refused_by_its_turns(tokenizer):
     with pytest.raises(UserError, match="turn"):
         encode(tokenizer, conversation({"messages": [SAY]}, "rows.jsonl line 1").messages, max_tokens=LONG)
@@ -181,7 +180,6 @@ def test_a_template_that_rewrites_earlier_turns_is_told(tokenizer):
     assert answers(tokenizer, encode(tokenizer, CHATS[0], max_tokens=LONG)) == "4\n"
 
 
-@pytest.mark.xfail(strict=True, raises=UserError, reason="the remedy does not work: spans are sought for the whole text too")
 def test_the_whole_text_can_be_learned_where_earlier_turns_are_rewritten(tokenizer):
     content = "message['content'] if loop.last or message['role'] == 'user' else '(cut)'"
     tokenizer.chat_template = "{% for message in messages %}{{ " + content + " }}{% endfor %}"
@@ -207,7 +205,6 @@ class TestEnsure:
         text = plain.apply_chat_template(CHATS[1], tokenize=False)
         assert text == "System: 简短\nUser: 2 + 2?\nAssistant: 4</s>\n"
 
-    @pytest.mark.xfail(strict=True, reason="the prompt ends with a space, which becomes one token with the answer's first word")
     @pytest.mark.parametrize("answer", ["4", "2 + 2"])
     def test_the_whole_answer_is_learned_with_the_plain_one(self, answer):
         plain = trained(["</s>"])
@@ -235,10 +232,9 @@ class TestEnsure:
         with pytest.raises(UserError, match=r"uses <\|eot_id\|>, which the tokenizer does not know as one token"):
             ensure(tokenizer, "./model")
 
-    @pytest.mark.xfail(strict=True, reason="only marks of the form <|x|> are looked at")
     def test_the_template_of_gemma_in_another_model(self, tokenizer):
         tokenizer.chat_template = CHATML.replace("<|im_start|>", "<start_of_turn>").replace("<|im_end|>", "<end_of_turn>")
-        with pytest.raises(UserError, match="start_of_turn"):
+        with pytest.raises(UserError, match="end_of_turn"):
             ensure(tokenizer, "./model")
 
     def test_no_end_of_sequence_token(self):

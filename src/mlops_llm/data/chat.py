@@ -38,17 +38,21 @@ def conversations(source: Source) -> list[Conversation]:
 
 def conversation(row: Row, where: str) -> Conversation:
     """Turn one row into a conversation."""
+    for answer in ("response", "completion"):
+        if "prompt" in row and answer in row:
+            return _pair(_text(row, "prompt", where), _text(row, answer, where), row, where)
     if "messages" in row:
         return Conversation(_messages(row["messages"], where), _tools(row.get("tools"), where))
     if "conversations" in row:
         return Conversation(_sharegpt(row["conversations"], where), _tools(row.get("tools"), where))
     if "instruction" in row:
-        asked = "\n".join(part for part in (_text(row, "instruction", where), str(row.get("input") or "")) if part)
+        asked = _text(row, "instruction", where)
+        if row.get("input"):
+            asked += "\n" + _text(row, "input", where)
         return _pair(asked, _text(row, "output", where), row, where)
     if "question" in row and "prompt" not in row:
         return _pair(_text(row, "question", where), _text(row, "answer", where), row, where)
-    answer = "response" if "response" in row or "completion" not in row else "completion"
-    return _pair(_text(row, "prompt", where), _text(row, answer, where), row, where)
+    return _pair(_text(row, "prompt", where), _text(row, "response", where), row, where)
 
 
 def _pair(prompt: str, response: str, row: Row, where: str) -> Conversation:
@@ -96,6 +100,8 @@ def _check_turn(turn: Any, field: str, where: str) -> None:
         return
     if not isinstance(content, str):
         raise UserError(f"{field}.content' is {_kind(content)}, not a text", where, "write it as a text in quotes")
+    if turn["role"] == "assistant" and not content.strip() and not turn.get("tool_calls"):
+        raise UserError(f"{field}.content' is empty", where, "fill it or remove the row")
 
 
 def _check_order(turns: list[dict[str, Any]], where: str) -> None:
@@ -105,17 +111,25 @@ def _check_order(turns: list[dict[str, Any]], where: str) -> None:
     for place, turn in enumerate(turns):
         role = turn["role"]
         if (role == "system" and place) or (role == before and role in ("user", "assistant", "system")):
-            raise UserError(f"turn {place + 1} by '{role}' follows '{before}'", where, "let user and assistant take turns")
+            raise UserError(
+                f"turn {place + 1} (field 'messages[{place}]') by '{role}' follows one by '{before}'",
+                where,
+                "let user and assistant take turns",
+            )
+        if role in ("assistant", "tool") and not before:
+            raise UserError(f"field 'messages[{place}]' by '{role}' answers nothing", where, "begin with a turn by the user")
         before = role
 
 
 def _sharegpt(value: Any, where: str) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not value:
-        raise UserError(f"field 'conversations' is {_kind(value)}, not a list of turns", where)
+        raise UserError(
+            f"field 'conversations' is {_kind(value)}, not a list of turns", where, 'write [{"from": …, "value": …}]'
+        )
     turns = []
     for place, turn in enumerate(value):
         if not isinstance(turn, dict) or "from" not in turn or "value" not in turn:
-            raise UserError(f"field 'conversations[{place}]' lacks 'from' or 'value'", where)
+            raise UserError(f"field 'conversations[{place}]' lacks 'from' or 'value'", where, "give it both")
         role = _SHAREGPT.get(str(turn["from"]))
         if role is None:
             raise UserError(
@@ -131,7 +145,7 @@ def _tools(value: Any, where: str) -> list[Any] | None:
     if isinstance(value, str):
         value = _parsed(value, "tools", where)
     if not isinstance(value, list):
-        raise UserError(f"field 'tools' is {_kind(value)}, not a list", where)
+        raise UserError(f"field 'tools' is {_kind(value)}, not a list", where, "write a list of tool schemas")
     return value
 
 

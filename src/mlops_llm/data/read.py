@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -98,7 +99,7 @@ def read(ref: str, how: Read | None = None) -> Source:
     try:
         content = path.read_bytes()
         body = gzip.decompress(content) if path.suffix == ".gz" else content
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"cannot be read ({error})", str(path)) from error
     text = _decoded(body, how.encoding, path)
     if not text.strip():
@@ -123,7 +124,7 @@ def _decoded(body: bytes, encoding: str, path: Path) -> str:
     except LookupError as error:
         raise UserError(f"unknown encoding '{encoding}'", "read.encoding", "for Chinese files try gb18030") from error
     except UnicodeDecodeError as error:
-        line = body.count(b"\n", 0, error.start) + 1
+        line = error.object.count(b"\n", 0, error.start) + 1
         raise UserError(
             f"line {line} is not {encoding} (byte {error.object[error.start]:#04x})",
             str(path),
@@ -164,6 +165,8 @@ def _array(text: str, path: Path) -> tuple[list[Row], list[int]]:
         if place >= len(text):
             raise UserError(f"the array is not closed (line {line})", str(path), "the file was cut off: copy it again")
         if text[place] == "]":
+            if text[place + 1 :].strip():
+                raise UserError(f"something stands behind the array (line {line})", str(path), "one array a file")
             return rows, lines
         try:
             value, place = decoder.raw_decode(text, place)
@@ -180,18 +183,19 @@ def _csv(text: str, path: Path) -> tuple[list[Row], list[int]]:
     rows, lines = [], []
     try:
         for row in reader:
+            # A row may run over several lines, and blank ones may come before it.
+            begin = reader.line_num - sum(str(cell).count("\n") for cell in row.values() if cell)
             if None in row or None in row.values():
-                raise UserError("has not as many cells as the header", f"{path.name} line {reader.line_num}", "mend the line")
+                raise UserError("has not as many cells as the header", f"{path.name} line {begin}", "mend the line")
             rows.append(dict(row))
-            lines.append(reader.line_num)
+            lines.append(begin)
     except csv.Error as error:
         raise UserError(f"is not CSV ({error})", f"{path.name} line {reader.line_num}") from error
     return rows, lines
 
 
 def _renamed(row: Row, columns: Mapping[str, str], where: str) -> Row:
-    for ours, theirs in columns.items():
+    for theirs in columns.values():
         if theirs not in row:
             raise UserError(f"has no column '{theirs}'{near(theirs, row)}", where, f"it has: {', '.join(row)}")
-        row = {**row, ours: row[theirs]}
-    return row
+    return {**row, **{ours: row[theirs] for ours, theirs in columns.items()}}

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from mlops_llm.errors import UserError
+
 _FLAGS_WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
                      "--experimental-rerun", "--info", "-i", "--shell-completion", "-sc"}  # fmt: skip
 _FLAGS = {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"}
@@ -40,7 +42,11 @@ class Arguments:
     def value(self, key: str) -> str | None:
         """The last value given to a setting, quotes removed."""
         found = [item.partition("=")[2] for item in self.overrides if re.split("[@=]", item.lstrip("+~"))[0] == key]
-        return found[-1].strip("'\"") if found else None
+        if not found:
+            return None
+        if found[-1][:1] == "'":
+            return str(OverridesParser.create().parse_override(f"x={found[-1]}").value())
+        return found[-1]
 
 
 def read(argv: list[str]) -> Arguments:
@@ -56,13 +62,13 @@ def read(argv: list[str]) -> Arguments:
         name = word.partition("=")[0]
         if name == "--overrides":
             value = word.partition("=")[2] if "=" in word else (words.pop(0) if words else "")
-            words = shlex.split(value) + words
+            words = _words(value) + words
         elif word in _FLAGS or name in _FLAGS_WITH_VALUE:
             found.flags.append(word)
             if (
                 word in _FLAGS_WITH_VALUE
                 and words
-                and not (word in _OPTIONAL_VALUE and ("=" in words[0] or words[0][0] == "-"))
+                and not (word in _OPTIONAL_VALUE and ("=" in words[0] or words[0][:1] == "-"))
             ):
                 found.flags.append(words.pop(0))
         elif word.startswith("--"):
@@ -72,6 +78,13 @@ def read(argv: list[str]) -> Arguments:
             found.overrides.append(word)
     found.overrides = [quote(_at_top(item), found.multirun) for item in found.overrides]
     return found
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UserError(f"has an open quote ({error})", "--overrides", "close it, or put it into double quotes") from error
 
 
 def _at_top(override: str) -> str:
@@ -93,13 +106,11 @@ def quote(override: str, multirun: bool = False) -> str:
     key, equals, value = override.partition("=")
     if not equals or key.startswith("~") or _readable(override, multirun):
         return override
-    if value[:1] in "[{":
-        inside = _quote_inside(value)
-        if _readable(f"{key}={inside}", multirun):
-            return f"{key}={inside}"
-    elif multirun and "," in value:
-        return f"{key}={','.join(_scalar(part) for part in _split(value))}"
-    return f"{key}={_quoted(value)}"
+    if multirun and value.startswith("choice(") and value.endswith(")"):
+        value = value[7:-1]  # Hydra drops the quotes of a choice's values, but not those of a plain sweep's
+    parts = _split(value) if multirun else [value]
+    inside = f"{key}={','.join(_quote_inside(part) for part in parts)}"
+    return inside if _readable(inside, multirun) else f"{key}={_quoted(value)}"
 
 
 def first_choices(overrides: list[str]) -> list[list[str]]:
@@ -140,16 +151,17 @@ def _quoted(value: str) -> str:
 
 def _split(value: str) -> list[str]:
     """Split at commas outside brackets and quotes."""
+    opening, closing = ("[{(", "]})") if value.count("(") == value.count(")") else ("[{", "]}")
     parts, depth, mark, start = [], 0, "", 0
     for place, character in enumerate(value):
         if mark:
             mark = "" if character == mark else mark
         elif character in "'\"":
             mark = character
-        elif character in "[{":
+        elif character in opening:
             depth += 1
-        elif character in "]}":
-            depth -= 1
+        elif character in closing:
+            depth = max(0, depth - 1)
         elif character == "," and depth == 0:
             parts.append(value[start:place])
             start = place + 1
@@ -158,10 +170,9 @@ def _split(value: str) -> list[str]:
 
 def _quote_inside(value: str) -> str:
     """Quote the scalars of a list or dict that Hydra cannot read."""
-    value = value.strip()
     if value[:1] == "[" and value[-1:] == "]":
-        return f"[{','.join(_quote_inside(part) for part in _split(value[1:-1]))}]"
+        return f"[{','.join(_quote_inside(part.strip()) for part in _split(value[1:-1]))}]"
     if value[:1] == "{" and value[-1:] == "}":
         pairs = [part.partition(":") for part in _split(value[1:-1])]
-        return "{" + ",".join(f"{key}:{_quote_inside(rest)}" for key, _, rest in pairs) + "}"
+        return "{" + ",".join(f"{_quote_inside(key.strip())}:{_quote_inside(rest.strip())}" for key, _, rest in pairs) + "}"
     return _scalar(value)

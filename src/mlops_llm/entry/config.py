@@ -94,7 +94,7 @@ def one_line(error: BaseException, schema: type) -> UserError | None:
     while seen is not None and seen not in chain:
         chain.append(seen)
         seen = seen.__cause__ or seen.__context__
-    for each in reversed(chain):
+    for each in chain:
         if isinstance(each, UserError):
             return each
     known = [each for each in chain if isinstance(each, OmegaConfBaseException | HydraException)]

@@ -17,7 +17,7 @@ from secrets import token_hex
 from typing import Any
 
 from mlops_llm import console
-from mlops_llm.entry.arguments import Arguments, as_typed, first_choices, read
+from mlops_llm.entry.arguments import Arguments, as_typed, first_choices, quote, read
 from mlops_llm.errors import UserError
 from mlops_llm.record import Result, Run
 
@@ -117,7 +117,7 @@ def _work(stage: Stage, arguments: Arguments, outcome: _Outcome) -> int:
 
         return multirun(stage, arguments, _check_compositions)
     output = arguments.value("output")
-    extra = [f"hydra.run.dir='{output}'"] if output and not arguments.value("hydra.run.dir") else []
+    extra = [quote(f"hydra.run.dir={output}")] if output and not arguments.value("hydra.run.dir") else []
 
     def task(cfg: Any) -> None:
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_llm import console
-from mlops_llm.entry.arguments import Arguments, as_typed, swept
+from mlops_llm.entry.arguments import Arguments, as_typed, quote, swept
 from mlops_llm.record import Registration
 
 
@@ -55,7 +55,7 @@ def multirun(stage: Any, arguments: Arguments, check: Callable[[Any, list[str]],
         os.environ["MLFLOW_TRACKING_URI"] = connect().address  # jobs may start in other folders
         broken: Exception | None = None
         try:
-            _hydra(stage, arguments, _Task(stage), [f"hydra.sweep.dir='{output}'", "hydra.sweep.subdir=${hydra.job.num}"])
+            _hydra(stage, arguments, _Task(stage), [quote(f"hydra.sweep.dir={output}"), "hydra.sweep.subdir=${hydra.job.num}"])
         except Exception as error:
             broken = error
         finally:

@@ -188,7 +188,7 @@ def _base(folder: Path, adapter: dict[str, Any]) -> Place:
     wanted = _json(origin) if origin.is_file() else {}
     ref = str(wanted.get("base") or named)
     try:
-        place = resolve(ref)
+        place = resolve(ref or "?")
     except UserError as error:
         raise UserError(
             f"the adapter's base '{ref or '?'}' is gone", str(folder), "bring it back or mend base_model_name_or_path"

@@ -21,9 +21,9 @@ CHATML = (
 )
 PLAIN = (
     "{% for message in messages %}"
-    "{% if message['role'] == 'assistant' %}{{ 'Assistant: ' }}{% generation %}{{ message['content'] + eos_token }}"
+    "{% if message['role'] == 'assistant' %}{{ 'Assistant:' }}{% generation %}{{ ' ' + message['content'] + eos_token }}"
     "{% endgeneration %}{{ '\\n' }}{% else %}{{ message['role'] | capitalize + ': ' + message['content'] + '\\n' }}{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 _PROBE = [
     {"role": "user", "content": "Ping zebra?"},
@@ -70,7 +70,7 @@ def ensure(tokenizer: Any, where: str) -> str:
     if lost:
         raise UserError(f"the chat template drops messages ('{lost[0]}')", where, "mend chat_template of the tokenizer")
     vocabulary = tokenizer.get_vocab()
-    foreign = [mark for mark in sorted(set(re.findall(r"<\|[^|<>\s]+\|>", text))) if mark not in vocabulary]
+    foreign = [mark for mark in sorted(set(re.findall(r"<\|[^|<>\s]+\|>|<[a-z]+_of_[a-z]+>", text))) if mark not in vocabulary]
     if foreign:
         raise UserError(
             f"the chat template uses {foreign[0]}, which the tokenizer does not know as one token",
@@ -109,7 +109,7 @@ def encode(
     Raises:
         UserError: the template cannot render the conversation, or rewrites earlier turns so that answers cannot be told.
     """
-    text, spans = _rendered(tokenizer, messages, tools)
+    text, spans = _rendered(tokenizer, messages, tools, answers_only)
     coded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids = list(coded["input_ids"])
     if answers_only:
@@ -126,9 +126,9 @@ def encode(
 
 
 def _rendered(
-    tokenizer: Any, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None
+    tokenizer: Any, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None, answers: bool
 ) -> tuple[str, list[tuple[int, int]]]:
-    """Render the whole conversation and find the character spans of its answers."""
+    """Render the whole conversation and find the character spans of its answers, if they are wanted."""
 
     def render(part: Sequence[Mapping[str, Any]], prompt: bool = False) -> str:
         try:
@@ -143,7 +143,7 @@ def _rendered(
     text = render(messages)
     spans = []
     for place, message in enumerate(messages):
-        if message["role"] != "assistant":
+        if message["role"] != "assistant" or not answers:
             continue
         before, after = render(messages[:place], prompt=True), render(messages[: place + 1])
         if not after.startswith(before) or not text.startswith(after):

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mlops_llm import console
 from mlops_llm.tracking import environment
 from mlops_llm.tracking.deliver import deliver
 from mlops_llm.tracking.store import Store, is_away
@@ -72,6 +73,9 @@ class Outbox:
 
     def _send_all(self) -> bool:
         lines = self._file.read_text("utf-8").splitlines()
+        if not lines or not _whole(lines[0]):
+            self._file.unlink()  # a crash within the very first write: nothing is in it
+            return True
         writes = [json.loads(line) for line in lines[1:] if _whole(line)]
         sent = 0
         try:
@@ -91,9 +95,11 @@ class Outbox:
 
     def _keep(self, write: Write) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        new = not self._file.exists()
+        before = self._file.read_bytes() if self._file.exists() else b""
         with self._file.open("a", encoding="utf-8") as file:
-            if new:
+            if before and not before.endswith(b"\n"):
+                file.write("\n")  # a crash tore the last line
+            if not before:
                 owner = environment.process(os.getpid())
                 file.write(json.dumps({"address": self._store.address, "host": environment.host(), "process": owner}) + "\n")
             file.write(json.dumps(write, ensure_ascii=False) + "\n")
@@ -105,9 +111,21 @@ def deliver_left_over(store: Store) -> list[str]:
     """Deliver what dead processes left for this store; return the ids of the runs that are complete again."""
     done = []
     for file in sorted(spool_folder().glob("*.jsonl")):
-        head = json.loads(file.read_text("utf-8").partition("\n")[0])
+        first = file.read_text("utf-8").partition("\n")[0]
+        if not _whole(first):
+            file.unlink()
+            continue
+        head = json.loads(first)
         alive = head["host"] == environment.host() and environment.lives(head["process"])
-        if head["address"] == store.address and not alive and Outbox(store, file.stem).flush():
+        if head["address"] != store.address or alive:
+            continue
+        try:
+            complete = Outbox(store, file.stem).flush()
+        except Exception as error:
+            aside = file.rename(file.with_suffix(".refused"))
+            console.warn(f"the record refuses what waited for run {file.stem} ({error}); it is kept in {aside}")
+            continue
+        if complete:
             done.append(file.stem)
     return done
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -20,9 +20,11 @@ _VALUE = re.compile(
     r"AKIA[A-Z0-9]{16}|xox[abprs]-[A-Za-z0-9-]{10,}|AIza[A-Za-z0-9_-]{30,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{5,}|"
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----)"
 )
-_ASSIGNMENT = re.compile(
-    r"(?i)([\w.-]*(?:api_?key|secret|password|passwd|token|credential)[\w.-]*[\"']?\s*[:=]\s*)([\"']?)([^\s\"',]{8,})"
-)
+_SPECIAL = re.compile(r"(^|[._-])(eos|bos|pad|unk|sep|cls|mask|image|audio|video)_token$")
+"""Special tokens of a tokenizer are no credentials."""
+_WORD = r"(?:api_?key|secret(?:_?key)?|password|passwd|(?<![a-z])token|credentials?)"
+_ASSIGNMENT = re.compile(rf"(?i)({_WORD}[\"']?\s*[:=]\s*)([\"'])([^\s\"']{{8,}})")
+_LINE = re.compile(rf"(?im)^([+ -]?\s*[\w.-]*{_WORD}\s*[:=]\s*)([^\s\"'(\[.,]{{8,}})$")
 _VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 _SHORTEST = 8
 
@@ -35,15 +37,16 @@ def refuse(values: Mapping[str, Any]) -> None:
     """
     known = _values_of_variables()
     for key, value in values.items():
-        if value in (None, "", "???") or not isinstance(value, str):
-            continue
         leaf = key.rsplit(".", 1)[-1]
-        if value in known:
-            raise UserError(
-                f"the value of the variable {known[value]} would be written into the record", key, _instead(key, leaf)
-            )
-        if _NAME.search(leaf) or _VALUE.search(value) or _userinfo(value):
-            raise UserError("looks like a credential, and settings are recorded", key, _instead(key, leaf))
+        for text in _texts(value):
+            inside = [name for secret, name in known.items() if secret in text]
+            if inside:
+                raise UserError(
+                    f"the value of the variable {inside[0]} would be written into the record", key, _instead(key, leaf)
+                )
+            named = _NAME.search(leaf) and not _SPECIAL.search(leaf)
+            if named or _VALUE.search(text) or _userinfo(text):
+                raise UserError("looks like a credential, and settings are recorded", key, _instead(key, leaf))
 
 
 def refuse_overrides(overrides: Iterable[str]) -> None:
@@ -56,7 +59,7 @@ def mask(text: str) -> str:
     """Replace what looks like a credential in free text, such as a patch, by `***`."""
     for value in _values_of_variables():
         text = text.replace(value, "***")
-    text = _ASSIGNMENT.sub(r"\1\2***", _VALUE.sub("***", text))
+    text = _LINE.sub(r"\1***", _ASSIGNMENT.sub(r"\1\2***", _VALUE.sub("***", text)))
     return re.sub(r"(\w+://)[^/\s:@]+:[^/\s@]+@", r"\1***@", text)
 
 
@@ -71,6 +74,18 @@ def mask_address(address: str) -> str:
 def _instead(key: str, leaf: str) -> str:
     name = leaf if leaf.endswith("_env") else f"{leaf}_env"
     return f"put the secret into an environment variable and give its name: {key.removesuffix(leaf)}{name}=VARIABLE"
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a setting's value."""
+    if isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)
+    elif isinstance(value, str) and value not in ("", "???"):
+        yield value
 
 
 def _userinfo(value: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,8 +75,9 @@ class Shelf:
         return checkpoint
 
     def score(self, checkpoint: Checkpoint) -> float | None:
-        """The deciding number of a checkpoint."""
-        return self._metrics.get(checkpoint.name, {}).get(self._best.metric)
+        """The deciding number of a checkpoint, if it is finite."""
+        value = self._metrics.get(checkpoint.name, {}).get(self._best.metric)
+        return value if value is not None and math.isfinite(value) else None
 
     def check(self, metrics: Mapping[str, float]) -> None:
         """Check at the first evaluation that the number which is to decide is there.

@@ -73,7 +73,7 @@ class Trainer:
     save_steps: int = 50
     """Steps between two checkpoints; a multiple of eval_steps, so that every checkpoint has its numbers."""
     save_total_limit: Optional[int] = None  # noqa: UP045 (OmegaConf reads Optional)
-    """Most checkpoints to keep, besides the best, the last and any that the registry names; null keeps all."""
+    """Most checkpoints to keep; the best, the last and any that the registry names stay even above it. null keeps all."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
 

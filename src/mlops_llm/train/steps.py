@@ -103,8 +103,9 @@ class Steps:
     def mean_loss(self, every: int) -> float:
         """Mean loss of the steps since the last multiple of `every` before the newest step."""
         last = max(self.losses)
-        window = range((last - 1) // every * every + 1, last + 1)
-        return sum(self.losses[step] for step in window) / len(window)
+        first = (last - 1) // every * every + 1
+        window = [loss for step, loss in self.losses.items() if step >= first]
+        return sum(window) / len(window)
 
     def rate(self) -> float | None:
         """Tokens a second in steps since the last call."""
@@ -118,7 +119,8 @@ class Steps:
 
 def _difference(before: Step, now: Step) -> str:
     for name in ("batch", "lr", "loss"):
-        if getattr(before, name) != getattr(now, name):
+        # As texts: an equal NaN is no difference.
+        if repr(getattr(before, name)) != repr(getattr(now, name)):
             return f"step {now.step}: {name} was {getattr(before, name)}, is {getattr(now, name)}"
     return ""
 

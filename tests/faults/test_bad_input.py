@@ -1,0 +1,182 @@
+"""A user's mistake is one line that says what, where and what to do; nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mlops_llm.entry import launch
+from mlops_llm.models import tiny
+from mlops_llm.train.__main__ import STAGE
+from tests.record import client, run_of
+
+SALES = "+experiment=sft_sales"
+
+
+@pytest.fixture
+def refused(here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """A function that runs a train command which must be refused, and returns its one line."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def run(*words: str, code: int = 2, record: bool = False) -> str:
+        capfd.readouterr()
+        assert launch(STAGE, list(words)) == code
+        err = capfd.readouterr().err
+        lines = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1 and "Traceback" not in err, err
+        assert not (here / "outputs").exists() or code == 1
+        assert record or not (here / "mlflow.db").exists()
+        return lines[0].removeprefix("error: ")
+
+    return run
+
+
+@pytest.fixture
+def folder(here: Path) -> Path:
+    """A copy of the model `tiny`."""
+    return Path(shutil.copytree(tiny.folder(), here / "model"))
+
+
+def test_unknown_names_show_their_neighbour(refused: Callable[..., str]) -> None:
+    assert refused(SALES, "trainer.max_stepz=5") == "Key 'max_stepz' not in 'Trainer' (did you mean max_steps?)"
+    assert "unknown experiment 'sft_sale' (did you mean sft_sales?)" in refused("+experiment=sft_sale")
+    assert "unknown algo 'sfd' (did you mean sft?)" in refused(SALES, "algo=sfd")
+    assert "not in 'Train' (did you mean dataset?)" in refused("datasett=x")
+    assert "learning_rate" in refused(SALES, "trainer.learning_rate=much")
+    assert "dataset" in refused("model=tiny")
+
+
+def test_numbers_that_do_not_fit(refused: Callable[..., str]) -> None:
+    assert "take trainer.save_steps=50" in refused(SALES, "trainer.save_steps=60", "trainer.eval_steps=50")
+    assert refused(SALES, "trainer.batch_size=0").startswith("trainer.batch_size: is 0")
+    assert refused(SALES, "holdout=1.5").startswith("holdout: is 1.5")
+    assert refused(SALES, "peft=lora", "peft.r=0").startswith("peft.r: is 0")
+
+
+def test_model_folders(refused: Callable[..., str], folder: Path, here: Path) -> None:
+    assert "there is no such model folder" in refused(SALES, "model=./nowhere")
+    (here / "empty").mkdir()
+    assert "config.json is missing" in refused(SALES, "model=./empty")
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.unlink()
+    assert "holds no weights (model.safetensors)" in refused(SALES, "model=./model")
+    weights.write_bytes(whole[: len(whole) // 2])
+    assert "is cut off" in refused(SALES, "model=./model")
+    weights.write_bytes(b"no such thing")
+    assert "no whole safetensors file" in refused(SALES, "model=./model")
+
+
+def test_broken_tensors_fail_the_run(refused: Callable[..., str], folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"][3] = float("nan")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    line = refused(SALES, "model=./model", code=1, record=True)
+    assert "tensor model.norm.weight holds NaN or infinity" in line
+
+
+def test_pickled_weights_are_refused(refused: Callable[..., str], folder: Path) -> None:
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert "model_load.allow_pickle=true" in refused(SALES, "model=./model")
+
+
+def test_adapter_without_its_base(refused: Callable[..., str], here: Path) -> None:
+    adapter = here / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": str(here / "gone"), "peft_type": "LORA"})
+    )
+    save_file({"a": torch.zeros(1)}, adapter / "adapter_model.safetensors")
+    line = refused(SALES, "model=./adapter")
+    assert "the adapter's base" in line and "is gone" in line
+
+
+def test_template_of_another_model(refused: Callable[..., str], folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}<|start_header_id|>{{ m['role'] }}{{ m['content'] }}<|eot_id|>{% endfor %}"
+    )
+    assert "uses <|eot_id|>, which the tokenizer does not know" in refused(SALES, "model=./model")
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content.nix() }}")
+    assert "the chat template fails" in refused(SALES, "model=./model")
+
+
+def test_hub_without_network(refused: Callable[..., str]) -> None:
+    assert "the hub cannot be reached" in refused(SALES, "model=Qwen/Qwen2.5-0.5B")
+    assert "did you mean tiny?" in refused(SALES, "model=tinny")
+
+
+def test_unknown_refs_name_what_there_is(refused: Callable[..., str]) -> None:
+    assert "nothing is registered yet" in refused(SALES, "model=models:/sales@champion", record=True)
+    assert "no run is called 'nix'" in refused(SALES, "model=runs:/nix/best", record=True)
+    assert "names no version" in refused(SALES, "model=models:/sales", record=True)
+
+
+def test_datasets(refused: Callable[..., str], here: Path) -> None:
+    def data(content: str | bytes) -> str:
+        path = here / "rows.jsonl"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return f"dataset={path}"
+
+    good = '{"prompt": "a", "response": "b"}\n'
+    assert "did you mean sales_sft?" in refused("dataset=sales_sftt")
+    assert "the file is empty" in refused(data(""))
+    line = refused(data((good + good).encode() + '{"prompt": "价格"}'.encode("gb18030")))
+    assert "line 3 is not utf-8" in line and "read.encoding=gb18030" in line
+    assert "rows.jsonl line 2: is not JSON" in refused(data(good + "{oops\n"))
+    assert "rows.jsonl line 2: has no field 'response'" in refused(
+        data(good + '{"prompt": "a", "respons": "b"}\n'), "holdout=0"
+    )
+    line = refused(data(good + '{"prompt": "a", "response": 3}\n'), "holdout=0")
+    assert "rows.jsonl line 2: field 'response' is a number, not a text" in line
+    line = refused(data('{"prompt": "' + "长" * 400 + '", "response": "b"}\n'), "algo.max_tokens=64", "holdout=0")
+    assert "no row has a token to train on" in line and "raise algo.max_tokens" in line
+
+
+def test_output_that_cannot_be_written(refused: Callable[..., str], here: Path) -> None:
+    (here / "file").write_text("")
+    line = refused(SALES, f"output={here / 'file' / 'out'}")
+    assert "file" in line and "choose another output folder" in line
+
+
+def test_credentials_are_not_recorded(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DASHSCOPE_API_KEY", "correct-horse-battery")
+    for words in (["run_name=correct-horse-battery"], ["project=sk-abcdefghijklmnopqrstuvwx"], ["+judge.api_key=abcdefgh123"]):
+        line = refused(SALES, *words)
+        assert "_env=VARIABLE" in line and words[0].partition("=")[2] not in line
+
+
+def test_best_metric_that_no_evaluation_gives(refused: Callable[..., str]) -> None:
+    line = refused(SALES, "best.metric=eval/losss", "trainer.max_steps=1", "samples.count=0", code=1, record=True)
+    assert "no evaluation gives 'eval/losss' (did you mean eval/loss?)" in line
+
+
+def test_resume_of_what_cannot_be_resumed(
+    here: Path, jsonl: Callable[..., Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    rows = [{"prompt": f"问题 {place}", "response": f"回答 {place}"} for place in range(20)]
+    data = jsonl(rows)
+    words = [f"dataset={data}", "trainer.max_steps=2", "trainer.save_steps=1", "trainer.eval_steps=1", "samples.count=0"]
+    assert launch(STAGE, [*words, "run_name=done"]) == 0
+    assert "run 'done' is finished" in refused_resume(capfd, "resume=done")
+    assert "no run is called 'dine' (did you mean done?)" in refused_resume(capfd, "resume=dine")
+    assert "leave out: seed=4" in refused_resume(capfd, "resume=done", "seed=4")
+    assert "'done' is taken by finished run" in refused_resume(capfd, *words, "run_name=done")
+    client(here).set_terminated(run_of(client(here), "done").info.run_id, "KILLED")
+    jsonl([{**row, "response": "别的"} for row in rows])
+    line = refused_resume(capfd, "resume=done")
+    assert "training rows changed since the run began (canonical digest" in line and "bring the old file back" in line
+
+
+def refused_resume(capfd: pytest.CaptureFixture[str], *words: str) -> str:
+    capfd.readouterr()
+    assert launch(STAGE, list(words)) == 2
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    return line
