@@ -3,8 +3,8 @@
 It takes the settings of our run: model folder, rows, batch, learning rate and its schedule, logging, evaluation (also before
 step 1) and checkpoint steps, number format, seed. Rows become TRL's conversational prompt and completion. The last line is
 JSON: seconds from start to training, in `trainer.train()` and after it, the peak of memory, and the SHA-256 of the weights.
-TRL also learns the newline that the chat template writes after an answer, ours does not: the work is the same, the weights
-are not.
+Token ids and labels are those of our run (the end mark and the newline after an answer are learned in both), so the weights
+ought to be the same bit for bit.
 """
 
 import time

@@ -39,7 +39,7 @@ def describe(argv: list[str]) -> Environment:
     command = " ".join(shlex.quote(word) for word in argv)
     tags = {
         "command": command,
-        "mlflow.source.name": command,
+        "mlflow.source.name": argv[2],  # the page shows what stands behind the last slash
         "mlflow.source.type": "LOCAL",
         "mlflow.user": getpass.getuser(),
         "python": platform.python_version(),

@@ -1,0 +1,118 @@
+"""What a person sees in MLflow's pages, in a real browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from tests.commands import SMOKE, environment, ok, train
+from tests.record import client, run_of
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: MLflow's pages cannot be looked at"),
+]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a multirun of two jobs."""
+    folder = tmp_path_factory.mktemp("swept")
+    ok(train(folder, "-m", *SMOKE, "trainer.learning_rate=1e-4,1e-2", "run_name=sweep"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(swept: Path) -> Iterator[str]:
+    """Where `mlflow ui` shows that folder."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
+        cwd=swept, env=environment({"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}), start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        for _ in range(600):
+            try:
+                urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/#"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    with api.sync_playwright() as play:
+        window = play.chromium.launch(executable_path=CHROMIUM, args=quiet)
+        yield window
+        window.close()
+
+
+def seen(browser: Any, address: str, *texts: str) -> None:
+    """Open a page and wait until it shows all texts."""
+    page = browser.new_page(viewport={"width": 1600, "height": 1400})
+    try:
+        page.goto(address)
+        for text in texts:
+            page.get_by_text(text, exact=False).first.wait_for(timeout=60_000)
+    finally:
+        page.close()
+
+
+def test_runs_are_listed_with_their_dataset(browser: Any, address: str) -> None:
+    seen(browser, f"{address}/experiments/1/runs?workflowType=machine_learning", "sweep", "matching run")
+
+
+def test_a_run_shows_dataset_tags_and_registered_model(browser: Any, address: str, swept: Path) -> None:
+    run = run_of(client(swept), "sweep-1").info.run_id
+    page = f"{address}/experiments/1/runs/{run}"
+    seen(
+        browser,
+        f"{page}?workflowType=machine_learning",
+        "sales_sft",
+        "Training",
+        "Finished",
+        "stage",
+        "best.checkpoint",
+        "sales",
+    )
+    seen(browser, f"{page}/artifacts?workflowType=machine_learning", "plots", "samples.json", "config.yaml", "environment")
+    seen(browser, f"{page}/model-metrics?workflowType=machine_learning", "tokens_per_second", "mean_token_accuracy", "(eval/loss)")
+
+
+def test_checkpoints_are_listed_as_models(browser: Any, address: str) -> None:
+    seen(
+        browser,
+        f"{address}/experiments/1/models?workflowType=machine_learning",
+        "checkpoint-10",
+        "checkpoint-20",
+        "sweep-0",
+        "Ready",
+    )
+
+
+def test_jobs_of_a_multirun_compare(browser: Any, address: str, swept: Path) -> None:
+    runs = [run_of(client(swept), f"sweep-{job}").info.run_id for job in (0, 1)]
+    page = f'{address}/compare-runs?runs={json.dumps(runs)}&experiments=["1"]'
+    seen(browser, page, "Comparing 2 Runs", "trainer.learning_rate", "eval/loss")
