@@ -54,6 +54,10 @@ def test_resume_after_kill_9_ends_in_the_weights_of_the_uninterrupted_run(tmp_pa
     }
     assert all(str(model.status) == "READY" for model in mine.values())
     assert store.get_model_version_by_alias("sales", "challenger").run_id == killed.info.run_id
+    store.set_terminated(killed.info.run_id, "KILLED")  # as if it had died after its last step
+    ok(train(tmp_path, "resume=killed"))
+    assert final_digest(tmp_path, "killed") == final_digest(tmp_path, "whole")
+    assert set(checkpoints_of(store, run_of(store, "killed"))) == set(mine)
 
 
 def test_a_resume_that_does_not_repeat_says_so(tmp_path: Path) -> None:

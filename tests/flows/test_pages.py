@@ -98,7 +98,13 @@ def test_a_run_shows_dataset_tags_and_registered_model(browser: Any, address: st
         "sales",
     )
     seen(browser, f"{page}/artifacts?workflowType=machine_learning", "plots", "samples.json", "config.yaml", "environment")
-    seen(browser, f"{page}/model-metrics?workflowType=machine_learning", "tokens_per_second", "mean_token_accuracy", "(eval/loss)")
+    seen(
+        browser,
+        f"{page}/model-metrics?workflowType=machine_learning",
+        "tokens_per_second",
+        "mean_token_accuracy",
+        "(eval/loss)",
+    )
 
 
 def test_checkpoints_are_listed_as_models(browser: Any, address: str) -> None:

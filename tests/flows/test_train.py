@@ -65,6 +65,12 @@ def test_chats_packing_and_whole_text(here: Path, jsonl: Callable[..., Path]) ->
     assert json.loads((here / "outputs/packed/result.json").read_text())["steps"] == 2
 
 
+def test_columns_of_a_foreign_file_are_named_on_the_command_line(here: Path) -> None:
+    (here / "客服.csv").write_text("问题,答案\n" + "".join(f"第{n}问,第{n}答\n" for n in range(9)), "gb18030")
+    words = ["dataset=客服.csv", "read.encoding=gb18030", "read.columns={prompt:问题,response:答案}", "holdout=0"]
+    assert "9 rows to train on" in ok(train(here, *words, "op=plan"))
+
+
 def test_rows_that_are_too_long_are_counted(here: Path, jsonl: Callable[..., Path]) -> None:
     rows = [{"prompt": f"第{place}题", "response": "答" * (200 if place % 4 == 0 else 5)} for place in range(16)]
     words = [f"dataset={jsonl(rows)}", "holdout=0", "algo.max_tokens=40", "trainer.max_steps=1", "run_name=long"]

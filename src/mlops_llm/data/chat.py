@@ -67,7 +67,7 @@ def _text(row: Mapping[str, Any], field: str, where: str) -> str:
         raise UserError(
             f"has no field '{field}'{near(field, row)}",
             where,
-            f"it has: {', '.join(map(str, row))}; add it or map a column: read.columns={{{field}:COLUMN}}",
+            f"it has: {', '.join(map(str, row))}; add it or map a column: 'read.columns={{{field}:COLUMN}}'",
         )
     value = row[field]
     if not isinstance(value, str):

@@ -8,7 +8,7 @@ import io
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,16 @@ class Read:
 
     encoding: str = "utf-8"
     """Text encoding of the file."""
-    columns: dict[str, str] = field(default_factory=dict)
-    """Our field -> the file's column, e.g. read.columns={prompt:question,response:answer}; known forms need none."""
+    columns: Any = None
+    """Our field -> the file's column, e.g. 'read.columns={prompt:q,response:a}' (in quotes); known forms need none."""
+
+    def __post_init__(self) -> None:
+        """Check the mapping."""
+        good = self.columns is None or (
+            isinstance(self.columns, Mapping) and all(isinstance(each, str) for each in self.columns.values())
+        )
+        if not good:
+            raise UserError(f"is {self.columns!r}", "read.columns", "write 'read.columns={prompt:COLUMN,response:COLUMN}'")
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,10 @@ def _settings(cls: type, prefix: str, groups: set[str]) -> list[str]:
         head = f"  {prefix}{field.name}={_default(field)}"
         width = max(60, min(shutil.get_terminal_size((120, 24)).columns, 140)) - 38
         body = textwrap.wrap(_choices(field) + " ".join(sentences.get(field.name, "").split()), width)
-        first = f"{head:<37} {body[0] if body else ''}".rstrip()
-        lines += [first, *(" " * 38 + line for line in body[1:])]
+        if len(head) > 37:
+            lines.append(head)
+            head = ""
+        lines += [f"{start:<37} {line}".rstrip() for start, line in zip([head, *[""] * len(body)], body or [""], strict=False)]
     return lines
 
 

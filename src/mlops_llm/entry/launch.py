@@ -73,6 +73,7 @@ def launch(stage: Stage, argv: list[str] | None = None) -> int:
             print(help.text(stage.name, stage.schema, stage.examples, config.config_folder()))
             return 0
         if arguments.informs:
+            arguments.flags = [flag for flag in arguments.flags if flag not in ("-m", "--multirun")]
             _hydra(stage, arguments, _print_nothing)
             return 0
         return _work(stage, arguments, outcome)
@@ -100,9 +101,10 @@ def launch(stage: Stage, argv: list[str] | None = None) -> int:
 
 
 def _work(stage: Stage, arguments: Arguments, outcome: _Outcome) -> int:
-    from mlops_llm.tracking import secrets
+    from mlops_llm.tracking import secrets, store
 
     secrets.refuse_overrides(arguments.overrides)
+    store.check_address()
     _heed_signals()
     resumed = arguments.value("resume")
     if resumed:
@@ -248,6 +250,8 @@ def _check_compositions(stage: Stage, overrides: list[str]) -> Any:
 
     plain = [item for item in overrides if not item.startswith(("hydra", "+hydra"))]
     composed = [config.composed(stage.name, line) for line in first_choices(plain)]
+    for each in composed:
+        config.typed(each)
     return composed[0]
 
 

@@ -182,13 +182,11 @@ def _with_adapter(base: Any, files: Files, merge: bool) -> Any:
 def _base(folder: Path, adapter: dict[str, Any]) -> Place:
     """Find an adapter's base: where its config says, else by the ref that was written beside it."""
     named = str(adapter.get("base_model_name_or_path") or "")
-    if named and Path(named).is_dir():
-        return Place(named, Path(named).absolute())
     origin = folder / ORIGIN
     wanted = _json(origin) if origin.is_file() else {}
     ref = str(wanted.get("base") or named)
     try:
-        place = resolve(ref or "?")
+        place = Place(named, Path(named).absolute()) if named and Path(named).is_dir() else resolve(ref or "?")
     except UserError as error:
         raise UserError(
             f"the adapter's base '{ref or '?'}' is gone", str(folder), "bring it back or mend base_model_name_or_path"

@@ -76,8 +76,9 @@ def children(store: Store, parent: str) -> list[RunRow]:
 
 
 def running_here(store: Store, host: str) -> list[RunRow]:
-    """Runs of processes on this machine that the record calls running."""
-    return [_run(store, run) for run in _all(store, f"attributes.status = 'RUNNING' and tags.`run.host` = '{host}'", 1000)]
+    """Runs of processes on this machine (`name/boot`) that the record calls running, also from before its last start."""
+    query = f"attributes.status = 'RUNNING' and tags.`run.host` LIKE '{host.partition('/')[0]}/%'"
+    return [_run(store, run) for run in _all(store, query, 1000)]
 
 
 def checkpoints(store: Store, run: str) -> list[CheckpointRow]:

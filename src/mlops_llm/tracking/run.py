@@ -253,7 +253,8 @@ def settle(store: Store) -> None:
     """Bring the record up to date: what dead processes left is delivered, and their runs no longer count as running."""
     complete = deliver_left_over(store)
     for run in ledger.running_here(store, environment.host()):
-        if run.id not in complete and not environment.lives(run.tags.get("run.process", "")):
+        alive = run.tags["run.host"] == environment.host() and environment.lives(run.tags.get("run.process", ""))
+        if run.id not in complete and not alive:
             store.client.set_tag(run.id, "run.error", "its process ended without a word; found dead at a later start")
             store.client.set_terminated(run.id, "KILLED")
 
@@ -303,6 +304,8 @@ def _created(store: Store, opening: Opening) -> tuple[str, str]:
 def _resumed(store: Store, opening: Opening) -> tuple[str, str]:
     run = store.client.get_run(opening.resume)
     store.client.update_run(opening.resume, status="RUNNING")
+    if "run.error" in run.data.tags:
+        store.client.delete_tag(opening.resume, "run.error")
     for key, value in environment.process_tags().items():
         store.client.set_tag(opening.resume, key, value)
     return str(run.info.experiment_id), opening.resume

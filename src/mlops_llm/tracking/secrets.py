@@ -72,8 +72,8 @@ def mask_address(address: str) -> str:
 
 
 def _instead(key: str, leaf: str) -> str:
-    name = leaf if leaf.endswith("_env") else f"{leaf}_env"
-    return f"put the secret into an environment variable and give its name: {key.removesuffix(leaf)}{name}=VARIABLE"
+    setting = f"{key}_env" if _NAME.search(leaf) else "SETTING_env"
+    return f"take it out; where a secret is needed, name the environment variable that holds it: {setting}=VARIABLE"
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -21,6 +21,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
 
@@ -105,6 +106,18 @@ def database_file(address: str) -> Path | None:
     return Path(address.removeprefix("sqlite:///")).absolute()
 
 
+def check_address() -> None:
+    """See whether the record can be there, before any other work and without importing mlflow.
+
+    Raises:
+        UserError: the address is none, or the server does not answer.
+    """
+    where = address()
+    _check(where)
+    if where.startswith("http"):
+        _knock(where)
+
+
 def connect() -> Store:
     """Connect to the record of this folder or of `MLFLOW_TRACKING_URI`, creating a local database at its first use.
 
@@ -116,12 +129,10 @@ def connect() -> Store:
 
 @cache
 def _connect(where: str) -> Store:
-    _check(where)
+    check_address()
     file = database_file(where)
     if file:
         _create(file)
-    elif where.startswith("http"):
-        _knock(where)
     from mlflow import MlflowClient
 
     try:

@@ -48,15 +48,15 @@ def fit(plan: Plan, run: Run | None = None) -> Result:
     steps.watch(trainer)
     recorder = _attach(trainer, run, shelf, steps, plan)
     sampled = _Sampled(plan, output, model)
-    begun = time.perf_counter()
+    began, clock = time.time(), time.perf_counter()
     _train(trainer, plan, output)
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - clock
     if plan.resume_from:
         _verify(run, plan, shelf, steps)
     run.artifact("steps.jsonl", output / "steps.jsonl")
     sampled.record(run, model)
     _figures(run, steps, shelf)
-    return _result(plan, run, shelf, recorder, steps, seconds)
+    return _result(plan, run, shelf, recorder, steps, began, seconds)
 
 
 def _record_inputs(plan: Plan, run: Run) -> None:
@@ -173,8 +173,16 @@ def _step_of(checkpoint: Path | None) -> int:
     return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
 
+def _is_last(checkpoint: Path) -> bool:
+    state = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
+    return bool(state["global_step"] >= state["max_steps"])
+
+
 def _train(trainer: Any, plan: Plan, output: Path) -> None:
     drop_unfinished(output)
+    if plan.resume_from and _is_last(plan.resume_from):
+        trainer._load_from_checkpoint(str(plan.resume_from))  # the Trainer would do one more step
+        return
     try:
         trainer.train(resume_from_checkpoint=str(plan.resume_from) if plan.resume_from else None)
     except Exception as error:
@@ -240,7 +248,7 @@ def _figures(run: Run, steps: Steps, shelf: Shelf) -> None:
     run.figure("plots/tokens_per_second.png", figures.line("speed", "tokens a second", steps.rates))
 
 
-def _result(plan: Plan, run: Run, shelf: Shelf, recorder: Any, steps: Steps, seconds: float) -> Result:
+def _result(plan: Plan, run: Run, shelf: Shelf, recorder: Any, steps: Steps, began: float, seconds: float) -> Result:
     settings, best = plan.settings, shelf.best()
     if best is None:
         raise UserError("no checkpoint was written")
@@ -271,6 +279,7 @@ def _result(plan: Plan, run: Run, shelf: Shelf, recorder: Any, steps: Steps, sec
         "best": best.name,
         "score": score,
         "digest.weights": last.tags["digest.weights"],
+        "began": began,
         "seconds": seconds,
         "output": str(settings.output),
     }
