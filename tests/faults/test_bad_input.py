@@ -168,7 +168,7 @@ def test_resume_of_what_cannot_be_resumed(
     assert "run 'done' is finished" in refused_resume(capfd, "resume=done")
     assert "no run is called 'dine' (did you mean done?)" in refused_resume(capfd, "resume=dine")
     assert "leave out: seed=4" in refused_resume(capfd, "resume=done", "seed=4")
-    assert "'done' is taken by finished run" in refused_resume(capfd, *words, "run_name=done")
+    assert "'done' is taken by finished run" in refused_resume(capfd, *words, "run_name=done", "output=other")
     client(here).set_terminated(run_of(client(here), "done").info.run_id, "KILLED")
     jsonl([{**row, "response": "别的"} for row in rows])
     line = refused_resume(capfd, "resume=done")

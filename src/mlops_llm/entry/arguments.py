@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ class Arguments:
     def value(self, key: str) -> str | None:
         """The last value given to a setting, quotes removed."""
         found = [item.partition("=")[2] for item in self.overrides if re.split("[@=]", item.lstrip("+~"))[0] == key]
-        if not found:
+        if not found or found[-1] in ("", "null"):
             return None
         if found[-1][:1] == "'":
             return str(OverridesParser.create().parse_override(f"x={found[-1]}").value())
@@ -125,6 +126,12 @@ def first_choices(overrides: list[str]) -> list[list[str]]:
     for place, texts in enumerate(choices):
         lines += [[*first[:place], text, *first[place + 1 :]] for text in (texts or [])[1:]]
     return lines
+
+
+def number_of_jobs(overrides: list[str]) -> int:
+    """How many combinations a multirun has."""
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    return math.prod(len(list(item.sweep_string_iterator())) for item in parsed if item.is_sweep_override())
 
 
 def swept(overrides: list[str]) -> list[str]:

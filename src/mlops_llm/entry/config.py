@@ -72,6 +72,16 @@ def from_record(schema: type, choices: Mapping[str, str], yaml: str) -> DictConf
     return OmegaConf.merge(config, OmegaConf.create(yaml))  # type: ignore[return-value]
 
 
+def choices(config: DictConfig) -> dict[str, str]:
+    """Group -> registered name of the component in it, also when a preset file chose it under a name of its own."""
+    found = {}
+    for group, names in component.groups().items():
+        if group in config:
+            kind = OmegaConf.get_type(config, group)
+            found[group] = next(name for name, cls in names.items() if cls is kind)
+    return found
+
+
 def flat(config: DictConfig) -> dict[str, Any]:
     """Dotted key -> value; lists stay whole."""
     values: dict[str, Any] = {}
@@ -118,17 +128,17 @@ def _known(error: BaseException, schema: type) -> UserError | None:
         names = _listed(text) or sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
         if wanted:
             group, _, name = wanted[1].rpartition("/")
-            return UserError(
-                f"unknown {group or 'config'} '{name}'{component.near(name, names)}",
-                remedy=f"there are: {', '.join(names)}",
-            )
+            remedy = f"there are: {', '.join(names)}"
+            if group == "hydra/launcher" and name.startswith("submitit"):
+                remedy = "it is an extra: pip install 'mlops-llm[slurm]'"
+            return UserError(f"unknown {group or 'config'} '{name}'{component.near(name, names)}", remedy=remedy)
     found = re.search(r"Key '([^']+)' (?:is not in struct|not in '([^']+)')", text)
     if found:
         cls = _class(schema, found[2]) if found[2] else schema
         names = [field.name for field in dataclasses.fields(cls)] if cls else []
         hint = component.near(found[1], names)
         if not hint and cls is not None:
-            hint = f" (it has: {', '.join(names)})"
+            hint = f" (it has: {', '.join(names)})" if names else " (this choice of the group has no settings)"
         return UserError(f"Key '{found[1]}' not in '{found[2] or schema.__name__}'{hint}")
     group = re.search(r"Could not override '([^']+)'", text)
     if group and "No match in the defaults list" in text:

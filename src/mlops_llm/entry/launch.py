@@ -112,12 +112,13 @@ def _work(stage: Stage, arguments: Arguments, outcome: _Outcome) -> int:
 
         return resume(stage, resumed, arguments, lambda name: _mark(outcome, name))
     if not arguments.value("run_name"):
+        arguments.overrides = [item for item in arguments.overrides if not item.startswith("run_name=")]
         stem = (arguments.value("experiment") or stage.name).replace(",", "-").replace("/", "-")
         arguments.overrides.append(f"run_name={stem}-{token_hex(2)}")
     if arguments.multirun:
         from mlops_llm.entry.multirun import multirun
 
-        return multirun(stage, arguments, _check_compositions)
+        return multirun(stage, arguments, _check_compositions, lambda name: _mark(outcome, name))
     output = arguments.value("output")
     extra = [quote(f"hydra.run.dir={output}")] if output and not arguments.value("hydra.run.dir") else []
 
@@ -154,13 +155,16 @@ def job(stage: Stage, cfg: Any, outcome: _Outcome | None = None, parent: str = "
         project=str(cfg.project),
         name=name,
         output=output,
-        config=values | {f"choice.{group}": choice for group, choice in _choices(hydra).items()},
+        config=values | {f"choice.{group}": choice for group, choice in config.choices(cfg).items()},
         config_yaml=OmegaConf.to_yaml(cfg, resolve=True),
         overrides=tuple(as_typed(item) for item in hydra.overrides.task if not item.startswith("run_name=")),
         seed=cfg.seed,
         storage=cfg.checkpoints.storage.name if "checkpoints" in cfg else "auto",
         parent=parent,
     )
+
+    if output.is_dir() and any(output.iterdir()):
+        raise UserError("the output folder is not empty", str(output), "choose another output= or run_name=")
 
     def prepared() -> Any:
         settings = config.typed(cfg)
@@ -184,7 +188,8 @@ def job(stage: Stage, cfg: Any, outcome: _Outcome | None = None, parent: str = "
         # What ended before it began leaves no empty folder.
         with suppress(OSError):
             output.rmdir()
-            output.parent.rmdir()
+            if output.parent.name == "outputs":
+                output.parent.rmdir()
 
 
 def finish(stage: Stage, plan: Any, run: Any, opening: Any, quiet: bool = False) -> None:
@@ -210,7 +215,8 @@ def finish(stage: Stage, plan: Any, run: Any, opening: Any, quiet: bool = False)
             console.show(result.title, result.table)
             links(run)
     except Exception:
-        log.open("a", encoding="utf-8").write(traceback.format_exc())
+        with log.open("a", encoding="utf-8") as file:
+            file.write(traceback.format_exc())
         raise
     finally:
         run.artifact(log.name, log)
@@ -248,17 +254,11 @@ def _check_compositions(stage: Stage, overrides: list[str]) -> Any:
     """Compose every swept value once, so that a typo ends a multirun before it starts; return the first job's config."""
     from mlops_llm.entry import config
 
-    plain = [item for item in overrides if not item.startswith(("hydra", "+hydra"))]
+    plain = [item for item in overrides if not item.startswith(("hydra.", "+hydra."))]
     composed = [config.composed(stage.name, line) for line in first_choices(plain)]
     for each in composed:
         config.typed(each)
     return composed[0]
-
-
-def _choices(hydra: Any) -> dict[str, str]:
-    from mlops_llm import component
-
-    return {group: str(hydra.runtime.choices[group]) for group in component.groups() if group in hydra.runtime.choices}
 
 
 def _mark(outcome: _Outcome, name: str) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mlops_llm import console
-from mlops_llm.entry.arguments import Arguments, as_typed, quote, swept
+from mlops_llm.entry.arguments import Arguments, as_typed, number_of_jobs, quote, swept
+from mlops_llm.errors import UserError
 from mlops_llm.record import Registration
 
 
@@ -29,8 +30,8 @@ class _Job:
     reason: str
 
 
-def multirun(stage: Any, arguments: Arguments, check: Callable[[Any, list[str]], Any]) -> int:
-    """Run all jobs of a sweep under one parent run; return 0, or 1 if any job failed."""
+def multirun(stage: Any, arguments: Arguments, check: Callable[[Any, list[str]], Any], begin: Callable[[str], None]) -> int:
+    """Run all jobs of a sweep under one parent run; return 0, or 1 if any job failed or could not even be recorded."""
     from mlops_llm.entry import config
     from mlops_llm.entry.launch import _hydra, links
     from mlops_llm.tracking import secrets
@@ -38,26 +39,35 @@ def multirun(stage: Any, arguments: Arguments, check: Callable[[Any, list[str]],
     from mlops_llm.tracking.store import connect
 
     first = check(stage, arguments.overrides)
+    if "op" in first and first.op.name == "plan":
+        raise UserError("op=plan looks at one job", "op", "leave out -m and give one value each")
     secrets.refuse(config.flat(first))
     keys = swept(arguments.overrides)
-    output = Path.cwd() / "outputs" / str(first.run_name)
+    output = Path(first.output).absolute() if first.output else Path.cwd() / "outputs" / str(first.run_name)
     opening = Opening(
         stage=stage.name,
         project=str(first.project),
         name=str(first.run_name),
         output=output,
         config={"sweep": ", ".join(keys)},
-        overrides=tuple(as_typed(item) for item in [*arguments.flags, *arguments.overrides]),
+        overrides=tuple(
+            as_typed(item) for item in [*arguments.flags, *arguments.overrides] if not item.startswith("run_name=")
+        ),
     )
     with open_run(opening) as parent:
         parent.tags({"kind": "multirun"})
         os.environ[PARENT] = parent.id
         os.environ["MLFLOW_TRACKING_URI"] = connect().address  # jobs may start in other folders
+        begin(parent.name)
         broken: Exception | None = None
         try:
             _hydra(stage, arguments, _Task(stage), [quote(f"hydra.sweep.dir={output}"), "hydra.sweep.subdir=${hydra.job.num}"])
         except Exception as error:
             broken = error
+        except KeyboardInterrupt:
+            stopped = [job.name for job in _jobs(parent, keys) if job.status in ("KILLED", "RUNNING")]
+            begin(stopped[0] if stopped else parent.name)
+            raise
         finally:
             os.environ.pop(PARENT, None)
         jobs = _jobs(parent, keys)
@@ -66,7 +76,23 @@ def multirun(stage: Any, arguments: Arguments, check: Callable[[Any, list[str]],
         links(parent)
         if broken is not None:
             raise broken
-    return 1 if any(each.status != "FINISHED" for each in jobs) else 0
+    missing = number_of_jobs(arguments.overrides) - len(jobs)
+    if missing:
+        console.warn(f"{missing} jobs could not be recorded; their reasons stand above")
+    return 1 if missing or any(each.status != "FINISHED" for each in jobs) else 0
+
+
+def conclude_again(store: Any, parent: str) -> None:
+    """Bring a multirun's table and registration up to date after one of its jobs was resumed."""
+    from mlops_llm.tracking.ledger import find_run
+    from mlops_llm.tracking.run import MlflowRun, Opening
+
+    row = find_run(store, parent)
+    opening = Opening(row.tags["stage"], row.project, row.name, Path(row.tags["output"]), resume=parent)
+    run = MlflowRun(store, parent, row.experiment, opening)
+    keys = row.params.get("sweep", "").split(", ")
+    jobs = _jobs(run, keys)
+    _conclude(run, jobs, _best(jobs), keys)
 
 
 class _Task:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mlops_llm import console
-from mlops_llm.entry.arguments import Arguments
+from mlops_llm.entry.arguments import Arguments, as_typed
 from mlops_llm.errors import UserError
+
+SILENCE = 120.0
+"""Seconds without a heartbeat after which a run on another machine is taken to be dead."""
 
 
 def resume(stage: Any, ref: str, arguments: Arguments, begin: Callable[[str], None]) -> int:
@@ -18,8 +22,12 @@ def resume(stage: Any, ref: str, arguments: Arguments, begin: Callable[[str], No
         UserError: the run is unknown, finished, a multirun's parent or of another stage, still runs, or other settings were
             given: a resumed run has the settings it began with.
     """
+    from filelock import FileLock, Timeout
+
     from mlops_llm.entry import config
     from mlops_llm.entry.launch import finish
+    from mlops_llm.entry.multirun import conclude_again
+    from mlops_llm.files import writable
     from mlops_llm.tracking import environment, ledger
     from mlops_llm.tracking.run import Opening, open_run, recorded_text, settle
     from mlops_llm.tracking.store import connect
@@ -27,7 +35,9 @@ def resume(stage: Any, ref: str, arguments: Arguments, begin: Callable[[str], No
     others = [item for item in arguments.overrides if not item.startswith(("resume=", "hydra."))]
     if others or arguments.multirun:
         raise UserError(
-            "a resumed run goes on with the settings it began with", "resume", f"leave out: {' '.join(others) or '-m'}"
+            "a resumed run goes on with the settings it began with",
+            "resume",
+            f"leave out: {' '.join(map(as_typed, others)) or '-m'}",
         )
     store = connect()
     settle(store)
@@ -37,6 +47,11 @@ def resume(stage: Any, ref: str, arguments: Arguments, begin: Callable[[str], No
     cfg = config.from_record(stage.schema, choices, recorded_text(store, run.id, "config.yaml"))
     settings = config.typed(cfg)
     settings.resume, settings.run_name, settings.output = run.id, run.name, run.tags["output"]
+    lock = FileLock(writable(Path(settings.output)) / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"run '{run.name}' is being resumed by another process", "resume", "wait for it") from error
     plan = stage.prepare(settings)
     opening = Opening(
         stage=stage.name,
@@ -52,6 +67,9 @@ def resume(stage: Any, ref: str, arguments: Arguments, begin: Callable[[str], No
         begin(run.name)
         console.say(f"going on with {run.name} ({run.id})")
         finish(stage, plan, opened, opening)
+    lock.release()
+    if opening.parent:
+        conclude_again(store, opening.parent)
     return 0
 
 
@@ -66,5 +84,11 @@ def _check(stage: Any, run: Any, host: str, store: Any) -> None:
         raise UserError(
             f"run '{run.name}' is finished", "resume", f"to train further, start from it: model=runs:/{run.name}/last"
         )
-    if run.status == "RUNNING" and run.tags.get("run.host") == host:
-        raise UserError(f"run '{run.name}' still runs (process {run.tags.get('run.process')})", "resume", "stop it first")
+    if run.status == "RUNNING":
+        here = run.tags.get("run.host") == host
+        age = time.time() - float(run.tags.get("run.heartbeat", "0"))
+        if here or age < SILENCE:
+            place = "here" if here else f"on {run.tags.get('run.host')}"
+            raise UserError(
+                f"run '{run.name}' still runs {place} (process {run.tags.get('run.process')})", "resume", "stop it first"
+            )

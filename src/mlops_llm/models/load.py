@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,9 @@ def model(files: Files, how: ModelLoad, *, merge: bool) -> Any:
     # What its warnings say of tensors is checked below; the rest is not for the user of a training.
     transformers_logging.set_verbosity_error()
     place = files.base or files.place
-    dtype = getattr(torch, dtype_of(how.dtype).name)
+    wanted = dtype_of(how.dtype)
+    # Mixed precision in float16 scales gradients of float32 weights.
+    dtype = torch.float32 if wanted is Dtype.float16 else getattr(torch, wanted.name)
     safe = not _pickled(place.folder)
     try:
         loaded, report = AutoModelForCausalLM.from_pretrained(
@@ -157,9 +160,22 @@ def dtype_of(wanted: Dtype) -> Dtype:
     return Dtype.float32
 
 
+def weights_digest(place: Place) -> str:
+    """Digest of a model's weights, from the record where it has one."""
+    return place.tags.get("digest.weights") or _folder_digest(place.folder)
+
+
+@cache
+def _folder_digest(folder: Path) -> str:
+    try:
+        return digest.weights(folder)
+    except FileNotFoundError:
+        return "none"  # pickled weights
+
+
 def write_origin(folder: Path, base: Place) -> None:
     """Say in an adapter's folder what its base is, so that it is found again elsewhere."""
-    text = json.dumps({"base": base.ref, "base.digest": digest.weights(base.folder)}, indent=2)
+    text = json.dumps({"base": base.ref, "base.digest": weights_digest(base)}, indent=2)
     (folder / ORIGIN).write_text(text, "utf-8")
 
 

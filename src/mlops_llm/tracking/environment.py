@@ -20,6 +20,8 @@ from mlops_llm.tracking.secrets import mask
 
 PATCH_BYTES = 1 << 20
 """A longer patch of uncommitted changes is cut, and the run says so."""
+UNTRACKED_BYTES = 64 << 10
+"""A longer untracked file is only named in the patch."""
 _NAMED = ("mlops-llm", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "mlflow")
 
 
@@ -53,6 +55,9 @@ def describe(argv: list[str]) -> Environment:
     tags |= {f"version.{name}": by_name[name] for name in _NAMED if name in by_name}
     commit, patch = _code(Path.cwd())
     tags["git.commit"] = commit or "none"
+    own = _git(Path(__file__).parent, "rev-parse", "HEAD")
+    if own and own != commit:
+        tags["git.mlops_llm_commit"] = own
     if commit:
         tags["mlflow.source.git.commit"] = commit
         tags["git.uncommitted"] = str(bool(patch)).lower()
@@ -78,8 +83,10 @@ def process(pid: int) -> str:
 
 def lives(tag: str) -> bool:
     """Tell whether the process of a `run.process` tag still runs on this host."""
+    pid, _, started = tag.partition(":")
     try:
-        return process(int(tag.partition(":")[0])) == tag
+        # A clock that is set right moves the start time by fractions of a second.
+        return abs(psutil.Process(int(pid)).create_time() - float(started)) < 2.0
     except (psutil.Error, ValueError):
         return False
 
@@ -93,9 +100,11 @@ def _code(folder: Path) -> tuple[str, str]:
     else:
         return "", ""
     root = Path(_git(place, "rev-parse", "--show-toplevel"))
-    untracked = _git(root, "ls-files", "--others", "--exclude-standard").splitlines()
     patch = _git(root, "diff", "--no-color", "--no-ext-diff", "HEAD", strip=False)
-    patch += "".join(f"# untracked: {name}\n" for name in untracked)
+    for name in _git(root, "ls-files", "--others", "--exclude-standard").splitlines():
+        small = (root / name).is_file() and (root / name).stat().st_size <= UNTRACKED_BYTES
+        patch += _git(root, "diff", "--no-color", "--no-index", "--", "/dev/null", name, strip=False) if small else ""
+        patch += "" if small else f"# untracked: {name}\n"
     if len(patch.encode()) > PATCH_BYTES:
         patch = patch.encode()[:PATCH_BYTES].decode("utf-8", "ignore") + "\n# cut here: the patch is over 1 MiB\n"
     return commit, mask(patch)
@@ -105,7 +114,7 @@ def _git(folder: Path, *args: str, strip: bool = True) -> str:
     if shutil.which("git") is None:
         return ""
     done = subprocess.run(["git", "-C", str(folder), *args], capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode:
+    if done.returncode and "--no-index" not in args:  # which says by its exit code that files differ
         return ""
     return done.stdout.strip() if strip else done.stdout
 

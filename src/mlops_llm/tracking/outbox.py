@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mlops_llm import console
+from mlops_llm import console, digest
 from mlops_llm.tracking import environment
 from mlops_llm.tracking.deliver import deliver
 from mlops_llm.tracking.store import Store, is_away
@@ -101,7 +101,10 @@ class Outbox:
                 file.write("\n")  # a crash tore the last line
             if not before:
                 owner = environment.process(os.getpid())
-                file.write(json.dumps({"address": self._store.address, "host": environment.host(), "process": owner}) + "\n")
+                file.write(
+                    json.dumps({"address": digest.text(self._store.address), "host": environment.host(), "process": owner})
+                    + "\n"
+                )
             file.write(json.dumps(write, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -109,6 +112,15 @@ class Outbox:
 
 def deliver_left_over(store: Store) -> list[str]:
     """Deliver what dead processes left for this store; return the ids of the runs that are complete again."""
+    if not any(spool_folder().glob("*.jsonl")):
+        return []
+    from filelock import FileLock
+
+    with FileLock(spool_folder() / ".lock"):  # two starts at once would both find a number missing, and both write it
+        return _deliver_left_over(store)
+
+
+def _deliver_left_over(store: Store) -> list[str]:
     done = []
     for file in sorted(spool_folder().glob("*.jsonl")):
         first = file.read_text("utf-8").partition("\n")[0]
@@ -117,7 +129,7 @@ def deliver_left_over(store: Store) -> list[str]:
             continue
         head = json.loads(first)
         alive = head["host"] == environment.host() and environment.lives(head["process"])
-        if head["address"] != store.address or alive:
+        if head["address"] != digest.text(store.address) or alive:
             continue
         try:
             complete = Outbox(store, file.stem).flush()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlops_llm import console
 from mlops_llm.errors import UserError
 from mlops_llm.files import writable, write_text
 from mlops_llm.record import Checkpoint, DatasetInput, Registration
@@ -174,12 +175,12 @@ class MlflowRun:
 
     def forget(self, checkpoint: Checkpoint) -> bool:
         """Remove a checkpoint's files unless the registry names it or a write of it still waits; its numbers stay."""
-        if self._outbox.waiting:
+        if self._outbox.waiting or not self._store.reachable():
             return False
         model = ledger.find_checkpoint(self._store, self.id, checkpoint.name)
         if model is None:
             return True
-        if model.model_id in ledger.registered(self._store, self.id):
+        if model.model_id in ledger.registered(self._store, self.id) or model.tags.get("checkpoint.storage") == "upload":
             return False
         place = local_path(model.artifact_location)
         for file in place.iterdir() if place and place.is_dir() else ():
@@ -213,7 +214,12 @@ class MlflowRun:
         if not self._opening.resume:
             return False
         if key not in self._logged:
-            self._logged[key] = {metric.step for metric in ledger.history(self._store, self.id, key)}
+            try:
+                self._logged[key] = {metric.step for metric in ledger.history(self._store, self.id, key)}
+            except Exception as error:
+                if not is_away(error):
+                    raise
+                return False  # the write will wait too, and its delivery looks for what is there
         return step in self._logged[key]
 
 
@@ -287,9 +293,9 @@ def _created(store: Store, opening: Opening) -> tuple[str, str]:
     adopted = "" if opening.parent else os.environ.get("MLFLOW_RUN_ID", "")
     _refuse_taken(opening.name, [run for run in ledger.named(store, opening.name) if run.id != adopted])
     if adopted:
-        store.client.update_run(adopted, status="RUNNING", name=opening.name)
         for key, value in tags.items():
             store.client.set_tag(adopted, key, value)
+        store.client.update_run(adopted, status="RUNNING", name=opening.name)
         return str(store.client.get_run(adopted).info.experiment_id), adopted
     experiment = store.experiment(opening.project)
     run = store.client.create_run(experiment, run_name=opening.name, tags=tags).info.run_id
@@ -303,11 +309,11 @@ def _created(store: Store, opening: Opening) -> tuple[str, str]:
 
 def _resumed(store: Store, opening: Opening) -> tuple[str, str]:
     run = store.client.get_run(opening.resume)
+    for key, value in environment.process_tags().items():
+        store.client.set_tag(opening.resume, key, value)
     store.client.update_run(opening.resume, status="RUNNING")
     if "run.error" in run.data.tags:
         store.client.delete_tag(opening.resume, "run.error")
-    for key, value in environment.process_tags().items():
-        store.client.set_tag(opening.resume, key, value)
     return str(run.info.experiment_id), opening.resume
 
 
@@ -325,12 +331,13 @@ def _describe(run: MlflowRun, opening: Opening) -> None:
     command = environment.argv_of(opening.stage, list(opening.overrides))
     state = environment.describe(command)
     if opening.resume:
-        run.tags(
-            {
-                "resumed": "true",
-                **{key: value for key, value in state.tags.items() if key not in ("command", "mlflow.source.name")},
-            }
-        )
+        # The state that the run began from stays; what is another now stands beside it.
+        before = connect().client.get_run(run.id).data.tags
+        ignored = ("command", "mlflow.source.name", "mlflow.source.type", "mlflow.user")
+        other = {key: value for key, value in state.tags.items() if key not in ignored and before.get(key) != value}
+        if other:
+            console.warn(f"code, packages or machine changed since the run began: {', '.join(sorted(other))}")
+        run.tags({"resumed": "true", **{f"resume.{key}": value for key, value in other.items()}})
         return
     run.params(opening.config)
     run.tags(state.tags | ({"seed": str(opening.seed)} if opening.seed is not None else {}))

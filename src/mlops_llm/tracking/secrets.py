@@ -22,9 +22,18 @@ _VALUE = re.compile(
 )
 _SPECIAL = re.compile(r"(^|[._-])(eos|bos|pad|unk|sep|cls|mask|image|audio|video)_token$")
 """Special tokens of a tokenizer are no credentials."""
-_WORD = r"(?:api_?key|secret(?:_?key)?|password|passwd|(?<![a-z])token|credentials?)"
-_ASSIGNMENT = re.compile(rf"(?i)({_WORD}[\"']?\s*[:=]\s*)([\"'])([^\s\"']{{8,}})")
-_LINE = re.compile(rf"(?im)^([+ -]?\s*[\w.-]*{_WORD}\s*[:=]\s*)([^\s\"'(\[.,]{{8,}})$")
+_WORD = (
+    r"(?:(?:api|access|auth|private|secret)[_-]?key|secret|password|passwd|passphrase|credentials?|"
+    r"(?<![a-z])(?<!eos_)(?<!bos_)(?<!pad_)(?<!unk_)(?<!sep_)(?<!cls_)token)"
+)
+_QUOTED = re.compile(rf"(?i)({_WORD}[\"']?\s*(?::\s*\w+\s*=|[:=])\s*)([\"'])([^\s\"']{{6,}})")
+_UPPER = re.compile(r"((?:[A-Z][A-Z0-9_]*_)?(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASS|PWD)=)([^\s\"'(),]{6,})")
+_PLAIN = re.compile(
+    rf"(?im)^([+ -]?\s*(?:export\s+)?[\w.-]*{_WORD}\s*[:=]\s*)"
+    r"((?!str\b|None\b|null\b|True\b|False\b)[^\s\"'(){}\[\].,]{6,})$"
+)
+_BEARER = re.compile(r"(?i)(\bbearer\s+)([\w.~+/-]{8,})")
+_BLOCK = re.compile(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?(-----END \1-----|\Z)", re.DOTALL)
 _VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 _SHORTEST = 8
 
@@ -51,16 +60,20 @@ def refuse(values: Mapping[str, Any]) -> None:
 
 def refuse_overrides(overrides: Iterable[str]) -> None:
     """Check command-line overrides before Hydra writes them to its run folder."""
-    pairs = (item.lstrip("+~").partition("=") for item in overrides if "=" in item)
-    refuse({key.partition("@")[0]: value.strip("'\"") for key, _, value in pairs})
+    for key, equals, value in (item.lstrip("+~").partition("=") for item in overrides):
+        if equals:
+            refuse({key.partition("@")[0]: value.strip("'\"")})
 
 
 def mask(text: str) -> str:
     """Replace what looks like a credential in free text, such as a patch, by `***`."""
     for value in _values_of_variables():
         text = text.replace(value, "***")
-    text = _LINE.sub(r"\1***", _ASSIGNMENT.sub(r"\1\2***", _VALUE.sub("***", text)))
-    return re.sub(r"(\w+://)[^/\s:@]+:[^/\s@]+@", r"\1***@", text)
+    text = _BLOCK.sub(lambda found: "***" + "\n" * found[0].count("\n"), text)
+    text = _QUOTED.sub(r"\1\2***", _VALUE.sub("***", text))
+    for pattern in (_UPPER, _PLAIN, _BEARER):
+        text = pattern.sub(r"\1***", text)
+    return re.sub(r"(\w+://)[^/\s:@]*:[^/\s@]+@", r"\1***@", text)
 
 
 def mask_address(address: str) -> str:
@@ -89,7 +102,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _userinfo(value: str) -> bool:
-    return bool(re.search(r"\w+://[^/\s:@]+:[^/\s@]+@", value))
+    return bool(re.search(r"\w+://[^/\s:@]*:[^/\s@]+@", value))
 
 
 def _values_of_variables() -> dict[str, str]:

@@ -30,7 +30,7 @@ def whole(output: Path) -> list[Checkpoint]:
 
 
 def drop_unfinished(output: Path) -> None:
-    """Remove folders of checkpoints that were cut off in mid-write."""
+    """Remove folders of a run's checkpoints that were cut off in mid-write."""
     for folder in output.glob("checkpoint-*"):
         if not (folder / COMPLETE).is_file():
             shutil.rmtree(folder)

@@ -137,6 +137,13 @@ class Samples:
     max_new_tokens: int = 64
     """Most tokens an answer."""
 
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.count < 0:
+            raise UserError(f"is {self.count}", "samples.count", "give a number from 0")
+        if self.max_new_tokens < 1:
+            raise UserError(f"is {self.max_new_tokens}", "samples.max_new_tokens", "give a number from 1")
+
 
 @dataclass
 class Train:
@@ -179,3 +186,5 @@ class Train:
         """Check what no single field can."""
         if not 0 <= self.holdout < 1:
             raise UserError(f"is {self.holdout}", "holdout", "give a share from 0 to below 1")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"is {self.seed}", "seed", "give a whole number from 0 to 4294967295")

@@ -13,7 +13,7 @@ from mlops_llm.errors import UserError
 from mlops_llm.files import writable
 from mlops_llm.models import load, template
 from mlops_llm.models.load import Files
-from mlops_llm.models.ref import resolve
+from mlops_llm.models.ref import Place, resolve
 from mlops_llm.models.template import Encoded
 from mlops_llm.record import DatasetInput, Result
 from mlops_llm.train import preflight
@@ -82,8 +82,8 @@ def prepare(settings: Train) -> Plan | Result:
     Raises:
         UserError: model, dataset, template or machine do not allow it; the first bad row is named.
     """
-    writable(Path(str(settings.output)))
-    files = load.inspect(resolve(settings.model), settings.model_load)
+    settings.output = str(writable(Path(settings.output or f"outputs/{settings.run_name or 'unnamed'}")))
+    files = load.inspect(_start(settings), settings.model_load)
     source = read(settings.dataset, settings.read)
     if settings.validation:
         held = read(settings.validation, settings.read)
@@ -100,7 +100,6 @@ def prepare(settings: Train) -> Plan | Result:
     if held_rows:
         encoded = settings.algo.encode(tokenizer, held, held_rows)
         validation = Part(held, held_rows, encoded, "validation")
-    _warn(train, validation)
     estimate = preflight.estimate(settings, files, [len(one.ids) for one in train.encoded])
     plan = Plan(settings, files, tokenizer, how, train, validation, estimate, _resume_from(settings, train, validation))
     if settings.op is Op.plan:
@@ -109,12 +108,37 @@ def prepare(settings: Train) -> Plan | Result:
     return plan
 
 
+def _start(settings: Train) -> Place:
+    """The model to start from; a resumed run starts from the very weights it began with, wherever an alias points now."""
+    if not settings.resume:
+        return resolve(settings.model)
+    tags = _tags_of(settings)
+    checkpoint = tags.get("base.checkpoint")
+    place = resolve(f"models:/{checkpoint}" if checkpoint else settings.model)
+    before, now = tags.get("digest.base"), load.weights_digest(place)
+    if before and before != now:
+        raise UserError(
+            f"the start model changed since the run began (weights digest {before[:12]}… then, {now[:12]}… now)",
+            settings.model,
+            "bring the old weights back, or start a new run",
+        )
+    return place
+
+
+def _tags_of(settings: Train) -> dict[str, str]:
+    from mlops_llm.tracking import ledger
+    from mlops_llm.tracking.store import connect
+
+    return ledger.find_run(connect(), str(settings.resume)).tags
+
+
 def _has_tokenizer(files: Files) -> bool:
     return any((files.place.folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json"))
 
 
-def _warn(train: Part, validation: Part | None) -> None:
-    for part in (train, validation):
+def warn_of_cuts(plan: Plan) -> None:
+    """Say which rows the model does not see whole."""
+    for part in (plan.train, plan.validation):
         if part is None:
             continue
         cut = sum(1 for one in part.encoded if one.cut)
@@ -130,11 +154,9 @@ def _resume_from(settings: Train, train: Part, validation: Part | None) -> Path 
     """The last whole checkpoint of the run that is resumed, once its data is known to be the same."""
     if not settings.resume:
         return None
-    from mlops_llm.tracking import ledger
-    from mlops_llm.tracking.store import connect
     from mlops_llm.train.checkpoints import whole
 
-    tags = ledger.find_run(connect(), settings.resume).tags
+    tags = _tags_of(settings)
     for part, prefix in ((train, "data.train"), (validation, "data.validation")):
         now = part.as_input().digests if part else {}
         for kind in ("canonical", "seen"):

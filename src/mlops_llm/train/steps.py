@@ -33,7 +33,12 @@ class Steps:
         self._file = file
         recorded = _read(file)
         kept = [each for each in recorded if each.step <= done]
-        self._expected = {each.step: each for each in recorded if each.step > done}
+        # What an earlier process did is kept beside until it was compared, over any number of interruptions.
+        self._before = file.with_suffix(".before.jsonl")
+        later = [each for each in [*recorded, *_read(self._before)] if each.step > done]
+        self._expected = {each.step: each for each in later}
+        if later:
+            write_text(self._before, "".join(_line(each) for each in self._expected.values()))
         self._tokens = kept[-1].tokens if kept else 0
         self.losses = {each.step: each.loss for each in kept}
         self.learning_rates = {each.step: each.lr for each in kept}
@@ -52,11 +57,6 @@ class Steps:
     def tokens(self) -> int:
         """Tokens seen since the run began."""
         return self._tokens
-
-    @property
-    def was_interrupted_later(self) -> bool:
-        """Whether the earlier process got beyond the step from which this one goes on."""
-        return bool(self._expected) or self.compared > 0
 
     def watch(self, trainer: Any) -> None:
         """See every forward pass of a Hugging Face Trainer."""
@@ -99,6 +99,8 @@ class Steps:
             if before is not None:
                 self.compared += 1
                 self.differs = self.differs or _difference(before, each)
+        if not self._expected:
+            self._before.unlink(missing_ok=True)
 
     def mean_loss(self, every: int) -> float:
         """Mean loss of the steps since the last multiple of `every` before the newest step."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -10,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlops_llm import console
+from mlops_llm import console, digest
 from mlops_llm.errors import UserError
 from mlops_llm.files import is_disk_full
 from mlops_llm.models import load, template
 from mlops_llm.models.template import Encoded
 from mlops_llm.record import NullRun, Registration, Result, Run
 from mlops_llm.train.checkpoints import COMPLETE, Shelf, drop_unfinished
-from mlops_llm.train.plan import Plan
+from mlops_llm.train.plan import Plan, warn_of_cuts
 from mlops_llm.train.steps import Steps
 
 
@@ -43,19 +44,21 @@ def fit(plan: Plan, run: Run | None = None) -> Result:
     output = Path(str(plan.settings.output)).absolute()
     _record_inputs(plan, run)
     model, trainer = _build(plan, output)
-    shelf = _shelf(plan, run, trainer)
+    shelf = _shelf(plan, run)
     steps = Steps(output / "steps.jsonl", _step_of(plan.resume_from))
     steps.watch(trainer)
     recorder = _attach(trainer, run, shelf, steps, plan)
     sampled = _Sampled(plan, output, model)
+    changed = _changed(plan.resume_from)
     began, clock = time.time(), time.perf_counter()
     _train(trainer, plan, output)
     seconds = time.perf_counter() - clock
-    if plan.resume_from:
-        _verify(run, plan, shelf, steps)
+    if plan.settings.resume:
+        _verify(run, plan, steps, changed)
     run.artifact("steps.jsonl", output / "steps.jsonl")
     sampled.record(run, model)
-    _figures(run, steps, shelf)
+    held_out = {step: values["eval/loss"] for step, values in recorder.evaluations.items() if "eval/loss" in values}
+    _figures(run, steps, shelf, held_out)
     return _result(plan, run, shelf, recorder, steps, began, seconds)
 
 
@@ -64,6 +67,7 @@ def _record_inputs(plan: Plan, run: Run) -> None:
 
     for key, value in plan.facts().items():
         console.say(f"{key}: {value}")
+    warn_of_cuts(plan)
     run.input(plan.train.as_input())
     if plan.validation:
         run.input(plan.validation.as_input())
@@ -71,6 +75,7 @@ def _record_inputs(plan: Plan, run: Run) -> None:
     run.tags(
         {
             "base": plan.settings.model,
+            "digest.base": load.weights_digest(place),
             **({"base.checkpoint": place.checkpoint, "base.run": place.run} if place.checkpoint else {}),
             "template.source": plan.template_source,
             "digest.template": template.template_digest(plan.tokenizer),
@@ -79,6 +84,7 @@ def _record_inputs(plan: Plan, run: Run) -> None:
             "torch.threads": str(torch.get_num_threads()),
             "trained_tokens": str(plan.trained_tokens),
             "rows.cut": str(sum(1 for one in plan.train.encoded if one.cut)),
+            "rows.left_out": str(len(plan.train.rows) - len(plan.train.encoded)),
         }
     )
 
@@ -138,7 +144,7 @@ def _arguments(plan: Plan, output: Path) -> dict[str, Any]:
     }
 
 
-def _shelf(plan: Plan, run: Run, trainer: Any) -> Shelf:
+def _shelf(plan: Plan, run: Run) -> Shelf:
     settings = plan.settings
     place = plan.files.place
     params = {
@@ -179,7 +185,8 @@ def _is_last(checkpoint: Path) -> bool:
 
 
 def _train(trainer: Any, plan: Plan, output: Path) -> None:
-    drop_unfinished(output)
+    if plan.settings.resume:
+        drop_unfinished(output)
     if plan.resume_from and _is_last(plan.resume_from):
         trainer._load_from_checkpoint(str(plan.resume_from))  # the Trainer would do one more step
         return
@@ -198,18 +205,22 @@ def _train(trainer: Any, plan: Plan, output: Path) -> None:
         ) from error
 
 
-def _verify(run: Run, plan: Plan, shelf: Shelf, steps: Steps) -> None:
-    """Say whether the resumed run repeated, bit for bit, what the interrupted one had done after the checkpoint."""
-    from mlops_llm import digest
+def _changed(checkpoint: Path | None) -> str:
+    """Say so if the weights of the checkpoint to go on from are not those that were written."""
+    if checkpoint is None:
+        return ""
+    facts = json.loads((checkpoint / COMPLETE).read_text("utf-8"))
+    same = digest.weights(checkpoint) == facts["tags"]["digest.weights"]
+    return "" if same else f"the weights of {checkpoint.name} changed since they were written"
 
-    start = plan.resume_from
-    facts = json.loads((start / COMPLETE).read_text("utf-8")) if start else {}
-    differs = steps.differs
-    if start and start.is_dir() and digest.weights(start) != facts["tags"]["digest.weights"]:
-        differs = f"the weights of {start.name} changed since they were written"
+
+def _verify(run: Run, plan: Plan, steps: Steps, changed: str) -> None:
+    """Say whether the resumed run repeated, bit for bit, what the interrupted one had done after the checkpoint."""
+    start, differs = plan.resume_from, changed or steps.differs
+    verdict = "false" if differs else ("true" if steps.compared else "unproven")
     run.tags(
         {
-            "resume.verified": str(not differs).lower(),
+            "resume.verified": verdict,
             "resume.from": start.name if start else "",
             "resume.steps_compared": str(steps.compared),
         }
@@ -217,8 +228,10 @@ def _verify(run: Run, plan: Plan, shelf: Shelf, steps: Steps) -> None:
     if differs:
         run.tags({"resume.differs": differs})
         console.warn(f"the resumed run does not repeat the interrupted one: {differs}")
-    else:
+    elif steps.compared:
         console.say(f"resume verified: {steps.compared} steps repeated with equal batches, learning rates and losses")
+    else:
+        console.say("resume: the interrupted run had done no step after this checkpoint, so there was nothing to compare")
 
 
 class _Sampled:
@@ -239,11 +252,12 @@ class _Sampled:
             run.artifact("samples.json", self._samples.table(self._prompts, self._before, after, self._wanted))
 
 
-def _figures(run: Run, steps: Steps, shelf: Shelf) -> None:
+def _figures(run: Run, steps: Steps, shelf: Shelf, evaluated: dict[int, float]) -> None:
     from mlops_llm.train import figures
 
     best = shelf.best()
-    run.figure("plots/loss.png", figures.loss(steps.losses, shelf.curve("eval/loss"), best.step if best else None))
+    held_out = dict(sorted((shelf.curve("eval/loss") | evaluated).items()))
+    run.figure("plots/loss.png", figures.loss(steps.losses, held_out, best.step if best else None))
     run.figure("plots/learning_rate.png", figures.line("learning rate", "a step", steps.learning_rates))
     run.figure("plots/tokens_per_second.png", figures.line("speed", "tokens a second", steps.rates))
 
@@ -253,6 +267,15 @@ def _result(plan: Plan, run: Run, shelf: Shelf, recorder: Any, steps: Steps, beg
     if best is None:
         raise UserError("no checkpoint was written")
     score = shelf.score(best)
+    if plan.validation and score is None:
+        broken = next((step for step, loss in steps.losses.items() if not math.isfinite(loss)), None)
+        run.tags({"diverged.step": str(broken or "unknown")})
+        raise UserError(
+            f"the training diverged: no checkpoint has a finite {settings.best.metric}"
+            + (f" (the loss is not finite from step {broken} on)" if broken else ""),
+            run.name,
+            "lower trainer.learning_rate; nothing was registered",
+        )
     metric = settings.best.metric if score is not None else "step"
     first = recorder.evaluations.get(0, {}).get(settings.best.metric)
     last = shelf.checkpoints[-1]

@@ -1,0 +1,79 @@
+"""What goes wrong around a sweep, and around folders that are not empty."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.commands import SMOKE, ok, start, train, wait_for_step
+from tests.record import checkpoints_of, client, run_of
+
+SHORT = [*SMOKE[:1], "trainer.max_steps=2", "trainer.save_steps=2", "trainer.eval_steps=2", "samples.count=0"]
+
+
+def test_mistakes_end_a_sweep_before_it_begins(here: Path) -> None:
+    for words, said in (
+        (["seed=1,2", "op=plan"], "op=plan looks at one job"),
+        (["seed=1,2", "hydra/launcher=joblibb"], "unknown hydra/launcher 'joblibb' (did you mean joblib?)"),
+        (["seed=1,2", "hydra/launcher=submitit_slurm"], "submitit_slurm"),
+        (["trainer.learning_rate=1e-3,-1"], "trainer.learning_rate: is -1"),
+        (["trainer.max_stepz=1,2"], "did you mean max_steps?"),
+    ):
+        done = train(here, "-m", *SHORT, *words)
+        assert done.returncode == 2 and said in done.stderr, done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+        assert not (here / "mlflow.db").exists() and not (here / "outputs").exists()
+
+
+def test_an_interrupted_job_is_resumed_and_the_sweep_concluded(here: Path) -> None:
+    words = ["-m", *SMOKE[:1], "trainer.max_steps=200", "trainer.save_steps=10", "trainer.eval_steps=10", "samples.count=0"]
+    process = start(here, *words, "seed=1,2", "run_name=sweep", "trainer.save_total_limit=1")
+    wait_for_step(here, "sweep/0", 15, process)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143 and err.rstrip().endswith("resume=sweep-0")
+    store = client(here)
+    assert {run_of(store, name).info.status for name in ("sweep", "sweep-0")} == {"KILLED"}
+    said = ok(train(here, "resume=sweep-0"))
+    assert "sweep: 1 jobs" in said
+    assert store.get_model_version_by_alias("sales", "challenger").run_id == run_of(store, "sweep-0").info.run_id
+    assert run_of(store, "sweep").data.tags["best.job"] == "sweep-0"
+
+
+def test_a_folder_that_holds_something_is_left_alone(here: Path) -> None:
+    mine = here / "mine" / "checkpoint-500" / "model.safetensors"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    done = train(here, *SHORT, "output=mine")
+    assert done.returncode == 2 and "the output folder is not empty" in done.stderr
+    assert mine.read_text() == "mine"
+
+
+def test_a_training_that_diverges_fails_and_registers_nothing(here: Path) -> None:
+    done = train(
+        here, *SHORT, "trainer.learning_rate=1e30", "trainer.schedule=constant", "trainer.warmup_ratio=0", "run_name=far"
+    )
+    assert done.returncode == 1 and "the training diverged" in done.stderr, done.stderr
+    store = client(here)
+    assert run_of(store, "far").info.status == "FAILED" and not store.search_registered_models()
+
+
+def test_a_resumed_run_starts_from_the_weights_it_began_with(here: Path) -> None:
+    """The alias moves on while the run is interrupted; the run does not follow it."""
+    ok(train(here, *SHORT, "run_name=one"))
+    words = [*SMOKE[:1], "trainer.max_steps=400", "trainer.save_steps=2", "trainer.eval_steps=2", "samples.count=0"]
+    process = start(here, *words, "model=models:/sales@challenger", "peft=lora", "run_name=adapter", "register_as=null")
+    wait_for_step(here, "adapter", 5, process)
+    process.kill()
+    process.communicate()
+    store = client(here)
+    base = run_of(store, "adapter").data.tags["digest.base"]
+    ok(train(here, *SHORT, "seed=5", "run_name=two"))
+    assert checkpoints_of(store, run_of(store, "two"))["checkpoint-2"].tags["digest.weights"] != base
+    process = start(here, "resume=adapter")
+    wait_for_step(here, "adapter", 9, process)
+    process.terminate()
+    process.communicate(timeout=60)
+    run = run_of(store, "adapter")
+    assert run.data.tags["digest.base"] == base and run.data.tags["base"] == "models:/sales@challenger"
+    names = {(here / f"outputs/adapter/{name}/mlops_llm.json").read_text() for name in ("checkpoint-2", "checkpoint-6")}
+    assert all(base in text for text in names)
