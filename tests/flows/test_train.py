@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 
 from mlops_llm import digest
+from mlops_llm.errors import UserError
 from mlops_llm.models.ref import resolve
+from mlops_llm.record import Checkpoint
+from mlops_llm.tracking.run import MlflowRun, Opening
+from mlops_llm.tracking.store import connect
 from tests.commands import SMOKE, environment, ok, train
 from tests.record import checkpoints_of, client, run_of
 
@@ -126,7 +130,7 @@ def test_plan_says_what_would_happen_and_records_nothing(here: Path) -> None:
     assert not (here / "mlflow.db").exists() and not (here / "outputs").exists()
 
 
-def test_save_total_limit_keeps_what_the_registry_names(here: Path) -> None:
+def test_save_total_limit_keeps_best_and_last_and_all_numbers(here: Path) -> None:
     words = [*SMOKE[:1], "trainer.eval_steps=2", "trainer.save_steps=2", "trainer.logging_steps=2", "samples.count=0"]
     ok(train(here, *words, "trainer.max_steps=10", "trainer.save_total_limit=2", "run_name=few"))
     store = client(here)
@@ -135,3 +139,21 @@ def test_save_total_limit_keeps_what_the_registry_names(here: Path) -> None:
     gone = {name for name, model in models.items() if model.tags.get("checkpoint.files") == "removed"}
     assert {folder.name for folder in (here / "outputs/few").glob("checkpoint-*")} == set(models) - gone
     assert len(gone) == 3 and all(any(m.key == "eval/loss" for m in models[name].metrics) for name in gone)
+
+
+def test_what_the_registry_names_is_not_forgotten(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version that somebody made by hand, without naming the run, protects its checkpoint too."""
+    monkeypatch.chdir(trained)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    ok(train(trained, *SHORT, "trainer.max_steps=4", "register_as=null", "run_name=kept"))
+    store = client(trained)
+    run = run_of(store, "kept")
+    models = checkpoints_of(store, run)
+    store.create_registered_model("by-hand")
+    store.create_model_version("by-hand", f"models:/{models['checkpoint-2'].model_id}")
+    opened = MlflowRun(connect(), run.info.run_id, run.info.experiment_id, Opening("train", "sales", "kept", trained))
+    forgotten = {name: opened.forget(Checkpoint(name, 0, trained)) for name in models}
+    assert forgotten == {"checkpoint-2": False, "checkpoint-4": True}
+    assert digest.weights(resolve("runs:/kept/checkpoint-2").folder) == models["checkpoint-2"].tags["digest.weights"]
+    with pytest.raises(UserError, match="were removed"):
+        resolve("runs:/kept/checkpoint-4")

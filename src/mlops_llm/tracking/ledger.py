@@ -118,10 +118,9 @@ def history(store: Store, run: str, key: str) -> list[Any]:
     return list(store.client.get_metric_history(run, key))
 
 
-def registered(store: Store, run: str) -> set[str]:
-    """LoggedModel ids of a run's checkpoints that the registry names."""
-    versions = store.client.search_model_versions(f"run_id = '{run}'")
-    return {version.source.removeprefix("models:/") for version in versions}
+def is_registered(store: Store, model: str) -> bool:
+    """Whether a version in the registry is made of this LoggedModel, whoever registered it."""
+    return bool(store.client.search_model_versions(f"source_path = 'models:/{model}'", max_results=1))
 
 
 def place_of_checkpoint(store: Store, row: CheckpointRow) -> Path:

@@ -180,8 +180,10 @@ class MlflowRun:
         model = ledger.find_checkpoint(self._store, self.id, checkpoint.name)
         if model is None:
             return True
-        if model.model_id in ledger.registered(self._store, self.id) or model.tags.get("checkpoint.storage") == "upload":
+        if ledger.is_registered(self._store, model.model_id):
             return False
+        if model.tags.get("checkpoint.storage") == "upload":
+            return True  # the server keeps its own copy
         place = local_path(model.artifact_location)
         for file in place.iterdir() if place and place.is_dir() else ():
             file.unlink()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -73,13 +74,7 @@ class Store:
 
     def reachable(self) -> bool:
         """Ask the server for a sign of life, within two seconds; a database is taken to be there."""
-        if not self.is_server:
-            return True
-        try:
-            with urlopen(f"{self.address.rstrip('/')}/health", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
+        return not self.is_server or not _silence(self.address, 2)
 
     def _artifacts(self, project: str) -> str | None:
         """Artifacts of a local database lie beside it, wherever the command was started."""
@@ -173,18 +168,24 @@ def _check(where: str) -> None:
 
 
 def _knock(where: str) -> None:
-    try:
-        with urlopen(f"{where.rstrip('/')}/health", timeout=10):
-            pass
-    except OSError as error:
-        if getattr(error, "code", None) in (401, 403, 404):
-            return
-        reason = getattr(error, "reason", error)
+    reason = _silence(where, 10)
+    if reason:
         raise UserError(
             f"the tracking server does not answer ({reason})",
             mask_address(where),
             "start it or change MLFLOW_TRACKING_URI",
-        ) from error
+        )
+
+
+def _silence(where: str, timeout: float) -> str:
+    """Why a server does not answer; empty where it does, be it only to ask for a password."""
+    try:
+        with urlopen(f"{mask_address(where).rstrip('/')}/health", timeout=timeout):
+            return ""
+    except HTTPError as error:
+        return f"status {error.code}" if error.code >= 500 else ""
+    except OSError as error:
+        return str(getattr(error, "reason", error))
 
 
 def _create(file: Path) -> None:

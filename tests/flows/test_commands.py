@@ -1,0 +1,32 @@
+"""The commands that people are told to type do work, shortened to a few steps."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.commands import ok, train
+
+ROOT = Path(__file__).parents[2]
+SHORT = ["trainer.max_steps=2", "trainer.save_steps=2", "trainer.eval_steps=2", "samples.count=0"]
+COMMAND = re.compile(r"^(?:# )?python -m mlops_llm\.train (.+)$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("preset", sorted((ROOT / "conf/experiment").glob("*.yaml")), ids=lambda path: path.stem)
+def test_first_line_of_an_experiment(tmp_path: Path, preset: Path) -> None:
+    found = COMMAND.match(preset.read_text("utf-8"))
+    assert found, f"{preset.name} does not begin with its command"
+    ok(train(tmp_path, *shlex.split(found[1]), *SHORT))
+
+
+@pytest.mark.slow
+def test_commands_of_the_readme_in_their_order(tmp_path: Path) -> None:
+    ok(train(tmp_path, "+experiment=sft_sales", *SHORT))  # what `make train` does
+    commands = [shlex.split(found) for found in COMMAND.findall((ROOT / "README.md").read_text("utf-8"))]
+    assert len(commands) >= 4
+    for words in commands:
+        kept = [word for word in words if not word.startswith("trainer.max_steps")]
+        ok(train(tmp_path, *kept, *([] if "--help" in kept else SHORT)))
