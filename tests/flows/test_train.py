@@ -109,6 +109,7 @@ def test_multirun_nests_its_jobs_marks_the_best_and_survives_a_failing_one(here:
 def test_mlflow_project_adopts_the_run_that_mlflow_opened(here: Path) -> None:
     root = Path(__file__).parents[2]
     overrides = "trainer.max_steps=2 trainer.save_steps=2 trainer.eval_steps=2 samples.count=0 run_name='from project'"
+    overrides += f" output='{here / 'out'}'"  # the project's own folder is the current one there
     path = f"{Path(sys.executable).parent}:{environment()['PATH']}"
     done = subprocess.run(
         [sys.executable, "-m", "mlflow", "run", str(root), "-e", "train", "--env-manager", "local",
