@@ -286,7 +286,6 @@ class TestSft:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (tiny.folder() / "model.safetensors").is_file(), reason="the weights of tiny are not built yet")
 def test_ids_and_labels_are_those_that_trl_prepares(tmp_path):
     """Against TRL's own preparation by SFTTrainer, with the tokenizer that training uses."""
     from transformers import AutoModelForCausalLM
