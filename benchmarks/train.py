@@ -129,8 +129,7 @@ def sides(case: Case, place: str, existing: Path | None, folder: Path) -> dict[s
             name = "adapter_model.safetensors" if case.lora else "model.safetensors"
             weights = (output / f"checkpoint-{case.steps}" / name).read_bytes()
             WEIGHTS["ours"].add(hashlib.sha256(weights).hexdigest())
-            # The last thing that is written before `trainer.train()`, and never again.
-            return split(timed, (output / "samples_before.json").stat().st_mtime, result["seconds"])
+            return split(timed, result["began"], result["seconds"])
 
     return {"plain": plain, "ours": ours}
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 _log = logging.getLogger("mlops_llm")
 _log.addHandler(logging.NullHandler())
+_label = ""
 
 
 def log_to(path: Path) -> logging.Handler:
@@ -22,21 +24,39 @@ def log_to(path: Path) -> logging.Handler:
     return handler
 
 
+@contextmanager
+def labelled(name: str) -> Iterator[None]:
+    """Within the block every line begins with a job's name, and details are only logged: several jobs may print at once."""
+    global _label
+    _label = f"{name}: "
+    try:
+        yield
+    finally:
+        _label = ""
+
+
 def say(line: str) -> None:
     """Print a line and log it."""
-    print(line, flush=True)
+    print(f"{_label}{line}", flush=True)
+    _log.info(line)
+
+
+def detail(line: str) -> None:
+    """Print a line that is too much where several jobs print, and log it."""
+    if not _label:
+        print(line, flush=True)
     _log.info(line)
 
 
 def warn(line: str) -> None:
     """Print a warning to the error stream and log it."""
-    print(f"warning: {line}", file=sys.stderr, flush=True)
+    print(f"{_label}warning: {line}", file=sys.stderr, flush=True)
     _log.warning(line)
 
 
 def fail(line: str) -> None:
     """Print an error to the error stream and log it."""
-    print(f"error: {line}", file=sys.stderr, flush=True)
+    print(f"{_label}error: {line}", file=sys.stderr, flush=True)
     _log.error(line)
 
 

@@ -63,7 +63,7 @@ def weights(folder: Path) -> str:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise FileNotFoundError(folder)
-    tensors = {name: (file, *place) for file in files for name, place in _tensor_places(file).items()}
+    tensors = {name: (file, *place) for file in files for name, place in tensor_places(file).items()}
     total = hashlib.sha256()
     for name in sorted(tensors):
         file, dtype, shape, start, stop = tensors[name]
@@ -80,8 +80,12 @@ def weights(folder: Path) -> str:
     return total.hexdigest()
 
 
-def _tensor_places(file: Path) -> dict[str, tuple[str, tuple[int, ...], int, int]]:
-    """Read a safetensors header: name -> (dtype, shape, first byte, end byte) within the file."""
+def tensor_places(file: Path) -> dict[str, tuple[str, tuple[int, ...], int, int]]:
+    """Read a safetensors header: name -> (dtype, shape, first byte, end byte) within the file.
+
+    Raises:
+        ValueError: the header cannot be read; what it says of bytes that are not there is not looked at.
+    """
     with file.open("rb") as handle:
         head = handle.read(8)
         if len(head) < 8:
@@ -89,7 +93,10 @@ def _tensor_places(file: Path) -> dict[str, tuple[str, tuple[int, ...], int, int
         (length,) = struct.unpack("<Q", head)
         if length > file.stat().st_size:
             raise ValueError(f"{file.name} has no whole header")
-        header = json.loads(handle.read(length))
+        try:
+            header = json.loads(handle.read(length))
+        except ValueError as error:
+            raise ValueError(f"{file.name} has a header that is no JSON") from error
     if not isinstance(header, dict):
         raise ValueError(f"{file.name} has no header of tensors")
     header.pop("__metadata__", None)

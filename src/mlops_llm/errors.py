@@ -39,3 +39,15 @@ def need(module: str, extra: str) -> None:
         if (error.name or "").partition(".")[0] != module.partition(".")[0]:
             raise
         raise UserError(f"{module} is not installed", remedy=f"install it with: pip install 'mlops-llm[{extra}]'") from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what a library says, at most 200 characters; its type where it says nothing."""
+    text = str(error).strip().splitlines()
+    return text[0][:200] if text else type(error).__name__
+
+
+def unexpected(error: BaseException) -> str:
+    """The line for an error that is nobody's known mistake."""
+    said = f"{type(error).__name__}: {first_line(error) if str(error).strip() else ''}"
+    return f"{said} (unexpected; the traceback is in the run's log, or set HYDRA_FULL_ERROR=1)"

@@ -25,7 +25,8 @@ def whole_folder(out: Path) -> Iterator[Path]:
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=writable(out.parent)))
     try:
         yield draft
-        draft.chmod(0o755)
+        for path in (draft, *draft.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)  # some libraries write for their own user only
         draft.rename(out)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)

@@ -42,6 +42,9 @@ def test_resume_after_kill_9_ends_in_the_weights_of_the_uninterrupted_run(tmp_pa
     whole, killed = run_of(store, "whole"), run_of(store, "killed")
     assert killed.info.status == "FINISHED" and killed.data.tags["resume.verified"] == "true"
     assert final_digest(tmp_path, "killed") == final_digest(tmp_path, "whole"), f"killed at step {step}"
+    tables = [json.loads((tmp_path / f"outputs/{name}/result.json").read_text()) for name in ("whole", "killed")]
+    for key in ("eval/loss before", "eval/loss best", "training loss"):
+        assert tables[0][key] == tables[1][key], key
     assert (tmp_path / "outputs/killed/steps.jsonl").read_text() == (tmp_path / "outputs/whole/steps.jsonl").read_text()
     for key in ("train/loss", "train/learning_rate", "eval/loss", "train/num_tokens"):
         for run in (whole, killed):
@@ -58,6 +61,59 @@ def test_resume_after_kill_9_ends_in_the_weights_of_the_uninterrupted_run(tmp_pa
     ok(train(tmp_path, "resume=killed"))
     assert final_digest(tmp_path, "killed") == final_digest(tmp_path, "whole")
     assert set(checkpoints_of(store, run_of(store, "killed"))) == set(mine)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["trainer.max_steps=-1", "trainer.epochs=2", "trainer.batch_size=8", "trainer.gradient_accumulation_steps=4"],
+        ["algo.packing=true", "algo.max_tokens=128", "trainer.batch_size=2", "trainer.max_steps=36"],
+    ],
+    ids=["epochs and accumulation", "packing"],
+)
+def test_resume_repeats_however_the_rows_are_fed(tmp_path: Path, words: list[str]) -> None:
+    words = [*LONG, *words, "samples.count=0", "register_as=null"]
+    ok(train(tmp_path, *words, "run_name=whole"))
+    process = start(tmp_path, *words, "run_name=killed")
+    wait_for_step(tmp_path, "killed", 23, process)
+    process.kill()
+    process.communicate()
+    assert "resume verified" in ok(train(tmp_path, "resume=killed"))
+    assert final_digest(tmp_path, "killed") == final_digest(tmp_path, "whole")
+    assert (tmp_path / "outputs/killed/steps.jsonl").read_text() == (tmp_path / "outputs/whole/steps.jsonl").read_text()
+
+
+def test_resume_from_another_folder_reads_the_files_it_began_with(tmp_path: Path) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    for folder, answer in ((home, "good"), (elsewhere, "other")):
+        folder.mkdir()
+        rows = [{"prompt": f"question {number}", "response": f"{answer} {number}"} for number in range(40)]
+        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    process = start(home, *LONG, "dataset=rows.jsonl", "validation=null", "samples.count=0", "run_name=killed")
+    wait_for_step(home, "killed", 13, process)
+    process.kill()
+    process.communicate()
+    record = {"MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}"}
+    assert "resume verified" in ok(train(elsewhere, "resume=killed", env=record))
+    assert run_of(client(home), "killed").info.status == "FINISHED" and not (elsewhere / "outputs").exists()
+
+
+def test_two_resumes_at_once_are_one_too_many(tmp_path: Path) -> None:
+    words = [*LONG, "trainer.max_steps=4000", "run_name=killed"]
+    process = start(tmp_path, *words)
+    wait_for_step(tmp_path, "killed", 11, process)
+    process.kill()
+    process.communicate()
+    first = start(tmp_path, "resume=killed")
+    wait_for_step(tmp_path, "killed", 15, first)
+    second = train(tmp_path, "resume=killed")
+    assert second.returncode == 2 and "still runs here" in second.stderr
+    run = run_of(client(tmp_path), "killed")
+    client(tmp_path).set_terminated(run.info.run_id, "KILLED")  # as if its word had got lost
+    third = train(tmp_path, "resume=killed")
+    assert third.returncode == 2 and "is being resumed by another process" in third.stderr
+    first.kill()
+    first.communicate()
 
 
 def test_a_resume_that_does_not_repeat_says_so(tmp_path: Path) -> None:
@@ -98,6 +154,23 @@ def test_a_dead_run_is_found_at_the_next_start(tmp_path: Path) -> None:
     ok(train(tmp_path, *LONG, "trainer.max_steps=1", "run_name=next", "register_as=null"))
     run = run_of(client(tmp_path), "dead")
     assert run.info.status == "KILLED" and "found dead" in run.data.tags["run.error"]
+
+
+def test_a_checkpoint_that_was_cut_off_is_no_longer_pending_and_is_published_by_a_resume(tmp_path: Path) -> None:
+    process = start(tmp_path, *LONG, "run_name=dead")
+    wait_for_step(tmp_path, "dead", 13, process)
+    process.kill()
+    process.communicate()
+    store = client(tmp_path)
+    run = run_of(store, "dead")
+    # What a death between the two writes of a publication leaves.
+    store.create_logged_model(
+        run.info.experiment_id, "checkpoint-20", source_run_id=run.info.run_id, model_type="checkpoint", params={"step": "20"}
+    )
+    ok(train(tmp_path, *LONG, "trainer.max_steps=1", "run_name=next", "register_as=null"))
+    assert str(checkpoints_of(store, run)["checkpoint-20"].status) == "FAILED"
+    ok(train(tmp_path, "resume=dead"))
+    assert {str(model.status) for model in checkpoints_of(store, run).values()} == {"READY"}
 
 
 @pytest.fixture

@@ -77,3 +77,21 @@ def test_a_resumed_run_starts_from_the_weights_it_began_with(here: Path) -> None
     assert run.data.tags["digest.base"] == base and run.data.tags["base"] == "models:/sales@challenger"
     names = {(here / f"outputs/adapter/{name}/mlops_llm.json").read_text() for name in ("checkpoint-2", "checkpoint-6")}
     assert all(base in text for text in names)
+
+
+def test_an_experiment_may_name_run_and_folder(here: Path) -> None:
+    preset = here / "conf" / "experiment" / "mine.yaml"
+    preset.parent.mkdir(parents=True)
+    first = "# python -m mlops_llm.train +experiment=mine\n"
+    preset.write_text(f"{first}dataset: sales_sft\nrun_name: named\noutput: there\nregister_as: null\n")
+    words = ["+experiment=mine", *SHORT[1:]]
+    ok(train(here, *words))
+    assert run_of(client(here), "named").data.tags["output"] == str(here / "there")
+    assert (here / "there" / "checkpoint-2").is_dir() and not (here / "outputs").exists()
+    preset.write_text(f"{first}dataset: sales_sft\nresume: named\n")
+    done = train(here, *words)
+    assert done.returncode == 2 and done.stderr == "error: resume: stands in a preset; give it on the command line, alone\n"
+    preset.write_text(f"{first}dataset: sales_sft\nrun_name: many\noutput: sweep\nregister_as: null\n")
+    ok(train(here, "-m", *words, "seed=1,2"))
+    assert {run_of(client(here), name).info.status for name in ("many", "many-0", "many-1")} == {"FINISHED"}
+    assert (here / "sweep" / "1" / "checkpoint-2").is_dir()

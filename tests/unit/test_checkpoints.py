@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from mlops_llm import digest
 from mlops_llm.record import Checkpoint, MemoryRun
-from mlops_llm.train.checkpoints import COMPLETE, Shelf, drop_unfinished, whole
+from mlops_llm.train.checkpoints import COMPLETE, Shelf, curves, drop_unfinished, whole
 from mlops_llm.train.config import Best, Mode
 
 
@@ -155,7 +155,7 @@ class TestRotation:
         target = shelf(MemoryRun(), limit=1)
         fill(target, tmp_path, {1: 3.0, 2: 2.0, 3: 4.0, 4: 5.0})
         assert target.best().step == 2
-        assert set(target.curve("eval/loss")) == set(steps(tmp_path))
+        assert {each.step for each in target.checkpoints} == set(steps(tmp_path))
 
 
 def test_a_later_process_takes_up_what_is_whole(tmp_path):
@@ -167,8 +167,13 @@ def test_a_later_process_takes_up_what_is_whole(tmp_path):
     assert [each.step for each in again.checkpoints] == [2, 10, 30]
     assert again.checkpoints == sorted(first.checkpoints, key=lambda each: each.step)
     assert again.best().step == 2
-    assert again.curve("eval/loss") == {2: 1.0, 10: 2.0, 30: 3.0}
-    assert again.curve("none") == {}
+    assert [again.score(each) for each in again.checkpoints] == [1.0, 2.0, 3.0]
+
+
+def test_the_numbers_before_a_checkpoint_come_back_with_it(tmp_path):
+    so_far = {"evaluations": {0: {"eval/loss": 7.5}, 5: {"eval/loss": 2.0}}, "rates": {5: 1234.5}}
+    shelf(MemoryRun()).add(saved(tmp_path, 5), 5, {"eval/loss": 2.0}, so_far)
+    assert curves(tmp_path / "checkpoint-5") == so_far
 
 
 def test_a_later_process_rotates_what_it_took_up(tmp_path):

@@ -72,6 +72,8 @@ def read(argv: list[str]) -> Arguments:
                 and not (word in _OPTIONAL_VALUE and ("=" in words[0] or words[0][:1] == "-"))
             ):
                 found.flags.append(words.pop(0))
+        elif re.fullmatch(r"-\w+", word):
+            raise UserError(f"there is no option '{word}'", remedy="see --help; settings are written KEY=VALUE")
         elif word.startswith("--"):
             key, equals, value = word[2:].partition("=")
             found.overrides.append(f"{key}={value if equals else (words.pop(0) if words else '')}")

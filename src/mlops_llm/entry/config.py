@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import enum
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -18,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from mlops_llm import component
+from mlops_llm.entry.arguments import Arguments
 from mlops_llm.errors import UserError
 
 
@@ -36,6 +39,23 @@ def register(stage: str, schema: type, packages: tuple[str, ...]) -> None:
     for group, names in component.groups().items():
         for name, cls in names.items():
             store.store(group=group, name=name, node=cls)
+
+
+def name_runs(name: str) -> None:
+    """Say what a run is called that nobody names; its files go to outputs/NAME where `output` says nothing else."""
+    OmegaConf.register_new_resolver(
+        "run_folder", lambda output, run_name: str(output or f"outputs/{run_name or name}"), replace=True
+    )
+
+
+def run(stage: str, arguments: Arguments, task: Callable[[DictConfig], None], *extra: str) -> None:
+    """Let Hydra do what the command line says: print something, or compose and call `task` once or for every job."""
+    before = sys.argv
+    sys.argv = [before[0], *arguments.flags, *own_presets(), *arguments.overrides, *extra]
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=stage)(task)()
+    finally:
+        sys.argv = before
 
 
 def own_presets() -> list[str]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlops_llm import console
-from mlops_llm.entry.arguments import Arguments, as_typed, number_of_jobs, quote, swept
-from mlops_llm.errors import UserError
+from mlops_llm.entry.arguments import Arguments, as_typed, first_choices, number_of_jobs, quote, swept
+from mlops_llm.entry.job import Outcome, Stage, child, links
+from mlops_llm.errors import UserError, unexpected
 from mlops_llm.record import Registration
 
 
@@ -30,24 +30,26 @@ class _Job:
     reason: str
 
 
-def multirun(stage: Any, arguments: Arguments, check: Callable[[Any, list[str]], Any], begin: Callable[[str], None]) -> int:
+def multirun(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) -> int:
     """Run all jobs of a sweep under one parent run; return 0, or 1 if any job failed or could not even be recorded."""
     from mlops_llm.entry import config
-    from mlops_llm.entry.launch import _hydra, links
     from mlops_llm.tracking import secrets
     from mlops_llm.tracking.run import PARENT, Opening, open_run
     from mlops_llm.tracking.store import connect
 
-    first = check(stage, arguments.overrides)
+    first = _check_compositions(stage, arguments.overrides)
     if "op" in first and first.op.name == "plan":
         raise UserError("op=plan looks at one job", "op", "leave out -m and give one value each")
     secrets.refuse(config.flat(first))
     keys = swept(arguments.overrides)
-    output = Path(first.output).absolute() if first.output else Path.cwd() / "outputs" / str(first.run_name)
+    name = str(first.run_name or name)
+    if not arguments.value("run_name"):
+        arguments.overrides.append(quote(f"run_name={name}"))
+    output = Path(first.output or f"outputs/{name}").absolute()
     opening = Opening(
         stage=stage.name,
         project=str(first.project),
-        name=str(first.run_name),
+        name=name,
         output=output,
         config={"sweep": ", ".join(keys)},
         overrides=tuple(
@@ -58,15 +60,16 @@ def multirun(stage: Any, arguments: Arguments, check: Callable[[Any, list[str]],
         parent.tags({"kind": "multirun"})
         os.environ[PARENT] = parent.id
         os.environ["MLFLOW_TRACKING_URI"] = connect().address  # jobs may start in other folders
-        begin(parent.name)
+        outcome.begin(parent.name)
         broken: Exception | None = None
         try:
-            _hydra(stage, arguments, _Task(stage), [quote(f"hydra.sweep.dir={output}"), "hydra.sweep.subdir=${hydra.job.num}"])
+            folders = quote(f"hydra.sweep.dir={output}"), "hydra.sweep.subdir=${hydra.job.num}"
+            config.run(stage.name, arguments, _Task(stage), *folders)
         except Exception as error:
             broken = error
         except KeyboardInterrupt:
             stopped = [job.name for job in _jobs(parent, keys) if job.status in ("KILLED", "RUNNING")]
-            begin(stopped[0] if stopped else parent.name)
+            outcome.begin(stopped[0] if stopped else parent.name)
             raise
         finally:
             os.environ.pop(PARENT, None)
@@ -98,21 +101,31 @@ def conclude_again(store: Any, parent: str) -> None:
 class _Task:
     """The job of a sweep; a class, so that it reaches other processes whole."""
 
-    def __init__(self, stage: Any) -> None:
+    def __init__(self, stage: Stage) -> None:
         self.stage = stage
 
     def __call__(self, cfg: Any) -> None:
         """Run a job; its failure is recorded on it and does not end the others."""
         from mlops_llm.entry import config
-        from mlops_llm.entry.launch import _unexpected, job
         from mlops_llm.tracking.run import PARENT
 
         config.register(self.stage.name, self.stage.schema, self.stage.packages)
         try:
-            job(self.stage, cfg, parent=os.environ[PARENT])
+            child(self.stage, cfg, os.environ[PARENT])
         except Exception as error:
             said = config.one_line(error, self.stage.schema)
-            console.fail(str(said) if said else _unexpected(error))
+            console.fail(str(said) if said else unexpected(error))
+
+
+def _check_compositions(stage: Stage, overrides: list[str]) -> Any:
+    """Compose every swept value once, so that a typo ends a multirun before it starts; return the first job's config."""
+    from mlops_llm.entry import config
+
+    plain = [item for item in overrides if not item.startswith(("hydra.", "+hydra."))]
+    composed = [config.composed(stage.name, line) for line in first_choices(plain)]
+    for each in composed:
+        config.typed(each)
+    return composed[0]
 
 
 def _jobs(parent: Any, keys: list[str]) -> list[_Job]:

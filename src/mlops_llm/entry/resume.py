@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import os
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
 from pathlib import Path
-from typing import Any
 
 from mlops_llm import console
+from mlops_llm.entry import config
 from mlops_llm.entry.arguments import Arguments, as_typed
+from mlops_llm.entry.job import Outcome, Stage, finish
+from mlops_llm.entry.multirun import conclude_again
 from mlops_llm.errors import UserError
+from mlops_llm.files import writable
+from mlops_llm.tracking import environment, ledger
+from mlops_llm.tracking.ledger import RunRow
+from mlops_llm.tracking.run import Opening, lives, open_run, recorded_text, settle
+from mlops_llm.tracking.store import Store, connect
 
-SILENCE = 120.0
-"""Seconds without a heartbeat after which a run on another machine is taken to be dead."""
 
-
-def resume(stage: Any, ref: str, arguments: Arguments, begin: Callable[[str], None]) -> int:
+def resume(stage: Stage, ref: str, arguments: Arguments, outcome: Outcome) -> int:
     """Go on with a run from its last whole checkpoint.
 
     Raises:
@@ -23,14 +28,6 @@ def resume(stage: Any, ref: str, arguments: Arguments, begin: Callable[[str], No
             given: a resumed run has the settings it began with.
     """
     from filelock import FileLock, Timeout
-
-    from mlops_llm.entry import config
-    from mlops_llm.entry.launch import finish
-    from mlops_llm.entry.multirun import conclude_again
-    from mlops_llm.files import writable
-    from mlops_llm.tracking import environment, ledger
-    from mlops_llm.tracking.run import Opening, open_run, recorded_text, settle
-    from mlops_llm.tracking.store import connect
 
     others = [item for item in arguments.overrides if not item.startswith(("resume=", "hydra."))]
     if others or arguments.multirun:
@@ -42,7 +39,7 @@ def resume(stage: Any, ref: str, arguments: Arguments, begin: Callable[[str], No
     store = connect()
     settle(store)
     run = ledger.find_run(store, ref)
-    _check(stage, run, environment.host(), store)
+    _check(stage, run)
     choices = {key.removeprefix("choice."): value for key, value in run.params.items() if key.startswith("choice.")}
     cfg = config.from_record(stage.schema, choices, recorded_text(store, run.id, "config.yaml"))
     settings = config.typed(cfg)
@@ -52,7 +49,8 @@ def resume(stage: Any, ref: str, arguments: Arguments, begin: Callable[[str], No
         lock.acquire(timeout=0)
     except Timeout as error:
         raise UserError(f"run '{run.name}' is being resumed by another process", "resume", "wait for it") from error
-    plan = stage.prepare(settings)
+    with _where_it_began(run, store):
+        plan = stage.prepare(settings)
     opening = Opening(
         stage=stage.name,
         project=run.project,
@@ -64,7 +62,7 @@ def resume(stage: Any, ref: str, arguments: Arguments, begin: Callable[[str], No
         parent=run.tags.get("mlflow.parentRunId", ""),
     )
     with open_run(opening) as opened:
-        begin(run.name)
+        outcome.begin(run.name)
         console.say(f"going on with {run.name} ({run.id})")
         finish(stage, plan, opened, opening)
     lock.release()
@@ -73,7 +71,19 @@ def resume(stage: Any, ref: str, arguments: Arguments, begin: Callable[[str], No
     return 0
 
 
-def _check(stage: Any, run: Any, host: str, store: Any) -> None:
+@contextmanager
+def _where_it_began(run: RunRow, store: Store) -> Iterator[None]:
+    """The folder in which the run was started, in which its relative paths mean what they meant then."""
+    folder = Path(run.tags.get("folder", "."))
+    if not folder.is_dir():
+        yield  # another machine
+        return
+    os.environ["MLFLOW_TRACKING_URI"] = store.address
+    with chdir(folder):
+        yield
+
+
+def _check(stage: Stage, run: RunRow) -> None:
     if run.tags.get("stage") != stage.name:
         raise UserError(f"run '{run.name}' is of stage '{run.tags.get('stage', '?')}', not '{stage.name}'", "resume")
     if run.tags.get("kind") == "multirun":
@@ -84,11 +94,8 @@ def _check(stage: Any, run: Any, host: str, store: Any) -> None:
         raise UserError(
             f"run '{run.name}' is finished", "resume", f"to train further, start from it: model=runs:/{run.name}/last"
         )
-    if run.status == "RUNNING":
-        here = run.tags.get("run.host") == host
-        age = time.time() - float(run.tags.get("run.heartbeat", "0"))
-        if here or age < SILENCE:
-            place = "here" if here else f"on {run.tags.get('run.host')}"
-            raise UserError(
-                f"run '{run.name}' still runs {place} (process {run.tags.get('run.process')})", "resume", "stop it first"
-            )
+    if run.status == "RUNNING" and lives(run):
+        place = "here" if run.tags.get("run.host") == environment.host() else f"on {run.tags.get('run.host')}"
+        raise UserError(
+            f"run '{run.name}' still runs {place} (process {run.tags.get('run.process')})", "resume", "stop it first"
+        )

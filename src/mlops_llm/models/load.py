@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_llm import digest
-from mlops_llm.errors import UserError
+from mlops_llm.errors import UserError, first_line
 from mlops_llm.models.ref import Place, resolve
 
 ORIGIN = "mlops_llm.json"
@@ -92,7 +92,7 @@ def tokenizer(place: Place) -> Any:
     except Exception as error:
         _explain_torchvision(error)
         raise UserError(
-            f"the tokenizer cannot be loaded ({_line(error)})", place.ref, "copy the tokenizer's files there"
+            f"the tokenizer cannot be loaded ({first_line(error)})", place.ref, "copy the tokenizer's files there"
         ) from error
     if not loaded.is_fast:
         raise UserError("the tokenizer has no fast form, which offsets need", place.ref, "convert it: save tokenizer.json")
@@ -132,7 +132,7 @@ def model(files: Files, how: ModelLoad, *, merge: bool) -> Any:
     except Exception as error:
         _explain_torchvision(error)
         raise UserError(
-            f"the model cannot be loaded ({_line(error)})", place.ref, "check config.json and the weights"
+            f"the model cannot be loaded ({first_line(error)})", place.ref, "check config.json and the weights"
         ) from error
     missing = sorted(set(report["missing_keys"]) | {str(each) for each in report.get("mismatched_keys", [])})
     if missing:
@@ -186,7 +186,7 @@ def _with_adapter(base: Any, files: Files, merge: bool) -> Any:
         adapted = PeftModel.from_pretrained(base, files.place.folder, is_trainable=not merge)
     except Exception as error:
         raise UserError(
-            f"the adapter does not fit its base ({_line(error)})", files.place.ref, "check base_model_name_or_path"
+            f"the adapter does not fit its base ({first_line(error)})", files.place.ref, "check base_model_name_or_path"
         ) from error
     if not merge:
         return adapted
@@ -240,27 +240,18 @@ def _weights(folder: Path, stem: str, how: ModelLoad) -> tuple[int, int]:
 
 def _header(file: Path) -> tuple[int, int]:
     """Count parameters and bytes of a safetensors file, and check that it is as long as its header says."""
-    length = file.stat().st_size
     try:
-        with file.open("rb") as handle:
-            (head,) = struct.unpack("<Q", handle.read(8))
-            if head > length:
-                raise ValueError("header is cut off")
-            header = json.loads(handle.read(head))
-    except (struct.error, ValueError) as error:
+        places = digest.tensor_places(file)
+    except (ValueError, LookupError, TypeError) as error:
         raise UserError("is no whole safetensors file", str(file), "copy it again") from error
-    header.pop("__metadata__", None)
-    end = max((item["data_offsets"][1] for item in header.values()), default=0)
-    if 8 + head + end > length:
-        last = max(header, key=lambda name: header[name]["data_offsets"][1])
-        raise UserError(f"is cut off: {8 + head + end - length} bytes are missing (tensor {last})", str(file), "copy it again")
-    count = 0
-    for item in header.values():
-        product = 1
-        for each in item["shape"]:
-            product *= each
-        count += product
-    return count, end
+    missing = max((stop for *_, stop in places.values()), default=0) - file.stat().st_size
+    if missing > 0:
+        last = max(places, key=lambda name: places[name][3])
+        raise UserError(f"is cut off: {missing} bytes are missing (tensor {last})", str(file), "copy it again")
+    return (
+        sum(math.prod(shape) for _, shape, _, _ in places.values()),
+        sum(stop - start for _, _, start, stop in places.values()),
+    )
 
 
 def _pickled(folder: Path) -> bool:
@@ -271,7 +262,7 @@ def _json(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot be read ({_line(error)})", str(file), "copy it again") from error
+        raise UserError(f"cannot be read ({first_line(error)})", str(file), "copy it again") from error
     if not isinstance(value, dict):
         raise UserError("is not an object", str(file), "copy it again")
     return value
@@ -301,8 +292,3 @@ def _explain_torchvision(error: BaseException) -> None:
                 remedy="remove it: pip uninstall -y torchvision torchaudio torchcodec",
             ) from error
         seen = seen.__cause__ or seen.__context__
-
-
-def _line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[0][:200] if text else type(error).__name__

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlops_llm import digest
-from mlops_llm.errors import UserError
+from mlops_llm.errors import UserError, first_line
 
 IGNORED = -100
 """Label of a token that is not learned (torch's cross entropy leaves it out)."""
@@ -65,7 +65,9 @@ def ensure(tokenizer: Any, where: str) -> str:
     try:
         text = tokenizer.apply_chat_template(_PROBE, tokenize=False)
     except Exception as error:
-        raise UserError(f"the chat template fails ({_line(error)})", where, "mend chat_template of the tokenizer") from error
+        raise UserError(
+            f"the chat template fails ({first_line(error)})", where, "mend chat_template of the tokenizer"
+        ) from error
     lost = [message["content"] for message in _PROBE if message["content"] not in text]
     if lost:
         raise UserError(f"the chat template drops messages ('{lost[0]}')", where, "mend chat_template of the tokenizer")
@@ -138,7 +140,7 @@ def _rendered(
                 )
             )
         except Exception as error:
-            raise UserError(f"the chat template refuses this conversation ({_line(error)})") from error
+            raise UserError(f"the chat template refuses this conversation ({first_line(error)})") from error
 
     text = render(messages)
     spans = []
@@ -153,8 +155,3 @@ def _rendered(
             )
         spans.append((len(before), len(after)))
     return text, spans
-
-
-def _line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[0][:200] if text else type(error).__name__

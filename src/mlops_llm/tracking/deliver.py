@@ -107,15 +107,16 @@ def _checkpoint(store: Store, run: str, write: dict[str, Any], again: bool) -> N
 
 
 def _bring(store: Store, model: Any, folder: Path, storage: str) -> str:
-    """Put the files where MLflow looks for them; return how (hardlink, reference or upload)."""
+    """Put the files where MLflow looks for them; return how (hardlink, copy, reference or upload)."""
     place = local_path(model.artifact_location)
     if storage == "auto":
         storage = "hardlink" if place is not None else "reference"
     if storage == "hardlink" and place is None:
         storage = "reference"
     if storage == "hardlink":
-        link_files(inference_files(folder), place)  # type: ignore[arg-type]
-    elif storage == "upload":
+        linked = link_files(inference_files(folder), place)  # type: ignore[arg-type]
+        return "hardlink" if linked else "copy"
+    if storage == "upload":
         store.client.log_model_artifacts(model.model_id, str(_only_inference(folder)))
     else:
         store.client.set_logged_model_tags(model.model_id, {"checkpoint.host": socket.gethostname()})
@@ -149,6 +150,10 @@ def _register(store: Store, run: str, write: dict[str, Any], again: bool) -> Non
 
 
 def _finish(store: Store, run: str, write: dict[str, Any], again: bool) -> None:
+    if write["status"] != "FINISHED":
+        for row in ledger.checkpoints(store, run):
+            if row.status == "PENDING":  # cut off; a resumed run publishes it again
+                store.client.finalize_logged_model(row.id, "FAILED")
     store.client.set_terminated(run, write["status"], end_time=write["time"])
 
 

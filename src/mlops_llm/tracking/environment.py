@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -66,13 +67,15 @@ def describe(argv: list[str]) -> Environment:
 
 def process_tags() -> dict[str, str]:
     """Tags by which a later start on this host can tell whether this process still lives."""
-    return {"run.host": host(), "run.process": process(os.getpid())}
+    return {"run.host": host(), "run.process": process(os.getpid()), "run.heartbeat": str(int(time.time()))}
 
 
 def host() -> str:
-    """This machine since its last start: a process id means nothing after a reboot."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
+    """This machine since its last start, and this container on it: elsewhere a process id means another process, or none."""
+    boot, space = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
     suffix = boot.read_text().strip()[:8] if boot.exists() else f"{psutil.boot_time():.0f}"
+    if space.exists():
+        suffix += f"/{space.stat().st_ino}"
     return f"{socket.gethostname()}/{suffix}"
 
 

@@ -18,7 +18,7 @@ from mlops_llm.errors import UserError
 from mlops_llm.files import writable, write_text
 from mlops_llm.record import Checkpoint, DatasetInput, Registration
 from mlops_llm.tracking import environment, ledger
-from mlops_llm.tracking.deliver import local_path
+from mlops_llm.tracking.deliver import deliver, local_path
 from mlops_llm.tracking.outbox import Outbox, deliver_left_over
 from mlops_llm.tracking.store import Store, connect, is_away
 
@@ -26,6 +26,8 @@ LONGEST_PARAM = 6000
 """MLflow cuts longer values silently; ours are cut with a mark, and config.yaml has them whole."""
 _MARK = " … (cut; whole in config.yaml)"
 _HEARTBEAT = 30.0
+SILENCE = 120.0
+"""Seconds without a heartbeat after which a run of another machine or container is taken to be dead."""
 _DIGEST_CHARACTERS = 32
 PARENT = "MLOPS_LLM_PARENT_RUN"
 """Variable by which the jobs of a multirun, in whatever process, find their parent."""
@@ -261,10 +263,16 @@ def settle(store: Store) -> None:
     """Bring the record up to date: what dead processes left is delivered, and their runs no longer count as running."""
     complete = deliver_left_over(store)
     for run in ledger.running_here(store, environment.host()):
-        alive = run.tags["run.host"] == environment.host() and environment.lives(run.tags.get("run.process", ""))
-        if run.id not in complete and not alive:
+        if run.id not in complete and not lives(run):
             store.client.set_tag(run.id, "run.error", "its process ended without a word; found dead at a later start")
-            store.client.set_terminated(run.id, "KILLED")
+            deliver(store, run.id, {"do": "finish", "status": "KILLED", "time": int(time.time() * 1000)}, again=True)
+
+
+def lives(run: ledger.RunRow) -> bool:
+    """Whether the process of a run that the record calls running is there: looked up here, elsewhere told by its heartbeat."""
+    if run.tags.get("run.host") == environment.host():
+        return environment.lives(run.tags.get("run.process", ""))
+    return time.time() - float(run.tags.get("run.heartbeat", "0")) < SILENCE
 
 
 def recorded_text(store: Store, run: str, name: str) -> str:
@@ -288,6 +296,7 @@ def _created(store: Store, opening: Opening) -> tuple[str, str]:
         "stage": opening.stage,
         "project": opening.project,
         "output": str(opening.output.absolute()),
+        "folder": str(Path.cwd()),
         **environment.process_tags(),
     }
     if opening.parent:
@@ -295,6 +304,7 @@ def _created(store: Store, opening: Opening) -> tuple[str, str]:
     adopted = "" if opening.parent else os.environ.get("MLFLOW_RUN_ID", "")
     _refuse_taken(opening.name, [run for run in ledger.named(store, opening.name) if run.id != adopted])
     if adopted:
+        _check_adopted(store, adopted)
         for key, value in tags.items():
             store.client.set_tag(adopted, key, value)
         store.client.update_run(adopted, status="RUNNING", name=opening.name)
@@ -307,6 +317,13 @@ def _created(store: Store, opening: Opening) -> tuple[str, str]:
         store.client.delete_run(run)
         _refuse_taken(opening.name, [each for each in same if each.id != run])
     return experiment, str(run)
+
+
+def _check_adopted(store: Store, run: str) -> None:
+    try:
+        ledger.find_run(store, run)
+    except UserError as error:
+        raise UserError(error.what, "MLFLOW_RUN_ID", "unset it; only `mlflow run` sets it rightly") from error
 
 
 def _resumed(store: Store, opening: Opening) -> tuple[str, str]:

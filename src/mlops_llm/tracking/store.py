@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
+import sys
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +15,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from mlops_llm.errors import UserError
+from mlops_llm.errors import UserError, first_line
 from mlops_llm.tracking.secrets import mask_address
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -68,9 +70,14 @@ class Store:
         """How to start the UI when no server runs; empty for a server."""
         if self.is_server:
             return ""
+        command = "mlflow ui"
+        beside = Path(sys.executable).with_name("mlflow")
+        if shutil.which("mlflow") != str(beside) and beside.exists():
+            # The environment is not activated: `make train`, or its Python called by path.
+            command = f"{Path(os.path.relpath(beside))} ui"
         if self.address == default_address():
-            return "mlflow ui"
-        return f"mlflow ui --backend-store-uri {mask_address(self.address)}"
+            return command
+        return f"{command} --backend-store-uri {mask_address(self.address)}"
 
     def reachable(self) -> bool:
         """Ask the server for a sign of life, within two seconds; a database is taken to be there."""
@@ -137,7 +144,7 @@ def _connect(where: str) -> Store:
         if not is_away(error) and file is None and "sql" not in type(error).__module__:
             raise
         raise UserError(
-            f"the record cannot be opened ({_first_line(error)})", mask_address(where), "check MLFLOW_TRACKING_URI"
+            f"the record cannot be opened ({first_line(error)})", mask_address(where), "check MLFLOW_TRACKING_URI"
         ) from error
     return Store(client, where)
 
@@ -211,12 +218,8 @@ def _create(file: Path) -> None:
         except Exception as error:
             draft.unlink(missing_ok=True)
             raise UserError(
-                f"the record cannot be created ({_first_line(error)})", str(file), "check disk and rights"
+                f"the record cannot be created ({first_line(error)})", str(file), "check disk and rights"
             ) from error
         finally:
             for rest in ("-wal", "-shm", "-journal"):
                 draft.with_name(draft.name + rest).unlink(missing_ok=True)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

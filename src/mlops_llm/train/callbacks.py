@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from transformers import TrainerCallback
 
 from mlops_llm import console
 from mlops_llm.record import Run
-from mlops_llm.train.checkpoints import Shelf
+from mlops_llm.train.checkpoints import Curves, Shelf
 from mlops_llm.train.steps import Steps
 
 _CLOCKS = ("runtime", "samples_per_second", "steps_per_second", "num_tokens")
@@ -19,17 +20,18 @@ _TOTALS = ("train_runtime", "train_loss", "total_flos", "train_samples_per_secon
 class Recorder(TrainerCallback):  # type: ignore[misc]
     """Writes one batch of numbers a logged step and publishes every saved checkpoint."""
 
-    def __init__(self, run: Run, shelf: Shelf, steps: Steps, started: Any = None) -> None:
+    def __init__(self, run: Run, shelf: Shelf, steps: Steps, complete: Any, evaluated: Mapping[int, Any]) -> None:
         """Keep where to write.
 
         Args:
             run: the record.
             shelf: publishes checkpoints.
             steps: the record of every step.
-            started: called with a checkpoint's folder before it is published, to complete its files.
+            complete: called with a checkpoint's folder before it is published, to complete its files.
+            evaluated: step -> numbers of the evaluations before this process.
         """
-        self._run, self._shelf, self._steps, self._complete = run, shelf, steps, started
-        self._evaluated: dict[int, dict[str, float]] = {}
+        self._run, self._shelf, self._steps, self._complete = run, shelf, steps, complete
+        self._evaluated: dict[int, dict[str, float]] = dict(evaluated)
         self._progress: console.Progress | None = None
         self._note = ""
 
@@ -42,7 +44,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._steps.end(state.global_step, float(lr_scheduler.get_last_lr()[0]) if lr_scheduler else 0.0)
         if state.global_step >= state.max_steps:
             control.should_log = True
-        if self._progress:
+        elif self._progress:
             self._progress.at(state.global_step, self._note)
         return control
 
@@ -80,17 +82,18 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Publish the checkpoint that was just written."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        if self._complete:
-            self._complete(folder)
-        self._shelf.add(folder, state.global_step, self._evaluated.get(state.global_step, {}))
+        self._complete(folder)
+        curves: Curves = {"evaluations": self._evaluated, "rates": self._steps.rates}
+        self._shelf.add(folder, state.global_step, self._evaluated.get(state.global_step, {}), curves)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take the progress bar away."""
+        """Show the last step with its numbers and take the progress bar away."""
         self._steps.flush()
         if self._progress:
+            self._progress.at(state.global_step, self._note)
             self._progress.close()
 
     @property
     def evaluations(self) -> dict[int, dict[str, float]]:
-        """Step -> numbers of its evaluation, of this process."""
+        """Step -> numbers of its evaluation."""
         return self._evaluated

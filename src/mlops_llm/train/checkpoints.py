@@ -16,6 +16,8 @@ from mlops_llm.files import write_text
 from mlops_llm.record import Checkpoint, Run
 from mlops_llm.train.config import Best
 
+Curves = Mapping[str, Mapping[int, Any]]
+"""Name -> step -> value."""
 COMPLETE = ".complete.json"
 """Written last into a checkpoint's folder: what lacks it was cut off in mid-write."""
 
@@ -27,6 +29,12 @@ def whole(output: Path) -> list[Checkpoint]:
         facts = json.loads(mark.read_text("utf-8"))
         found.append(Checkpoint(mark.parent.name, facts["step"], mark.parent, facts["tags"]))
     return sorted(found, key=lambda each: each.step)
+
+
+def curves(folder: Path) -> dict[str, dict[int, Any]]:
+    """The numbers up to a whole checkpoint: name -> step -> value."""
+    found = json.loads((folder / COMPLETE).read_text("utf-8")).get("curves", {})
+    return {name: {int(step): value for step, value in curve.items()} for name, curve in found.items()}
 
 
 def drop_unfinished(output: Path) -> None:
@@ -59,15 +67,18 @@ class Shelf:
             self.checkpoints.append(each)
             self._metrics[each.name] = json.loads((each.folder / COMPLETE).read_text("utf-8"))["metrics"]
 
-    def add(self, folder: Path, step: int, metrics: Mapping[str, float]) -> Checkpoint:
-        """Publish a checkpoint whose files are all written, with the numbers of its step."""
+    def add(self, folder: Path, step: int, metrics: Mapping[str, float], curves: Curves | None = None) -> Checkpoint:
+        """Publish a checkpoint whose files are all written, with the numbers of its step.
+
+        `curves` are all numbers so far that the pictures at the end need; a resumed run finds them with the checkpoint.
+        """
         from mlops_llm.tracking.deliver import published_bytes
 
         tags = {**self._tags, "digest.weights": digest.weights(folder), "bytes": str(published_bytes(folder))}
         checkpoint = Checkpoint(folder.name, step, folder, tags)
         self._run.metrics(metrics, step, checkpoint, "validation")
         self._run.checkpoint(checkpoint, {**self._params, "step": step})
-        facts = {"step": step, "tags": tags, "metrics": dict(metrics)}
+        facts = {"step": step, "tags": tags, "metrics": dict(metrics), "curves": curves or {}}
         write_text(folder / COMPLETE, json.dumps(facts, indent=2))
         self.checkpoints.append(checkpoint)
         self._metrics[checkpoint.name] = dict(metrics)
@@ -91,11 +102,6 @@ class Shelf:
                 "best.metric",
                 f"one of: {', '.join(sorted(metrics))}",
             )
-
-    def curve(self, metric: str) -> dict[int, float]:
-        """Step -> value of a metric at the checkpoints."""
-        found = {each.step: self._metrics[each.name].get(metric) for each in self.checkpoints}
-        return {step: value for step, value in found.items() if value is not None}
 
     def best(self) -> Checkpoint | None:
         """The best checkpoint by the deciding number (the earlier of equals), or the last where none has it."""

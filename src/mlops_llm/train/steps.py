@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ class Step:
 class Steps:
     """Records each step, and after a resume compares it with what the earlier process recorded."""
 
-    def __init__(self, file: Path, done: int = 0) -> None:
-        """Begin after step `done`; later steps in the file become the expectation."""
+    def __init__(self, file: Path, done: int = 0, rates: Mapping[int, float] | None = None) -> None:
+        """Begin after step `done`, with the tokens a second up to there; later steps in the file become the expectation."""
         self._file = file
         recorded = _read(file)
         kept = [each for each in recorded if each.step <= done]
@@ -39,10 +40,12 @@ class Steps:
         self._expected = {each.step: each for each in later}
         if later:
             write_text(self._before, "".join(_line(each) for each in self._expected.values()))
+        else:
+            self._before.unlink(missing_ok=True)
         self._tokens = kept[-1].tokens if kept else 0
         self.losses = {each.step: each.loss for each in kept}
         self.learning_rates = {each.step: each.lr for each in kept}
-        self.rates: dict[int, float] = {}
+        self.rates: dict[int, float] = dict(rates or {})
         self.compared = 0
         self.differs = ""
         self.seconds = 0.0
@@ -52,6 +55,7 @@ class Steps:
         self._losses: list[Any] = []
         self._hash = hashlib.sha256()
         write_text(file, "".join(_line(each) for each in kept))
+        self._out = file.open("a", encoding="utf-8")
 
     @property
     def tokens(self) -> int:
@@ -90,17 +94,18 @@ class Steps:
             for step, losses, lr, batch, tokens in self._waiting
         ]
         self._waiting = []
-        with self._file.open("a", encoding="utf-8") as file:
-            file.writelines(_line(each) for each in done)
+        self._out.writelines(_line(each) for each in done)
+        self._out.flush()
         for each in done:
             self.losses[each.step] = each.loss
             self.learning_rates[each.step] = each.lr
             before = self._expected.pop(each.step, None)
-            if before is not None:
-                self.compared += 1
-                self.differs = self.differs or _difference(before, each)
-        if not self._expected:
-            self._before.unlink(missing_ok=True)
+            if before is None:
+                continue
+            self.compared += 1
+            self.differs = self.differs or _difference(before, each)
+            if not self._expected:
+                self._before.unlink(missing_ok=True)
 
     def mean_loss(self, every: int) -> float:
         """Mean loss of the steps since the last multiple of `every` before the newest step."""
@@ -128,7 +133,7 @@ def _difference(before: Step, now: Step) -> str:
 
 
 def _line(step: Step) -> str:
-    return json.dumps(asdict(step)) + "\n"
+    return json.dumps(vars(step)) + "\n"
 
 
 def _read(file: Path) -> list[Step]:

@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from mlops_llm.files import is_disk_full
 from mlops_llm.models import load, template
 from mlops_llm.models.template import Encoded
 from mlops_llm.record import NullRun, Registration, Result, Run
-from mlops_llm.train.checkpoints import COMPLETE, Shelf, drop_unfinished
+from mlops_llm.train.checkpoints import COMPLETE, Shelf, curves, drop_unfinished
 from mlops_llm.train.plan import Plan, warn_of_cuts
 from mlops_llm.train.steps import Steps
 
@@ -45,9 +45,10 @@ def fit(plan: Plan, run: Run | None = None) -> Result:
     _record_inputs(plan, run)
     model, trainer = _build(plan, output)
     shelf = _shelf(plan, run)
-    steps = Steps(output / "steps.jsonl", _step_of(plan.resume_from))
+    so_far = curves(plan.resume_from) if plan.resume_from else {}
+    steps = Steps(output / "steps.jsonl", _step_of(plan.resume_from), so_far.get("rates", {}))
     steps.watch(trainer)
-    recorder = _attach(trainer, run, shelf, steps, plan)
+    recorder = _attach(trainer, run, shelf, steps, plan, so_far.get("evaluations", {}))
     sampled = _Sampled(plan, output, model)
     changed = _changed(plan.resume_from)
     began, clock = time.time(), time.perf_counter()
@@ -57,8 +58,7 @@ def fit(plan: Plan, run: Run | None = None) -> Result:
         _verify(run, plan, steps, changed)
     run.artifact("steps.jsonl", output / "steps.jsonl")
     sampled.record(run, model)
-    held_out = {step: values["eval/loss"] for step, values in recorder.evaluations.items() if "eval/loss" in values}
-    _figures(run, steps, shelf, held_out)
+    _figures(run, steps, shelf, recorder.evaluations)
     return _result(plan, run, shelf, recorder, steps, began, seconds)
 
 
@@ -66,7 +66,7 @@ def _record_inputs(plan: Plan, run: Run) -> None:
     import torch
 
     for key, value in plan.facts().items():
-        console.say(f"{key}: {value}")
+        console.detail(f"{key}: {value}")
     warn_of_cuts(plan)
     run.input(plan.train.as_input())
     if plan.validation:
@@ -105,7 +105,12 @@ def _build(plan: Plan, output: Path) -> tuple[Any, Any]:
     )
     trainer = settings.algo.trainer(job)
     trainer.remove_callback(PrinterCallback)
+    trainer.create_model_card = _no_card  # TRL's would lie in the run's folder and say nothing that is known here
     return model, trainer
+
+
+def _no_card(*args: Any, **kwargs: Any) -> None:
+    """Write no model card."""
 
 
 def _arguments(plan: Plan, output: Path) -> dict[str, Any]:
@@ -161,7 +166,7 @@ def _shelf(plan: Plan, run: Run) -> Shelf:
     return shelf
 
 
-def _attach(trainer: Any, run: Run, shelf: Shelf, steps: Steps, plan: Plan) -> Any:
+def _attach(trainer: Any, run: Run, shelf: Shelf, steps: Steps, plan: Plan, evaluated: Mapping[int, Any]) -> Any:
     from mlops_llm.train.callbacks import Recorder
 
     base = plan.files.base or plan.files.place
@@ -170,7 +175,7 @@ def _attach(trainer: Any, run: Run, shelf: Shelf, steps: Steps, plan: Plan) -> A
         if (folder / "adapter_config.json").is_file():
             load.write_origin(folder, base)
 
-    recorder = Recorder(run, shelf, steps, complete)
+    recorder = Recorder(run, shelf, steps, complete, evaluated)
     trainer.add_callback(recorder)
     return recorder
 
@@ -252,11 +257,11 @@ class _Sampled:
             run.artifact("samples.json", self._samples.table(self._prompts, self._before, after, self._wanted))
 
 
-def _figures(run: Run, steps: Steps, shelf: Shelf, evaluated: dict[int, float]) -> None:
+def _figures(run: Run, steps: Steps, shelf: Shelf, evaluated: Mapping[int, Mapping[str, float]]) -> None:
     from mlops_llm.train import figures
 
     best = shelf.best()
-    held_out = dict(sorted((shelf.curve("eval/loss") | evaluated).items()))
+    held_out = {step: values["eval/loss"] for step, values in evaluated.items() if "eval/loss" in values}
     run.figure("plots/loss.png", figures.loss(steps.losses, held_out, best.step if best else None))
     run.figure("plots/learning_rate.png", figures.line("learning rate", "a step", steps.learning_rates))
     run.figure("plots/tokens_per_second.png", figures.line("speed", "tokens a second", steps.rates))

@@ -1,0 +1,157 @@
+"""One job: settings, checks, open run, work, result."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from mlops_llm import console
+from mlops_llm.entry import config
+from mlops_llm.entry.arguments import as_typed
+from mlops_llm.errors import UserError
+from mlops_llm.record import Result, Run
+from mlops_llm.tracking import secrets
+from mlops_llm.tracking.run import MlflowRun, Opening, open_run
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What the entry must know of a stage."""
+
+    name: str
+    schema: type
+    """The settings: a dataclass with at least project, run_name, output, resume and seed."""
+    prepare: Callable[[Any], Any]
+    """Check the settings and read what is cheap to read; raises UserError before anything is recorded."""
+    work: Callable[[Any, Run], Result]
+    """Do the work with what `prepare` returned."""
+    packages: tuple[str, ...] = ()
+    """Where the stage's components are."""
+    examples: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass
+class Outcome:
+    """How the work in this process went."""
+
+    error: BaseException | None = None
+    begun: bool = False
+    name: str = ""
+    """The run to go on with."""
+
+    def begin(self, name: str) -> None:
+        """From now on an error is one of the work, not of the request."""
+        self.begun, self.name = True, name
+
+
+def single(stage: Stage, cfg: Any, name: str, outcome: Outcome) -> None:
+    """Run the one job of a command; `name` is for a run that its settings do not name."""
+    opening = _opening(stage, cfg, str(cfg.run_name or name))
+    try:
+        plan = _prepared(stage, cfg, opening)
+        if isinstance(plan, Result):
+            console.show(plan.title, plan.table)
+            return
+        with open_run(opening) as run:
+            outcome.begin(opening.name)
+            finish(stage, plan, run, opening)
+    finally:
+        # What ended before it began leaves no empty folder.
+        with suppress(OSError):
+            opening.output.rmdir()
+            if opening.output.parent.name == "outputs":
+                opening.output.parent.rmdir()
+
+
+def child(stage: Stage, cfg: Any, parent: str) -> None:
+    """Run a job of a multirun; one that cannot start is a failed child, with its reason."""
+    opening = _opening(stage, cfg, f"{cfg.run_name}-{HydraConfig.get().job.num}", parent)
+    with console.labelled(opening.name), open_run(opening) as run:
+        finish(stage, _prepared(stage, cfg, opening), run, opening, quiet=True)
+
+
+def _opening(stage: Stage, cfg: Any, name: str, parent: str = "") -> Opening:
+    """What is known of a job's run before it starts.
+
+    Raises:
+        UserError: a setting holds a credential, a run is to be resumed from within a preset, or the output folder is in use.
+    """
+    hydra = HydraConfig.get()
+    output = Path(hydra.runtime.output_dir)
+    if cfg.resume:
+        raise UserError("stands in a preset", "resume", "give it on the command line, alone")
+    cfg.run_name = name
+    values = config.flat(cfg)
+    secrets.refuse(values)
+    if output.is_dir() and any(output.iterdir()):
+        raise UserError("the output folder is not empty", str(output), "choose another output= or run_name=")
+    return Opening(
+        stage=stage.name,
+        project=str(cfg.project),
+        name=name,
+        output=output,
+        config=values | {f"choice.{group}": choice for group, choice in config.choices(cfg).items()},
+        config_yaml=OmegaConf.to_yaml(cfg, resolve=True),
+        overrides=tuple(as_typed(item) for item in hydra.overrides.task if not item.startswith("run_name=")),
+        seed=cfg.seed,
+        storage=cfg.checkpoints.storage.name if "checkpoints" in cfg else "auto",
+        parent=parent,
+    )
+
+
+def _prepared(stage: Stage, cfg: Any, opening: Opening) -> Any:
+    settings = config.typed(cfg)
+    settings.output = str(opening.output)
+    return stage.prepare(settings)
+
+
+def finish(stage: Stage, plan: Any, run: MlflowRun, opening: Opening, quiet: bool = False) -> None:
+    """Do the work in an open run, keep its result and show it."""
+    log = opening.output / f"{stage.name}.log"
+    handler = console.log_to(log)
+    try:
+        result = stage.work(plan, run)
+        text = json.dumps({**result.table, **result.values}, ensure_ascii=False, indent=2, default=str)
+        run.artifact("result.json", text)
+        (opening.output / "result.json").write_text(text, "utf-8")
+        if result.score is not None:
+            higher = str(result.higher_is_better).lower()
+            run.tags({"best.score": repr(result.score), "best.metric": result.score_name, "best.higher": higher})
+        if result.best and not opening.parent:
+            run.register(result.best)
+        elif result.best:
+            run.tags({"best.registration": json.dumps(dataclasses.asdict(result.best), ensure_ascii=False)})
+        if quiet:
+            score = f"  {result.score_name} {console.number(result.score)}" if result.score is not None else ""
+            console.say(f"done{score}")
+        else:
+            console.show(result.title, result.table)
+            links(run)
+    except Exception:
+        with log.open("a", encoding="utf-8") as file:
+            file.write(traceback.format_exc())
+        raise
+    finally:
+        run.artifact(log.name, log)
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+def links(run: MlflowRun) -> None:
+    """Say where to look at a run."""
+    if run.waiting:
+        console.warn(
+            "the tracking server is away: the rest of the record waits on disk and is delivered by the next start here"
+        )
+    hint = run.hint()
+    console.say(f"run {run.name} ({run.id})")
+    console.say(f"look at it:  {run.link}" + (f"   (start the page with: {hint})" if hint else ""))
