@@ -34,7 +34,7 @@ def launch(stage: Stage, argv: list[str] | None = None) -> int:
     # Threads that spin long at a barrier make a small model's training six times slower as soon as other processes want the
     # cores; threads that sleep at once cost a third of the speed when none does. A short spin (of GCC's OpenMP) loses little.
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets Hydra's errors out instead of printing them
     outcome = Outcome()
