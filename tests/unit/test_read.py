@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mlops_llm.data.read import ENDINGS, Read, find, name, read, shipped
+from mlops_llm.data.read import ENDINGS, Read, find, name, read, read_path, shipped
 from mlops_llm.errors import UserError
 
 ROWS = [{"prompt": "你好", "response": "a\nb"}, {"prompt": "c", "response": "d", "metadata": {"x": [1, None]}}]
@@ -16,8 +16,8 @@ CSV = 'prompt,response\n你好,"a\nb"\nc,d\n'
 
 @pytest.fixture
 def file(here):
-    def write(content: str | bytes, name: str = "rows.jsonl") -> str:
-        (here / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    def write(content: str | bytes, name: str = "rows.jsonl", encoding: str = "utf-8") -> str:
+        (here / name).write_bytes(content if isinstance(content, bytes) else content.encode(encoding))
         return name
 
     return write
@@ -84,9 +84,10 @@ def test_line_separators_within_texts_do_not_split_lines(file):
 def test_not_utf8_is_named_with_line_byte_and_remedy(file):
     content = LINES.encode() + json.dumps({"prompt": "价格"}, ensure_ascii=False).encode("gb18030")
     line = refused(file(content))
-    assert "line 3 is not utf-8" in line
-    assert "byte 0xbc" in line
-    assert "rows.jsonl" in line
+    assert line.startswith("rows.jsonl line 3: is not utf-8 (byte 0xbc); as gb18030 it says '价格'")
+    line = refused(file("{}\n" + json.dumps({"prompt": "价格"}, ensure_ascii=False), "x.jsonl", "gb18030"))
+    assert "line 2 is not utf-8 (byte 0xbc)" in line
+    assert "x.jsonl" in line
     assert "read.encoding=gb18030" in line
 
 
@@ -123,8 +124,7 @@ def test_an_element_that_is_no_object(file):
 @pytest.mark.parametrize("cut", ['[\n{"a": 1},\n{"a": 2}', '[\n{"a": 1},\n', "["])
 def test_an_array_that_is_cut_off_between_elements(file, cut):
     line = refused(file(cut, "rows.json"))
-    assert "rows.json" in line
-    assert f"the array is not closed (line {cut.count(chr(10)) + 1})" in line
+    assert line.startswith(f"rows.json line {cut.count(chr(10)) + 1}: the array is not closed")
     assert "cut off" in line
 
 
@@ -156,10 +156,10 @@ def test_an_empty_file(file, content, name):
     assert "give it rows" in line
 
 
-@pytest.mark.parametrize("row", ["a", "a,b,c"])
-def test_a_csv_row_with_another_number_of_cells(file, row):
+@pytest.mark.parametrize(("row", "cells"), [("a", "1 cell"), ("a,b,c", "3 cells")])
+def test_a_csv_row_with_another_number_of_cells(file, row, cells):
     line = refused(file(f"prompt,response\na,b\n{row}\n", "rows.csv"))
-    assert line == "rows.csv line 3: has not as many cells as the header; mend the line"
+    assert line.startswith(f"rows.csv line 3: has {cells}, not 2 as the header; mend the line")
 
 
 def test_gzip_that_is_none_or_cut_off(file):
@@ -215,7 +215,37 @@ class TestFind:
         assert line.startswith("sales_stf: there is no such dataset (did you mean sales_sft?)")
         assert "math_sft" in line
 
-    def test_a_folder_is_no_dataset(self, here):
-        (here / "data").mkdir()
-        with pytest.raises(UserError, match="data: is a folder, not a dataset"):
-            find("data")
+    def test_a_folder_comes_behind_a_name(self, here):
+        for folder in ("sales_sft", "own", "datasets", "datasets/kept"):
+            (here / folder).mkdir()
+        assert find("sales_sft") == shipped() / "sales_sft.jsonl"
+        assert find("own") == here / "own"
+        assert find("kept") == here / "datasets" / "kept"
+
+    @pytest.mark.parametrize("target", ["/dev/null", "loop"])
+    def test_what_is_there_is_found_even_if_it_cannot_be_read(self, here, target):
+        (here / "loop").symlink_to(target)
+        assert find("loop") == here / "loop"
+        assert refused("loop").startswith(f"{here}/loop: ")
+
+
+def test_a_folder_of_shards_is_one_dataset(here):
+    (here / "v1.2").mkdir()
+    for number in (2, 1):
+        (here / "v1.2" / f"{number}.jsonl").write_text(f'{{"n": {number}}}\n' * number)
+    source = read("v1.2")
+    assert source.name == "v1.2"
+    assert source.rows == [{"n": 1}, {"n": 2}, {"n": 2}]
+    assert [source.where(place) for place in range(3)] == ["1.jsonl line 1", "2.jsonl line 1", "2.jsonl line 2"]
+    before = source.raw
+    (here / "v1.2" / "2.jsonl").write_text('{"n": 2}\n{"n":2}\n')
+    assert read("v1.2").raw != before
+    assert read("v1.2").canonical == source.canonical
+
+
+def test_a_path_is_read_without_being_looked_for(here):
+    (here / "datasets").mkdir()
+    (here / "datasets" / "x.jsonl").write_text(LINES)
+    assert read_path(here / "datasets" / "x.jsonl").rows == ROWS
+    with pytest.raises(UserError, match="there is no such file"):
+        read_path(here / "x")

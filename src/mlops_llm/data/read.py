@@ -1,47 +1,26 @@
-"""Files of rows: JSON lines, JSON arrays, CSV, each also gzipped; and how a person names them."""
+"""Datasets as a whole: how a person names them, and all their rows in memory; the first bad row refuses them."""
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import json
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from mlops_llm import digest
 from mlops_llm.component import near
+from mlops_llm.data import hub
+from mlops_llm.data.delimited import AS_JSON
+from mlops_llm.data.formats import ENDINGS, ending, records, shards
+from mlops_llm.data.rows import Read, Record, Row, place
 from mlops_llm.errors import UserError
 
-Row = dict[str, Any]
-ENDINGS = (".jsonl", ".json", ".csv", ".jsonl.gz", ".json.gz", ".csv.gz")
-
-
-@dataclass
-class Read:
-    """How to read a foreign file."""
-
-    encoding: str = "utf-8"
-    """Text encoding of the file."""
-    columns: Any = None
-    """Our field -> the file's column, e.g. 'read.columns={prompt:q,response:a}' (in quotes); known forms need none."""
-
-    def __post_init__(self) -> None:
-        """Check the mapping."""
-        good = self.columns is None or (
-            isinstance(self.columns, Mapping) and all(isinstance(each, str) for each in self.columns.values())
-        )
-        if not good:
-            raise UserError(f"is {self.columns!r}", "read.columns", "write 'read.columns={prompt:COLUMN,response:COLUMN}'")
+__all__ = ["AS_JSON", "ENDINGS", "Read", "Row", "Source", "find", "name", "read", "read_path", "shipped"]
 
 
 @dataclass(frozen=True)
 class Source:
-    """The rows of a file, each with the line it begins on."""
+    """The rows of a file, or of a folder of files, each with the line it begins on."""
 
     name: str
     path: Path
@@ -49,8 +28,11 @@ class Source:
     """Version label, or the path."""
     rows: list[Row]
     lines: list[int]
+    """Numbers start again with every file of a folder."""
     raw: str
-    """Digest of the file's bytes."""
+    """Digest of the file's bytes; of a folder, of its files' digests in order; on the hub, of the rows."""
+    files: tuple[str, ...] = ()
+    """In a folder: the name of each row's file; on the hub the ref."""
 
     @property
     def canonical(self) -> str:
@@ -59,27 +41,30 @@ class Source:
 
     def where(self, row: int) -> str:
         """Name a row for a person."""
-        return f"{self.path.name} line {self.lines[row]}"
+        return place(self.files[row] if self.files else self.path.name, self.lines[row])
 
 
 def find(ref: str) -> Path:
-    """Find the file of a dataset ref: a path, or the name of a file in ./datasets or among those that ship.
+    """Find a dataset: a path, the name of a file or folder in ./datasets or among those that ship, a folder, or hf:ORG/NAME.
 
     Raises:
         UserError: there is none; near names are given.
     """
     direct = Path(ref).expanduser()
-    if direct.is_file():
+    if hub.is_ref(ref):
+        return direct
+    if (direct.exists() or direct.is_symlink()) and not direct.is_dir():
         return direct.absolute()
     folders = [Path.cwd() / "datasets", shipped()]
     for folder in folders:
-        for ending in ("", *ENDINGS):
-            if (folder / f"{ref}{ending}").is_file():
-                return (folder / f"{ref}{ending}").absolute()
-    if direct.is_dir():
-        raise UserError("is a folder, not a dataset", ref, "name a file")
-    names = {name(path) for folder in folders if folder.is_dir() for path in folder.iterdir() if path.name.endswith(ENDINGS)}
-    raise UserError(f"there is no such dataset{near(ref, names)}", ref, f"there are: {', '.join(sorted(names)) or 'none'}")
+        for each in ("", *ENDINGS):
+            if (folder / f"{ref}{each}").is_file():
+                return (folder / f"{ref}{each}").absolute()
+    for path in (direct, *(folder / ref for folder in folders)):
+        if ref and path.is_dir():
+            return path.absolute()
+    known = {name(path) for folder in folders if folder.is_dir() for path in folder.iterdir() if ending(path)}
+    raise UserError(f"there is no such dataset{near(ref, known)}", ref, f"there are: {', '.join(sorted(known)) or 'none'}")
 
 
 def shipped() -> Path:
@@ -89,121 +74,51 @@ def shipped() -> Path:
 
 
 def name(path: Path) -> str:
-    """A dataset's name: its file name without ending."""
-    for ending in sorted(ENDINGS, key=len, reverse=True):
-        if path.name.endswith(ending):
-            return path.name.removesuffix(ending)
-    return path.stem
+    """A dataset's name: its file name without ending; a folder's name; on the hub NAME."""
+    if hub.is_ref(str(path)):
+        return hub.name(str(path))
+    found = ending(path)
+    if found:
+        return path.name[: -len(found)]
+    return path.name if path.is_dir() else path.stem
 
 
 def read(ref: str, how: Read | None = None) -> Source:
-    """Read a dataset.
+    """Find a dataset and read all of it.
 
     Raises:
         UserError: it is missing, empty, not in the encoding, or a line is no row; file and line are named.
     """
-    how = how or Read()
-    path = find(ref)
-    try:
-        content = path.read_bytes()
-        body = gzip.decompress(content) if path.suffix == ".gz" else content
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"cannot be read ({error})", str(path)) from error
-    text = _decoded(body, how.encoding, path)
-    if not text.strip():
-        raise UserError("the file is empty", str(path), "give it rows")
-    plain = path.name.removesuffix(".gz")
-    if plain.endswith(".csv"):
-        rows, lines = _csv(text, path)
-    elif text.lstrip()[0] == "[":
-        rows, lines = _array(text, path)
-    else:
-        rows, lines = _lines(text, path)
+    return read_path(find(ref), how)
+
+
+def read_path(path: Path, how: Read | None = None) -> Source:
+    """Read all rows of what `find` gives.
+
+    Raises:
+        UserError: see `read`.
+    """
+    rows, lines, files = _all(records(path, how), str(path))
+    one = not path.is_dir() and not hub.is_ref(str(path))
+    return Source(name(path), path, str(path), rows, lines, _raw(path, rows), () if one else tuple(files))
+
+
+def _raw(path: Path, rows: list[Row]) -> str:
+    if hub.is_ref(str(path)):
+        return digest.canonical(rows)
+    if path.is_dir():
+        return digest.text("\n".join(map(digest.raw, shards(path))))
+    return digest.raw(path)
+
+
+def _all(found: Iterable[Record], where: str) -> tuple[list[Row], list[int], list[str]]:
+    rows, lines, files = list[Row](), list[int](), list[str]()
+    for record in found:
+        if record.row is None:
+            raise UserError(record.problem, record.where, record.remedy)
+        rows.append(record.row)
+        lines.append(record.line)
+        files.append(record.file)
     if not rows:
-        raise UserError("the file holds no rows", str(path), "give it rows")
-    if how.columns:
-        rows = [_renamed(row, how.columns, f"{path.name} line {line}") for row, line in zip(rows, lines, strict=True)]
-    return Source(name(path), path, str(path), rows, lines, digest.raw(path))
-
-
-def _decoded(body: bytes, encoding: str, path: Path) -> str:
-    try:
-        return body.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
-    except LookupError as error:
-        raise UserError(f"unknown encoding '{encoding}'", "read.encoding", "for Chinese files try gb18030") from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"line {line} is not {encoding} (byte {error.object[error.start]:#04x})",
-            str(path),
-            "save it as UTF-8, or name its encoding, e.g. read.encoding=gb18030",
-        ) from error
-
-
-def _lines(text: str, path: Path) -> tuple[list[Row], list[int]]:
-    rows, lines = [], []
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            rows.append(_row(line, f"{path.name} line {number}"))
-            lines.append(number)
-    return rows, lines
-
-
-def _row(line: str, where: str) -> Row:
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"is not JSON ({error})", where, "mend or remove the line") from error
-    if not isinstance(value, dict):
-        raise UserError(f"is a {type(value).__name__}, not an object with fields", where, 'write {"prompt": …, "response": …}')
-    return value
-
-
-def _array(text: str, path: Path) -> tuple[list[Row], list[int]]:
-    """Read an array element by element, so that each keeps its line."""
-    decoder = json.JSONDecoder()
-    place = text.index("[") + 1
-    rows: list[Row] = []
-    lines: list[int] = []
-    line, counted = 1, 0
-    while True:
-        while place < len(text) and text[place] in " \t\r\n,":
-            place += 1
-        line, counted = line + text.count("\n", counted, place), place
-        if place >= len(text):
-            raise UserError(f"the array is not closed (line {line})", str(path), "the file was cut off: copy it again")
-        if text[place] == "]":
-            if text[place + 1 :].strip():
-                raise UserError(f"something stands behind the array (line {line})", str(path), "one array a file")
-            return rows, lines
-        try:
-            value, place = decoder.raw_decode(text, place)
-        except ValueError as error:
-            raise UserError(f"is not JSON ({error})", str(path), "mend the file") from error
-        if not isinstance(value, dict):
-            raise UserError(f"is a {type(value).__name__}, not an object with fields", f"{path.name} line {line}")
-        rows.append(value)
-        lines.append(line)
-
-
-def _csv(text: str, path: Path) -> tuple[list[Row], list[int]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    rows, lines = [], []
-    try:
-        for row in reader:
-            # A row may run over several lines, and blank ones may come before it.
-            begin = reader.line_num - sum(str(cell).count("\n") for cell in row.values() if cell)
-            if None in row or None in row.values():
-                raise UserError("has not as many cells as the header", f"{path.name} line {begin}", "mend the line")
-            rows.append(dict(row))
-            lines.append(begin)
-    except csv.Error as error:
-        raise UserError(f"is not CSV ({error})", f"{path.name} line {reader.line_num}") from error
-    return rows, lines
-
-
-def _renamed(row: Row, columns: Mapping[str, str], where: str) -> Row:
-    for theirs in columns.values():
-        if theirs not in row:
-            raise UserError(f"has no column '{theirs}'{near(theirs, row)}", where, f"it has: {', '.join(row)}")
-    return {**row, **{ours: row[theirs] for ours, theirs in columns.items()}}
+        raise UserError("the file holds no rows", where, "give it rows")
+    return rows, lines, files
