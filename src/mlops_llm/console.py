@@ -82,6 +82,15 @@ def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, h
     _log.info("%s: %s", title, rows)
 
 
+def text(line: str) -> None:
+    r"""Print lines with rich's markup (`[green]…[/green]`, `\\[` for a bracket); colours appear on a terminal only."""
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=True).print(line)
+    _log.info(Text.from_markup(line).plain)
+
+
 def number(value: Any) -> str:
     """A value as a person reads it: floats with four significant digits, lists joined."""
     if isinstance(value, float):

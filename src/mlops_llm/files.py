@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,20 +33,51 @@ def whole_folder(out: Path) -> Iterator[Path]:
         raise
 
 
-def write_text(path: Path, text: str) -> Path:
-    """Write UTF-8 text under a temporary name, then rename it to `path`."""
-    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=writable(path.parent))
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(draft).chmod(0o644)
-        Path(draft).replace(path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
+def write_text(path: Path, text: str, errors: str = "strict") -> Path:
+    """Write UTF-8 text under a temporary name, then rename it to `path`.
+
+    Args:
+        path: the file.
+        text: its content.
+        errors: Python's name of what becomes of a lone surrogate, which has no UTF-8 form; `backslashreplace` writes it as JSON
+            does, so that a reader of JSON gets it back.
+    """
+    return _write(path, (text,), errors)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> Path:
+    """Write lines of JSON as UTF-8 under a temporary name, one after the other, then rename it to `path`."""
+    return _write(path, (f"{line}\n" for line in lines), "backslashreplace")
+
+
+def _write(path: Path, parts: Iterable[str], errors: str) -> Path:
+    with replace(path) as draft, draft.open("w", encoding="utf-8", errors=errors) as file:
+        file.writelines(parts)
+        file.flush()
+        os.fsync(file.fileno())
     return path
+
+
+@contextmanager
+def replace(path: Path) -> Iterator[Path]:
+    """Give a file name beside `path` to write; it becomes `path` when the block ends well and vanishes when it does not."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix="".join(path.suffixes), dir=writable(path.parent))
+    os.close(handle)
+    draft = Path(name)
+    try:
+        yield draft
+        draft.chmod(0o644)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def cache_folder() -> Path:
+    """What can be made again: `$MLOPS_LLM_CACHE`, else `mlops_llm` under `$XDG_CACHE_HOME` or `~/.cache`."""
+    own = os.environ.get("MLOPS_LLM_CACHE")
+    shared = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(own or f"{shared}/mlops_llm").expanduser().absolute()
 
 
 def writable(folder: Path) -> Path:
@@ -87,7 +118,9 @@ def link_files(files: list[Path], folder: Path) -> bool:
 
 
 def size(folder: Path) -> int:
-    """Return the bytes of all files below `folder`."""
+    """Return the bytes of a file, or of all files below a folder."""
+    if folder.is_file():
+        return folder.stat().st_size
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

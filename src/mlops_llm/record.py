@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -53,14 +53,27 @@ class Registration:
 
 
 @dataclass(frozen=True)
+class Grid:
+    """A table with columns, as a person reads it."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True)
 class Result:
     """What a piece of work ends with."""
 
     title: str
     table: Mapping[str, Any]
-    """Label -> value, as a person reads it."""
+    """Label -> value, as a person reads it; nothing is shown for an empty one."""
     values: Mapping[str, Any]
     """What `result.json` holds besides the table."""
+    shown: Sequence[Grid | str] = ()
+    """More for a person's eyes, before the table: grids, or lines as they are (with rich's markup for colours)."""
+    failed: bool = False
+    """The work was done and says no, such as a check that found errors: the exit code is 1."""
     best: Registration | None = None
     """The checkpoint to register; in a multirun the parent registers only the best job's."""
     score: float | None = None

@@ -18,7 +18,7 @@ FILES = sorted(CONF.rglob("*.yaml"))
 PRIMARY = [path for path in FILES if path.parent == CONF]
 EXPERIMENTS = [path for path in FILES if path.parent.name == "experiment"]
 VARIANTS = [path for path in FILES if path not in PRIMARY + EXPERIMENTS]
-REQUIRED = {"train": ["dataset=sales_sft"]}
+REQUIRED = {"train": ["dataset=sales_sft"], "data": ["op=list"]}
 """What a stage cannot do without."""
 
 

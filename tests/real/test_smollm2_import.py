@@ -236,19 +236,3 @@ def test_needs_no_heavy_import():
     code = f"import sys; from mlops_llm.models import smollm2; print(sorted({heavy} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
-
-
-@pytest.mark.parametrize(
-    ("variables", "expected"),
-    [
-        ({"MLOPS_LLM_CACHE": "/a"}, "/a"),
-        ({"XDG_CACHE_HOME": "/x"}, "/x/mlops_llm"),
-        ({"HOME": "/h"}, "/h/.cache/mlops_llm"),
-    ],
-)
-def test_cache_folder(monkeypatch, variables, expected):
-    for name in ("MLOPS_LLM_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert smollm2._cache() == Path(expected)

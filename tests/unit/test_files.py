@@ -3,11 +3,12 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from mlops_llm.errors import UserError
-from mlops_llm.files import free_bytes, is_disk_full, link_files, size, whole_folder, writable, write_text
+from mlops_llm.files import cache_folder, free_bytes, is_disk_full, link_files, size, whole_folder, writable, write_text
 
 
 def names(folder):
@@ -167,3 +168,19 @@ def test_a_full_disk_is_recognised_while_another_error_was_handled():
 @pytest.mark.parametrize("error", [OSError(errno.EACCES, "denied"), ValueError("x"), caused(ValueError("x"), KeyError("y"))])
 def test_other_errors_are_no_full_disk(error):
     assert not is_disk_full(error)
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"MLOPS_LLM_CACHE": "/a"}, "/a"),
+        ({"XDG_CACHE_HOME": "/x"}, "/x/mlops_llm"),
+        ({"HOME": "/h"}, "/h/.cache/mlops_llm"),
+    ],
+)
+def test_cache_folder(monkeypatch, variables, expected):
+    for name in ("MLOPS_LLM_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cache_folder() == Path(expected)

@@ -79,7 +79,7 @@ def read(argv: list[str]) -> Arguments:
             found.overrides.append(f"{key}={value if equals else (words.pop(0) if words else '')}")
         else:
             found.overrides.append(word)
-    found.overrides = [quote(_at_top(item), found.multirun) for item in found.overrides]
+    found.overrides = [quote(_new_column(_at_top(item)), found.multirun) for item in found.overrides]
     return found
 
 
@@ -95,9 +95,14 @@ def _at_top(override: str) -> str:
     return re.sub(r"^\+?experiment=", "+experiment@_global_=", override)
 
 
+def _new_column(override: str) -> str:
+    """`read.columns` has no keys of its own: each is a field that the user names."""
+    return re.sub(r"^read\.columns\.", "++read.columns.", override)
+
+
 def as_typed(override: str) -> str:
     """The form in which a person types an override."""
-    return override.replace("+experiment@_global_=", "+experiment=")
+    return re.sub(r"^\+\+(read\.columns\.)", r"\1", override.replace("+experiment@_global_=", "+experiment="))
 
 
 def quote(override: str, multirun: bool = False) -> str:

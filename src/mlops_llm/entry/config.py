@@ -37,8 +37,10 @@ def register(stage: str, schema: type, packages: tuple[str, ...]) -> None:
     store = ConfigStore.instance()
     store.store(name=f"{stage}_schema", node=schema)
     for group, names in component.groups().items():
+        store.repo.pop(group, None)  # `op` means the operations of one stage, also where a process runs several
         for name, cls in names.items():
-            store.store(group=group, name=name, node=cls)
+            if cls.__module__.startswith(packages):
+                store.store(group=group, name=name, node=cls)
 
 
 def name_runs(name: str) -> None:
@@ -98,7 +100,9 @@ def choices(config: DictConfig) -> dict[str, str]:
     for group, names in component.groups().items():
         if group in config:
             kind = OmegaConf.get_type(config, group)
-            found[group] = next(name for name, cls in names.items() if cls is kind)
+            chosen = next((name for name, cls in names.items() if cls is kind), None)
+            if chosen:
+                found[group] = chosen
     return found
 
 
@@ -160,6 +164,10 @@ def _known(error: BaseException, schema: type) -> UserError | None:
         if not hint and cls is not None:
             hint = f" (it has: {', '.join(names)})" if names else " (this choice of the group has no settings)"
         return UserError(f"Key '{found[1]}' not in '{found[2] or schema.__name__}'{hint}")
+    unchosen = re.match(r"You must specify '([^']+)'", text)
+    if unchosen:
+        there = ", ".join(component.groups().get(unchosen[1], {}))
+        return UserError(f"no {unchosen[1]} was chosen", remedy=f"give {unchosen[1]}= one of: {there}")
     group = re.search(r"Could not override '([^']+)'", text)
     if group and "No match in the defaults list" in text:
         known = [*component.groups(), *(field.name for field in dataclasses.fields(schema))]

@@ -18,7 +18,8 @@ from mlops_llm import console
 from mlops_llm.entry import config
 from mlops_llm.entry.arguments import as_typed
 from mlops_llm.errors import UserError
-from mlops_llm.record import Result, Run
+from mlops_llm.files import write_text
+from mlops_llm.record import Grid, Result, Run
 from mlops_llm.tracking import secrets
 from mlops_llm.tracking.run import MlflowRun, Opening, open_run
 
@@ -37,6 +38,10 @@ class Stage:
     packages: tuple[str, ...] = ()
     """Where the stage's components are."""
     examples: tuple[str, ...] = ()
+    folder: str = "output"
+    """The setting that names the folder of the run's files; empty where the user cannot choose it."""
+    resumes: bool = True
+    """Whether an interrupted run can go on."""
 
 
 @dataclasses.dataclass
@@ -45,6 +50,8 @@ class Outcome:
 
     error: BaseException | None = None
     begun: bool = False
+    failed: bool = False
+    """The work was done and says no."""
     name: str = ""
     """The run to go on with."""
 
@@ -59,11 +66,13 @@ def single(stage: Stage, cfg: Any, name: str, outcome: Outcome) -> None:
     try:
         plan = _prepared(stage, cfg, opening)
         if isinstance(plan, Result):
-            console.show(plan.title, plan.table)
+            outcome.failed = plan.failed
+            _keep(plan, opening.output)
+            _show(plan)
             return
         with open_run(opening) as run:
             outcome.begin(opening.name)
-            finish(stage, plan, run, opening)
+            outcome.failed = finish(stage, plan, run, opening).failed
     finally:
         # What ended before it began leaves no empty folder.
         with suppress(OSError):
@@ -110,19 +119,18 @@ def _opening(stage: Stage, cfg: Any, name: str, parent: str = "") -> Opening:
 
 def _prepared(stage: Stage, cfg: Any, opening: Opening) -> Any:
     settings = config.typed(cfg)
-    settings.output = str(opening.output)
+    if stage.folder:
+        setattr(settings, stage.folder, str(opening.output))
     return stage.prepare(settings)
 
 
-def finish(stage: Stage, plan: Any, run: MlflowRun, opening: Opening, quiet: bool = False) -> None:
+def finish(stage: Stage, plan: Any, run: MlflowRun, opening: Opening, quiet: bool = False) -> Result:
     """Do the work in an open run, keep its result and show it."""
     log = opening.output / f"{stage.name}.log"
     handler = console.log_to(log)
     try:
         result = stage.work(plan, run)
-        text = json.dumps({**result.table, **result.values}, ensure_ascii=False, indent=2, default=str)
-        run.artifact("result.json", text)
-        (opening.output / "result.json").write_text(text, "utf-8")
+        run.artifact("result.json", _keep(result, opening.output))
         if result.score is not None:
             higher = str(result.higher_is_better).lower()
             run.tags({"best.score": repr(result.score), "best.metric": result.score_name, "best.higher": higher})
@@ -134,8 +142,9 @@ def finish(stage: Stage, plan: Any, run: MlflowRun, opening: Opening, quiet: boo
             score = f"  {result.score_name} {console.number(result.score)}" if result.score is not None else ""
             console.say(f"done{score}")
         else:
-            console.show(result.title, result.table)
+            _show(result)
             links(run)
+        return result
     except Exception:
         with log.open("a", encoding="utf-8") as file:
             file.write(traceback.format_exc())
@@ -144,6 +153,22 @@ def finish(stage: Stage, plan: Any, run: MlflowRun, opening: Opening, quiet: boo
         run.artifact(log.name, log)
         logging.getLogger().removeHandler(handler)
         handler.close()
+
+
+def _keep(result: Result, output: Path) -> str:
+    text = json.dumps({**result.table, **result.values}, ensure_ascii=False, indent=2, default=str)
+    write_text(output / "result.json", text, "backslashreplace")
+    return text
+
+
+def _show(result: Result) -> None:
+    for each in result.shown:
+        if isinstance(each, Grid):
+            console.grid(each.title, each.columns, each.rows)
+        else:
+            console.text(each)
+    if result.table:
+        console.show(result.title, result.table)
 
 
 def links(run: MlflowRun) -> None:

@@ -82,6 +82,8 @@ def _work(stage: Stage, arguments: Arguments, outcome: Outcome) -> int:
     _heed_signals()
     resumed = arguments.value("resume")
     if resumed:
+        if not stage.resumes:
+            raise UserError(f"a run of the stage '{stage.name}' does not go on", "resume", "type its command again")
         from mlops_llm.entry.resume import resume
 
         return resume(stage, resumed, arguments, outcome)
@@ -103,7 +105,7 @@ def _work(stage: Stage, arguments: Arguments, outcome: Outcome) -> int:
     config.run(stage.name, arguments, task)
     if outcome.error is not None:
         raise outcome.error
-    return 0
+    return FAILED if outcome.failed else 0
 
 
 def _heed_signals() -> None:

@@ -38,14 +38,14 @@ def multirun(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) ->
     from mlops_llm.tracking.store import connect
 
     first = _check_compositions(stage, arguments.overrides)
-    if "op" in first and first.op.name == "plan":
+    if "op" in first and getattr(first.op, "name", "") == "plan":
         raise UserError("op=plan looks at one job", "op", "leave out -m and give one value each")
     secrets.refuse(config.flat(first))
     keys = swept(arguments.overrides)
     name = str(first.run_name or name)
     if not arguments.value("run_name"):
         arguments.overrides.append(quote(f"run_name={name}"))
-    output = Path(first.output or f"outputs/{name}").absolute()
+    output = Path((first[stage.folder] if stage.folder else None) or f"outputs/{name}").absolute()
     opening = Opening(
         stage=stage.name,
         project=str(first.project),

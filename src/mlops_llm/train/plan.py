@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mlops_llm import console, digest
-from mlops_llm.data.read import Source, read
+from mlops_llm.data.read import Source
+from mlops_llm.data.ref import open_dataset
 from mlops_llm.data.split import hold_out
 from mlops_llm.errors import UserError
 from mlops_llm.files import writable
@@ -84,9 +85,9 @@ def prepare(settings: Train) -> Plan | Result:
     """
     settings.output = str(writable(Path(settings.output or f"outputs/{settings.run_name or 'unnamed'}")))
     files = load.inspect(_start(settings), settings.model_load)
-    source = read(settings.dataset, settings.read)
+    source = open_dataset(settings.dataset, settings.read)
     if settings.validation:
-        held = read(settings.validation, settings.read)
+        held = open_dataset(settings.validation, settings.read)
         train_rows, held_rows = list(range(len(source.rows))), list(range(len(held.rows)))
     else:
         held = source

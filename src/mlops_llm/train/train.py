@@ -312,4 +312,12 @@ def _result(plan: Plan, run: Run, shelf: Shelf, recorder: Any, steps: Steps, beg
         "output": str(settings.output),
     }
     table = {key: value for key, value in table.items() if value is not None}
-    return Result(f"{run.name}: trained", table, values, entry, score, settings.best.higher_is_better, metric)
+    return Result(
+        f"{run.name}: trained",
+        table,
+        values,
+        best=entry,
+        score=score,
+        higher_is_better=settings.best.higher_is_better,
+        score_name=metric,
+    )
