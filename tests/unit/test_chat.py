@@ -99,7 +99,7 @@ class TestTools:
         assert conversation({"messages": [ASK, SAY], "tools": none}, "here").tools is None
 
     def test_of_sharegpt(self):
-        turns = [("human", "几点?"), ("function_call", "time()"), ("observation", "09:00"), ("gpt", "九点")]
+        turns = [("human", "几点?"), ("function_call", '{"name": "time"}'), ("observation", "09:00"), ("gpt", "九点")]
         found = conversation({"conversations": [{"from": who, "value": said} for who, said in turns], "tools": TOOLS}, "here")
         assert [turn["role"] for turn in found.messages] == ["user", "assistant", "tool", "assistant"]
         assert found.tools == TOOLS

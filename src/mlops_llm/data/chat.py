@@ -42,9 +42,12 @@ def conversation(row: Row, where: str) -> Conversation:
         if "prompt" in row and answer in row:
             return _pair(_text(row, "prompt", where), _text(row, answer, where), row, where)
     if "messages" in row:
-        return Conversation(_messages(row["messages"], where), _tools(row.get("tools"), where))
+        return Conversation(turns_of(row["messages"], "messages", where), _tools(row.get("tools"), where))
     if "conversations" in row:
-        return Conversation(_sharegpt(row["conversations"], where), _tools(row.get("tools"), where))
+        turns = turns_of(row["conversations"], "conversations", where)
+        if row.get("system") and turns[0]["role"] != "system":
+            turns = [{"role": "system", "content": _text(row, "system", where)}, *turns]
+        return Conversation(turns, _tools(row.get("tools"), where))
     if "instruction" in row:
         asked = _text(row, "instruction", where)
         if row.get("input"):
@@ -77,14 +80,15 @@ def _text(row: Mapping[str, Any], field: str, where: str) -> str:
     return value
 
 
-def _messages(value: Any, where: str) -> list[dict[str, Any]]:
+def _messages(value: Any, where: str, field: str, *, answered: bool) -> list[dict[str, Any]]:
     if isinstance(value, str):
-        value = _parsed(value, "messages", where)
+        value = _parsed(value, field, where)
     if not isinstance(value, list) or not value:
-        raise UserError(f"field 'messages' is {_kind(value)}, not a list of turns", where, 'write [{"role": …, "content": …}]')
+        form = '[{"from": …, "value": …}]' if field == "conversations" else '[{"role": …, "content": …}]'
+        raise UserError(f"field '{field}' is {_kind(value)}, not a list of turns", where, f"write {form}")
     for place, turn in enumerate(value):
-        _check_turn(turn, f"field 'messages[{place}]", where)
-    _check_order(value, where)
+        _check_turn(turn, f"field '{field}[{place}]", where)
+    _check_order(value, where, field, answered=answered)
     return [dict(turn) for turn in value]
 
 
@@ -104,39 +108,51 @@ def _check_turn(turn: Any, field: str, where: str) -> None:
         raise UserError(f"{field}.content' is empty", where, "fill it or remove the row")
 
 
-def _check_order(turns: list[dict[str, Any]], where: str) -> None:
-    if turns[-1]["role"] != "assistant":
+def _check_order(turns: list[dict[str, Any]], where: str, field: str, *, answered: bool) -> None:
+    if answered and turns[-1]["role"] != "assistant":
         raise UserError(f"the last turn is by '{turns[-1]['role']}', not the assistant", where, "end the row with an answer")
     before = ""
     for place, turn in enumerate(turns):
         role = turn["role"]
         if (role == "system" and place) or (role == before and role in ("user", "assistant", "system")):
             raise UserError(
-                f"turn {place + 1} (field 'messages[{place}]') by '{role}' follows one by '{before}'",
+                f"turn {place + 1} (field '{field}[{place}]') by '{role}' follows one by '{before}'",
                 where,
                 "let user and assistant take turns",
             )
         if role in ("assistant", "tool") and not before:
-            raise UserError(f"field 'messages[{place}]' by '{role}' answers nothing", where, "begin with a turn by the user")
+            raise UserError(f"field '{field}[{place}]' by '{role}' answers nothing", where, "begin with a turn by the user")
         before = role
 
 
-def _sharegpt(value: Any, where: str) -> list[dict[str, Any]]:
-    if not isinstance(value, list) or not value:
-        raise UserError(
-            f"field 'conversations' is {_kind(value)}, not a list of turns", where, 'write [{"from": …, "value": …}]'
-        )
-    turns = []
-    for place, turn in enumerate(value):
-        if not isinstance(turn, dict) or "from" not in turn or "value" not in turn:
-            raise UserError(f"field 'conversations[{place}]' lacks 'from' or 'value'", where, "give it both")
-        role = _SHAREGPT.get(str(turn["from"]))
-        if role is None:
-            raise UserError(
-                f"field 'conversations[{place}].from' is '{turn['from']}'", where, f"one of: {', '.join(_SHAREGPT)}"
-            )
-        turns.append({"role": role, "content": turn["value"]})
-    return _messages(turns, where)
+def turns_of(value: Any, field: str, where: str, *, answered: bool = True) -> list[dict[str, Any]]:
+    """A list of turns, each in OpenAI's form (role, content) or sharegpt's (from, value), checked.
+
+    Args:
+        value: the field's content.
+        field: its name, for messages.
+        where: the row, for messages.
+        answered: the last turn is to be an answer.
+    """
+    if isinstance(value, list) and value and all(isinstance(turn, dict) and "from" in turn for turn in value):
+        value = [_from_sharegpt(turn, f"{field}[{place}]", where) for place, turn in enumerate(value)]
+    return _messages(value, where, field, answered=answered)
+
+
+def _from_sharegpt(turn: Mapping[str, Any], field: str, where: str) -> dict[str, Any]:
+    """A turn {from, value}; the value of a `function_call` is a JSON object with the name and arguments of the call."""
+    if "value" not in turn:
+        raise UserError(f"field '{field}' lacks 'from' or 'value'", where, "give it both")
+    role = _SHAREGPT.get(str(turn["from"]))
+    if role is None:
+        raise UserError(f"field '{field}.from' is '{str(turn['from'])[:40]}'", where, f"one of: {', '.join(_SHAREGPT)}")
+    if turn["from"] == "function_call":
+        calls = _parsed(turn["value"], field, where) if isinstance(turn["value"], str) else turn["value"]
+        listed = calls if isinstance(calls, list) else [calls]
+        if not all(isinstance(call, dict) and "name" in call for call in listed):
+            raise UserError(f"field '{field}.value' is no function call", where, 'write {"name": …, "arguments": {…}}')
+        return {"role": role, "content": "", "tool_calls": [{"type": "function", "function": dict(call)} for call in listed]}
+    return {"role": role, "content": turn["value"]}
 
 
 def _tools(value: Any, where: str) -> list[Any] | None:

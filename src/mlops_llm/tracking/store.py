@@ -129,6 +129,12 @@ def connect() -> Store:
     return _connect(address())
 
 
+def exists() -> bool:
+    """Whether there is a record already; a server is taken to be one."""
+    file = database_file(address())
+    return file is None or file.exists()
+
+
 @cache
 def _connect(where: str) -> Store:
     check_address()

@@ -1,0 +1,153 @@
+"""What datasets there are: files that somebody dropped in, and versions in the record."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops_llm.data import ref
+from mlops_llm.data.formats import ending
+from mlops_llm.data.kinds import infer
+from mlops_llm.data.read import Read, name, read_path, shipped
+from mlops_llm.errors import UserError
+from mlops_llm.files import cache_folder, write_text
+
+if TYPE_CHECKING:
+    from mlops_llm.tracking.datasets import Registered
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a file without reading it again."""
+
+    kind: str
+    """Empty where it cannot be told."""
+    rows: int
+    canonical: str
+    problem: str = ""
+    """Why it cannot be read."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the list."""
+
+    name: str
+    kind: str
+    rows: int
+    bytes: int
+    version: str
+    """Label of the current version; with `*` where the file differs from it; empty where nothing is registered."""
+    description: str
+    changed: float
+    """Unix time in seconds of the file's last change, or of the current version."""
+    where: str
+    """`datasets/`, `shipped` or `record`."""
+    problem: str = ""
+
+
+def entries() -> list[Entry]:
+    """Everything in ./datasets, what ships, and what is registered, by name; unlisted datasets are left out."""
+    known = _registered()
+    cache = _Cache()
+    found: dict[str, Entry] = {}
+    for folder, where in ((Path.cwd() / "datasets", "datasets/"), (shipped(), "shipped")):
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            called = name(path)
+            if called not in found and _is_dataset(path):
+                found[called] = _of_file(called, path, where, cache.facts(path), known.get(called))
+    cache.save()
+    for registered in known.values():
+        current = registered.current
+        if registered.name not in found and current:
+            description = registered.description or current.description
+            found[registered.name] = Entry(
+                registered.name,
+                current.kind,
+                current.rows,
+                current.bytes,
+                current.label,
+                description,
+                current.created / 1000,
+                "record",
+            )
+    unlisted = {each.name for each in known.values() if not each.listed}
+    return sorted((entry for entry in found.values() if entry.name not in unlisted), key=lambda each: each.name)
+
+
+def _of_file(called: str, path: Path, where: str, facts: Facts, known: Registered | None) -> Entry:
+    size, changed = _size_and_change(path)
+    current = known.current if known else None
+    version = current.label + ("" if current.canonical == facts.canonical else "*") if current else ""
+    description = (known.description if known else "") or (current.description if current else "")
+    return Entry(called, facts.kind, facts.rows, size, version, description, changed / 1e9, where, facts.problem)
+
+
+def _registered() -> dict[str, Registered]:
+    from mlops_llm.tracking import datasets
+
+    store = ref.record()
+    return {each.name: each for each in datasets.all_registered(store)} if store else {}
+
+
+class _Cache:
+    """Facts of files that did not change: same place, size and time of change mean same content."""
+
+    def __init__(self) -> None:
+        self._file = cache_folder() / "catalog.json"
+        self._known: dict[str, Any] = {}
+        self._changed = False
+        if self._file.is_file():
+            try:
+                self._known = json.loads(self._file.read_text("utf-8"))
+            except ValueError:
+                self._known = {}  # a broken cache is an empty one
+
+    def facts(self, path: Path) -> Facts:
+        """Facts of a file, read only if it is new or changed."""
+        mark = [*_size_and_change(path), path.stat().st_ino]
+        kept = self._known.get(str(path))
+        if kept and kept["mark"] == mark:
+            return Facts(**kept["facts"])
+        facts = _read(path)
+        self._known[str(path)] = {"mark": mark, "facts": dataclasses.asdict(facts)}
+        self._changed = True
+        return facts
+
+    def save(self) -> None:
+        """Keep what was learned."""
+        if self._changed:
+            write_text(self._file, json.dumps(self._known, ensure_ascii=False))
+
+
+def _is_dataset(path: Path) -> bool:
+    """A file of rows, or a folder of them."""
+    if path.is_dir():
+        return any(ending(each) for each in path.iterdir() if each.is_file())
+    return bool(ending(path)) and path.is_file()
+
+
+def _size_and_change(path: Path) -> tuple[int, int]:
+    """Bytes, and the time of the last change in nanoseconds; of a folder, those of its files."""
+    states = [each.stat() for each in sorted(path.iterdir())] if path.is_dir() else [path.stat()]
+    return sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)
+
+
+def _read(path: Path) -> Facts:
+    try:
+        source = read_path(path, Read())
+    except UserError as error:
+        return Facts("", 0, "", str(error))
+    return Facts(_kind(source.rows), len(source.rows), source.canonical)
+
+
+def _kind(rows: Iterable[dict[str, Any]]) -> str:
+    for row in rows:
+        kind = infer(row)
+        if kind:
+            return kind.name
+    return ""

@@ -1,0 +1,1 @@
+"""The operations of the data stage: one file each."""

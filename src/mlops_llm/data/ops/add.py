@@ -1,0 +1,75 @@
+"""`op=add`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from mlops_llm import digest
+from mlops_llm.component import component
+from mlops_llm.data import versions
+from mlops_llm.data.config import Data, Work
+from mlops_llm.data.kinds import Kind, of_rows, own
+from mlops_llm.data.read import Row, Source, read
+from mlops_llm.errors import UserError
+from mlops_llm.record import DatasetInput, Result, Run
+
+
+@component("op", "add")
+@dataclass
+class Add:
+    """Check a file, turn its rows into our fields, copy it into ./datasets and register it as version v1.0."""
+
+    records: ClassVar[bool] = True
+    description: str = ""
+    """What the dataset is, shown by op=list."""
+    label: str = versions.FIRST
+    """Label of its first version."""
+
+    def prepare(self, request: Data) -> Work:
+        """Read and check all rows."""
+        from mlops_llm.tracking import datasets
+        from mlops_llm.tracking.store import connect
+
+        source = read(request.wanted(), request.read)
+        name = datasets.check_name(request.name or source.name)
+        kind = of_rows(source.rows, source.path.name, request.kind)
+        rows = [own(row, kind, source.where(place)) for place, row in enumerate(source.rows)]
+        if datasets.find(connect(), name):
+            raise UserError(
+                f"'{name}' is registered already",
+                "name",
+                f"for a new version copy the file there, then: python -m mlops_llm.data op=version dataset={name}",
+            )
+        there = versions.working_file(name)
+        if there and not there.samefile(source.path):
+            raise UserError(f"datasets/{there.name} is there already", "name", "choose another name= or move the file away")
+        return lambda run: self._add(request, source, name, kind, rows, there, run)
+
+    def _add(
+        self, request: Data, source: Source, name: str, kind: Kind, rows: list[Row], there: Path | None, run: Run
+    ) -> Result:
+        from mlops_llm.tracking.store import connect
+
+        converted = rows != source.rows
+        path = there
+        if path is None or converted:
+            path = versions.write_rows(Path.cwd() / "datasets" / f"{name}.jsonl", rows)
+        kept = Source(name, path, name, rows, list(range(1, len(rows) + 1)), digest.raw(path))
+        parents = [versions.reference(source)] if converted or there is None else []
+        version = versions.register(connect(), kept, self.label, self.description, kind, parents)
+        digests = {"raw": version.raw, "canonical": version.canonical}
+        run.input(DatasetInput(name, version.label, str(path), "dataset", version.rows, digests))
+        fields = ", ".join(dict.fromkeys(key for row in rows[:100] for key in row))
+        table = {
+            "name": name,
+            "kind": kind.name + ("" if request.kind else " (told from the fields)"),
+            "rows": version.rows,
+            "fields": fields,
+            "converted": f"yes, from {', '.join(source.rows[0])}" if converted else "no, the rows had our fields",
+            "file": f"datasets/{path.name}",
+            "version": f"{name}@{version.label}",
+            "digest": version.canonical[:12],
+        }
+        return Result(f"{name}: added", table, {"digests": digests, "path": str(path), "version_run": version.run})

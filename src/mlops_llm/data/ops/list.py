@@ -1,0 +1,62 @@
+"""`op=list`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import ClassVar
+
+from mlops_llm import console
+from mlops_llm.component import component
+from mlops_llm.data import catalog
+from mlops_llm.data.config import Data, Work
+from mlops_llm.record import Grid, Result, Run
+
+
+class Sort(Enum):
+    """What the list is ordered by."""
+
+    name = "name"
+    kind = "kind"
+    rows = "rows"
+    bytes = "bytes"
+    changed = "changed"
+
+
+@component("op", "list")
+@dataclass
+class List:
+    """Show the datasets in ./datasets, those that ship and those that are registered; `kind=` shows one kind."""
+
+    records: ClassVar[bool] = False
+    sort: Sort = Sort.name
+    """Order; rows, bytes and changed begin with the largest and newest."""
+
+    def prepare(self, request: Data) -> Work:
+        """Nothing can be wrong."""
+
+        def work(run: Run) -> Result:
+            entries = [each for each in catalog.entries() if request.kind is None or each.kind == request.kind.name]
+            descending = self.sort in (Sort.rows, Sort.bytes, Sort.changed)
+            entries.sort(key=lambda each: getattr(each, self.sort.name), reverse=descending)
+            columns = ("name", "kind", "rows", "size", "version", "changed", "where", "description")
+            rows = [
+                (
+                    each.name,
+                    each.kind or "?",
+                    each.rows if not each.problem else "-",
+                    console.size(each.bytes),
+                    each.version or "-",
+                    time.strftime("%Y-%m-%d %H:%M", time.localtime(each.changed)),
+                    each.where,
+                    each.problem or each.description,
+                )
+                for each in entries
+            ]
+            said = [Grid(f"{len(entries)} datasets", columns, rows)]
+            if any(each.version.endswith("*") for each in entries):
+                said.append(Grid("", ("",), [["* the file differs from this version: op=diff shows how, op=version keeps it"]]))
+            return Result("list", {}, {"datasets": [asdict(each) for each in entries]}, shown=said)
+
+        return work

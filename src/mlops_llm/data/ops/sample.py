@@ -1,0 +1,48 @@
+"""`op=sample`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mlops_llm import digest
+from mlops_llm.component import component
+from mlops_llm.data import ref, versions
+from mlops_llm.data.config import Data, Work
+from mlops_llm.errors import UserError
+from mlops_llm.record import Result, Run
+
+
+@component("op", "sample")
+@dataclass
+class Sample:
+    """Draw rows at random into NAME_sample; the same seed draws the same rows, in whatever order the file holds them."""
+
+    records: ClassVar[bool] = True
+    rows: int = 20
+    """How many."""
+
+    def __post_init__(self) -> None:
+        """Check the number."""
+        if self.rows < 1:
+            raise UserError(f"is {self.rows}", "op.rows", "give a whole number from 1")
+
+    def prepare(self, request: Data) -> Work:
+        """Read the rows."""
+        source = ref.open_dataset(request.wanted(), request.read)
+        if self.rows > len(source.rows):
+            raise UserError(f"is {self.rows}, there are {len(source.rows)} rows", "op.rows", "give a smaller number")
+        order = sorted(
+            range(len(source.rows)), key=lambda place: digest.text(f"{request.seed}:{digest.row(source.rows[place])}")
+        )
+        drawn = sorted(order[: self.rows])
+
+        def work(run: Run) -> Result:
+            how = f"{self.rows} rows of {versions.reference(source)}, seed={request.seed}"
+            made = versions.derive(request, source, [source.rows[place] for place in drawn], "_sample", how)
+            table = {"original": len(source.rows), "drawn": self.rows, "written": f"{made.name}@{made.label}"}
+            return Result(
+                f"{made.name}: drawn", table, {"path": str(made.path), "lines": [source.lines[place] for place in drawn]}
+            )
+
+        return work

@@ -1,0 +1,45 @@
+"""`op=versions`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+from mlops_llm import console
+from mlops_llm.component import component
+from mlops_llm.data import ref
+from mlops_llm.data.config import Data, Work
+from mlops_llm.record import Grid, Result, Run
+
+
+@component("op", "versions")
+@dataclass
+class Versions:
+    """Show a dataset's versions, newest first, the current one marked."""
+
+    records: ClassVar[bool] = False
+
+    def prepare(self, request: Data) -> Work:
+        """Find the dataset."""
+        known = ref.registered(request.wanted())
+
+        def work(run: Run) -> Result:
+            columns = ("current", "label", "rows", "size", "made", "digest", "from", "description")
+            rows = [
+                (
+                    "*" if each.current else "",
+                    each.label,
+                    each.rows,
+                    console.size(each.bytes),
+                    time.strftime("%Y-%m-%d %H:%M", time.localtime(each.created / 1000)),
+                    each.canonical[:12],
+                    ", ".join(each.parents) or "-",
+                    each.description,
+                )
+                for each in reversed(known.versions)
+            ]
+            values = {"name": known.name, "versions": [asdict(each) for each in known.versions]}
+            return Result("versions", {}, values, shown=[Grid(f"{known.name}: {len(rows)} versions", columns, rows)])
+
+        return work

@@ -1,0 +1,179 @@
+"""The one door to datasets: what a ref stands for, with its rows read and its version told.
+
+`sales_sft` is the file in ./datasets (or among those that ship), else the current version; `sales_sft@v1.0` and
+`sales_sft@<digest prefix>` are versions; anything with an ending or a slash is a path; `hf:org/name` is on the hub.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlops_llm import console, digest
+from mlops_llm.component import near
+from mlops_llm.data.read import ENDINGS, Read, Source, find, read_path, shipped
+from mlops_llm.data.read import name as name_of
+from mlops_llm.errors import UserError
+
+if TYPE_CHECKING:
+    from mlops_llm.tracking.datasets import Registered, Version
+    from mlops_llm.tracking.store import Store
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a dataset's rows are."""
+
+    name: str
+    path: Path
+    version: Version | None = None
+    """The version asked for, or the current one of a registered dataset whose file this is."""
+    pinned: bool = False
+    """The ref named the version itself."""
+
+
+def locate(ref: str) -> Place:
+    """Find what a ref stands for.
+
+    Raises:
+        UserError: nothing does; near names are given.
+    """
+    from mlops_llm.tracking import datasets
+
+    name, at, which = ref.rpartition("@")
+    if at and name and not Path(ref).expanduser().exists():
+        store = record()
+        known = datasets.find(store, name) if store else None
+        if store is None or known is None:
+            raise UserError(
+                f"no dataset '{name}' is registered{near(name, _registered_names(store))}", ref, _how_to_register(name)
+            )
+        _say_former(known, name)
+        version = known.version(which)
+        return Place(known.name, datasets.snapshot(store, version), version, pinned=True)
+    store = None if _is_path(ref) else record()
+    known = datasets.find(store, ref) if store else None
+    if known is not None and store is not None:
+        _say_former(known, ref)
+        if not known.listed:
+            raise UserError(
+                "was removed from the list", ref, f"bring it back: python -m mlops_llm.data op=restore dataset={ref}"
+            )
+        try:
+            return Place(known.name, find(known.name), known.current)
+        except UserError:
+            if known.current is None:
+                raise
+            return Place(known.name, datasets.snapshot(store, known.current), known.current, pinned=True)
+    return Place(name_of(Path(ref)) if _is_path(ref) else ref, find(ref))
+
+
+def open_dataset(ref: str, how: Read | None = None) -> Source:
+    """Read a dataset; its version is told where the record knows it, and a file that went on from its version says so.
+
+    Raises:
+        UserError: there is none, or a row cannot be read.
+    """
+    how = how or Read()
+    place = locate(ref)
+    source = dataclasses.replace(read_path(place.path, how), name=place.name)
+    if place.version is None:
+        return source
+    if place.pinned or source.canonical == place.version.canonical:
+        return dataclasses.replace(source, version=place.version.label)
+    for version in _versions(place):
+        if version.canonical == source.canonical:
+            console.warn(
+                f"the file of {place.name} is version {version.label}, not the current {place.version.label}; the file is used"
+            )
+            return dataclasses.replace(source, version=version.label)
+    changed = _rows_that_differ(place, source)
+    console.warn(
+        f"{place.name} differs from {place.version.label} in {changed}; the file is used (digest {source.canonical[:12]}…); "
+        f"keep it: python -m mlops_llm.data op=version dataset={place.name}"
+    )
+    return source
+
+
+def read_file(ref: str, how: Read) -> Source:
+    """Read the file of a dataset as it is now, whatever its versions are.
+
+    Raises:
+        UserError: there is no file, or the ref names a version, which is kept already.
+    """
+    place = locate(ref)
+    if place.pinned and place.version:
+        raise UserError(
+            f"is the version {place.version.label} itself, which is kept already",
+            ref,
+            "name the dataset, or a file",
+        )
+    return dataclasses.replace(read_path(place.path, how), name=place.name)
+
+
+def registered(name: str) -> Registered:
+    """A registered dataset by its name or a former one.
+
+    Raises:
+        UserError: no version of it is registered; near names are given.
+    """
+    from mlops_llm.tracking import datasets
+
+    store = record()
+    known = datasets.find(store, name) if store else None
+    if known is None:
+        raise UserError(
+            f"no version of it is registered{near(name, _registered_names(store))}", name or "dataset", _how_to_register(name)
+        )
+    _say_former(known, name)
+    return known
+
+
+def record() -> Store | None:
+    """The record, where there is one already: to look for a version is no reason to create it."""
+    from mlops_llm.tracking.store import connect, exists
+
+    return connect() if exists() else None
+
+
+def _is_path(ref: str) -> bool:
+    return "/" in ref or ref.startswith((".", "~", "hf:")) or ref.endswith(ENDINGS) or Path(ref).is_file()
+
+
+def _say_former(known: Registered, asked: str) -> None:
+    if known.name != asked:
+        console.warn(f"the dataset '{asked}' is called '{known.name}' now")
+
+
+def _versions(place: Place) -> tuple[Version, ...]:
+    from mlops_llm.tracking import datasets
+
+    store = record()
+    known = datasets.find(store, place.name) if store else None
+    return known.versions if known else ()
+
+
+def _rows_that_differ(place: Place, source: Source) -> str:
+    from mlops_llm.tracking import datasets
+
+    store = record()
+    if store is None or place.version is None:
+        return "some rows"
+    before = read_path(datasets.snapshot(store, place.version), Read())
+    old, new = (Counter(map(digest.row, each.rows)) for each in (before, source))
+    count = max((old - new).total(), (new - old).total())
+    return f"{count} row{'s' if count != 1 else ''}" if count else "the order of its rows"
+
+
+def _registered_names(store: Store | None) -> list[str]:
+    from mlops_llm.tracking import datasets
+
+    return [each.name for each in datasets.all_registered(store)] if store else []
+
+
+def _how_to_register(name: str) -> str:
+    known = any((folder / f"{name}{ending}").is_file() for folder in (Path.cwd() / "datasets", shipped()) for ending in ENDINGS)
+    return f"register it: python -m mlops_llm.data op=add dataset={name if known else 'FILE'}"

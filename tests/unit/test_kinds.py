@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import pytest
+
+from mlops_llm.data.kinds import Kind, infer, of_rows, own
+from mlops_llm.data.read import Read, read_path, shipped
+from mlops_llm.errors import UserError
+
+USER, BOT = {"role": "user", "content": "问"}, {"role": "assistant", "content": "答"}
+HUMAN, GPT = {"from": "human", "value": "问"}, {"from": "gpt", "value": "答"}
+CALL = {"from": "function_call", "value": '{"name": "weather", "arguments": {"city": "上海"}}'}
+SHAPES = {
+    "ours": (Kind.sft, {"prompt": "问", "response": "答"}, {"prompt": "问", "response": "答"}),
+    "completion": (Kind.sft, {"prompt": "问", "completion": "答"}, {"prompt": "问", "response": "答"}),
+    "alpaca": (Kind.sft, {"instruction": "问", "input": "", "output": "答"}, {"prompt": "问", "response": "答"}),
+    "alpaca with input and system": (
+        Kind.sft,
+        {"instruction": "问", "input": "文", "output": "答", "system": "你是店员"},
+        {"prompt": "问\n文", "response": "答", "system": "你是店员"},
+    ),
+    "sharegpt": (Kind.sft, {"conversations": [HUMAN, GPT]}, {"prompt": "问", "response": "答"}),
+    "sharegpt of several turns": (
+        Kind.sft,
+        {"conversations": [HUMAN, GPT, HUMAN, GPT], "id": "7"},
+        {"messages": [USER, BOT, USER, BOT], "id": "7"},
+    ),
+    "sharegpt with a call": (
+        Kind.sft,
+        {"conversations": [HUMAN, CALL, {"from": "observation", "value": "晴"}, GPT], "tools": '[{"name": "weather"}]'},
+        {
+            "messages": [
+                USER,
+                {
+                    "role": "assistant",
+                    "content": "",
+                    "tool_calls": [{"type": "function", "function": {"name": "weather", "arguments": {"city": "上海"}}}],
+                },
+                {"role": "tool", "content": "晴"},
+                BOT,
+            ],
+            "tools": [{"name": "weather"}],
+        },
+    ),
+    "messages": (Kind.sft, {"messages": [USER, BOT]}, {"messages": [USER, BOT]}),
+    "gsm8k": (Kind.sft, {"question": "问", "answer": "答 #### 7"}, {"prompt": "问", "response": "答 #### 7"}),
+    "pairs": (Kind.dpo, {"prompt": "问", "chosen": "好", "rejected": "坏"}, {"prompt": "问", "chosen": "好", "rejected": "坏"}),
+    "alpaca pairs": (
+        Kind.dpo,
+        {"instruction": "问", "input": "文", "chosen": "好", "rejected": "坏"},
+        {"prompt": "问\n文", "chosen": "好", "rejected": "坏"},
+    ),
+    "sharegpt pairs": (
+        Kind.dpo,
+        {"conversations": [HUMAN], "chosen": {"from": "gpt", "value": "好"}, "rejected": {"from": "gpt", "value": "坏"}},
+        {"prompt": "问", "chosen": "好", "rejected": "坏"},
+    ),
+    "pairs of whole conversations": (
+        Kind.dpo,
+        {"chosen": [USER, BOT], "rejected": [USER, {"role": "assistant", "content": "坏"}]},
+        {"prompt": "问", "chosen": "答", "rejected": "坏"},
+    ),
+    "pairs after several turns": (
+        Kind.dpo,
+        {"messages": [USER, BOT, USER], "chosen": "好", "rejected": "坏"},
+        {"messages": [USER, BOT, USER], "chosen": "好", "rejected": "坏"},
+    ),
+    "kto": (Kind.kto, {"prompt": "问", "completion": "答", "label": False}, {"prompt": "问", "response": "答", "label": False}),
+    "kto of sharegpt": (
+        Kind.kto,
+        {"conversations": [HUMAN, GPT], "kto_tag": True},
+        {"prompt": "问", "response": "答", "label": True},
+    ),
+    "prompts": (Kind.ppo, {"prompt": "问", "topic": "x"}, {"prompt": "问", "topic": "x"}),
+    "prompts as turns": (Kind.ppo, {"messages": [USER]}, {"prompt": "问"}),
+    "solutions": (Kind.grpo, {"prompt": "问", "solution": "7"}, {"prompt": "问", "solution": "7"}),
+    "solutions as numbers": (Kind.grpo, {"question": "问", "solution": 7}, {"prompt": "问", "solution": "7"}),
+    "references": (Kind.eval, {"prompt": "问", "reference": ["a", "b"]}, {"prompt": "问", "reference": ["a", "b"]}),
+    "mmlu": (
+        Kind.eval,
+        {"question": "问", "choice0": "一", "choice1": "二", "answer": "1"},
+        {"prompt": "问\nA. 一\nB. 二", "label": "B"},
+    ),
+    "humaneval": (
+        Kind.eval,
+        {"task_id": "H/0", "prompt": "def f():", "canonical_solution": "    return 1", "test": "assert f()"},
+        {"prompt": "def f():", "reference": "    return 1", "metadata": {"task_id": "H/0", "test": "assert f()"}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("kind", "row", "wanted"), SHAPES.values(), ids=SHAPES)
+def test_a_row_of_a_known_shape_is_told_and_turned_into_our_fields(kind, row, wanted):
+    assert infer(row) is kind
+    assert own(row, kind, "row") == wanted
+    assert own(wanted, kind, "row") == wanted, "turning it again changes nothing"
+
+
+def test_gsm8k_gives_the_solution_after_its_mark():
+    row = {"question": "多少?", "answer": "3 + 4 = <<3+4=7>>7\n#### 1,007"}
+    assert own(row, Kind.grpo, "row") == {"prompt": "多少?", "solution": "1,007"}
+
+
+@pytest.mark.parametrize("name", ["sales_sft", "sales_dpo", "ppo_general", "sales_grpo", "sales_eval", "math_sft", "math_grpo"])
+def test_rows_that_ship_have_their_kinds_own_fields_already(name):
+    ending = ".json" if name == "ppo_general" else ".jsonl"
+    rows = read_path(shipped() / f"{name}{ending}", Read()).rows
+    kind = of_rows(rows, name)
+    assert kind.name == name.rpartition("_")[2] or (name, kind) == ("ppo_general", Kind.ppo)
+    assert all(own(row, kind, "row") is row for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "said"),
+    [
+        (Kind.sft, {"prompt": "a", "respons": "b"}, "has no field 'response' (did you mean respons?)"),
+        (Kind.dpo, {"prompt": "a", "chosen": "", "rejected": "b"}, "field 'chosen' is empty"),
+        (Kind.dpo, {"prompt": "a", "chosen": 3, "rejected": "b"}, "field 'chosen' is a int, not a text"),
+        (Kind.kto, {"prompt": "a", "response": "b", "label": "maybe"}, "field 'label' is 'maybe', not true or false"),
+        (Kind.grpo, {"prompt": "a"}, "has no 'solution'"),
+        (Kind.eval, {"question": "a", "choices": ["x", "y"], "answer": 5}, "field 'answer' is '5', none of the 2 choices"),
+        (Kind.ppo, {"text": "a"}, "has no field 'prompt'"),
+        (Kind.sft, {"conversations": [HUMAN, {"from": "function_call", "value": "{"}]}, "is a text that is not JSON"),
+        (Kind.sft, {"conversations": [HUMAN, {"from": "function_call", "value": "[1]"}]}, "is no function call"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_field(kind, row, said):
+    with pytest.raises(UserError) as caught:
+        own(row, kind, "rows.jsonl line 3")
+    assert said in str(caught.value) and str(caught.value).startswith("rows.jsonl line 3: ")
+
+
+def test_rows_that_tell_nothing_ask_for_their_columns():
+    with pytest.raises(UserError, match=r"x\.csv: what the rows are for cannot be told from their fields \(col1, col2\)"):
+        of_rows([{"col1": "a", "col2": "b"}], "x.csv")
+    assert of_rows([{"col1": "a"}], "x.csv", Kind.ppo) is Kind.ppo
