@@ -1,0 +1,1 @@
+"""Rows that are the same, nearly the same, or mean nearly the same."""

@@ -1,0 +1,218 @@
+"""What the operations that remove duplicates share: reading, writing what is left, and telling what went."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mlops_llm.component import near
+from mlops_llm.console import Progress
+from mlops_llm.data import ref
+from mlops_llm.data.dedup.keep import Keep
+from mlops_llm.data.kinds import Kind, of_rows, own
+from mlops_llm.data.read import Row, Source
+from mlops_llm.errors import UserError
+from mlops_llm.record import Grid, Result, Run
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mlops_llm.data.config import Data, Work
+    from mlops_llm.data.dedup.found import Found
+    from mlops_llm.data.engine import Engine
+
+CUT = 200
+"""Characters of a text in tables; more is for the dataset itself."""
+WRITTEN = 10_000
+"""Pairs that are listed with their texts; further ones with lines, score and cluster only."""
+SHOWN = 5
+
+
+@dataclass
+class Dedup(ABC):
+    """Remove duplicates; NAME_dedup is written and registered with the dataset as its parent."""
+
+    records: ClassVar[bool] = True
+    title: ClassVar[str]
+    apart: ClassVar[str]
+    """File of the pairs that look alike and stay."""
+
+    fields: list[str] = field(default_factory=lambda: ["prompt", "answer"])
+    """What is compared: prompt (all that is asked), answer (all that is answered), solution."""
+    keep: Keep = Keep.first
+    """Which of several equal rows stays: the first, or the one with the longest texts."""
+    dry_run: bool = False
+    """Only show the pairs; nothing is written."""
+
+    def __post_init__(self) -> None:
+        """Check what is to be compared."""
+        known = ("prompt", "answer", "solution")
+        remedy = f"one or more of: {', '.join(known)}"
+        for name in self.fields:
+            if name not in known:
+                raise UserError(f"there is no field '{name}'{near(name, known)}", "op.fields", remedy)
+        if not self.fields or len(set(self.fields)) != len(self.fields):
+            raise UserError(f"is [{', '.join(self.fields)}]", "op.fields", f"{remedy}, each once")
+
+    @abstractmethod
+    def find(self, tables: Iterable[pa.Table], engine: Engine) -> Found:
+        """Find the duplicates."""
+
+    @abstractmethod
+    def ready(self) -> None:
+        """Check what the search needs, before anything is read.
+
+        Raises:
+            UserError: a library, model or server is missing.
+        """
+
+    def prepare(self, request: Data) -> Work:
+        """Check the settings and the rows' kind."""
+        self.ready()
+        source = ref.open_dataset(request.wanted(), request.read)
+        kind = of_rows(source.rows, str(source.path), request.kind)
+        return lambda run: self._work(request, source, kind, run)
+
+    def _work(self, request: Data, source: Source, kind: Kind, run: Run) -> Result:
+        from mlops_llm.data.dedup import texts
+        from mlops_llm.data.engine import Local
+
+        found = self.find(texts.tables(_own(source, kind)), Local())
+        gone = frozenset(found.removed["id"].to_pylist())
+        shown = _texts(source, kind, self.fields, _named(found))
+        listed = {"removed.json": self._removed(found, source, shown), self.apart: _different(found, source, shown)}
+        for name, columns in listed.items():
+            if columns["line"]:
+                run.artifact(name, columns)
+        left = found.rows - len(gone)
+        run.metrics({"rows/original": found.rows, "rows/removed": len(gone), "rows/left": left}, 0)
+        told = ("embedder", "threshold", "compared by")
+        run.tags({f"dedup.{key.replace(' ', '_')}": found.facts[key] for key in told if key in found.facts})
+        values: dict[str, Any] = {
+            "rows": {"original": found.rows, "removed": len(gone), "left": left},
+            "different": len(found.different) + found.unlisted,
+            "facts": dict(found.facts),
+            "dry_run": self.dry_run,
+        }
+        table: dict[str, Any] = self._table(found, len(gone), source)
+        if not self.dry_run:
+            from mlops_llm.data.versions import derive
+
+            rows = (row for place, row in enumerate(source.rows) if place not in gone)
+            made = derive(request, source, rows, "_dedup", f"{source.name} without {len(gone)} rows: {self.title}")
+            values["written"] = {"name": made.name, "path": str(made.path), "version": made.label}
+            table["written"] = f"{made.path} ({made.name}@{made.label})"
+        else:
+            table["written"] = "nothing (op.dry_run)"
+        return Result(self.title, table, values, _grids(listed, self.apart))
+
+    def _table(self, found: Found, gone: int, source: Source) -> dict[str, Any]:
+        table: dict[str, Any] = {
+            "dataset": f"{source.name} ({source.version})",
+            "rows": f"{found.rows:,}",
+            "removed": f"{gone:,} ({gone / max(1, found.rows):.1%})",
+            "left": f"{found.rows - gone:,}",
+        }
+        apart = len(found.different) + found.unlisted
+        if apart:
+            listed = f" ({len(found.different):,} listed)" if found.unlisted else ""
+            table[_words(self.apart)] = f"{apart:,} pairs, kept{listed}"
+        return table | {key: value for key, value in found.facts.items() if key != "embedder"}
+
+    def _removed(self, found: Found, source: Source, shown: dict[int, str]) -> dict[str, list[Any]]:
+        ids, equals = found.removed["id"].to_pylist(), found.removed["equals"].to_pylist()
+        clusters = {one: number for number, one in enumerate(sorted(set(equals)), 1)}
+        return {
+            "line": _lines(source, ids),
+            "equals_line": _lines(source, equals),
+            "score": [round(score, 4) for score in found.removed["score"].to_pylist()],
+            "cluster": [clusters[one] for one in equals],
+            "compared": [", ".join(self.fields)] * len(ids),
+            "text": [shown.get(one, "") for one in ids],
+            "equals_text": [shown.get(one, "") for one in equals],
+        }
+
+
+def _own(source: Source, kind: Kind) -> Iterator[tuple[int, Row]]:
+    """Rows in this project's fields, with their lines."""
+    progress = Progress("reading rows", len(source.rows))
+    for place, (line, row) in enumerate(zip(source.lines, source.rows, strict=True)):
+        if place % 4096 == 0:
+            progress.at(place)
+        yield line, own(row, kind, source.where(place))
+    progress.at(len(source.rows))
+    progress.close()
+
+
+def _named(found: Found) -> frozenset[int]:
+    """Rows whose texts are listed."""
+    tables = [found.removed.slice(0, WRITTEN), found.different.slice(0, WRITTEN)]
+    return frozenset(one for table in tables for name in ("id", "equals") for one in table[name].to_pylist())
+
+
+def _texts(source: Source, kind: Kind, fields: list[str], wanted: frozenset[int]) -> dict[int, str]:
+    """The compared texts of some rows, cut."""
+    from mlops_llm.data.dedup import texts
+
+    chosen = sorted(wanted)
+    found = {}
+    rows = ((source.lines[one], own(source.rows[one], kind, source.where(one))) for one in chosen)
+    compared = (row for table in texts.tables(rows) for row in table.select(fields).to_pylist())
+    for one, row in zip(chosen, compared, strict=True):
+        text = " ⏎ ".join(each for each in row.values() if each)
+        found[one] = text if len(text) <= CUT else f"{text[: CUT - 1]}…"
+    return found
+
+
+def _lines(source: Source, rows: list[int]) -> list[Any]:
+    """Lines of rows; in a folder, where lines begin again with each file, with the file's name."""
+    return [source.where(one) if source.files else source.lines[one] for one in rows]
+
+
+def _different(found: Found, source: Source, shown: dict[int, str]) -> dict[str, list[Any]]:
+    ids, others = found.different["id"].to_pylist(), found.different["equals"].to_pylist()
+    return {
+        "line": _lines(source, ids),
+        "other_line": _lines(source, others),
+        "score": [round(score, 4) for score in found.different["score"].to_pylist()],
+        "differ": found.different["differ"].to_pylist(),
+        "text": [shown.get(one, "") for one in ids],
+        "other_text": [shown.get(one, "") for one in others],
+    }
+
+
+def _grids(tables: dict[str, dict[str, list[Any]]], apart: str) -> list[Grid]:
+    """The first pairs of each sort."""
+    removed, different = tables["removed.json"], tables[apart]
+    grids = []
+    if removed["line"]:
+        columns = ("line", "equals line", "score", "text", "equals")
+        rows = _rows(removed, "line", "equals_line", "score", "text", "equals_text")
+        grids.append(Grid(_first("removed", removed), columns, rows))
+    if different["line"]:
+        heads = ("line", "other line", "score", "differ in", "text", "other text")
+        rows = _rows(different, "line", "other_line", "score", "differ", "text", "other_text")
+        grids.append(Grid(_first(f"kept: {_words(apart)}", different), heads, rows))
+    return grids
+
+
+def _first(title: str, table: dict[str, list[Any]]) -> str:
+    count = len(table["line"])
+    return title if count <= SHOWN else f"{title}, the first {SHOWN} of {count:,}"
+
+
+def _rows(table: dict[str, list[Any]], *names: str) -> list[list[Any]]:
+    return [[_cell(cell) for cell in row] for row in zip(*(table[name][:SHOWN] for name in names), strict=True)]
+
+
+def _cell(value: Any, most: int = 60) -> Any:
+    if not isinstance(value, str):
+        return value
+    line = " ".join(value.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def _words(file: str) -> str:
+    return file.removesuffix(".json").replace("_", " ")
