@@ -1,0 +1,186 @@
+r"""Solutions that a grader can compare: numbers in many spellings, and short texts.
+
+Understood are `\boxed{…}`, `#### …`, 答案是 …, fractions (3/4, `\frac{3}{4}`, 四分之三), percents (50%, 百分之五十),
+thousands separators, currency signs and units (¥1,299; 297元), Chinese numerals (三百二十五, 1.5万) and full-width digits;
+anything else is a text. Not understood are algebra (2x + 1), sets and intervals: they are compared as texts.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from fractions import Fraction
+
+_LABELLED = re.compile(
+    r"####[ \t]*(?P<hash>[^\n]*)|答案\s*(?:是|为|[:：=])\s*[:：]?[ \t]*(?P<zh>[^\n。；;，]*)"
+    r"|(?i:\b(?:the )?(?:final )?answer(?: is|:))[ \t]*(?P<en>[^\n;]*)"
+)
+_LATEX = re.compile(r"\\(?:left|right|displaystyle|,|!|;| )|\\(?:text|mathrm|mbox)\{([^{}]*)\}|\$")
+_FRACTION = re.compile(r"\\[dt]?frac(?:\{(-?\d+)\}|(\d))(?:\{(\d+)\}|(\d))")
+_NUMBER = re.compile(
+    r"(?P<sign>[-+]?)\s*(?:[¥$€£]|RMB|USD|CNY|人民币)?\s*(?P<inner>[-+]?)"
+    r"(?:(?P<whole>\d+)\s+(?=\d+\s*/))?"
+    r"(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)(?:[eE](?P<power>[-+]?\d{1,3}))?"
+    r"(?:\s*/\s*(?P<under>\d+))?\s*(?P<scale>(?:[十百万亿]|千(?![克米瓦卡]))*)"
+    r"\s*(?P<unit>%|°[CF]?|[\u4e00-\u9fff]{1,4}(?:/[\u4e00-\u9fff])?|(?:[kcm]?m|k?g|m?l|s|h|min)[23]?"
+    r"|(?<=\s)[A-Za-z][A-Za-z ]{0,20})?"
+)
+_DIGITS = dict(zip("零〇一二三四五六七八九两壹贰叁肆伍陆柒捌玖", (0, 0, *range(1, 10), 2, *range(1, 10)), strict=True))
+_SCALES = {"十": 10, "拾": 10, "百": 100, "佰": 100, "千": 1000, "仟": 1000, "万": 10**4, "亿": 10**8}
+_AROUND = "。.,;:!?、 \"'“”*`"
+_NUMERAL = "".join([*_DIGITS, *_SCALES])
+_UNITS = "元块钱角分个件台只斤克吨米里天日周月年时秒岁人次本张页套双瓶箱盒包份位名辆米升度倍"
+_CHINESE = re.compile(
+    rf"(?P<sign>负?)(?:(?P<percent>百分之)|(?P<under>[{_NUMERAL}]+)分之)?(?P<number>[{_NUMERAL}]+(?:点[{_NUMERAL}]+)?)"
+    rf"(?:公?[{_UNITS}]|小时|分钟|千克|厘米|元钱|块钱)?"
+)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A solution as the grader sees it."""
+
+    text: str
+    """Width, case, blanks and closing punctuation do not count."""
+    number: Fraction | None = None
+    """Its value, where it is a number; of 50 % it is 1/2."""
+
+    def equals(self, other: Solution) -> bool:
+        """Whether both say the same: by value where both are numbers, else by their text."""
+        if self.number is not None and other.number is not None:
+            return self.number == other.number
+        return self.text == other.text
+
+
+def parse(text: str) -> Solution | None:
+    """The solution that a text ends with: the last one marked as such, else the whole text; None where there is none.
+
+    A box and `####` go before 答案是 and "the answer is".
+    """
+    marked = _marked(text)
+    firm = [said for is_firm, said in marked if is_firm] or [said for _, said in marked]
+    return _read(firm[-1] if firm else text)
+
+
+def problem(text: str) -> str:
+    """What keeps a grader from using a solution; empty where nothing does."""
+    if "\\boxed{" in text and _unclosed(text):
+        return "the braces of \\boxed{ do not close"
+    marked = _marked(text) or [(True, text)]
+    read = [(firm, _read(said)) for firm, said in marked]
+    if any(one is None for _, one in read):
+        return "it holds nothing to compare"
+    known = [(firm, one) for firm, one in read if one is not None and (firm or one.number is not None)]
+    for firm, one in known[1:]:
+        # Behind 答案是 a sentence may go on, so that only numbers tell.
+        if not known[0][1].equals(one) and (firm or known[0][1].number is not None):
+            return f"it contradicts itself ({known[0][1].text[:40]} and {one.text[:40]})"
+    return ""
+
+
+def _marked(text: str) -> list[tuple[bool, str]]:
+    """What stands behind the marks of a solution, in order, and whether the mark is a firm one."""
+    found = [(place, True, said) for place, said in _boxes(text)]
+    for match in _LABELLED.finditer(text):
+        said = match["hash"] or match["zh"] or match["en"] or ""
+        if "\\boxed{" not in said:
+            found.append((match.start(), match["hash"] is not None, said))
+    return [(firm, said) for _, firm, said in sorted(found)]
+
+
+def _boxes(text: str) -> list[tuple[int, str]]:
+    """Contents of boxes, whose braces may nest, each with its place."""
+    found, place = [], text.find("\\boxed{")
+    while place >= 0:
+        depth, start = 1, place + len("\\boxed{")
+        end = start
+        while end < len(text) and depth:
+            depth += {"{": 1, "}": -1}.get(text[end], 0)
+            end += 1
+        if depth:
+            break
+        found.append((place, text[start : end - 1]))
+        place = text.find("\\boxed{", end)
+    return found
+
+
+def _unclosed(text: str) -> bool:
+    return len(_boxes(text)) < text.count("\\boxed{") - sum(said.count("\\boxed{") for _, said in _boxes(text))
+
+
+def _read(text: str) -> Solution | None:
+    plain = unicodedata.normalize("NFKC", text).replace("−", "-")
+    plain = _FRACTION.sub(r"\1\2/\3\4", _LATEX.sub(r"\1", plain)).replace("\\%", "%")
+    plain = " ".join(plain.split()).strip(_AROUND)
+    if not any(each.isalnum() for each in plain):
+        # A sign or a smile may be the solution of a made-up task; marks of punctuation alone are none.
+        return Solution(plain) if any(unicodedata.category(each)[0] == "S" for each in plain) else None
+    return Solution(plain.casefold().replace(" ", ""), _number(plain))
+
+
+def _number(text: str) -> Fraction | None:
+    if len(text) > 60:
+        return None
+    found = _NUMBER.fullmatch(text)
+    if found is None:
+        return _chinese(text)
+    value = Fraction(found["digits"].replace(",", "").rstrip(".") or "0") * Fraction(10) ** int(found["power"] or 0)
+    if found["under"]:
+        if int(found["under"]) == 0:
+            return None
+        value /= int(found["under"])
+    value += int(found["whole"] or 0)
+    for each in found["scale"]:
+        value *= _SCALES[each]
+    if (found["unit"] or "") == "%":
+        value /= 100
+    return -value if "-" in (found["sign"], found["inner"]) else value
+
+
+def _chinese(text: str) -> Fraction | None:
+    """A number written in Chinese numerals, with a unit or none."""
+    found = _CHINESE.fullmatch(text)
+    if found is None:
+        return None
+    whole, _, after = found["number"].partition("点")
+    value = _numeral(whole)
+    if value is None or any(each not in _DIGITS for each in after):
+        return None
+    if after:
+        value += Fraction(int("".join(str(_DIGITS[each]) for each in after)), 10 ** len(after))
+    if found["percent"]:
+        value /= 100
+    elif found["under"]:
+        under = _numeral(found["under"])
+        if not under:
+            return None
+        value /= under
+    return -value if found["sign"] else value
+
+
+def _numeral(text: str) -> Fraction | None:
+    """Value of 三百二十五, 一千零五十, 两万三, 二〇二四; None for what is no number (十百)."""
+    if all(each in _DIGITS for each in text):
+        return Fraction(int("".join(str(_DIGITS[each]) for each in text)))
+    total, section, digit, last = 0, 0, None, 10**9
+    for each in text:
+        if each in _DIGITS:
+            if digit:
+                return None
+            digit = _DIGITS[each]
+            continue
+        scale = _SCALES[each]
+        if scale >= 10**4:
+            section += digit or 0
+            if not total + section:
+                return None
+            total = (total + section) * scale if scale == 10**8 else total + section * scale
+            section = 0
+        elif section and scale >= last:
+            return None
+        else:
+            section += (digit or 1) * scale
+        digit, last = None, scale
+    # 两万三 is 23,000 and 三百二 is 320, while 三百零二 is 302.
+    return Fraction(total + section + (digit or 0) * (last // 10 if text[-2:-1] in _SCALES else 1))

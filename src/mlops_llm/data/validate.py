@@ -1,0 +1,197 @@
+"""Check the rows of a file, one after another: memory grows with neither the rows nor the findings.
+
+(But for exact duplicates, of which 16 bytes a row are remembered: about 150 MB for a million rows.)
+
+Two tiers: structure (fields, types, roles, blank texts), as quick as reading; and, if wanted, contents (what should not be in
+a text, duplicates, lengths in tokens).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import chain, islice
+
+from mlops_llm.data.findings import Findings
+from mlops_llm.data.kinds import Kind
+from mlops_llm.data.rows import Record, Row
+from mlops_llm.data.structure import ANSWERS, TRIMMED, Checker, kind_of_most, parts, texts, trimmed
+from mlops_llm.data.suspects import clean, suspects
+from mlops_llm.errors import UserError
+
+HEAD = 200
+"""Rows by which the kind of a file is told."""
+CHUNK = 2000
+"""Rows whose tokens are counted at once."""
+
+
+CountTokens = Callable[[list[Row]], list[int]]
+"""Rows with their kind's own fields -> tokens of each as the model sees it."""
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What is looked for."""
+
+    contents: bool = True
+    """Also look into texts, and for duplicates."""
+    max_tokens: int = 512
+    """Rows with more tokens are cut in training."""
+    keep: int = 20
+    """Findings kept of each rule."""
+
+
+@dataclass
+class Report:
+    """What a check found."""
+
+    findings: Findings
+    kind: Kind | None = None
+    rows: int = 0
+    """Rows, readable or not."""
+    read: int = 0
+    """Readable rows."""
+    fields: Counter[str] = field(default_factory=Counter)
+    """Field -> rows that have it."""
+    sound: int = 0
+    """Rows that have what their kind needs."""
+    characters: Counter[str] = field(default_factory=Counter)
+    """`prompt` and each answer -> characters in all sound rows."""
+    longest: int = 0
+    """Tokens of the longest row, where they were counted."""
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Mean characters of the prompt and of each answer."""
+        return {name: total / max(1, self.sound) for name, total in self.characters.items() if total}
+
+
+def check(
+    records: Iterable[Record],
+    wanted: Kind | None,
+    how: Checks,
+    count: Callable[[Kind], CountTokens] | None = None,
+    at: Callable[[int], None] = lambda _: None,
+    natural: Kind | None = None,
+) -> Report:
+    """Check rows one after another.
+
+    Args:
+        records: of `formats.records`; a `UserError` from it becomes a finding about the file.
+        wanted: what the rows are for; None tells it from most of the first 200.
+        how: what to look for.
+        count: makes what counts the tokens of rows of a kind; None counts none.
+        at: told the number of rows done, every thousand.
+        natural: the kind that most rows tell by their fields; None asks the first 200.
+    """
+    report = Report(Findings(how.keep))
+    following = _guarded(records, report.findings)
+    head = list(islice(following, HEAD))
+    natural = natural or kind_of_most(record.row for record in head if record.row is not None)
+    report.kind = wanted or natural
+    if report.kind is None:
+        _unknown(chain(head, following), report)
+        return report
+    checker = Checker(report.kind, natural)
+    seen: dict[bytes, int] = {}
+    waiting: list[tuple[int, int, Row]] = []
+    counter = count(report.kind) if count and how.contents else None
+    shapes: Counter[tuple[str, ...]] = Counter()
+    measured = ["prompt", *ANSWERS[report.kind]]
+    lengths, sound = [0] * len(measured), 0
+    for record in chain(head, following):
+        report.rows = number = report.rows + 1
+        if number % 1000 == 0:
+            at(number)
+        row = record.row
+        if row is None:
+            report.findings.add("unreadable", record.line, "", record.problem, record.remedy, number)
+            continue
+        shapes[tuple(row)] += 1
+        mine: Row | None = row
+        if checker.quick(row):
+            for place, name in enumerate(measured):
+                value = row.get(name)
+                if type(value) is str:
+                    lengths[place] += len(value)
+        else:
+            mine, problems = checker.examined(row)
+            for rule, name, what, remedy in problems:
+                report.findings.add(rule, record.line, name, what, remedy, number)
+            if mine is not None:
+                for place, text in enumerate(parts(mine, report.kind)):
+                    lengths[place] += len(text)
+        sound += mine is not None
+        if how.contents:
+            _look(row, record.line, number, seen, report.findings)
+            if mine is not None and counter:
+                waiting.append((record.line, number, mine))
+                if len(waiting) == CHUNK:
+                    _measure(waiting, report, how.max_tokens, counter)
+                    waiting = []
+    if waiting and counter:
+        _measure(waiting, report, how.max_tokens, counter)
+    for shape, times in shapes.items():
+        report.fields.update(dict.fromkeys(shape, times))
+    report.sound = sound
+    report.characters.update(dict(zip(measured, lengths, strict=True)))
+    report.read = report.rows - report.findings.counts["unreadable"]
+    return report
+
+
+def identity(row: Row) -> bytes:
+    """What two rows share exactly if every nested value is equal, whatever the order of their keys."""
+    try:
+        import orjson
+
+        return blake2b(orjson.dumps(row, option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
+    except (ImportError, TypeError):  # orjson refuses lone surrogates and numbers beyond 64 bits
+        text = json.dumps(row, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
+        return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _guarded(records: Iterable[Record], findings: Findings) -> Iterator[Record]:
+    """The records, until the file itself cannot be read any further."""
+    try:
+        yield from records
+    except UserError as error:
+        findings.add("unreadable", 0, "", error.what, error.remedy, row=-1)
+
+
+def _unknown(records: Iterable[Record], report: Report) -> None:
+    """Count rows of which nothing tells what they are for."""
+    for record in records:
+        report.rows += 1
+        if record.row is None:
+            report.findings.add("unreadable", record.line, "", record.problem, record.remedy, report.rows)
+        else:
+            report.fields.update(record.row.keys())
+            known = "give kind=sft (or another), or map columns: 'read.columns={prompt:COLUMN,response:COLUMN}'"
+            report.findings.add("structure", record.line, "", "no kind of rows has these fields", known, report.rows)
+    report.read = report.rows - report.findings.counts["unreadable"]
+
+
+def _look(row: Row, line: int, number: int, seen: dict[bytes, int], findings: Findings) -> None:
+    """Look into a row's texts, and for an earlier row that is the same."""
+    for name, text in texts(row):
+        if not clean(text):
+            for rule, what in suspects(text):
+                findings.add(rule, line, name, what, row=number)
+        blanks = text and (text[0].isspace() or text[-1].isspace())
+        if blanks and name.rpartition(".")[2] in TRIMMED and trimmed(text) != text:
+            findings.add("untrimmed", line, name, "begins or ends with blanks", row=number)
+    known = len(seen)
+    first = seen.setdefault(identity(row), line)
+    if len(seen) == known:
+        findings.add("duplicate", line, "", f"is the same as the row on line {first}", row=number)
+
+
+def _measure(waiting: list[tuple[int, int, Row]], report: Report, most: int, counter: CountTokens) -> None:
+    lengths = counter([row for _, _, row in waiting])
+    report.longest = max(report.longest, *lengths)
+    for (line, number, _), tokens in zip(waiting, lengths, strict=True):
+        if tokens > most:
+            report.findings.add("too_long", line, "", f"{tokens} tokens, {tokens - most} over {most}", row=number)
