@@ -12,6 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from mlops_llm.data.__main__ import STAGE
+from mlops_llm.data.identity import identify
 from mlops_llm.data.read import Read, read_path, shipped
 from mlops_llm.entry import launch
 from mlops_llm.tracking import datasets
@@ -66,7 +67,7 @@ def test_unchanged_files_are_not_read_again(data: Callable[..., Any], here: Path
     path = write(here / "datasets" / "mine.jsonl", ROWS)
     data("op=list")
     read: list[Path] = []
-    monkeypatch.setattr("mlops_llm.data.catalog.read_path", lambda path, how: read.append(path) or read_path(path, how))
+    monkeypatch.setattr("mlops_llm.data.catalog.identify", lambda path: read.append(path) or identify(path))
     data("op=list")
     assert read == []
     write(path, ROWS[:3])

@@ -32,7 +32,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
 
     def derive(request, source, rows, ending, description):
         found.append({"name": request.name or source.name + ending, "rows": list(rows), "description": description})
-        return versions.Derived(found[-1]["name"], Path("datasets") / f"{found[-1]['name']}.jsonl", "v1.0")
+        return versions.Derived(found[-1]["name"], Path("datasets") / f"{found[-1]['name']}.jsonl", "v1.0", {})
 
     monkeypatch.setattr(versions, "derive", derive)
     return found

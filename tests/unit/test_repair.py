@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections import Counter
 from typing import Any
 
@@ -8,10 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlops_llm.data.config import Data
 from mlops_llm.data.kinds import Kind
+from mlops_llm.data.ops.validate import Validate
 from mlops_llm.data.repair import CLAIMS, DONE, Repair, mend
 from mlops_llm.data.rows import Record
 from mlops_llm.data.validate import Checks, check
+from mlops_llm.errors import UserError
+from mlops_llm.record import MemoryRun, Result
 
 GOOD = {"prompt": "你好", "response": "您好"}
 ASK, SAY = {"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2"}
@@ -147,3 +152,61 @@ def test_mending_leaves_the_row_it_was_given_alone(row):
     before = copy.deepcopy(row)
     mend(row, Counter())
     assert row == before
+
+
+def command(path, **settings) -> Result:
+    operation = Validate(structure_only=True, **settings)
+    return operation.prepare(Data(op=operation, dataset=str(path)))(MemoryRun())
+
+
+def test_the_command_writes_a_new_file_and_says_what_is_left(jsonl):
+    path = jsonl([GOOD, GOOD, {"prompt": "x"}, {"prompt": " a\x00", "response": "b"}])
+    before = path.read_bytes()
+    result = command(path, fix=True)
+    fixed = path.with_name("rows_fixed.jsonl")
+    written = [json.loads(line) for line in fixed.read_text("utf-8").splitlines()]
+    assert written == [
+        GOOD,
+        {"prompt": "x"},
+        {"prompt": "a", "response": "b"},
+    ]
+    assert result.failed  # a row without answer is left
+    assert result.values["repaired"] == {"duplicate": 1, "control": 1, "untrimmed": 1}
+    assert path.read_bytes() == before
+    assert sorted(each.name for each in path.parent.iterdir()) == ["rows.jsonl", "rows_fixed.jsonl"]
+
+
+def test_a_file_of_that_name_is_never_written_over(jsonl):
+    path = jsonl([GOOD])
+    jsonl([{"prompt": "mine", "response": "mine"}], "rows_fixed.jsonl")
+    with pytest.raises(UserError, match="is there already"):
+        command(path, fix=True)
+
+
+def test_a_write_that_is_interrupted_leaves_nothing(jsonl, monkeypatch):
+    path = jsonl([GOOD])
+
+    def interrupted(self, records):
+        yield GOOD
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Repair, "mended", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        command(path, fix=True)
+    assert [each.name for each in path.parent.iterdir()] == ["rows.jsonl"]
+
+
+def test_the_exit_code_says_whether_there_are_errors(jsonl):
+    assert not command(jsonl([GOOD])).failed
+    assert command(jsonl([GOOD, {"prompt": " ", "response": "x"}])).failed
+
+
+def test_the_summary_reads_as_in_the_guide(jsonl):
+    shown = command(jsonl([GOOD, {**GOOD, "prompt": "你好吗"}, {"prompt": "", "response": "x"}])).shown
+    assert shown[:5] == [
+        "[green]✓[/green] format: jsonl, utf-8",
+        "[green]✓[/green] rows: 3",
+        "[green]✓[/green] fields: prompt, response",
+        "[green]✓[/green] mean length: prompt 2 characters, response 2",
+        "[red]✗[/red] 1 row has an empty or blank text [dim](line 3)[/dim]",
+    ]

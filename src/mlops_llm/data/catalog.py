@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_llm.data import ref
 from mlops_llm.data.formats import ending
-from mlops_llm.data.kinds import infer
-from mlops_llm.data.read import Read, name, read_path, shipped
-from mlops_llm.errors import UserError
+from mlops_llm.data.identity import Identity, identify
+from mlops_llm.data.read import name, shipped
 from mlops_llm.files import cache_folder, write_text
 
 if TYPE_CHECKING:
     from mlops_llm.tracking.datasets import Registered
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is known of a file without reading it again."""
-
-    kind: str
-    """Empty where it cannot be told."""
-    rows: int
-    canonical: str
-    problem: str = ""
-    """Why it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +34,8 @@ class Entry:
     where: str
     """`datasets/`, `shipped` or `record`."""
     problem: str = ""
+    canonical: str = ""
+    """Digest of the rows."""
 
 
 def entries() -> list[Entry]:
@@ -59,7 +47,7 @@ def entries() -> list[Entry]:
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             called = name(path)
             if called not in found and _is_dataset(path):
-                found[called] = _of_file(called, path, where, cache.facts(path), known.get(called))
+                found[called] = _of_file(called, path, where, cache.identity(path), known.get(called))
     cache.save()
     for registered in known.values():
         current = registered.current
@@ -74,17 +62,20 @@ def entries() -> list[Entry]:
                 description,
                 current.created / 1000,
                 "record",
+                canonical=current.canonical,
             )
     unlisted = {each.name for each in known.values() if not each.listed}
     return sorted((entry for entry in found.values() if entry.name not in unlisted), key=lambda each: each.name)
 
 
-def _of_file(called: str, path: Path, where: str, facts: Facts, known: Registered | None) -> Entry:
+def _of_file(called: str, path: Path, where: str, facts: Identity, known: Registered | None) -> Entry:
     size, changed = _size_and_change(path)
     current = known.current if known else None
     version = current.label + ("" if current.canonical == facts.canonical else "*") if current else ""
     description = (known.description if known else "") or (current.description if current else "")
-    return Entry(called, facts.kind, facts.rows, size, version, description, changed / 1e9, where, facts.problem)
+    return Entry(
+        called, facts.kind, facts.rows, size, version, description, changed / 1e9, where, facts.problem, facts.canonical
+    )
 
 
 def _registered() -> dict[str, Registered]:
@@ -95,7 +86,7 @@ def _registered() -> dict[str, Registered]:
 
 
 class _Cache:
-    """Facts of files that did not change: same place, size and time of change mean same content."""
+    """What files are that did not change: same place, size and time of change mean same content."""
 
     def __init__(self) -> None:
         self._file = cache_folder() / "catalog.json"
@@ -107,16 +98,16 @@ class _Cache:
             except ValueError:
                 self._known = {}  # a broken cache is an empty one
 
-    def facts(self, path: Path) -> Facts:
-        """Facts of a file, read only if it is new or changed."""
+    def identity(self, path: Path) -> Identity:
+        """What a file is, read only if it is new or changed."""
         mark = [*_size_and_change(path), path.stat().st_ino]
         kept = self._known.get(str(path))
         if kept and kept["mark"] == mark:
-            return Facts(**kept["facts"])
-        facts = _read(path)
-        self._known[str(path)] = {"mark": mark, "facts": dataclasses.asdict(facts)}
+            return Identity(**kept["identity"])
+        found = identify(path)
+        self._known[str(path)] = {"mark": mark, "identity": dataclasses.asdict(found)}
         self._changed = True
-        return facts
+        return found
 
     def save(self) -> None:
         """Keep what was learned."""
@@ -135,19 +126,3 @@ def _size_and_change(path: Path) -> tuple[int, int]:
     """Bytes, and the time of the last change in nanoseconds; of a folder, those of its files."""
     states = [each.stat() for each in sorted(path.iterdir())] if path.is_dir() else [path.stat()]
     return sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)
-
-
-def _read(path: Path) -> Facts:
-    try:
-        source = read_path(path, Read())
-    except UserError as error:
-        return Facts("", 0, "", str(error))
-    return Facts(_kind(source.rows), len(source.rows), source.canonical)
-
-
-def _kind(rows: Iterable[dict[str, Any]]) -> str:
-    for row in rows:
-        kind = infer(row)
-        if kind:
-            return kind.name
-    return ""

@@ -39,6 +39,11 @@ class Source:
         """Digest of all rows."""
         return digest.canonical(self.rows)
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """`raw` and `canonical`."""
+        return {"raw": self.raw, "canonical": self.canonical}
+
     def where(self, row: int) -> str:
         """Name a row for a person."""
         return place(self.files[row] if self.files else self.path.name, self.lines[row])
@@ -100,10 +105,11 @@ def read_path(path: Path, how: Read | None = None) -> Source:
     """
     rows, lines, files = _all(records(path, how), str(path))
     one = not path.is_dir() and not hub.is_ref(str(path))
-    return Source(name(path), path, str(path), rows, lines, _raw(path, rows), () if one else tuple(files))
+    return Source(name(path), path, str(path), rows, lines, raw_digest(path, rows), () if one else tuple(files))
 
 
-def _raw(path: Path, rows: list[Row]) -> str:
+def raw_digest(path: Path, rows: Iterable[Row]) -> str:
+    """Digest of a file's bytes; of a folder, of its files' digests in order; on the hub, of the rows."""
     if hub.is_ref(str(path)):
         return digest.canonical(rows)
     if path.is_dir():

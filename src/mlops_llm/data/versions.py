@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,6 +33,8 @@ class Derived:
     name: str
     path: Path
     label: str
+    digests: Mapping[str, str]
+    """`raw` and `canonical`."""
 
 
 def register(
@@ -97,7 +99,7 @@ def derive(
     path = working_file(name) or Path.cwd() / "datasets" / f"{name}.jsonl"
     canonical = digest.canonical(made)
     if known and known.current and known.current.canonical == canonical and path.is_file():
-        return Derived(name, path, known.current.label)
+        return Derived(name, path, known.current.label, {"raw": digest.raw(path), "canonical": canonical})
     refuse_loss(path, known)
     written = write_rows(path.with_name(f"{name}.jsonl"), made)
     if written != path:
@@ -106,7 +108,7 @@ def derive(
     kind = of_rows(made, name, request.kind)
     label = next_label(known.versions if known else ())
     register(store, result, label, description, kind, [reference(source), *parents])
-    return Derived(name, written, label)
+    return Derived(name, written, label, {"raw": result.raw, "canonical": canonical})
 
 
 def renamed(request: Data, name: str) -> Data:

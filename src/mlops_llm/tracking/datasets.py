@@ -47,6 +47,11 @@ class Version:
     """What it was made from, each as NAME@LABEL or a path with its digest."""
     current: bool
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """`raw` and `canonical`."""
+        return {"raw": self.raw, "canonical": self.canonical}
+
 
 @dataclass(frozen=True)
 class Registered:
@@ -63,6 +68,11 @@ class Registered:
     def current(self) -> Version | None:
         """The current version."""
         return next((version for version in self.versions if version.current), None)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """`raw` and `canonical` of the current version."""
+        return self.current.digests if self.current else {}
 
     def version(self, which: str) -> Version:
         """A version by its label, or by the beginning of a digest.

@@ -95,6 +95,7 @@ class Dedup(ABC):
             "different": len(found.different) + found.unlisted,
             "facts": dict(found.facts),
             "dry_run": self.dry_run,
+            "digests": source.digests,
         }
         table: dict[str, Any] = self._table(found, len(gone), source)
         if not self.dry_run:
@@ -103,6 +104,7 @@ class Dedup(ABC):
             rows = (row for place, row in enumerate(source.rows) if place not in gone)
             made = derive(request, source, rows, "_dedup", f"{source.name} without {len(gone)} rows: {self.title}")
             values["written"] = {"name": made.name, "path": str(made.path), "version": made.label}
+            values["digests"] = dict(made.digests)
             table["written"] = f"{made.path} ({made.name}@{made.label})"
         else:
             table["written"] = "nothing (op.dry_run)"

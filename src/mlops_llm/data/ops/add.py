@@ -59,7 +59,7 @@ class Add:
         kept = Source(name, path, name, rows, list(range(1, len(rows) + 1)), digest.raw(path))
         parents = [versions.reference(source)] if converted or there is None else []
         version = versions.register(connect(), kept, self.label, self.description, kind, parents)
-        digests = {"raw": version.raw, "canonical": version.canonical}
+        digests = version.digests
         run.input(DatasetInput(name, version.label, str(path), "dataset", version.rows, digests))
         fields = ", ".join(dict.fromkeys(key for row in rows[:100] for key in row))
         table = {

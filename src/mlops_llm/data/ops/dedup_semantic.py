@@ -32,7 +32,7 @@ class DedupSemantic(Dedup):
     listed.
     """
 
-    title: ClassVar[str] = "nearly the same meaning"
+    title: ClassVar[str] = "nearly the same words, by cosine"
     apart: ClassVar[str] = "similar_but_different.json"
 
     threshold: Optional[float] = None  # noqa: UP045 (OmegaConf reads Optional)

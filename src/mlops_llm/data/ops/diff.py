@@ -54,6 +54,7 @@ class Diff:
                 "rows_removed": found.removed,
                 "rows_changed": [{"before": each.before, "after": each.after} for each in found.changed],
                 "moved": found.moved,
+                "digests": after.digests,
             }
             return Result("differences", table, values, shown=self._shown(found))
 

@@ -48,6 +48,8 @@ class Edit:
                 "description": known.description if self.description is None else self.description,
                 "file": f"datasets/{moved.name}" if moved else None,
             }
-            return Result(f"{new}: edited", {key: value for key, value in table.items() if value}, {"name": new})
+            return Result(
+                f"{new}: edited", {key: value for key, value in table.items() if value}, {"name": new, "digests": known.digests}
+            )
 
         return work

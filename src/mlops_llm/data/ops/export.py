@@ -40,7 +40,7 @@ class Export:
         def work(run: Run) -> Result:
             written = export.write(source, kind, form, path)
             table = {"rows": len(source.rows), "form": form.name, "file": f"{written} ({console.size(written.stat().st_size)})"}
-            digests = {"raw": source.raw, "canonical": source.canonical}
+            digests = source.digests
             return Result(f"{source.name}: exported", table, {"path": str(written.absolute()), "digests": digests})
 
         return work

@@ -62,7 +62,9 @@ class Mix:
                 for source, count in zip(sources, counts, strict=True)
             }
             table |= {"mixed": len(mixed), "written": f"{made.name}@{made.label}"}
-            return Result(f"{made.name}: mixed", table, {"path": str(made.path), "counts": counts})
+            return Result(
+                f"{made.name}: mixed", table, {"path": str(made.path), "digests": dict(made.digests), "counts": counts}
+            )
 
         return work
 

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar
 
+from mlops_llm import files
 from mlops_llm.component import component
 from mlops_llm.data import preview, tokens
 from mlops_llm.data.config import Data, Work
 from mlops_llm.data.formats import records
+from mlops_llm.data.identity import digests
 from mlops_llm.data.kinds import Kind, infer, of_rows, own
 from mlops_llm.data.read import name
 from mlops_llm.data.ref import locate
@@ -17,6 +19,8 @@ from mlops_llm.data.rows import Record
 from mlops_llm.errors import UserError
 from mlops_llm.record import Grid, Result
 
+QUICK = 100_000_000
+"""Bytes up to which a preview also reads the whole file, for its digests."""
 _HEAD = 200
 
 
@@ -63,9 +67,10 @@ class Preview:
         columns = ["row", "", "tokens", "trained", "cut"]
         shown.append(Grid(f"tokens ({self.model}, at most {self.max_tokens})", columns, facts))
         table = {"kind": kind.name, "rows": f"{self.start + 1} to {self.start + len(found)}", "file": str(path)}
-        result = Result(
-            f"{name(path)}: preview", table, {"tokens": [dict(zip(columns, each, strict=True)) for each in facts]}, shown
-        )
+        values: dict[str, Any] = {"tokens": [dict(zip(columns, each, strict=True)) for each in facts]}
+        if files.size(path) <= QUICK:
+            values["digests"] = digests(path, request.read)
+        result = Result(f"{name(path)}: preview", table, values, shown)
         return lambda run: result
 
     def _shown(self, record: Record, number: int, kind: Kind, tokenizer: Any) -> tuple[list[str], list[list[Any]]]:

@@ -45,7 +45,9 @@ class Remove:
                 "champions that come from it": ", ".join(champions) or "none",
                 "to bring it back": f"python -m mlops_llm.data op=restore dataset={known.name}",
             }
-            return Result(f"{known.name}: removed from the list", table, {"runs": users, "champions": champions})
+            return Result(
+                f"{known.name}: removed from the list", table, {"runs": users, "champions": champions, "digests": known.digests}
+            )
 
         return work
 

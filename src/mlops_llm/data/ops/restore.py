@@ -31,6 +31,6 @@ class Restore:
         def work(run: Run) -> Result:
             datasets.list_again(connect(), known.name, True)
             table = {"on the list again": known.name, "versions": ", ".join(each.label for each in known.versions)}
-            return Result(f"{known.name}: restored", table, {"name": known.name})
+            return Result(f"{known.name}: restored", table, {"name": known.name, "digests": known.digests})
 
         return work

@@ -42,7 +42,9 @@ class Sample:
             made = versions.derive(request, source, [source.rows[place] for place in drawn], "_sample", how)
             table = {"original": len(source.rows), "drawn": self.rows, "written": f"{made.name}@{made.label}"}
             return Result(
-                f"{made.name}: drawn", table, {"path": str(made.path), "lines": [source.lines[place] for place in drawn]}
+                f"{made.name}: drawn",
+                table,
+                {"path": str(made.path), "digests": dict(made.digests), "lines": [source.lines[place] for place in drawn]},
             )
 
         return work

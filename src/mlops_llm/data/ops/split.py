@@ -43,6 +43,6 @@ class Split:
                 derived = versions.derive(named, source, [source.rows[place] for place in places], ending, how)
                 table[f"{derived.name}@{derived.label}"] = len(places)
                 made[ending[1:]] = str(derived.path)
-            return Result(f"{stem}: split", table, {"paths": made})
+            return Result(f"{stem}: split", table, {"paths": made, "digests": source.digests})
 
         return work

@@ -14,6 +14,7 @@ from mlops_llm.component import component
 from mlops_llm.data import stats, tokens
 from mlops_llm.data.config import Data, Work
 from mlops_llm.data.formats import records
+from mlops_llm.data.identity import digests
 from mlops_llm.data.kinds import Kind, of_rows
 from mlops_llm.data.read import name
 from mlops_llm.data.ref import locate
@@ -79,6 +80,7 @@ class Stats:
             "skipped": found.skipped,
             "bytes": files.size(path),
             "near_duplicates": near,
+            "digests": digests(path, request.read),
         }
         return Result(f"{name(path)}: statistics", facts, values, [grid])
 

@@ -55,7 +55,7 @@ class Use:
                 "before": f"{before.label} ({before.rows} rows)" if before else "none",
                 "file": written if there else "none in datasets/: the version itself is read",
             }
-            digests = {"raw": version.raw, "canonical": version.canonical}
+            digests = version.digests
             return Result(f"{known.name}: current version moved", table, {"digests": digests, "label": version.label})
 
         return work

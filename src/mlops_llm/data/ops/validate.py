@@ -15,6 +15,7 @@ from mlops_llm.data import tokens
 from mlops_llm.data.config import Data, Work
 from mlops_llm.data.findings import RULES, Findings, Severity
 from mlops_llm.data.formats import records
+from mlops_llm.data.identity import digests
 from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import ENDINGS, Row, name
 from mlops_llm.data.ref import locate
@@ -91,6 +92,7 @@ class Validate:
         shown: list[Grid | str] = [*summary(path, request.read.encoding, report, self.max_tokens)]
         table = report.findings
         values: dict[str, Any] = {"path": str(path), "fields": dict(report.fields), "counts": dict(table.counts)}
+        values["digests"] = digests(path, request.read)
         values["findings"] = [vars(one) | {"severity": one.severity.value} for one in table.all()]
         failed = table.errors > 0
         if grid := _grid("findings", table):

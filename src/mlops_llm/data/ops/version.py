@@ -61,7 +61,7 @@ class Version:
                 "digest": made.canonical[:12],
             }
             table = {key: value for key, value in table.items() if value is not None}
-            digests = {"raw": made.raw, "canonical": made.canonical}
+            digests = made.digests
             return Result(f"{name}: version kept", table, {"digests": digests, "label": made.label, "version_run": made.run})
 
         return work

@@ -39,7 +39,7 @@ class Versions:
                 )
                 for each in reversed(known.versions)
             ]
-            values = {"name": known.name, "versions": [asdict(each) for each in known.versions]}
+            values = {"name": known.name, "digests": known.digests, "versions": [asdict(each) for each in known.versions]}
             return Result("versions", {}, values, shown=[Grid(f"{known.name}: {len(rows)} versions", columns, rows)])
 
         return work
