@@ -83,11 +83,11 @@ def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, h
 
 
 def text(line: str) -> None:
-    r"""Print lines with rich's markup (`[green]…[/green]`, `\\[` for a bracket); colours appear on a terminal only."""
+    r"""Print lines with rich's markup (`[green]…[/green]`, `\[` for a bracket); colours appear on a terminal only."""
     from rich.console import Console
     from rich.text import Text
 
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=True).print(line)
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=True, emoji=False).print(line)
     _log.info(Text.from_markup(line).plain)
 
 

@@ -241,12 +241,12 @@ LINE = st.one_of(
 )
 
 
-@given(st.lists(LINE, max_size=12), st.sampled_from(["\n", "\r\n"]))
-def test_skimming_finds_what_the_careful_check_finds(tmp_path_factory, lines, end):
+@given(st.lists(LINE, max_size=12), st.sampled_from(["\n", "\r\n"]), st.sampled_from([1, 1000]))
+def test_skimming_finds_what_the_careful_check_finds(tmp_path_factory, lines, end, size):
     from mlops_llm.data.formats import records as read
 
     path = tmp_path_factory.mktemp("skim") / "rows.jsonl"
-    text = end.join(['{"prompt": "问", "response": "答"}'] * 3 + lines)
+    text = end.join([f'{{"prompt": "问{n}", "response": "{"答" * size}"}}' for n in range(3)] + lines)
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     careful = check(read(path, Read()), None, Checks(contents=False))
     quick = structure(path, Read(), None, 20)

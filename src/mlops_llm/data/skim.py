@@ -148,14 +148,19 @@ def _loaded(loads: Callable[[bytes], Any], line: bytes) -> Any:
 
 def _quotes(text: bytes) -> int:
     """Quotes that begin or end a text. A field that stands twice in a row has more of them than the row that is read of it."""
-    if b"\\" in text:
-        plain = text.replace(b"\\\\", b"")
-        return plain.count(b'"') - plain.count(b'\\"')
-    if len(text) < _SHORT:
-        return text.count(b'"')
-    import numpy as np
+    if len(text) > _SHORT:
+        import numpy as np
 
-    return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord('"')))
+        codes = np.frombuffer(text, np.uint8)
+        quote = codes == ord('"')
+        if b"\\" not in text:
+            return int(np.count_nonzero(quote))
+        slash = codes == ord("\\")
+        if not (slash[:-1] & slash[1:]).any():
+            return int(np.count_nonzero(quote) - np.count_nonzero(slash[:-1] & quote[1:]))
+    # A backslash before a quote escapes it unless it is escaped itself.
+    plain = text.replace(b"\\\\", b"")
+    return plain.count(b'"') - plain.count(b'\\"')
 
 
 def _lines(path: Path) -> Iterator[list[bytes]]:
