@@ -67,7 +67,8 @@ def single(stage: Stage, cfg: Any, name: str, outcome: Outcome) -> None:
         plan = _prepared(stage, cfg, opening)
         if isinstance(plan, Result):
             outcome.failed = plan.failed
-            _keep(plan, opening.output)
+            if plan.values:
+                _keep(plan, opening.output)
             _show(plan)
             return
         with open_run(opening) as run:
