@@ -52,8 +52,19 @@ def test_unknown_names_show_their_neighbour(refused: Callable[..., str]) -> None
     assert "dataset" in refused("model=tiny")
 
 
+def test_what_is_no_setting_does_not_train(refused: Callable[..., str]) -> None:
+    assert "Key 'foo' not in 'Train'" in refused(SALES, "+foo=1")
+    assert "Key 'max_stepz' not in 'Trainer' (did you mean max_steps?)" in refused(SALES, "+trainer.max_stepz=1")
+    assert "there is no option '-x'" in refused(SALES, "-x")
+    assert "write GROUP=CHOICE or KEY=VALUE" in refused(SALES, "peft=null")
+    assert "write GROUP=CHOICE or KEY=VALUE" in refused(SALES, "=5")
+    assert "name the choices: GROUP=A,B" in refused("-m", SALES, "peft=glob(*)")
+    assert "model: names no model" in refused(SALES, "model=")
+
+
 def test_numbers_that_do_not_fit(refused: Callable[..., str]) -> None:
     assert "take trainer.save_steps=50" in refused(SALES, "trainer.save_steps=60", "trainer.eval_steps=50")
+    assert refused(SALES, "trainer.learning_rate=nan").startswith("trainer.learning_rate: is nan")
     assert refused(SALES, "trainer.batch_size=0").startswith("trainer.batch_size: is 0")
     assert refused(SALES, "holdout=1.5").startswith("holdout: is 1.5")
     assert refused(SALES, "peft=lora", "peft.r=0").startswith("peft.r: is 0")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -98,6 +99,17 @@ def test_resume_from_another_folder_reads_the_files_it_began_with(tmp_path: Path
     assert run_of(client(home), "killed").info.status == "FINISHED" and not (elsewhere / "outputs").exists()
 
 
+def test_resume_without_its_folder_is_refused(tmp_path: Path) -> None:
+    process = start(tmp_path, *LONG, "run_name=killed")
+    wait_for_step(tmp_path, "killed", 12, process)
+    process.kill()
+    process.communicate()
+    shutil.rmtree(tmp_path / "outputs/killed")
+    done = train(tmp_path, "resume=killed")
+    assert done.returncode == 2 and "the folder of run 'killed' is gone" in done.stderr
+    assert not (tmp_path / "outputs/killed").exists()
+
+
 def test_two_resumes_at_once_are_one_too_many(tmp_path: Path) -> None:
     words = [*LONG, "trainer.max_steps=4000", "run_name=killed"]
     process = start(tmp_path, *words)
@@ -125,7 +137,11 @@ def test_a_resume_that_does_not_repeat_says_so(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in steps.read_text().splitlines()]
     lines[12]["loss"] += 1e-9
     steps.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    done = train(tmp_path, "resume=killed")
+    process = start(tmp_path, "resume=killed")
+    wait_for_step(tmp_path, "killed", 16, process)
+    process.kill()
+    process.communicate()
+    done = train(tmp_path, "resume=killed")  # the second resume repeats the first, which did not repeat the run
     assert "does not repeat the interrupted one: step 13: loss" in done.stderr
     assert run_of(client(tmp_path), "killed").data.tags["resume.verified"] == "false"
 

@@ -243,3 +243,13 @@ def test_each_swept_value_is_composed_once():
     lines = first_choices(overrides)
     seen = [[parse(item).value() for item in line] for line in lines]
     assert seen == [[1, "tiny", "早"], [2, "tiny", "早"], [1, "tiny", "b"]]
+
+
+@pytest.mark.parametrize("name", ["2026_11_25", "2026_11", "1_0.jsonl"])
+def test_a_name_of_digits_and_underscores_stays_a_name(name):
+    """Python, and so Hydra, reads 2026_11 as the number 202611."""
+    for typed in (f"run_name={name}", f"dataset={name}"):
+        (override,) = read([typed]).overrides
+        assert OverridesParser.create().parse_override(override).value() == name
+    (steps,) = read(["trainer.max_steps=1_000"]).overrides
+    assert int(OverridesParser.create().parse_override(steps).value()) == 1000

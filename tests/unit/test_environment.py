@@ -41,14 +41,16 @@ def test_a_clean_checkout_has_a_commit_and_no_patch(checkout):
 def test_the_patch_restores_what_was_not_committed(checkout):
     (checkout / "kept.py").write_text("one = 2\n")
     (checkout / "new.py").write_text("fresh = True\n")
+    (checkout / "数据.py").write_text("also = True\n")
     (checkout / "huge.bin").write_bytes(b"0" * (UNTRACKED_BYTES + 1))
     patch = describe(ARGV).patch
     assert "# untracked: huge.bin" in patch
     subprocess.run(["git", "checkout", "--quiet", "."], check=True)
-    for name in ("new.py", "huge.bin"):
+    for name in ("new.py", "huge.bin", "数据.py"):
         (checkout / name).unlink()
     subprocess.run(["git", "apply"], input=patch.replace("# untracked: huge.bin\n", ""), text=True, check=True)
     assert (checkout / "kept.py").read_text() == "one = 2\n" and (checkout / "new.py").read_text() == "fresh = True\n"
+    assert (checkout / "数据.py").read_text() == "also = True\n"
 
 
 @pytest.mark.parametrize(

@@ -147,11 +147,24 @@ def swept(overrides: list[str]) -> list[str]:
 
 
 def _readable(override: str, multirun: bool) -> bool:
+    if re.search(r"\d_\d", override.partition("=")[2]) and _is_number(override, multirun):
+        return False  # 2026_11 is a name; to a setting that is a number its text means the same
     try:
         parsed = OverridesParser.create().parse_override(override)
     except HydraException:
         return False
     return multirun or not parsed.is_sweep_override() or override.partition("=")[2].startswith(("choice(", "range("))
+
+
+def _is_number(override: str, multirun: bool) -> bool:
+    """Whether Hydra takes the value, or one of a sweep's, for a number."""
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    if parsed.is_sweep_override():
+        return multirun and any(re.fullmatch(r"[\d_.+-]+", each) for each in override.partition("=")[2].split(","))
+    return isinstance(parsed.value(), int | float) and not isinstance(parsed.value(), bool)
 
 
 def _scalar(value: str) -> str:

@@ -82,7 +82,21 @@ def typed(config: DictConfig) -> Any:
     Raises:
         UserError: a value is missing or does not fit.
     """
+    _refuse_unknown(config, "")
     return OmegaConf.to_object(config)
+
+
+def _refuse_unknown(node: DictConfig, path: str) -> None:
+    """`+KEY=VALUE` adds a key that the settings do not have, and OmegaConf would carry it along unseen."""
+    kind = OmegaConf.get_type(node)
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+        return
+    known = [field.name for field in dataclasses.fields(kind)]
+    for key in map(str, node):
+        if key not in known:
+            raise UserError(f"Key '{key}' not in '{kind.__name__}'{component.near(key, known)}", path)
+        if not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
+            _refuse_unknown(node[key], f"{path}.{key}" if path else key)
 
 
 def from_record(schema: type, choices: Mapping[str, str], yaml: str) -> DictConfig:
@@ -131,9 +145,15 @@ def one_line(error: BaseException, schema: type) -> UserError | None:
     for each in chain:
         if isinstance(each, UserError):
             return each
+    if any(isinstance(each, ValueError) and str(each).startswith("Config group override must be") for each in chain):
+        return UserError(
+            "a group cannot be empty, and a setting has a name", remedy="write GROUP=CHOICE or KEY=VALUE; see --help"
+        )
     known = [each for each in chain if isinstance(each, OmegaConfBaseException | HydraException)]
     if not known:
         return None
+    if any(str(each) == "ConfigLoader is not set" for each in known):
+        return UserError("glob(…) cannot be swept here", remedy="name the choices: GROUP=A,B")
     for each in reversed(known):
         said = _known(each, schema)
         if said:

@@ -44,6 +44,12 @@ def resume(stage: Stage, ref: str, arguments: Arguments, outcome: Outcome) -> in
     cfg = config.from_record(stage.schema, choices, recorded_text(store, run.id, "config.yaml"))
     settings = config.typed(cfg)
     settings.resume, settings.run_name, settings.output = run.id, run.name, run.tags["output"]
+    if not Path(settings.output).is_dir():
+        raise UserError(
+            f"the folder of run '{run.name}' is gone, and its checkpoints with it",
+            f"{run.tags.get('run.host', '').partition('/')[0]}:{settings.output}",
+            "bring it back, or start a new run from runs:/… where the record has a copy",
+        )
     lock = FileLock(writable(Path(settings.output)) / ".lock")
     try:
         lock.acquire(timeout=0)

@@ -161,8 +161,19 @@ def dtype_of(wanted: Dtype) -> Dtype:
 
 
 def weights_digest(place: Place) -> str:
-    """Digest of a model's weights, from the record where it has one."""
-    return place.tags.get("digest.weights") or _folder_digest(place.folder)
+    """Digest of a model's weights as they lie there.
+
+    Raises:
+        UserError: they are not those that the record says.
+    """
+    found, recorded = _folder_digest(place.folder), place.tags.get("digest.weights")
+    if recorded and found != recorded:
+        raise UserError(
+            f"the weights changed since they were recorded (digest {recorded[:12]}… then, {found[:12]}… now)",
+            place.ref,
+            "bring the old files back, or take another checkpoint",
+        )
+    return found
 
 
 @cache

@@ -39,6 +39,8 @@ def resolve(ref: str) -> Place:
     Raises:
         UserError: nothing stands behind it; what there is nearby is named.
     """
+    if not ref.strip():
+        raise UserError("names no model", "model", "give one: tiny, smollm2, a folder, a hub id, models:/… or runs:/…")
     if ref == "tiny":
         from mlops_llm.models import tiny
 

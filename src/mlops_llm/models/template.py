@@ -111,7 +111,8 @@ def encode(
     Raises:
         UserError: the template cannot render the conversation, or rewrites earlier turns so that answers cannot be told.
     """
-    text, spans = _rendered(tokenizer, messages, tools, answers_only)
+    said = [{**message, "content": message.get("content") or ""} for message in messages]
+    text, spans = _rendered(tokenizer, said, tools, answers_only)
     coded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids = list(coded["input_ids"])
     if answers_only:

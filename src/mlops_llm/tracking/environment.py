@@ -116,7 +116,8 @@ def _code(folder: Path) -> tuple[str, str]:
 def _git(folder: Path, *args: str, strip: bool = True) -> str:
     if shutil.which("git") is None:
         return ""
-    done = subprocess.run(["git", "-C", str(folder), *args], capture_output=True, text=True, errors="replace", check=False)
+    command = ["git", "-C", str(folder), "-c", "core.quotepath=off", *args]  # names of any script as they are
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode and "--no-index" not in args:  # which says by its exit code that files differ
         return ""
     return done.stdout.strip() if strip else done.stdout

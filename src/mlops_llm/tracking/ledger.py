@@ -65,9 +65,10 @@ def find_run(store: Store, ref: str) -> RunRow:
 
 def named(store: Store, name: str) -> list[RunRow]:
     """Runs of this name, oldest first."""
-    if '"' in name or "'" in name:
+    quote = '"' if "'" in name else "'"
+    if quote in name:
         return []
-    return [_run(store, run) for run in reversed(_all(store, f"attributes.run_name = '{name}'", 10))]
+    return [_run(store, run) for run in reversed(_all(store, f"attributes.run_name = {quote}{name}{quote}", 10))]
 
 
 def children(store: Store, parent: str) -> list[RunRow]:
@@ -182,7 +183,7 @@ def by_version(store: Store, name: str, which: str, alias: bool) -> CheckpointRo
             remedy = f"it has: {', '.join(sorted(model.aliases)) or 'no alias'}"
         else:
             versions = client.search_model_versions(f"name = '{name}'")
-            remedy = f"it has versions: {', '.join(sorted(each.version for each in versions))}"
+            remedy = f"it has versions: {', '.join(sorted(str(each.version) for each in versions))}"
         raise UserError(f"'{name}' has no {'alias' if alias else 'version'} '{which}'", remedy=remedy) from error
     source = str(version.source)
     copied = re.fullmatch(r"models:/([^/@]+)/(\d+)", source)

@@ -261,9 +261,9 @@ def open_run(opening: Opening) -> Iterator[MlflowRun]:
 
 def settle(store: Store) -> None:
     """Bring the record up to date: what dead processes left is delivered, and their runs no longer count as running."""
-    complete = deliver_left_over(store)
+    deliver_left_over(store)
     for run in ledger.running_here(store, environment.host()):
-        if run.id not in complete and not lives(run):
+        if not lives(run):
             store.client.set_tag(run.id, "run.error", "its process ended without a word; found dead at a later start")
             deliver(store, run.id, {"do": "finish", "status": "KILLED", "time": int(time.time() * 1000)}, again=True)
 

@@ -9,9 +9,10 @@ import sys
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -197,8 +198,8 @@ def _silence(where: str, timeout: float) -> str:
             return ""
     except HTTPError as error:
         return f"status {error.code}" if error.code >= 500 else ""
-    except OSError as error:
-        return str(getattr(error, "reason", error))
+    except (OSError, HTTPException, ValueError) as error:
+        return first_line(error.reason if isinstance(error, URLError) and isinstance(error.reason, Exception) else error)
 
 
 def _create(file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Optional
@@ -86,9 +87,9 @@ class Trainer:
             raise UserError(
                 f"is {self.max_steps}", "trainer.max_steps", "give a number from 1, or -1 to train for trainer.epochs"
             )
-        if self.epochs <= 0:
+        if not 0 < self.epochs < math.inf:
             raise UserError(f"is {self.epochs}", "trainer.epochs", "give a number above 0")
-        if self.learning_rate <= 0:
+        if not 0 < self.learning_rate < math.inf:
             raise UserError(f"is {self.learning_rate}", "trainer.learning_rate", "give a number above 0")
         if not 0 <= self.warmup_ratio < 1:
             raise UserError(f"is {self.warmup_ratio}", "trainer.warmup_ratio", "give a share from 0 to below 1")

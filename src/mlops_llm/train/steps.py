@@ -47,7 +47,9 @@ class Steps:
         self.learning_rates = {each.step: each.lr for each in kept}
         self.rates: dict[int, float] = dict(rates or {})
         self.compared = 0
-        self.differs = ""
+        # A difference that was found stays one, over any number of interruptions.
+        self._verdict = file.with_suffix(".differs.txt")
+        self.differs = self._verdict.read_text("utf-8") if done and self._verdict.is_file() else ""
         self.seconds = 0.0
         """Time spent in steps since the last `rate`."""
         self._tokens_then = self._tokens
@@ -103,7 +105,9 @@ class Steps:
             if before is None:
                 continue
             self.compared += 1
-            self.differs = self.differs or _difference(before, each)
+            if not self.differs and (found := _difference(before, each)):
+                self.differs = found
+                write_text(self._verdict, found)
             if not self._expected:
                 self._before.unlink(missing_ok=True)
 
