@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from mlops_llm import component
+from mlops_llm.data.__main__ import STAGE as DATA
+from mlops_llm.entry import config
 from mlops_llm.entry.arguments import as_typed, first_choices, read
 from tests.commands import ok, train
 
@@ -64,7 +67,20 @@ def test_the_command_composes(line, tmp_path):
         assert "model:" in shown and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("page", [*PAGES, *PAGES.values()])
+def test_the_commands_on_datasets_compose():
+    """Both pages on datasets; the English one is a table of the same commands."""
+    line = re.compile(r"^python -m mlops_llm\.data (op=.+)$", re.MULTILINE)
+    found = line.findall((ROOT / "docs/data.zh.md").read_text("utf-8"))
+    config.register(DATA.name, DATA.schema, DATA.packages)
+    assert {words.split()[0].removeprefix("op=") for words in found} == set(component.groups()["op"]), "each has its command"
+    for words in found:
+        composed = config.typed(config.composed("data", read(shlex.split(words)).overrides))
+        assert words.startswith(f"op={composed.op.__class__.__module__.rpartition('.')[2]}")
+    english = (ROOT / "docs/data.md").read_text("utf-8")
+    assert set(re.findall(r"op=(\w+)", " ".join(found))) <= set(re.findall(r"op=(\w+)", english))
+
+
+@pytest.mark.parametrize("page", [*PAGES, *PAGES.values(), "docs/data.md", "docs/data.zh.md"])
 def test_links_lead_to_files(page):
     links = re.findall(r"\]\((?!https?://)([^)#]+)", (ROOT / page).read_text("utf-8"))
     assert links

@@ -55,6 +55,7 @@ def test_unknown_names_show_their_neighbour(refused: Callable[..., str]) -> None
 def test_what_is_no_setting_does_not_train(refused: Callable[..., str]) -> None:
     assert "Key 'foo' not in 'Train'" in refused(SALES, "+foo=1")
     assert "Key 'max_stepz' not in 'Trainer' (did you mean max_steps?)" in refused(SALES, "+trainer.max_stepz=1")
+    assert "resume: names no run" in refused(SALES, "--resume")
     assert "there is no option '-x'" in refused(SALES, "-x")
     assert "write GROUP=CHOICE or KEY=VALUE" in refused(SALES, "peft=null")
     assert "write GROUP=CHOICE or KEY=VALUE" in refused(SALES, "=5")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.commands import SMOKE, ok, start, train, wait_for_step
 from tests.record import checkpoints_of, client, run_of
 
@@ -36,7 +38,45 @@ def test_an_interrupted_job_is_resumed_and_the_sweep_concluded(here: Path) -> No
     said = ok(train(here, "resume=sweep-0"))
     assert "sweep: 1 jobs" in said
     assert store.get_model_version_by_alias("sales", "challenger").run_id == run_of(store, "sweep-0").info.run_id
-    assert run_of(store, "sweep").data.tags["best.job"] == "sweep-0"
+    sweep = run_of(store, "sweep")
+    assert sweep.data.tags["best.job"] == "sweep-0" and sweep.info.status == "KILLED"  # its other job never began
+
+
+def test_a_parallel_sweep_that_is_stopped_leaves_no_running_job_and_is_finished_job_by_job(here: Path) -> None:
+    words = ["-m", *SMOKE[:1], "trainer.max_steps=150", "trainer.save_steps=10", "trainer.eval_steps=10", "samples.count=0"]
+    words += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=1,2", "peft=none", "run_name=sweep"]
+    process = start(here, *words)
+    for name in ("sweep/0", "sweep/1"):
+        wait_for_step(here, name, 12, process)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143 and "sweep-1 was cut off too: resume=sweep-1" in err, err
+    store = client(here)
+    assert {run_of(store, name).info.status for name in ("sweep", "sweep-0", "sweep-1")} == {"KILLED"}
+    ok(train(here, "resume=sweep-0"))
+    ok(train(here, "resume=sweep-1"))
+    sweep = run_of(store, "sweep")
+    assert sweep.info.status == "FINISHED"
+    assert sweep.data.metrics["eval/loss"] == float(sweep.data.tags["best.score"])
+
+
+def test_a_second_sweep_into_a_folder_in_use_records_nothing(here: Path) -> None:
+    said = ok(train(here, "-m", *SHORT, "peft=none,lora", "output=sweep", "register_as=null", "run_name=first"))
+    assert [line.split()[:2] for line in said.splitlines() if "finished" in line and "none" in line] in (
+        [["*", "first-0"]],
+        [["first-0", "none"]],
+    )
+    done = train(here, "-m", *SHORT, "seed=1,2", "output=sweep", "register_as=null", "run_name=second")
+    assert done.returncode == 2 and "the output folder is not empty" in done.stderr
+    with pytest.raises(ValueError, match="not enough values"):
+        run_of(client(here), "second")
+
+
+def test_a_run_id_of_a_finished_run_is_not_written_over(here: Path) -> None:
+    ok(train(here, *SHORT, "register_as=null", "run_name=one"))
+    run = run_of(client(here), "one").info.run_id
+    done = train(here, *SHORT, "register_as=null", "run_name=two", env={"MLFLOW_RUN_ID": run})
+    assert done.returncode == 2 and "MLFLOW_RUN_ID: run 'one' is finished" in done.stderr
 
 
 def test_a_folder_that_holds_something_is_left_alone(here: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -154,3 +157,57 @@ def test_eight_processes_create_one_database(tmp_path: Path) -> None:
     store = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert {each.name for each in store.search_experiments()} == {"Default", "sales"}
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".mlflow")]
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Answers everything with one status."""
+
+    status = 401
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def silent(tmp_path: Path) -> Iterator[int]:
+    """A port that talks, but not HTTP."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+
+        def talk() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    caller, _ = listening.accept()
+                    caller.sendall(b"SSH-2.0-OpenSSH_9\r\n")
+                    caller.close()
+
+        threading.Thread(target=talk, daemon=True).start()
+        yield int(listening.getsockname()[1])
+
+
+@pytest.fixture
+def refusing() -> Iterator[int]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as answering:
+        threading.Thread(target=answering.serve_forever, daemon=True).start()
+        yield answering.server_address[1]
+        answering.shutdown()
+
+
+def test_addresses_that_keep_no_record_are_one_line(tmp_path: Path, silent: int, refusing: int) -> None:
+    for address, said in (
+        ("http://127.0.0.1:abc", "does not answer"),
+        (f"http://127.0.0.1:{silent}", "does not answer"),
+        (f"http://user:hunter22@127.0.0.1:{refusing}", "the record cannot be opened"),
+        ("sqlite://", "keeps the record in memory"),
+        ("sqlite:////dev/null/x.db", "/dev/null"),
+        ("ftp://x", "is no address for a record"),
+    ):
+        done = train(tmp_path, *SMOKE, env={"MLFLOW_TRACKING_URI": address})
+        (line,) = done.stderr.strip().splitlines()
+        assert done.returncode == 2 and said in line and "unexpected" not in line and "hunter22" not in line, done.stderr
+    assert not list(tmp_path.glob("*"))

@@ -245,6 +245,16 @@ def test_each_swept_value_is_composed_once():
     assert seen == [[1, "tiny", "早"], [2, "tiny", "早"], [1, "tiny", "b"]]
 
 
+def test_a_column_is_named_by_its_field():
+    (override,) = read(["read.columns.prompt=问题"]).overrides
+    assert override == "++read.columns.prompt=问题" or override == "++read.columns.prompt='问题'"
+    assert as_typed(override).startswith("read.columns.prompt=")
+    composed = config.composed(
+        "train", ["dataset=x", *read(["read.columns.prompt=问题", "read.columns.response=答 案"]).overrides]
+    )
+    assert dict(composed.read.columns) == {"prompt": "问题", "response": "答 案"}
+
+
 @pytest.mark.parametrize("name", ["2026_11_25", "2026_11", "1_0.jsonl"])
 def test_a_name_of_digits_and_underscores_stays_a_name(name):
     """Python, and so Hydra, reads 2026_11 as the number 202611."""

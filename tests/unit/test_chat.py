@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mlops_llm.data.chat import ROLES, conversation, conversations
+from mlops_llm.data.chat import ROLES, conversation
 from mlops_llm.data.read import read
 from mlops_llm.errors import UserError
 
@@ -199,10 +199,12 @@ def test_the_first_bad_row_is_named_by_its_line_in_the_file(jsonl):
     good = {"prompt": "a", "response": "b"}
     source = read(str(jsonl([good, good, {"prompt": "a"}, {}])))
     with pytest.raises(UserError, match=r"^rows\.jsonl line 3: has no field 'response'"):
-        conversations(source)
+        [conversation(row, source.where(place)) for place, row in enumerate(source.rows)]
 
 
 def test_shipped_rows_are_conversations():
     for ref in ("sales_sft", "sales_sft_val", "math_sft"):
         source = read(ref)
-        assert [chat.messages[-1]["content"] for chat in conversations(source)] == [row["response"] for row in source.rows]
+        assert [conversation(row, "").messages[-1]["content"] for row in source.rows] == [
+            row["response"] for row in source.rows
+        ]

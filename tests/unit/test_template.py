@@ -11,7 +11,7 @@ from mlops_llm.data.chat import conversation
 from mlops_llm.data.read import Source, read
 from mlops_llm.errors import UserError
 from mlops_llm.models import tiny
-from mlops_llm.models.template import CHATML, IGNORED, PLAIN, encode, ensure, template_digest
+from mlops_llm.models.template import CHATML, IGNORED, PLAIN, encode, ensure, shows_tools, template_digest
 from mlops_llm.train.algorithms.sft import SFT, LossOn
 
 ASK, SAY = {"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}
@@ -320,3 +320,24 @@ def test_ids_and_labels_are_those_that_trl_prepares(tmp_path):
     several, rows = CHATS, [{"messages": chat} for chat in CHATS]
     assert ours(several) == [masked_by_the_template(tokenizer, chat) for chat in several]
     assert ours(several, answers_only=False) == prepared(rows)
+
+
+CALL = {"type": "function", "function": {"name": "stock", "arguments": {"sku": "A1"}}}
+
+
+def test_a_template_that_shows_no_tools_is_known(tokenizer):
+    assert not shows_tools(tokenizer)
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = (
+        "{{ tools | string }}{% for m in messages %}{{ m.content }}{{ m.tool_calls | string }}{% endfor %}"
+    )
+    assert shows_tools(tokenizer)
+    tokenizer.chat_template = "{{ raise_exception('no tools here') if tools }}"
+    assert not shows_tools(tokenizer)
+
+
+def test_a_call_without_words_is_an_empty_turn(tokenizer):
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": None, "tool_calls": [CALL]},
+             {"role": "tool", "content": "12"}, {"role": "assistant", "content": "b"}]  # fmt: skip
+    empty = [{**turn, "content": turn["content"] or ""} for turn in turns]
+    assert encode(tokenizer, turns, max_tokens=99) == encode(tokenizer, empty, max_tokens=99)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlops_llm.component import near
-from mlops_llm.data.read import Row, Source
+from mlops_llm.data.read import Row
 from mlops_llm.errors import UserError
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -24,20 +24,15 @@ class Conversation:
     tools: list[Any] | None = None
 
 
-def conversations(source: Source) -> list[Conversation]:
-    """Turn every row into a conversation.
+def conversation(row: Row, where: str) -> Conversation:
+    """Turn one row into a conversation.
 
     Understood are `prompt` and `response` (or `completion`), `messages` (with `tools`), and the public forms `question` and
     `answer` (gsm8k), `instruction`, `input`, `output` (alpaca) and `conversations` (sharegpt).
 
     Raises:
-        UserError: the first bad row, with file, line, field and remedy.
+        UserError: the row is none of these; `where`, field and remedy are named.
     """
-    return [conversation(row, source.where(place)) for place, row in enumerate(source.rows)]
-
-
-def conversation(row: Row, where: str) -> Conversation:
-    """Turn one row into a conversation."""
     for answer in ("response", "completion"):
         if "prompt" in row and answer in row:
             return _pair(_text(row, "prompt", where), _text(row, answer, where), row, where)

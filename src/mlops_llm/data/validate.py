@@ -95,51 +95,75 @@ def check(
     if report.kind is None:
         _unknown(chain(head, following), report)
         return report
-    checker = Checker(report.kind, natural)
-    seen: dict[bytes, int] = {}
-    waiting: list[tuple[int, int, Row]] = []
     counter = count(report.kind) if count and how.contents else None
-    shapes: Counter[tuple[str, ...]] = Counter()
-    measured = ["prompt", *ANSWERS[report.kind]]
-    lengths, sound = [0] * len(measured), 0
-    for record in chain(head, following):
-        report.rows = number = report.rows + 1
+    checking = _Checking(report, report.kind, Checker(report.kind, natural), how, counter)
+    for number, record in enumerate(chain(head, following), 1):
+        checking.take(record, number)
         if number % 1000 == 0:
             at(number)
-        row = record.row
+    checking.close()
+    return report
+
+
+class _Checking:
+    """The rows of one kind, one after another."""
+
+    def __init__(self, report: Report, kind: Kind, checker: Checker, how: Checks, counter: CountTokens | None) -> None:
+        self._report, self._kind, self._checker, self._how, self._counter = report, kind, checker, how, counter
+        self._seen: dict[bytes, int] = {}
+        self._waiting: list[tuple[int, int, Row]] = []
+        self._shapes: Counter[tuple[str, ...]] = Counter()
+        self._measured = ["prompt", *ANSWERS[kind]]
+        self._lengths = [0] * len(self._measured)
+
+    def take(self, record: Record, number: int) -> None:
+        """Check a row; `number` counts from 1."""
+        report, row = self._report, record.row
+        report.rows = number
         if row is None:
             report.findings.add("unreadable", record.line, "", record.problem, record.remedy, number)
-            continue
-        shapes[tuple(row)] += 1
-        mine: Row | None = row
-        if checker.quick(row):
-            for place, name in enumerate(measured):
+            return
+        self._shapes[tuple(row)] += 1
+        mine = self._sound(row, record.line, number)
+        report.sound += mine is not None
+        if not self._how.contents:
+            return
+        _look(row, record.line, number, self._seen, report.findings)
+        if mine is not None and self._counter:
+            self._waiting.append((record.line, number, mine))
+            if len(self._waiting) == CHUNK:
+                self._count_tokens()
+
+    def close(self) -> None:
+        """Complete the report."""
+        self._count_tokens()
+        report = self._report
+        for shape, times in self._shapes.items():
+            report.fields.update(dict.fromkeys(shape, times))
+        report.characters.update(dict(zip(self._measured, self._lengths, strict=True)))
+        report.read = report.rows - report.findings.counts["unreadable"]
+
+    def _sound(self, row: Row, line: int, number: int) -> Row | None:
+        """The row in our fields where it has what its kind needs; its characters are counted, its flaws noted."""
+        lengths = self._lengths
+        if self._checker.quick(row):
+            for place, name in enumerate(self._measured):
                 value = row.get(name)
                 if type(value) is str:
                     lengths[place] += len(value)
-        else:
-            mine, problems = checker.examined(row)
-            for rule, name, what, remedy in problems:
-                report.findings.add(rule, record.line, name, what, remedy, number)
-            if mine is not None:
-                for place, text in enumerate(parts(mine, report.kind)):
-                    lengths[place] += len(text)
-        sound += mine is not None
-        if how.contents:
-            _look(row, record.line, number, seen, report.findings)
-            if mine is not None and counter:
-                waiting.append((record.line, number, mine))
-                if len(waiting) == CHUNK:
-                    _measure(waiting, report, how.max_tokens, counter)
-                    waiting = []
-    if waiting and counter:
-        _measure(waiting, report, how.max_tokens, counter)
-    for shape, times in shapes.items():
-        report.fields.update(dict.fromkeys(shape, times))
-    report.sound = sound
-    report.characters.update(dict(zip(measured, lengths, strict=True)))
-    report.read = report.rows - report.findings.counts["unreadable"]
-    return report
+            return row
+        mine, problems = self._checker.examined(row)
+        for rule, name, what, remedy in problems:
+            self._report.findings.add(rule, line, name, what, remedy, number)
+        if mine is not None:
+            for place, text in enumerate(parts(mine, self._kind)):
+                lengths[place] += len(text)
+        return mine
+
+    def _count_tokens(self) -> None:
+        if self._waiting and self._counter:
+            _measure(self._waiting, self._report, self._how.max_tokens, self._counter)
+        self._waiting = []
 
 
 def identity(row: Row) -> bytes:

@@ -125,7 +125,7 @@ def flat(config: DictConfig) -> dict[str, Any]:
     values: dict[str, Any] = {}
 
     def walk(node: Any, path: str) -> None:
-        if isinstance(node, Mapping) and node:
+        if isinstance(node, Mapping):
             for key, value in node.items():
                 walk(value, f"{path}.{key}" if path else str(key))
         else:

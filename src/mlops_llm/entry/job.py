@@ -102,20 +102,32 @@ def _opening(stage: Stage, cfg: Any, name: str, parent: str = "") -> Opening:
     cfg.run_name = name
     values = config.flat(cfg)
     secrets.refuse(values)
-    if output.is_dir() and any(output.iterdir()):
-        raise UserError("the output folder is not empty", str(output), "choose another output= or run_name=")
+    refuse_in_use(output)
+    experiment = hydra.runtime.choices.get("experiment@_global_")
     return Opening(
         stage=stage.name,
         project=str(cfg.project),
         name=name,
         output=output,
-        config=values | {f"choice.{group}": choice for group, choice in config.choices(cfg).items()},
+        config=values
+        | {f"choice.{group}": choice for group, choice in config.choices(cfg).items()}
+        | ({"experiment": experiment} if experiment else {}),
         config_yaml=OmegaConf.to_yaml(cfg, resolve=True),
         overrides=tuple(as_typed(item) for item in hydra.overrides.task if not item.startswith("run_name=")),
         seed=cfg.seed,
         storage=cfg.checkpoints.storage.name if "checkpoints" in cfg else "auto",
         parent=parent,
     )
+
+
+def refuse_in_use(output: Path) -> None:
+    """See that a run's folder is its own.
+
+    Raises:
+        UserError: something is in it.
+    """
+    if output.is_dir() and any(output.iterdir()):
+        raise UserError("the output folder is not empty", str(output), "choose another output= or run_name=")
 
 
 def _prepared(stage: Stage, cfg: Any, opening: Opening) -> Any:

@@ -81,6 +81,8 @@ def _work(stage: Stage, arguments: Arguments, outcome: Outcome) -> int:
     store.check_address()
     _heed_signals()
     resumed = arguments.value("resume")
+    if resumed is None and "resume=" in arguments.overrides:
+        raise UserError("names no run", "resume", "give its name or id")
     if resumed:
         if not stage.resumes:
             raise UserError(f"a run of the stage '{stage.name}' does not go on", "resume", "type its command again")
@@ -120,6 +122,8 @@ def _stopped(stage: Stage, outcome: Outcome, stop: KeyboardInterrupt) -> str:
     how = "terminated" if isinstance(stop, Terminated) else "interrupted"
     if not outcome.name:
         return f"{how} before the work began"
+    if not stage.resumes:
+        return f"{how}; nothing half-written is left, type the command again"
     return f"{how}; go on with: python -m mlops_llm.{stage.name} resume={shlex.quote(outcome.name)}"
 
 

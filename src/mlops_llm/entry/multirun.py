@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlops_llm import console
 from mlops_llm.entry.arguments import Arguments, as_typed, first_choices, number_of_jobs, quote, swept
-from mlops_llm.entry.job import Outcome, Stage, child, links
+from mlops_llm.entry.job import Outcome, Stage, child, links, refuse_in_use
 from mlops_llm.errors import UserError, unexpected
 from mlops_llm.record import Registration
+
+_PATIENCE = 20
+"""Half seconds in which the processes of an interrupted sweep are gone."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,12 @@ def multirun(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) ->
         project=str(first.project),
         name=name,
         output=output,
-        config={"sweep": ", ".join(keys)},
+        config={"sweep": ", ".join(keys), "jobs": number_of_jobs(arguments.overrides)},
         overrides=tuple(
             as_typed(item) for item in [*arguments.flags, *arguments.overrides] if not item.startswith("run_name=")
         ),
     )
+    refuse_in_use(output)
     with open_run(opening) as parent:
         parent.tags({"kind": "multirun"})
         os.environ[PARENT] = parent.id
@@ -68,14 +73,16 @@ def multirun(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) ->
         except Exception as error:
             broken = error
         except KeyboardInterrupt:
-            stopped = [job.name for job in _jobs(parent, keys) if job.status in ("KILLED", "RUNNING")]
+            stopped = _stopped(parent, keys)
+            for other in stopped[1:]:
+                console.warn(f"{other} was cut off too: resume={other}")
             outcome.begin(stopped[0] if stopped else parent.name)
             raise
         finally:
             os.environ.pop(PARENT, None)
         jobs = _jobs(parent, keys)
         best = _best(jobs)
-        _conclude(parent, jobs, best, keys)
+        _conclude(parent, jobs, best, keys, step=0)
         links(parent)
         if broken is not None:
             raise broken
@@ -87,7 +94,7 @@ def multirun(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) ->
 
 def conclude_again(store: Any, parent: str) -> None:
     """Bring a multirun's table and registration up to date after one of its jobs was resumed."""
-    from mlops_llm.tracking.ledger import find_run
+    from mlops_llm.tracking.ledger import find_run, history
     from mlops_llm.tracking.run import MlflowRun, Opening
 
     row = find_run(store, parent)
@@ -95,7 +102,9 @@ def conclude_again(store: Any, parent: str) -> None:
     run = MlflowRun(store, parent, row.experiment, opening)
     keys = row.params.get("sweep", "").split(", ")
     jobs = _jobs(run, keys)
-    _conclude(run, jobs, _best(jobs), keys)
+    _conclude(run, jobs, _best(jobs), keys, step=len(history(store, parent, _metric(jobs))))
+    if str(len(jobs)) == row.params.get("jobs") and all(job.status == "FINISHED" for job in jobs):
+        run.finish("FINISHED")
 
 
 class _Task:
@@ -160,8 +169,26 @@ def _best(jobs: list[_Job]) -> _Job | None:
     return (max if scored[0].higher else min)(scored, key=lambda each: each.score)  # type: ignore[arg-type,return-value]
 
 
-def _conclude(parent: Any, jobs: list[_Job], best: _Job | None, keys: list[str]) -> None:
-    metric = next((each.metric for each in jobs if each.score is not None), "score")
+def _stopped(parent: Any, keys: list[str]) -> list[str]:
+    """Names of the jobs that an interruption cut off, once the processes of parallel ones are gone."""
+    from mlops_llm.tracking.run import settle
+    from mlops_llm.tracking.store import connect
+
+    for _ in range(_PATIENCE):
+        settle(connect())
+        jobs = _jobs(parent, keys)
+        if not any(job.status == "RUNNING" for job in jobs):
+            break
+        time.sleep(0.5)
+    return [job.name for job in jobs if job.status in ("KILLED", "RUNNING")]
+
+
+def _metric(jobs: list[_Job]) -> str:
+    return next((each.metric for each in jobs if each.score is not None), "score")
+
+
+def _conclude(parent: Any, jobs: list[_Job], best: _Job | None, keys: list[str], *, step: int) -> None:
+    metric = _metric(jobs)
     rows = [
         [
             "*" if each is best else "",
@@ -184,7 +211,7 @@ def _conclude(parent: Any, jobs: list[_Job], best: _Job | None, keys: list[str])
     if best is None:
         return
     parent.tags({"best.job": best.name, "best.run": best.id, "best.score": repr(best.score), "best.metric": metric})
-    parent.metrics({metric: float(best.score or 0.0)}, step=0)
+    parent.metrics({metric: float(best.score or 0.0)}, step)
     if best.registration:
         entry = best.registration
         said = f"{entry.description}; best of {len(jobs)} jobs of {parent.name} by {metric}"

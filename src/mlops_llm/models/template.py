@@ -82,6 +82,23 @@ def ensure(tokenizer: Any, where: str) -> str:
     return source
 
 
+def shows_tools(tokenizer: Any) -> bool:
+    """Whether the chat template writes both the tools that there are and the calls of them."""
+    function = {"name": "probe_zebra", "description": "d", "parameters": {"type": "object", "properties": {}}}
+    call = {"type": "function", "function": {"name": "probe_quartz", "arguments": {}}}
+    turns = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "b"},
+        {"role": "assistant", "content": "c"},
+    ]
+    try:
+        text = tokenizer.apply_chat_template(turns, tools=[{"type": "function", "function": function}], tokenize=False)
+    except Exception:  # a template that refuses tools does not show them
+        return False
+    return "probe_zebra" in text and "probe_quartz" in text
+
+
 def template_digest(tokenizer: Any) -> str:
     """Digest of the chat template's source."""
     return digest.text(str(tokenizer.chat_template or ""))

@@ -320,10 +320,13 @@ def _created(store: Store, opening: Opening) -> tuple[str, str]:
 
 
 def _check_adopted(store: Store, run: str) -> None:
+    remedy = "unset it; only `mlflow run` sets it rightly"
     try:
-        ledger.find_run(store, run)
+        row = ledger.find_run(store, run)
     except UserError as error:
-        raise UserError(error.what, "MLFLOW_RUN_ID", "unset it; only `mlflow run` sets it rightly") from error
+        raise UserError(error.what, "MLFLOW_RUN_ID", remedy) from error
+    if row.status == "FINISHED":
+        raise UserError(f"run '{row.name}' is finished", "MLFLOW_RUN_ID", remedy)
 
 
 def _resumed(store: Store, opening: Opening) -> tuple[str, str]:

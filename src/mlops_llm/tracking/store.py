@@ -147,9 +147,10 @@ def _connect(where: str) -> Store:
     try:
         client = MlflowClient(where)
         client.search_experiments(max_results=1)
+    except ModuleNotFoundError as error:
+        remedy = "pip install 'mlops-llm[server]'"
+        raise UserError(f"{error.name} is not installed, which this address needs", mask_address(where), remedy) from error
     except Exception as error:
-        if not is_away(error) and file is None and "sql" not in type(error).__module__:
-            raise
         raise UserError(
             f"the record cannot be opened ({first_line(error)})", mask_address(where), "check MLFLOW_TRACKING_URI"
         ) from error
@@ -176,6 +177,8 @@ def is_away(error: BaseException) -> bool:
 
 def _check(where: str) -> None:
     scheme = urlsplit(where).scheme
+    if scheme == "sqlite" and database_file(where) in (None, Path.cwd()):
+        raise UserError("keeps the record in memory, where it is lost", mask_address(where), "use sqlite:///FILE")
     if scheme in ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks") or "+" in scheme:
         return
     raise UserError("is no address for a record", mask_address(where), "use sqlite:///FILE, http://HOST:PORT or postgresql://…")

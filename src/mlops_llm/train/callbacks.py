@@ -39,6 +39,10 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         """Start the progress bar."""
         self._progress = console.Progress("training", state.max_steps, state.global_step)
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the clock of the step."""
+        self._steps.begin()
+
     def on_step_end(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> Any:
         """Close the step; the last one is always logged."""
         self._steps.end(state.global_step, float(lr_scheduler.get_last_lr()[0]) if lr_scheduler else 0.0)

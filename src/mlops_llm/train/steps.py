@@ -51,7 +51,8 @@ class Steps:
         self._verdict = file.with_suffix(".differs.txt")
         self.differs = self._verdict.read_text("utf-8") if done and self._verdict.is_file() else ""
         self.seconds = 0.0
-        """Time spent in steps since the last `rate`."""
+        """Time spent in steps since the last `rate`: forward, backward and optimizer; not evaluations or checkpoints."""
+        self._begun = 0.0
         self._tokens_then = self._tokens
         self._waiting: list[tuple[int, Any, float, str, int]] = []
         self._losses: list[Any] = []
@@ -69,20 +70,24 @@ class Steps:
         inner = trainer.training_step
 
         def step(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            begun = time.perf_counter()
             ids = inputs["input_ids"]
             mask = inputs.get("attention_mask")
             self._hash.update(ids.cpu().numpy().tobytes())
             self._tokens += int(mask.sum()) if mask is not None else ids.numel()
             loss = inner(model, inputs, *args, **kwargs)
             self._losses.append(loss.detach())
-            self.seconds += time.perf_counter() - begun
             return loss
 
         trainer.training_step = step
 
+    def begin(self) -> None:
+        """Start the clock of a step."""
+        self._begun = time.perf_counter()
+
     def end(self, step: int, lr: float) -> None:
         """Close a step; its loss is read from the device at the next `flush`."""
+        if self._begun:
+            self.seconds += time.perf_counter() - self._begun
         batch = self._hash.hexdigest()[:16]
         self._waiting.append((step, self._losses, lr, batch, self._tokens))
         self._losses, self._hash = [], hashlib.sha256()

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from mlops_llm import console
 from mlops_llm.component import component
-from mlops_llm.data.chat import conversations
+from mlops_llm.data.chat import Conversation, conversation
 from mlops_llm.data.read import Source
 from mlops_llm.errors import UserError
-from mlops_llm.models.template import Encoded, encode
+from mlops_llm.models.template import Encoded, encode, shows_tools
 
 if TYPE_CHECKING:
     from mlops_llm.train.train import Job
@@ -48,7 +49,9 @@ class SFT:
             UserError: a row is not a conversation, or no row keeps a trained token.
         """
         encoded = []
-        for place, chat in zip(rows, conversations(_part(source, rows)), strict=True):
+        chats = [conversation(source.rows[place], source.where(place)) for place in rows]
+        _warn_of_tools(tokenizer, chats, source.name)
+        for place, chat in zip(rows, chats, strict=True):
             try:
                 one = encode(
                     tokenizer,
@@ -91,18 +94,17 @@ class SFT:
         )
 
 
+def _warn_of_tools(tokenizer: Any, chats: Sequence[Conversation], name: str) -> None:
+    """Say so where the model will not see tools that the rows have."""
+    with_tools = sum(1 for chat in chats if chat.tools or any(turn.get("tool_calls") for turn in chat.messages))
+    if with_tools and not shows_tools(tokenizer):
+        console.warn(
+            f"{name}: {with_tools} rows have tools or calls of them, which the model's chat template does not show: "
+            "it learns without them; take a model whose template knows tools"
+        )
+
+
 def _dataset(encoded: Sequence[Encoded]) -> Any:
     from datasets import Dataset
 
     return Dataset.from_dict({"input_ids": [one.ids for one in encoded], "labels": [one.labels for one in encoded]})
-
-
-def _part(source: Source, rows: list[int]) -> Source:
-    return Source(
-        source.name,
-        source.path,
-        source.version,
-        [source.rows[row] for row in rows],
-        [source.lines[row] for row in rows],
-        source.raw,
-    )
