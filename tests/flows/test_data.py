@@ -60,6 +60,8 @@ def test_a_dropped_in_file_is_listed_at_once(data: Callable[..., Any], here: Pat
     assert {each["name"] for each in data("op=list", "kind=dpo")["datasets"]} == {"pairs", "sales_dpo"}
     by_rows = [each["rows"] for each in data("op=list", "op.sort=rows")["datasets"]]
     assert by_rows == sorted(by_rows, reverse=True)
+    few = data("op=list", "op.rows=2")
+    assert len(few["datasets"]) == len(by_rows) and f"… and {len(by_rows) - 2} more" in few["out"]
     assert not (here / "mlflow.db").exists(), "looking creates no record"
 
 

@@ -33,6 +33,9 @@ class List:
     sort: Sort = Sort.name
     """Order; rows, bytes and changed begin with the largest and newest."""
 
+    rows: int = 200
+    """Most lines to show; result.json has all."""
+
     def prepare(self, request: Data) -> Work:
         """Nothing can be wrong."""
 
@@ -52,11 +55,13 @@ class List:
                     each.where,
                     each.problem or each.description,
                 )
-                for each in entries
+                for each in entries[: self.rows]
             ]
-            said = [Grid(f"{len(entries)} datasets", columns, rows)]
+            said: list[Grid | str] = [Grid(f"{len(entries)} datasets", columns, rows)]
+            if len(entries) > self.rows:
+                said.append(f"… and {len(entries) - self.rows} more (op.rows={len(entries)} shows all)")
             if any(each.version.endswith("*") for each in entries):
-                said.append(Grid("", ("",), [["* the file differs from this version: op=diff shows how, op=version keeps it"]]))
+                said.append("* the file differs from this version: op=diff shows how, op=version keeps it")
             return Result("list", {}, {"datasets": [asdict(each) for each in entries]}, shown=said)
 
         return work
