@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,19 @@ _log.addHandler(logging.NullHandler())
 _label = ""
 
 
-def log_to(path: Path) -> logging.Handler:
-    """Send this process's log (ours and the libraries' warnings) to a file from now on; return the handler."""
+class _Formatter(logging.Formatter):
+    def __init__(self, mask: Callable[[str], str]) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._mask = mask
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._mask(super().format(record))
+
+
+def log_to(path: Path, mask: Callable[[str], str] = str) -> logging.Handler:
+    """Send this process's log (ours and the libraries' warnings), masked, to a file from now on; return the handler."""
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Formatter(mask))
     logging.getLogger().addHandler(handler)
     _log.setLevel(logging.INFO)
     return handler

@@ -18,7 +18,7 @@ PASSWORD = "correct-" + "horse-battery"
 
 
 @pytest.fixture
-def checkout(here: Path) -> Path:
+def checkout(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def git(*words: str) -> None:
         subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True, capture_output=True)
 
@@ -26,6 +26,7 @@ def checkout(here: Path) -> Path:
     (here / "kept.py").write_text("one = 1\n")
     git("add", ".")
     git("commit", "--quiet", "-m", "first")
+    monkeypatch.setattr(environment, "__file__", str(here / "kept.py"))
     return here
 
 
@@ -33,7 +34,7 @@ def test_a_clean_checkout_has_a_commit_and_no_patch(checkout):
     state = describe(ARGV)
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     assert state.tags["git.commit"] == state.tags["mlflow.source.git.commit"] == head
-    assert state.tags["git.uncommitted"] == "false" and state.patch == ""
+    assert state.tags["git.uncommitted"] == "false" and state.patches == {}
     assert state.tags["command"] == "python -m mlops_llm.train 'dataset=数据.jsonl'"
     assert f"mlflow=={state.tags['version.mlflow']}\n" in state.packages
 
@@ -43,7 +44,7 @@ def test_the_patch_restores_what_was_not_committed(checkout):
     (checkout / "new.py").write_text("fresh = True\n")
     (checkout / "数据.py").write_text("also = True\n")
     (checkout / "huge.bin").write_bytes(b"0" * (UNTRACKED_BYTES + 1))
-    patch = describe(ARGV).patch
+    patch = describe(ARGV).patches["uncommitted"]
     assert "# untracked: huge.bin" in patch
     subprocess.run(["git", "checkout", "--quiet", "."], check=True)
     for name in ("new.py", "huge.bin", "数据.py"):
@@ -61,13 +62,23 @@ def test_the_patch_restores_what_was_not_committed(checkout):
         f"password: {PASSWORD}",
         f"url = 'postgresql://me:{PASSWORD}@host/db'",
         "-----BEGIN RSA " + f"PRIVATE KEY-----\n{PASSWORD}\n-----END RSA PRIVATE KEY-----",
+        f"pwd: {PASSWORD}",
+        f"secret: {PASSWORD} with blanks",
+        f"password = '{PASSWORD} with.dots'",
+        f"password={PASSWORD}.dots",
+        f"Authorization: Basic {PASSWORD}",
+        f"Endpoint=https://x;AccountKey={PASSWORD};Suffix=y",
+        f"curl -u me:{PASSWORD} https://host/x",
+        f"https://host/x?a=1&password={PASSWORD}&b=2",
+        f"tool --api-key {PASSWORD} --verbose",
+        f"accessKeySecret: {PASSWORD}",
         "token = '" + "hf_" + "a" * 30 + "'  # " + "correct",
     ],
 )
 def test_no_credential_of_a_changed_or_new_file_is_in_the_patch(checkout, line):
     (checkout / "kept.py").write_text(f"{line}\n")
     (checkout / "new.sh").write_text(f"{line}\n")
-    patch = describe(ARGV).patch
+    patch = describe(ARGV).patches["uncommitted"]
     assert patch.count("***") >= 2
     assert PASSWORD not in patch and "hf_" + "a" * 30 not in patch
 
@@ -75,8 +86,33 @@ def test_no_credential_of_a_changed_or_new_file_is_in_the_patch(checkout, line):
 def test_a_long_patch_is_cut_with_a_mark(checkout, monkeypatch):
     monkeypatch.setattr(environment, "PATCH_BYTES", 300)
     (checkout / "kept.py").write_text("".join(f"line {number}\n" for number in range(200)))
-    patch = describe(ARGV).patch
+    patch = describe(ARGV).patches["uncommitted"]
     assert patch.endswith("# cut here: the patch is over 1 MiB\n") and len(patch) < 400
+
+
+def test_many_new_files_take_one_look_and_the_index_stays_as_it_is(checkout):
+    for number in range(300):
+        (checkout / f"new {number}.txt").write_text(f"{number}\n")
+    before = (checkout / ".git" / "index").read_bytes()
+    patch = describe(ARGV).patches["uncommitted"]
+    assert patch.count("new file mode") == 300
+    assert (checkout / ".git" / "index").read_bytes() == before
+    listed = subprocess.run(["git", "status", "--short"], capture_output=True, text=True, check=True).stdout
+    assert listed.count("?? ") == 300
+
+
+def test_changes_of_the_package_are_seen_from_another_checkout(checkout, tmp_path_factory, monkeypatch):
+    package = tmp_path_factory.mktemp("package")
+    subprocess.run(["git", "clone", "--quiet", str(checkout), str(package)], check=True, capture_output=True)
+    monkeypatch.setattr(environment, "__file__", str(package / "kept.py"))
+    commit = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--allow-empty", "-m", "second"]
+    subprocess.run(commit, cwd=package, check=True, capture_output=True)
+    assert describe(ARGV).tags["git.mlops_llm_uncommitted"] == "false"
+    (package / "kept.py").write_text("one = 3\n")
+    state = describe(ARGV)
+    assert set(state.patches) == {"mlops_llm"} and "+one = 3" in state.patches["mlops_llm"]
+    assert (state.tags["git.uncommitted"], state.tags["git.mlops_llm_uncommitted"]) == ("false", "true")
+    assert state.tags["git.mlops_llm_commit"] != state.tags["git.commit"]
 
 
 def test_a_process_lives_until_it_ends():
@@ -110,10 +146,10 @@ def test_the_tags_of_a_process_say_that_it_lives():
     assert abs(float(tags["run.heartbeat"]) - time.time()) < 5
 
 
-def test_long_settings_are_cut_with_a_mark():
-    assert run._cut("x" * run.LONGEST_PARAM) == "x" * run.LONGEST_PARAM
-    cut = run._cut("y" * (run.LONGEST_PARAM + 1))
-    assert len(cut) == run.LONGEST_PARAM and cut.endswith("… (cut; whole in config.yaml)")
+def test_long_texts_are_cut_with_a_mark():
+    assert run._cut("x" * 100, 100) == "x" * 100
+    cut = run._cut("y" * 101, 100, "; whole in config.yaml")
+    assert len(cut) == 100 and cut.endswith("… (cut; whole in config.yaml)")
 
 
 def test_telemetry_is_off_unless_the_user_turns_it_on():

@@ -12,6 +12,7 @@ LOOKS_SECRET = [
     "ghp_" + "b" * 36,
     "github_pat_" + "c" * 30,
     "AKIA" + "ABCDEFGHIJKLMNOP",
+    "LTAI" + "5tAbCdEfGhIjKlMn",
     "xoxb-" + "1234567890-abc",
     "AIza" + "d" * 35,
     "eyJhbGciOiJIUzI1NiJ9." + "eyJzdWIiOiIxMjM0In0." + "c2lnbmF0dXJl",
@@ -27,6 +28,11 @@ NAMES = [
     "auth_token",
     "token",
     "credentials",
+    "passphrase",
+    "pass",
+    "accessKeySecret",
+    "client_secret",
+    "dbPassword",
 ]
 
 
@@ -137,7 +143,18 @@ def test_mask_leaves_the_rest_alone():
 
 
 @pytest.mark.parametrize(
-    "line", ["tokenizer = load.tokenizer(place)", "trained_tokens = sum(counted)", "max_tokens=settings.max_tokens"]
+    "line",
+    [
+        "tokenizer = load.tokenizer(place)",
+        "trained_tokens = sum(counted)",
+        "max_tokens=settings.max_tokens",
+        "self.token = settings.token",
+        "password: Optional[str] = None",
+        "def f(secret: str, password: str) -> None:",
+        "token: str",
+        "Basic evaluation of models",
+        "bypass = compute_it",
+    ],
 )
 def test_mask_leaves_code_about_tokens_alone(line):
     assert mask(line) == line

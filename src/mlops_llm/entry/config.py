@@ -43,11 +43,33 @@ def register(stage: str, schema: type, packages: tuple[str, ...]) -> None:
                 store.store(group=group, name=name, node=cls)
 
 
+_absent: dict[Path, list[Path]] = {}
+"""Folder of a run's files -> it and those above it that were not there when the run was composed, innermost first."""
+
+
 def name_runs(name: str) -> None:
     """Say what a run is called that nobody names; its files go to outputs/NAME where `output` says nothing else."""
-    OmegaConf.register_new_resolver(
-        "run_folder", lambda output, run_name: str(output or f"outputs/{run_name or name}"), replace=True
-    )
+
+    def run_folder(output: str | None, run_name: str | None) -> str:
+        folder = Path(output or f"outputs/{run_name or name}").absolute()
+        _absent.setdefault(folder, [each for each in (folder, *folder.parents) if not each.exists()])
+        return str(output or f"outputs/{run_name or name}")
+
+    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+
+
+def is_output(path: Path) -> bool:
+    """Whether a path is a run's folder or above it."""
+    return any(folder.is_relative_to(path.absolute()) for folder in _absent)
+
+
+def leave_nothing(output: Path) -> None:
+    """Remove the folders that Hydra made for a run, as far as they are empty."""
+    for folder in _absent.get(output.absolute(), []):
+        try:
+            folder.rmdir()
+        except OSError:
+            return
 
 
 def run(stage: str, arguments: Arguments, task: Callable[[DictConfig], None], *extra: str) -> None:
@@ -217,8 +239,5 @@ def _class(schema: type, name: str) -> type | None:
                 return cls
     if schema.__name__ == name:
         return schema
-    for field in dataclasses.fields(schema):
-        for each in (field.default_factory,):
-            if isinstance(each, type) and each.__name__ == name:
-                return each
-    return None
+    parts = (field.default_factory for field in dataclasses.fields(schema))
+    return next((part for part in parts if isinstance(part, type) and part.__name__ == name), None)  # type: ignore[return-value]

@@ -7,7 +7,6 @@ import json
 import logging
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +61,8 @@ class Outcome:
 
 def single(stage: Stage, cfg: Any, name: str, outcome: Outcome) -> None:
     """Run the one job of a command; `name` is for a run that its settings do not name."""
-    opening = _opening(stage, cfg, str(cfg.run_name or name))
     try:
+        opening = _opening(stage, cfg, str(cfg.run_name or name))
         plan = _prepared(stage, cfg, opening)
         if isinstance(plan, Result):
             outcome.failed = plan.failed
@@ -75,11 +74,7 @@ def single(stage: Stage, cfg: Any, name: str, outcome: Outcome) -> None:
             outcome.begin(opening.name)
             outcome.failed = finish(stage, plan, run, opening).failed
     finally:
-        # What ended before it began leaves no empty folder.
-        with suppress(OSError):
-            opening.output.rmdir()
-            if opening.output.parent.name == "outputs":
-                opening.output.parent.rmdir()
+        config.leave_nothing(Path(HydraConfig.get().runtime.output_dir))
 
 
 def child(stage: Stage, cfg: Any, parent: str) -> None:
@@ -140,7 +135,7 @@ def _prepared(stage: Stage, cfg: Any, opening: Opening) -> Any:
 def finish(stage: Stage, plan: Any, run: MlflowRun, opening: Opening, quiet: bool = False) -> Result:
     """Do the work in an open run, keep its result and show it."""
     log = opening.output / f"{stage.name}.log"
-    handler = console.log_to(log)
+    handler = console.log_to(log, secrets.mask)
     try:
         result = stage.work(plan, run)
         run.artifact("result.json", _keep(result, opening.output))
@@ -160,7 +155,7 @@ def finish(stage: Stage, plan: Any, run: MlflowRun, opening: Opening, quiet: boo
         return result
     except Exception:
         with log.open("a", encoding="utf-8") as file:
-            file.write(traceback.format_exc())
+            file.write(secrets.mask(traceback.format_exc()))
         raise
     finally:
         run.artifact(log.name, log)

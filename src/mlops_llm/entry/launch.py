@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import traceback
+from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
@@ -15,6 +16,7 @@ from mlops_llm import console
 from mlops_llm.entry.arguments import Arguments, read
 from mlops_llm.entry.job import Outcome, Stage, single
 from mlops_llm.errors import UserError, unexpected
+from mlops_llm.tracking.run import NameTakenError
 
 MISTAKE, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 
@@ -62,7 +64,9 @@ def launch(stage: Stage, argv: list[str] | None = None) -> int:
             traceback.print_exc()
         said = config.one_line(error, stage.schema)
         if said is None and not outcome.begun and isinstance(error, OSError):
-            said = UserError(error.strerror or str(error), str(error.filename or ""), "choose another output folder")
+            at_output = error.filename and config.is_output(Path(str(error.filename)))
+            remedy = "choose another output folder" if at_output else "see that it is there, may be read, and the disk has room"
+            said = UserError(error.strerror or str(error), str(error.filename or ""), remedy)
         if said is None:
             console.fail(unexpected(error))
             return FAILED
@@ -74,7 +78,6 @@ def launch(stage: Stage, argv: list[str] | None = None) -> int:
 
 
 def _work(stage: Stage, arguments: Arguments, outcome: Outcome) -> int:
-    from mlops_llm.entry import config
     from mlops_llm.tracking import secrets, store
 
     secrets.refuse_overrides(arguments.overrides)
@@ -90,7 +93,20 @@ def _work(stage: Stage, arguments: Arguments, outcome: Outcome) -> int:
 
         return resume(stage, resumed, arguments, outcome)
     stem = (arguments.value("experiment") or stage.name).replace(",", "-").replace("/", "-")
-    name = f"{stem}-{token_hex(2)}"
+    while True:
+        name = f"{stem}-{token_hex(2)}"
+        try:
+            return _start(stage, arguments, name, outcome)
+        except NameTakenError as error:
+            if error.name != name:
+                raise
+            # The drawn name was drawn before, here or by someone else.
+
+
+def _start(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) -> int:
+    """Run the job, or the jobs, of a command under a drawn name."""
+    from mlops_llm.entry import config
+
     config.name_runs(name)
     if arguments.multirun:
         from mlops_llm.entry.multirun import multirun

@@ -47,8 +47,6 @@ def multirun(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) ->
     secrets.refuse(config.flat(first))
     keys = swept(arguments.overrides)
     name = str(first.run_name or name)
-    if not arguments.value("run_name"):
-        arguments.overrides.append(quote(f"run_name={name}"))
     output = Path((first[stage.folder] if stage.folder else None) or f"outputs/{name}").absolute()
     opening = Opening(
         stage=stage.name,
@@ -63,6 +61,8 @@ def multirun(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) ->
     refuse_in_use(output)
     with open_run(opening) as parent:
         parent.tags({"kind": "multirun"})
+        if not arguments.value("run_name"):
+            arguments.overrides.append(quote(f"run_name={name}"))
         os.environ[PARENT] = parent.id
         os.environ["MLFLOW_TRACKING_URI"] = connect().address  # jobs may start in other folders
         outcome.begin(parent.name)

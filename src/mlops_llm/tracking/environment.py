@@ -11,9 +11,11 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 
@@ -33,8 +35,9 @@ class Environment:
     tags: dict[str, str]
     packages: str
     """One `name==version` a line, sorted."""
-    patch: str
-    """Uncommitted changes against the commit, credentials masked; empty when there are none."""
+    patches: dict[str, str]
+    """Uncommitted changes against the commit, credentials masked: those of the checkout around the folder of the start
+    (`uncommitted`; of this package's where there is none) and those of this package's own where it is another (`mlops_llm`)."""
 
 
 def describe(argv: list[str]) -> Environment:
@@ -54,15 +57,17 @@ def describe(argv: list[str]) -> Environment:
     versions = sorted({f"{dist.name}=={dist.version}" for dist in metadata.distributions() if dist.name})
     by_name = dict(line.split("==", 1) for line in versions)
     tags |= {f"version.{name}": by_name[name] for name in _NAMED if name in by_name}
-    commit, patch = _code(Path.cwd())
-    tags["git.commit"] = commit or "none"
-    own = _git(Path(__file__).parent, "rev-parse", "HEAD")
-    if own and own != commit:
-        tags["git.mlops_llm_commit"] = own
-    if commit:
-        tags["mlflow.source.git.commit"] = commit
-        tags["git.uncommitted"] = str(bool(patch)).lower()
-    return Environment(tags, "\n".join(versions) + "\n", patch)
+    here, own = _checkout(Path.cwd()), _checkout(Path(__file__).parent)
+    roots = [root for root in dict.fromkeys((here or own, own)) if root]
+    commits = [_git(root, "rev-parse", "HEAD") for root in roots]
+    patches = {"uncommitted" if root == roots[0] else "mlops_llm": _patch(root) for root in roots}
+    tags["git.commit"] = commits[0] if commits else "none"
+    if commits:
+        tags["mlflow.source.git.commit"] = commits[0]
+        tags["git.uncommitted"] = str(bool(patches["uncommitted"])).lower()
+    if len(commits) > 1:
+        tags |= {"git.mlops_llm_commit": commits[1], "git.mlops_llm_uncommitted": str(bool(patches["mlops_llm"])).lower()}
+    return Environment(tags, "\n".join(versions) + "\n", {name: patch for name, patch in patches.items() if patch})
 
 
 def process_tags() -> dict[str, str]:
@@ -94,31 +99,38 @@ def lives(tag: str) -> bool:
         return False
 
 
-def _code(folder: Path) -> tuple[str, str]:
-    """Return commit and patch of the checkout around `folder`, or of this package's own checkout."""
-    for place in (folder, Path(__file__).parent):
-        commit = _git(place, "rev-parse", "HEAD")
-        if commit:
-            break
-    else:
-        return "", ""
-    root = Path(_git(place, "rev-parse", "--show-toplevel"))
-    patch = _git(root, "diff", "--no-color", "--no-ext-diff", "HEAD", strip=False)
-    for name in _git(root, "ls-files", "--others", "--exclude-standard").splitlines():
-        small = (root / name).is_file() and (root / name).stat().st_size <= UNTRACKED_BYTES
-        patch += _git(root, "diff", "--no-color", "--no-index", "--", "/dev/null", name, strip=False) if small else ""
-        patch += "" if small else f"# untracked: {name}\n"
+def _checkout(folder: Path) -> Path | None:
+    """The root of the checkout around a folder that has a commit."""
+    root = _git(folder, "rev-parse", "--show-toplevel")
+    return Path(root) if root and _git(folder, "rev-parse", "HEAD") else None
+
+
+def _patch(root: Path) -> str:
+    """Changed and new files of a checkout, as `git apply` reads them."""
+    names = _git(root, "ls-files", "--others", "--exclude-standard", "-z", strip=False).split("\0")[:-1]
+    small = [name for name in names if (root / name).is_file() and (root / name).stat().st_size <= UNTRACKED_BYTES]
+    with TemporaryDirectory() as folder:
+        # New files are announced in a copy of the index, so that one diff shows all; the index itself stays as it is.
+        index = Path(folder) / "index"
+        with suppress(FileNotFoundError):
+            shutil.copy2(root / _git(root, "rev-parse", "--git-path", "index"), index)
+        announce = ("add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul")
+        _git(root, "--literal-pathspecs", *announce, index=index, given="\0".join(small)) if small else ""
+        diff = _git(root, "diff", "--no-color", "--no-ext-diff", "HEAD", strip=False, index=index)
+    diff += "".join(f"# untracked: {name}\n" for name in sorted({*names} - {*small}))
+    patch = diff.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     if len(patch.encode()) > PATCH_BYTES:
         patch = patch.encode()[:PATCH_BYTES].decode("utf-8", "ignore") + "\n# cut here: the patch is over 1 MiB\n"
-    return commit, mask(patch)
+    return mask(patch)
 
 
-def _git(folder: Path, *args: str, strip: bool = True) -> str:
+def _git(folder: Path, *args: str, strip: bool = True, index: Path | None = None, given: str = "") -> str:
     if shutil.which("git") is None:
         return ""
     command = ["git", "-C", str(folder), "-c", "core.quotepath=off", *args]  # names of any script as they are
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode and "--no-index" not in args:  # which says by its exit code that files differ
+    env = os.environ | ({"GIT_INDEX_FILE": str(index)} if index else {})
+    done = subprocess.run(command, capture_output=True, text=True, errors="surrogateescape", input=given, env=env, check=False)
+    if done.returncode:
         return ""
     return done.stdout.strip() if strip else done.stdout
 

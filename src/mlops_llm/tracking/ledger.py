@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,8 +147,12 @@ def place_of_checkpoint(store: Store, row: CheckpointRow) -> Path:
         return Path(download_artifacts(f"models:/{row.id}", tracking_uri=store.address))
     if not place.is_dir():
         host = row.tags.get("checkpoint.host")
-        where = f"{host}:{place}" if host else str(place)
-        raise UserError(f"the files of {row.name} of run {row.run} are gone", where, "take another checkpoint")
+        elsewhere = bool(host) and host != socket.gethostname()
+        raise UserError(
+            f"the files of {row.name} of run {row.run} are {'on another machine' if elsewhere else 'gone'}",
+            f"{host}:{place}" if host else str(place),
+            "copy them here by hand, or train with checkpoints.storage=upload" if elsewhere else "take another checkpoint",
+        )
     return place
 
 

@@ -95,11 +95,11 @@ class Outbox:
 
     def _keep(self, write: Write) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        before = self._file.read_bytes() if self._file.exists() else b""
+        empty, torn = _ending(self._file)
         with self._file.open("a", encoding="utf-8") as file:
-            if before and not before.endswith(b"\n"):
-                file.write("\n")  # a crash tore the last line
-            if not before:
+            if torn:
+                file.write("\n")
+            if empty:
                 owner = environment.process(os.getpid())
                 file.write(
                     json.dumps({"address": digest.text(self._store.address), "host": environment.host(), "process": owner})
@@ -140,6 +140,15 @@ def _deliver_left_over(store: Store) -> list[str]:
         if complete:
             done.append(file.stem)
     return done
+
+
+def _ending(file: Path) -> tuple[bool, bool]:
+    """Whether a file is empty or absent, and whether a crash tore its last line."""
+    if not file.exists() or not file.stat().st_size:
+        return True, False
+    with file.open("rb") as content:
+        content.seek(-1, os.SEEK_END)
+        return False, content.read() != b"\n"
 
 
 def _whole(line: str) -> bool:

@@ -20,11 +20,14 @@ from mlops_llm.record import Checkpoint, DatasetInput, Registration
 from mlops_llm.tracking import environment, ledger
 from mlops_llm.tracking.deliver import deliver, local_path
 from mlops_llm.tracking.outbox import Outbox, deliver_left_over
+from mlops_llm.tracking.secrets import mask
 from mlops_llm.tracking.store import Store, connect, is_away
 
 LONGEST_PARAM = 6000
 """MLflow cuts longer values silently; ours are cut with a mark, and config.yaml has them whole."""
-_MARK = " … (cut; whole in config.yaml)"
+LONGEST_TAG = 5000
+"""Longer tags are refused by MLflow."""
+_WHOLE = "; whole in config.yaml"
 _HEARTBEAT = 30.0
 SILENCE = 120.0
 """Seconds without a heartbeat after which a run of another machine or container is taken to be dead."""
@@ -90,12 +93,12 @@ class MlflowRun:
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Record settings; too long ones are cut with a mark."""
-        self._put({"do": "params", "values": {key: _cut(value) for key, value in values.items()}})
+        self._put({"do": "params", "values": {key: _cut(str(value), LONGEST_PARAM, _WHOLE) for key, value in values.items()}})
 
     def tags(self, values: Mapping[str, Any]) -> None:
         """Record searchable facts."""
         texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
-        self._put({"do": "tags", "values": {key: text[:5000] for key, text in texts.items()}})
+        self._put({"do": "tags", "values": {key: _cut(text, LONGEST_TAG) for key, text in texts.items()}})
 
     def metrics(
         self, values: Mapping[str, float], step: int, checkpoint: Checkpoint | None = None, dataset: str | None = None
@@ -252,7 +255,7 @@ def open_run(opening: Opening) -> Iterator[MlflowRun]:
         status = "KILLED"
         raise
     except Exception as error:
-        opened.tags({"run.error": str(error)[:1000] or type(error).__name__})
+        opened.tags({"run.error": mask(str(error))[:1000] or type(error).__name__})
         raise
     finally:
         stop.set()
@@ -308,7 +311,12 @@ def _created(store: Store, opening: Opening) -> tuple[str, str]:
         for key, value in tags.items():
             store.client.set_tag(adopted, key, value)
         store.client.update_run(adopted, status="RUNNING", name=opening.name)
-        return str(store.client.get_run(adopted).info.experiment_id), adopted
+        experiment = str(store.client.get_run(adopted).info.experiment_id)
+        lies = store.client.get_experiment(experiment).name
+        if lies != opening.project:
+            remedy = f"mlflow run … --experiment-name {opening.project}"
+            console.warn(f"this run lies in the experiment '{lies}', where it was opened, not in '{opening.project}': {remedy}")
+        return experiment, adopted
     experiment = store.experiment(opening.project)
     run = store.client.create_run(experiment, run_name=opening.name, tags=tags).info.run_id
     same = ledger.named(store, opening.name)
@@ -339,14 +347,19 @@ def _resumed(store: Store, opening: Opening) -> tuple[str, str]:
     return str(run.info.experiment_id), opening.resume
 
 
+class NameTakenError(UserError):
+    """Another run has the name."""
+
+    def __init__(self, name: str, other: ledger.RunRow) -> None:
+        """Say who has it, and the ways out."""
+        goes_on = "" if other.status == "FINISHED" else f", or go on with it: resume={name}"
+        super().__init__(f"'{name}' is taken by {other.status.lower()} run {other.id}", "run_name", f"choose another{goes_on}")
+        self.name = name
+
+
 def _refuse_taken(name: str, others: list[ledger.RunRow]) -> None:
     if others:
-        goes_on = "" if others[0].status == "FINISHED" else f", or go on with it: resume={name}"
-        raise UserError(
-            f"'{name}' is taken by {others[0].status.lower()} run {others[0].id}",
-            "run_name",
-            f"choose another{goes_on}",
-        )
+        raise NameTakenError(name, others[0])
 
 
 def _describe(run: MlflowRun, opening: Opening) -> None:
@@ -367,8 +380,8 @@ def _describe(run: MlflowRun, opening: Opening) -> None:
         run.artifact("config.yaml", opening.config_yaml)
     run.artifact("environment/packages.txt", state.packages)
     run.artifact("environment/overrides.txt", "\n".join(opening.overrides) + "\n")
-    if state.patch:
-        run.artifact("environment/uncommitted.patch", state.patch)
+    for name, patch in state.patches.items():
+        run.artifact(f"environment/{name}.patch", patch)
 
 
 def _beat(store: Store, run: str, stop: threading.Event) -> None:
@@ -381,6 +394,6 @@ def _beat(store: Store, run: str, stop: threading.Event) -> None:
                 raise
 
 
-def _cut(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= LONGEST_PARAM else text[: LONGEST_PARAM - len(_MARK)] + _MARK
+def _cut(text: str, longest: int, where: str = "") -> str:
+    mark = f" … (cut{where})"
+    return text if len(text) <= longest else text[: longest - len(mark)] + mark

@@ -11,28 +11,47 @@ from urllib.parse import urlsplit, urlunsplit
 from mlops_llm.errors import UserError
 
 _NAME = re.compile(
-    r"(^|[._-])((api|access|auth|private|secret)[_-]?key|(auth|access|api|hub|hf|bearer)[_-]?token|token|secret|"
-    r"password|passwd|pwd|credentials?)$",
+    r"(^|[._-])((api|access|auth|private|secret|account)[_-]?key([_-]?secret)?|(auth|access|api|hub|hf|bearer)[_-]?token|token|"
+    r"pwd|pass|credentials?)$|(secret|password|passwd|passphrase)$",
     re.IGNORECASE,
 )
 _VALUE = re.compile(
     r"(?<![A-Za-z0-9])(sk-[A-Za-z0-9_-]{16,}|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|"
-    r"AKIA[A-Z0-9]{16}|xox[abprs]-[A-Za-z0-9-]{10,}|AIza[A-Za-z0-9_-]{30,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{5,}|"
+    r"AKIA[A-Z0-9]{16}|LTAI[A-Za-z0-9]{12,}|xox[abprs]-[A-Za-z0-9-]{10,}|AIza[A-Za-z0-9_-]{30,}|"
+    r"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{5,}|"
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----)"
 )
 _SPECIAL = re.compile(r"(^|[._-])(eos|bos|pad|unk|sep|cls|mask|image|audio|video)_token$")
 """Special tokens of a tokenizer are no credentials."""
 _WORD = (
-    r"(?:(?:api|access|auth|private|secret)[_-]?key|secret|password|passwd|passphrase|credentials?|"
-    r"(?<![a-z])(?<!eos_)(?<!bos_)(?<!pad_)(?<!unk_)(?<!sep_)(?<!cls_)token)"
+    r"(?:(?:api|access|auth|private|secret|account)[_-]?key(?:[_-]?secret)?|secret|(?<![a-z])pass|password|passwd|pwd|"
+    r"passphrase|credentials?|(?<![a-z])(?<!eos_)(?<!bos_)(?<!pad_)(?<!unk_)(?<!sep_)(?<!cls_)token)"
 )
-_QUOTED = re.compile(rf"(?i)({_WORD}[\"']?\s*(?::\s*\w+\s*=|[:=])\s*)([\"'])([^\s\"']{{6,}})")
-_UPPER = re.compile(r"((?:[A-Z][A-Z0-9_]*_)?(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASS|PWD)=)([^\s\"'(),]{6,})")
-_PLAIN = re.compile(
-    rf"(?im)^([+ -]?\s*(?:export\s+)?[\w.-]*{_WORD}\s*[:=]\s*)"
-    r"((?!str\b|None\b|null\b|True\b|False\b)[^\s\"'(){}\[\].,]{6,})$"
+_HIDDEN = (
+    # name = "value", name: str = "value", "name": "value"
+    re.compile(rf"(?i)({_WORD}[\"']?\s*(?::\s*\w+\s*=|[:=])\s*[\"'])([^\"'\n]{{4,}})"),
+    # NAME=value of a shell or .env file
+    re.compile(r"((?:[A-Z][A-Z0-9_]*_)?(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASS|PWD)=)([^\s\"'(),]{6,})"),
+    # a line of YAML, or an assignment to a plain word
+    re.compile(
+        rf"(?im)^([+ -]?\s*(?:- )?[\w.-]*{_WORD}:\s+)"
+        r"((?!(?:str|int|bool|float|None|null|True|False)\b)[^\"'(){}\[\]=,#\n]{4,})$"
+    ),
+    re.compile(
+        rf"(?im)^([+ -]?\s*(?:export\s+)?[\w.-]*{_WORD}\s*[:=]\s*)"
+        r"((?!str\b|None\b|null\b|True\b|False\b)[^\s\"'(){}\[\].,]{6,})$"
+    ),
+    re.compile(rf"(?im)^([+ -]?[\w.-]*{_WORD}=)([^\s\"'(){{}}\[\],]{{6,}})$"),
+    # headers, command lines, connection strings, addresses
+    re.compile(r"(?i)(\bbearer\s+)([\w.~+/-]{8,})"),
+    re.compile(r"(?i)(\bauthorization[\"']?\s*[:=]\s*[\"']?\w+\s+)([^\s\"']{6,})"),
+    re.compile(r"(\bcurl\b.*?\s(?:-u|--user)[ =]?[\"']?[^\s:\"']+:)([^\s\"']+)"),
+    re.compile(rf"(?i)(\s--[\w-]*{_WORD}[ =])([^\s\"'-][^\s\"']+)"),
+    re.compile(r"(?i)(\b(?:AccountKey|SharedAccessKey)=)([^;\s\"']{6,})"),
+    re.compile(rf"(?i)([?&](?:[\w-]*{_WORD}|key|sig|signature)=)([^&\s\"']+)"),
+    re.compile(r"(\w+://[^/\s:@]*:)([^/\s@]+(?=@))"),
 )
-_BEARER = re.compile(r"(?i)(\bbearer\s+)([\w.~+/-]{8,})")
+"""What stands before a credential, and the credential."""
 _BLOCK = re.compile(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?(-----END \1-----|\Z)", re.DOTALL)
 _VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 _SHORTEST = 8
@@ -70,10 +89,10 @@ def mask(text: str) -> str:
     for value in _values_of_variables():
         text = text.replace(value, "***")
     text = _BLOCK.sub(lambda found: "***" + "\n" * found[0].count("\n"), text)
-    text = _QUOTED.sub(r"\1\2***", _VALUE.sub("***", text))
-    for pattern in (_UPPER, _PLAIN, _BEARER):
+    text = _VALUE.sub("***", text)
+    for pattern in _HIDDEN:
         text = pattern.sub(r"\1***", text)
-    return re.sub(r"(\w+://)[^/\s:@]*:[^/\s@]+@", r"\1***@", text)
+    return text
 
 
 def mask_address(address: str) -> str:

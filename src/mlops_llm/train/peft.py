@@ -15,6 +15,10 @@ from mlops_llm.models.load import Files, ModelLoad, model
 class Full:
     """All weights are trained; a start from an adapter is merged into its base first."""
 
+    def trained(self, files: Files) -> int:
+        """How many numbers are trained."""
+        return files.parameters
+
     def load(self, files: Files, how: ModelLoad) -> Any:
         """Load the model that is trained."""
         return model(files, how, merge=True)
@@ -42,6 +46,11 @@ class Lora:
             raise UserError(f"is {self.dropout}", "peft.dropout", "give a share from 0 to below 1")
         if not self.targets:
             raise UserError("is empty", "peft.targets", "name modules, or all-linear")
+
+    def trained(self, files: Files) -> int:
+        """How many numbers are trained, roughly: two matrices for each of a layer's seven linear maps."""
+        hidden, layers = int(files.config.get("hidden_size", 0)), int(files.config.get("num_hidden_layers", 0))
+        return min(files.parameters, 2 * self.r * hidden * layers * 7)
 
     def load(self, files: Files, how: ModelLoad) -> Any:
         """Load the base with a new adapter on it, or the adapter that `files` holds, ready to be trained further.

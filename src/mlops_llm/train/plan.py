@@ -101,7 +101,7 @@ def prepare(settings: Train) -> Plan | Result:
     if held_rows:
         encoded = settings.algo.encode(tokenizer, held, held_rows)
         validation = Part(held, held_rows, encoded, "validation")
-    estimate = preflight.estimate(settings, files, [len(one.ids) for one in train.encoded])
+    estimate = preflight.estimate(settings, files, settings.algo.sequences(train.encoded))
     plan = Plan(settings, files, tokenizer, how, train, validation, estimate, _resume_from(settings, train, validation))
     if settings.op is Op.plan:
         return Result("plan", plan.facts(), {})

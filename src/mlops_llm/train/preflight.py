@@ -11,7 +11,6 @@ from mlops_llm.errors import UserError
 from mlops_llm.files import free_bytes
 from mlops_llm.models.load import Files, dtype_of
 from mlops_llm.train.config import Train
-from mlops_llm.train.peft import Lora
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Estimate:
 
 
 def estimate(settings: Train, files: Files, lengths: list[int]) -> Estimate:
-    """Estimate steps, memory and disk from the config and the rows' lengths in tokens.
+    """Estimate steps, memory and disk from the config and the lengths of its sequences in tokens.
 
     Weights and gradients in the training format, two float32 AdamW moments a trained parameter; activations of about 34
     bytes a token, hidden unit and layer at two bytes a number (Korthikanti et al. 2022, arXiv:2205.05198, equation 1 without
@@ -41,9 +40,7 @@ def estimate(settings: Train, files: Files, lengths: list[int]) -> Estimate:
     trainer, config = settings.trainer, files.config
     bytes_each = 4 if dtype_of(settings.model_load.dtype).name == "float32" else 2
     hidden, layers = int(config.get("hidden_size", 0)), int(config.get("num_hidden_layers", 0))
-    trained = files.parameters
-    if isinstance(settings.peft, Lora):
-        trained = min(trained, 2 * settings.peft.r * hidden * layers * 7)
+    trained = settings.peft.trained(files)
     fixed = files.parameters * bytes_each + trained * (bytes_each + 8)
     tokens = trainer.batch_size * max(lengths)
     inner = tokens * hidden * layers * 17 * bytes_each // (6 if trainer.gradient_checkpointing else 1)

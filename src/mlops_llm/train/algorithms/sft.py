@@ -73,6 +73,14 @@ class SFT:
             )
         return kept
 
+    def sequences(self, encoded: Sequence[Encoded]) -> list[int]:
+        """Length in tokens of each sequence that a forward pass sees."""
+        if not self.packing:
+            return [len(one.ids) for one in encoded]
+        from trl import pack_dataset
+
+        return [len(ids) for ids in pack_dataset(_dataset(encoded), self.max_tokens)["input_ids"]]
+
     def trainer(self, job: Job) -> Any:
         """Build TRL's trainer over tokenized rows."""
         from trl import SFTConfig, SFTTrainer
