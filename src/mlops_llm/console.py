@@ -118,6 +118,44 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+class Reading:
+    """Progress through a file whose rows nobody has counted: how many are read, at what rate, and the time left.
+
+    The share comes from the bytes read. What is done within a second shows nothing.
+    """
+
+    def __init__(self, what: str, every: float = 10.0) -> None:
+        """Begin; elsewhere than on a terminal a line is printed at most every `every` seconds."""
+        self._what, self._every = what, every
+        self._begun = self._last = time.monotonic()
+        self._share = 0.0
+        self._bar: Any = None
+
+    def share(self, share: float) -> None:
+        """Keep how much of the file is read, from 0 to 1."""
+        self._share = share
+
+    def rows(self, done: int) -> None:
+        """Show how many rows are read."""
+        now = time.monotonic()
+        passed = now - self._begun
+        if passed < 1.0:
+            return
+        rate = f"{done:,} rows  {done / passed:,.0f} rows/s"
+        left = f"{passed * (1 - self._share) / self._share:.0f} s left" if self._share else ""
+        if sys.stderr.isatty():
+            self._bar = self._bar or _bar(self._what, 1.0)
+            self._bar.update(self._bar.task_ids[0], completed=self._share, note=f"{rate}  {left}")
+        elif now - self._last >= self._every:
+            self._last = now
+            say(f"{self._what}: {self._share:.0%}  {rate}  {left}".rstrip())
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar:
+            self._bar.stop()
+
+
 class Progress:
     """A bar with rate and time left on a terminal, plain lines elsewhere."""
 
@@ -127,27 +165,16 @@ class Progress:
         self._begun = self._last = time.monotonic()
         self._bar: Any = None
         if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task(what, total=total, completed=start, note="")
+            self._bar = _bar(what, total, start)
 
     def at(self, done: int, note: str = "") -> None:
         """Show that `done` of the total are done."""
         now = time.monotonic()
         rate = (done - self._start) / max(now - self._begun, 1e-9)
         if self._bar:
-            self._bar.update(self._task, completed=done, note=f"{rate:.2f}/s {note}")
+            ahead = f"{(self._total - done) / rate:.0f} s left" if rate else ""
+            shown = f"{done}/{self._total}  {rate:.2f}/s  {ahead}  {note}"
+            self._bar.update(self._bar.task_ids[0], completed=done, note=shown)
         elif now - self._last >= self._every or done == self._total:
             self._last = now
             left = (self._total - done) / rate if rate else 0.0
@@ -157,3 +184,15 @@ class Progress:
         """Take the bar away."""
         if self._bar:
             self._bar.stop()
+
+
+def _bar(what: str, total: float, start: int = 0) -> Any:
+    """A bar of one task on the error stream, which vanishes in the end."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}")
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    bar.start()
+    bar.add_task(what, total=total, completed=start, note="")
+    return bar

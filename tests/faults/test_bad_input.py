@@ -157,6 +157,20 @@ def test_output_that_cannot_be_written(refused: Callable[..., str], here: Path) 
     assert "file" in line and "choose another output folder" in line
 
 
+def test_what_ends_before_it_begins_leaves_no_folder(refused: Callable[..., str], here: Path) -> None:
+    refused(SALES, "output=a/b/c", "dataset=nowhere")
+    refused(SALES, "output=a/b/d", "project=sk-abcdefghijklmnopqrstuvwx")
+    assert not (here / "a").exists()
+    (here / "kept").mkdir()
+    refused(SALES, "output=kept/x/y", "dataset=nowhere")
+    assert list((here / "kept").iterdir()) == []
+
+
+def test_a_name_that_the_system_refuses_is_not_called_an_output_folder(refused: Callable[..., str]) -> None:
+    line = refused(SALES, f"dataset={'x' * 300}")
+    assert "File name too long" in line and "choose another output folder" not in line
+
+
 def test_credentials_are_not_recorded(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DASHSCOPE_API_KEY", "correct-horse-battery")
     for words in (["run_name=correct-horse-battery"], ["project=sk-abcdefghijklmnopqrstuvwx"], ["+judge.api_key=abcdefgh123"]):

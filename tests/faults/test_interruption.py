@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from mlops_llm import digest
-from tests.commands import SMOKE, ok, start, train, wait_for_step
+from tests.commands import SMOKE, environment, ok, start, train, wait_for_step
+from tests.faults.conftest import remount
 from tests.record import checkpoints_of, client, run_of, steps_of
 
 LONG = [
@@ -189,18 +192,6 @@ def test_a_checkpoint_that_was_cut_off_is_no_longer_pending_and_is_published_by_
     assert {str(model.status) for model in checkpoints_of(store, run).values()} == {"READY"}
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 16 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)], capture_output=True, check=False)
-    if made.returncode:
-        pytest.skip("a small file system cannot be mounted here (needs root)")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
 def test_a_full_disk_fails_the_run_and_leaves_earlier_checkpoints_whole(tmp_path: Path, small_disk: Path) -> None:
     words = [*LONG, f"output={small_disk / 'out'}", "run_name=full", "trainer.max_steps=100", "trainer.save_steps=10"]
     done = train(tmp_path, *words)
@@ -215,6 +206,60 @@ def test_a_full_disk_fails_the_run_and_leaves_earlier_checkpoints_whole(tmp_path
     assert kept and set(kept) == set(ready)
     for name, folder in kept.items():
         assert digest.weights(folder) == ready[name].tags["digest.weights"]
-    subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
+    remount(small_disk, "size=200m")
     ok(train(tmp_path, "resume=full"))
     assert run_of(store, "full").info.status == "FINISHED"
+
+
+def test_a_full_disk_under_the_record_fails_the_run_and_the_next_start_completes_it(tmp_path: Path, small_disk: Path) -> None:
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{small_disk / 'mlflow.db'}"}
+    words = [*LONG, "samples.count=0", "register_as=null"]
+    ok(train(tmp_path, *words, "trainer.max_steps=1", "run_name=before", env=store))
+    process = start(tmp_path, *words, "run_name=full", env=store)
+    wait_for_step(tmp_path, "full", 12, process)
+    filler = small_disk / "filler"
+    with filler.open("wb") as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+            file.flush()
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 1 and "Traceback" not in err, out + err
+    (line,) = [line for line in err.splitlines() if line.startswith("error:")]
+    assert "the disk filled up" in line and "resume=full" in line
+    filler.unlink()
+    ok(train(tmp_path, *words, "trainer.max_steps=1", "run_name=next", env=store))
+    record = MlflowClient(store["MLFLOW_TRACKING_URI"])
+    assert run_of(record, "full").info.status == "FAILED"
+    ok(train(tmp_path, "resume=full", env=store))
+    run = run_of(record, "full")
+    assert run.info.status == "FINISHED" and steps_of(record, run, "train/loss") == list(range(4, 41, 4))
+    assert {str(model.status) for model in checkpoints_of(record, run).values()} == {"READY"}
+
+
+_LOST = """
+import os, signal, sys, time
+from dataclasses import replace
+from mlops_llm.data.__main__ import STAGE
+from mlops_llm.entry import launch
+
+class Collected:
+    def __del__(self):
+        os.kill(os.getpid(), signal.{signal})
+        time.sleep(0.2)
+
+def work(plan, run):
+    Collected()
+    for _ in range(100):
+        time.sleep(0.1)
+    return plan(run)
+
+sys.exit(launch(replace(STAGE, work=work), ["op=stats", "dataset=sales_sft", "run_name=stopped"]))
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_that_arrives_where_nothing_can_be_raised_arrives_again(tmp_path: Path, name: str, code: int) -> None:
+    command = [sys.executable, "-c", _LOST.replace("{signal}", name)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == code and "Exception ignored" not in done.stderr, done.stderr
+    assert run_of(client(tmp_path), "stopped").info.status == "KILLED"

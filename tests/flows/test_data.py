@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -246,6 +248,34 @@ def test_a_data_run_and_a_version_are_in_the_record(data: Callable[..., Any], he
     assert version.info.status == "FINISHED" and version.data.metrics["rows"] == 5
     (parent,) = version.inputs.dataset_inputs
     assert str(shipped() / "sales_sft.jsonl") == parent.dataset.name
+
+
+def test_runs_name_what_they_read(data: Callable[..., Any], here: Path) -> None:
+    write(here / "datasets" / "mine.jsonl", ROWS)
+    digests = data("op=add", "dataset=mine")["digests"]
+    for op in ("validate", "stats", "dedup_exact", "sample"):
+        data(f"op={op}", "dataset=mine", f"run_name={op}", *(["op.rows=5"] if op == "sample" else []))
+        run = run_of(client(here), op)
+        (given,) = run.inputs.dataset_inputs
+        assert given.dataset.name == "mine" and run.data.tags["data.version"] == "v1.0"
+        assert run.data.tags["data.digest.canonical"] == digests["canonical"]
+
+
+def test_the_seed_of_a_draw_may_be_given_with_the_operation(data: Callable[..., Any], here: Path) -> None:
+    drawn = [data("op=sample", "dataset=sales_sft", "op.rows=5", each, f"name={name}")["lines"]
+             for name, each in (("a", "op.seed=3"), ("b", "seed=3"), ("c", "op.seed=4"))]  # fmt: skip
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_drawn_name_that_is_taken_is_drawn_again(
+    data: Callable[..., Any], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = iter(["aaaa", "aaaa", "bbbb"])
+    monkeypatch.setattr(sys.modules["mlops_llm.entry.launch"], "token_hex", lambda _: next(names))
+    data("op=sample", "dataset=sales_sft")
+    shutil.rmtree(here / "outputs")  # only the record knows that the name is taken
+    data("op=sample", "dataset=sales_sft")
+    assert {each.name for each in (here / "outputs").iterdir()} == {"data-bbbb"}
 
 
 def test_mistakes(data: Callable[..., Any], here: Path) -> None:

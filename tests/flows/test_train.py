@@ -123,6 +123,7 @@ def test_mlflow_project_adopts_the_run_that_mlflow_opened(here: Path) -> None:
     assert run.info.status == "FINISHED" and run.data.params["trainer.max_steps"] == "2"
     assert run.data.tags["seed"] == "3" and run.data.tags["mlflow.project.entryPoint"] == "train"
     assert set(checkpoints_of(store, run)) == {"checkpoint-2"}
+    assert "lies in the experiment 'projects'" in done.stderr and "--experiment-name sales" in done.stderr
 
 
 def test_plan_says_what_would_happen_and_records_nothing(here: Path) -> None:

@@ -103,3 +103,14 @@ def test_progress_prints_plain_lines_where_there_is_no_terminal(capsys):
     assert len(lines) == 1
     assert lines[0].startswith("training 10/10 ")
     assert lines[0].endswith("loss 1.5")
+
+
+def test_reading_says_share_rows_rate_and_time_left(capsys, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    reading = console.Reading("checking rows.jsonl", every=10)
+    for clock[0], share, rows in ((0.5, 0.1, 1000), (5.0, 0.2, 2000), (20.0, 0.25, 4000), (24.0, 0.3, 5000)):
+        reading.share(share)
+        reading.rows(rows)
+    reading.close()
+    assert capsys.readouterr().out == "checking rows.jsonl: 25%  4,000 rows  200 rows/s  60 s left\n"

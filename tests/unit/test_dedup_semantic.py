@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlops_llm.data.dedup import settle
 from mlops_llm.data.dedup.embedders import Embedded, unit
 from mlops_llm.data.dedup.keep import Keep
 from mlops_llm.data.dedup.semantic import LONGEST, find
@@ -31,9 +32,10 @@ class Letters:
         return Embedded(unit(counts, self.id), np.array([len(text) for text in texts]), unknown)
 
 
-def search(rows, threshold=0.95, keep=Keep.first, embedder=None, limit=100_000):
+def search(rows, threshold=0.95, keep=Keep.first, embedder=None, limit=100_000, review=1.0):
     rows = [row if isinstance(row, dict) else {"prompt": row} for row in rows]
-    return find(tables(enumerate(rows, 1), 7), ["prompt", "answer"], keep, threshold, embedder or Letters(), Local(), limit)
+    model = embedder or Letters()
+    return find(tables(enumerate(rows, 1), 7), ["prompt", "answer"], keep, threshold, model, Local(), limit, review)
 
 
 def removed(found):
@@ -111,9 +113,31 @@ def test_the_longest_stays_when_it_is_asked_for():
 
 def test_above_the_limit_the_search_is_named_approximate():
     pytest.importorskip("faiss")
-    found = search([f"{chr(97 + n % 26) * 9}{chr(97 + n // 26) * 9}" for n in range(200)], limit=100)
+    found = search([f"{chr(97 + n % 26) * 9}{chr(97 + n // 26) * 9}" for n in range(200)], limit=100, review=0.5)
     assert "approximate" in found.facts["search"]
+    assert len(found.review) == 0
     assert "search" not in search(["a", "b"]).facts
+
+
+def test_pairs_below_the_threshold_are_listed_to_review_the_most_similar_first():
+    rows = ["aaaa bbbb", "aaaa bbb", "aaaa bb", "aaaa bb 7", "zzzz"]
+    found = search(rows, 0.985, review=0.9)
+    assert removed(found) == [(1, 0)]
+    listed = [(row["id"], row["equals"]) for row in found.review.to_pylist()]
+    assert listed == [(2, 0)], "row 1 went, row 3 has a number, row 4 is not similar"
+    assert 0.9 <= found.review["score"][0].as_py() < 0.985
+    assert len(search(rows, 0.985).review) == 0
+
+
+def test_more_pairs_to_review_than_can_be_listed_are_counted(monkeypatch):
+    monkeypatch.setattr(settle, "LISTED", 3)
+    rows = [f"{'a' * 20}{chr(98 + n) * (10 + n // 5)}" for n in range(20)]
+    found = search(rows, 0.99, review=0.5)
+    assert len(found.review) == 3
+    assert found.unreviewed > 100
+    score = found.review["score"].to_pylist()
+    assert score == sorted(score, reverse=True)
+    assert score[0] == max(search(rows, 0.99, review=score[0] - 1e-9).review["score"].to_pylist())
 
 
 @pytest.mark.parametrize("rows", [[], [""], ["", "?"], ["a"]])

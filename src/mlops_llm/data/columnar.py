@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -19,7 +20,7 @@ ROWS = 1024
 """Rows turned into Python objects at a time."""
 
 
-def parquet(path: Path, wanted: Sequence[str] = ()) -> Iterator[Record]:
+def parquet(path: Path, wanted: Sequence[str] = (), at: packed.At = packed.nobody) -> Iterator[Record]:
     """Rows of a Parquet file; a packed one is unpacked into a temporary file first.
 
     Raises:
@@ -35,10 +36,11 @@ def parquet(path: Path, wanted: Sequence[str] = ()) -> Iterator[Record]:
             schema = source.schema_arrow
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UserError(f"cannot be read as Parquet ({first_line(error)})", str(path), "write it again") from error
-        yield from rows(source.iter_batches(ROWS), schema, str(path), path.name, wanted)
+        batches = _told(source.iter_batches(ROWS), source.metadata.num_rows, at)
+        yield from rows(batches, schema, str(path), path.name, wanted)
 
 
-def arrow(path: Path, wanted: Sequence[str] = ()) -> Iterator[Record]:
+def arrow(path: Path, wanted: Sequence[str] = (), at: packed.At = packed.nobody) -> Iterator[Record]:
     """Rows of an Arrow file or stream; a packed one is unpacked into a temporary file first.
 
     Raises:
@@ -59,11 +61,21 @@ def arrow(path: Path, wanted: Sequence[str] = ()) -> Iterator[Record]:
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UserError(f"cannot be read as Arrow ({first_line(error)})", str(path), "write it again") from error
         batches = (source.get_batch(number) for number in range(source.num_record_batches)) if whole else iter(source)
-        yield from rows(_small(batches), source.schema, str(path), path.name, wanted)
+        yield from rows(_small(batches, file, at), source.schema, str(path), path.name, wanted)
 
 
-def _small(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _told(batches: Iterator[pa.RecordBatch], total: int, at: packed.At) -> Iterator[pa.RecordBatch]:
+    done = 0
     for batch in batches:
+        done += batch.num_rows
+        at(done / total)
+        yield batch
+
+
+def _small(batches: Iterator[pa.RecordBatch], file: BinaryIO, at: packed.At) -> Iterator[pa.RecordBatch]:
+    size = max(1, os.fstat(file.fileno()).st_size)
+    for batch in batches:
+        at(file.tell() / size)
         yield from (batch.slice(begin, ROWS) for begin in range(0, batch.num_rows, ROWS))
 
 

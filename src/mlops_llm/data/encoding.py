@@ -37,8 +37,8 @@ class Text:
     False, so that a reader can name the line and go on. Any other encoding ends at its first wrong byte.
     """
 
-    def __init__(self, path: Path, encoding: str) -> None:
-        """Open a file, look at its first block and decide its encoding.
+    def __init__(self, path: Path, encoding: str, at: packed.At = packed.nobody) -> None:
+        """Open a file, look at its first block and decide its encoding; `at` is told the share of it that is read.
 
         Raises:
             UserError: it cannot be opened, is no text, is empty, or the encoding is unknown or contradicts its first bytes.
@@ -50,7 +50,7 @@ class Text:
         """False from the first block on that has bytes that are not UTF-8; a line may then have a `flaw`."""
         self.marked = False
         """It begins with a byte order mark."""
-        self._bytes = packed.blocks(path)
+        self._bytes = packed.blocks(path, at)
         try:
             head = next(self._bytes, b"")
         except BrokenError as broken:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
+from mlops_llm import console
 from mlops_llm.data import arrays, columnar, delimited, hub, packed
 from mlops_llm.data.encoding import Text
 from mlops_llm.data.rows import BrokenError, Read, Record, names, renamed
@@ -20,7 +22,7 @@ _TEXTS: Mapping[str, Callable[[Text, list[str]], Iterator[Record]]] = {
     ".tsv": delimited.table,
     ".txt": lambda text, _: delimited.prompts(text),
 }
-_TABLES: Mapping[str, Callable[[Path, list[str]], Iterator[Record]]] = {
+_TABLES: Mapping[str, Callable[[Path, list[str], packed.At], Iterator[Record]]] = {
     ".parquet": columnar.parquet,
     ".arrow": columnar.arrow,
     ".feather": columnar.arrow,
@@ -33,7 +35,19 @@ _SAME = {".ndjson": ".jsonl", ".feather": ".arrow", ".ipc": ".arrow"}
 _SPLITS = re.compile(r"(train|test|validation|valid|val|dev|eval)(?![a-z])", re.IGNORECASE)
 
 
-def records(path: Path, how: Read | None = None) -> Iterator[Record]:
+def watched(path: Path, how: Read | None, what: str) -> Iterator[Record]:
+    """`records`, with progress for a person who waits for it; `what` says what is done with the rows."""
+    reading = console.Reading(f"{what} {path.name}")
+    try:
+        for number, record in enumerate(records(path, how, reading.share), 1):
+            yield record
+            if number % 1000 == 0:
+                reading.rows(number)
+    finally:
+        reading.close()
+
+
+def records(path: Path, how: Read | None = None, at: packed.At = packed.nobody) -> Iterator[Record]:
     """Every row of a file, or of all files of a folder, sorted by name.
 
     A bad line is a record without a row, and reading goes on with the next where the format has lines (JSON lines, CSV, text);
@@ -42,17 +56,23 @@ def records(path: Path, how: Read | None = None) -> Iterator[Record]:
     Args:
         path: a file with one of `ENDINGS` (any other is read as JSON), a folder of files of one format, or hf:ORG/NAME.
         how: its encoding, and our fields -> its columns.
+        at: told how much of all files is read, as far as that is known.
 
     Raises:
         UserError: nothing can be read: there is no such file, it is not what its name says, its encoding must be named, it has
             no rows' form, a column is missing.
     """
     how = how or Read()
-    for file in shards(path):
+    files = shards(path)
+    for number, file in enumerate(files):
         try:
-            yield from renamed(_of_file(file, how), how.columns)
+            yield from renamed(_of_file(file, how, partial(_of_all, at, number, len(files))), how.columns)
         except BrokenError as broken:
             yield Record(broken.line or 1, None, broken.problem, broken.remedy, file.name)
+
+
+def _of_all(at: packed.At, number: int, files: int, share: float) -> None:
+    at((number + share) / files)
 
 
 def shards(path: Path) -> list[Path]:
@@ -101,14 +121,14 @@ def _format(path: Path) -> str:
     return next((each for each in FORMATS if found in (each, *(each + packing for packing in packed.PACKINGS))), "")
 
 
-def _of_file(path: Path, how: Read) -> Iterator[Record]:
+def _of_file(path: Path, how: Read, at: packed.At) -> Iterator[Record]:
     if hub.is_ref(str(path)):
         return hub.rows(str(path), how)
     kind = _format(path)
     wanted = list(how.columns.values()) if how.columns else []
     if kind in _TABLES:
-        return _TABLES[kind](path, wanted)
-    return _of_text(Text(path, how.encoding), _TEXTS.get(kind, _TEXTS[".jsonl"]), wanted)
+        return _TABLES[kind](path, wanted, at)
+    return _of_text(Text(path, how.encoding, at), _TEXTS.get(kind, _TEXTS[".jsonl"]), wanted)
 
 
 def _of_text(text: Text, reader: Callable[[Text, list[str]], Iterator[Record]], wanted: list[str]) -> Iterator[Record]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlops_llm import digest
 from mlops_llm.data import hub
-from mlops_llm.data.formats import records
+from mlops_llm.data.formats import watched
 from mlops_llm.data.kinds import infer
 from mlops_llm.data.read import Read, raw_digest
 from mlops_llm.data.rows import Row
@@ -35,7 +35,7 @@ def identify(path: Path, how: Read | None = None) -> Identity:
 
     def sound() -> Iterator[Row]:
         nonlocal rows, kind, problem
-        for record in records(path, how or Read()):
+        for record in watched(path, how, "taking the digest of"):
             if record.row is None:
                 said = f"{record.where}: {record.problem}"
                 problem = problem or said

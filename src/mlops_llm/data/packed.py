@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -22,6 +22,14 @@ RATIO = 800
 to 400 (zstd); a bomb 1,000 (the most that gzip can do) to 1,000,000."""
 TOTAL = 1 << 40
 """Bytes that a packed file may unpack to, whatever the ratio: above what one machine reads in a day."""
+At = Callable[[float], None]
+"""Told how much of a file is read, from 0 to 1."""
+
+
+def nobody(share: float) -> None:
+    """Nobody wants to know."""
+
+
 PACKINGS = {".gz": "gzip", ".zst": "zstd"}
 _SIGNS: tuple[tuple[bytes, str, str], ...] = (
     (b"\x1f\x8b", "gzip", "add .gz to its name"),
@@ -82,15 +90,15 @@ def sign(head: bytes) -> tuple[str, str] | None:
     return next(((what, remedy) for mark, what, remedy in _SIGNS if head.startswith(mark)), None)
 
 
-def blocks(path: Path) -> Iterator[bytes]:
-    """The bytes of a file, unpacked, at most `BLOCK` at a time.
+def blocks(path: Path, at: At = nobody) -> Iterator[bytes]:
+    """The bytes of a file, unpacked, at most `BLOCK` at a time; `at` is told the share of the file that is read.
 
     Raises:
         UserError: it cannot be opened, or is not packed as its name says; from the first block on only:
         BrokenError: it is cut off, damaged, or unpacks to more than the limits.
     """
     check(path)
-    how = packing(path)
+    how, size = packing(path), path.stat().st_size
     try:
         with path.open("rb") as file:
             head = file.read(32)
@@ -99,9 +107,10 @@ def blocks(path: Path) -> Iterator[bytes]:
             file.seek(0)
             if not how:
                 while block := file.read(BLOCK):
+                    at(file.tell() / size)
                     yield block
                 return
-            done, limit = 0, max(FREE, RATIO * path.stat().st_size)
+            done, limit = 0, max(FREE, RATIO * size)
             for block in _gunzip(file) if how == "gzip" else _unzstd(file):
                 done += len(block)
                 if done > min(limit, TOTAL):
@@ -109,6 +118,7 @@ def blocks(path: Path) -> Iterator[bytes]:
                         f"unpacks to over {RATIO} times its size (a bomb?)" if limit < TOTAL else "unpacks to over 1 TB",
                         "if that is right, unpack it yourself and name the unpacked file",
                     )
+                at(file.tell() / size)
                 yield block
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror or first_line(error)})", str(path)) from error

@@ -11,9 +11,10 @@ from mlops_llm import digest
 from mlops_llm.component import near
 from mlops_llm.data import hub
 from mlops_llm.data.delimited import AS_JSON
-from mlops_llm.data.formats import ENDINGS, ending, records, shards
+from mlops_llm.data.formats import ENDINGS, ending, shards, watched
 from mlops_llm.data.rows import Read, Record, Row, place
 from mlops_llm.errors import UserError
+from mlops_llm.record import DatasetInput
 
 __all__ = ["AS_JSON", "ENDINGS", "Read", "Row", "Source", "find", "name", "read", "read_path", "shipped"]
 
@@ -43,6 +44,10 @@ class Source:
     def digests(self) -> dict[str, str]:
         """`raw` and `canonical`."""
         return {"raw": self.raw, "canonical": self.canonical}
+
+    def as_input(self, context: str = "dataset") -> DatasetInput:
+        """All rows as the record names them."""
+        return DatasetInput(self.name, self.version, str(self.path), context, len(self.rows), self.digests)
 
     def where(self, row: int) -> str:
         """Name a row for a person."""
@@ -103,7 +108,7 @@ def read_path(path: Path, how: Read | None = None) -> Source:
     Raises:
         UserError: see `read`.
     """
-    rows, lines, files = _all(records(path, how), str(path))
+    rows, lines, files = _all(watched(path, how, "reading"), str(path))
     one = not path.is_dir() and not hub.is_ref(str(path))
     return Source(name(path), path, str(path), rows, lines, raw_digest(path, rows), () if one else tuple(files))
 

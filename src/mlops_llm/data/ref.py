@@ -17,6 +17,7 @@ from mlops_llm.component import near
 from mlops_llm.data.read import ENDINGS, Read, Source, find, read_path, shipped
 from mlops_llm.data.read import name as name_of
 from mlops_llm.errors import UserError
+from mlops_llm.record import DatasetInput, Run
 
 if TYPE_CHECKING:
     from mlops_llm.tracking.datasets import Registered, Version
@@ -33,6 +34,13 @@ class Place:
     """The version asked for, or the current one of a registered dataset whose file this is."""
     pinned: bool = False
     """The ref named the version itself."""
+
+    def record(self, run: Run, rows: int, digests: dict[str, str]) -> None:
+        """Record the file as what a run read; without a canonical digest (a row cannot be read) only its name."""
+        run.tags({"dataset": self.name})
+        if "canonical" in digests:
+            version = self.version.label if self.version and self.version.canonical == digests["canonical"] else str(self.path)
+            run.input(DatasetInput(self.name, version, str(self.path), "dataset", rows, digests))
 
 
 def locate(ref: str) -> Place:

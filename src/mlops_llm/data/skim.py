@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlops_llm.data import solutions
-from mlops_llm.data.formats import records
+from mlops_llm.data.formats import records, watched
 from mlops_llm.data.kinds import FIELDS, Kind
 from mlops_llm.data.read import Read
 from mlops_llm.data.rows import Record, Row
@@ -60,7 +60,7 @@ def structure(path: Path, read: Read, wanted: Kind | None, keep: int) -> Report:
             skimmed = None
         if skimmed and (report := _with_odd(path, skimmed, shape, kind, how)):
             return report
-    return check(records(path, read), wanted, how)
+    return check(watched(path, read, "checking"), wanted, how)
 
 
 def skim(path: Path, shape: tuple[str, ...], kind: Kind) -> Skimmed | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,9 +47,7 @@ Summary = dict[str, float]
 """min, mean, p50, p95, max."""
 
 
-def measure(
-    records: Iterable[Record], kind: Kind, tokenizer: Any, where: str = "", at: Callable[[int], None] = lambda _: None
-) -> Measured:
+def measure(records: Iterable[Record], kind: Kind, tokenizer: Any, where: str = "") -> Measured:
     """Measure rows.
 
     Args:
@@ -57,7 +55,6 @@ def measure(
         kind: what the rows are for.
         tokenizer: counts tokens of each text alone, without a template's marks.
         where: the file, for messages.
-        at: told the number of rows done after each chunk.
     """
     found = Measured(kind, lengths={name: array("I") for name in ("prompt", *ANSWERS[kind])})
     seen: set[bytes] = set()
@@ -73,7 +70,6 @@ def measure(
                 continue
             seen.add(identity(record.row))
         _add(found, rows, tokenizer)
-        at(found.rows + found.skipped)
     found.duplicates = found.rows - len(seen)
     return found
 

@@ -74,7 +74,6 @@ def check(
     wanted: Kind | None,
     how: Checks,
     count: Callable[[Kind], CountTokens] | None = None,
-    at: Callable[[int], None] = lambda _: None,
     natural: Kind | None = None,
 ) -> Report:
     """Check rows one after another.
@@ -84,7 +83,6 @@ def check(
         wanted: what the rows are for; None tells it from most of the first 200.
         how: what to look for.
         count: makes what counts the tokens of rows of a kind; None counts none.
-        at: told the number of rows done, every thousand.
         natural: the kind that most rows tell by their fields; None asks the first 200.
     """
     report = Report(Findings(how.keep))
@@ -99,8 +97,6 @@ def check(
     checking = _Checking(report, report.kind, Checker(report.kind, natural), how, counter)
     for number, record in enumerate(chain(head, following), 1):
         checking.take(record, number)
-        if number % 1000 == 0:
-            at(number)
     checking.close()
     return report
 

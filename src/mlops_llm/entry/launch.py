@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import shlex
 import signal
@@ -130,8 +131,20 @@ def _heed_signals() -> None:
     def terminate(number: int, frame: Any) -> None:
         raise Terminated
 
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, terminate)
+    if threading.current_thread() is not threading.main_thread():
+        return
+    signal.signal(signal.SIGTERM, terminate)
+    others = sys.unraisablehook
+
+    def unraisable(lost: Any) -> None:
+        """A signal that arrives while Python collects garbage raises where nothing can pass it on: let it arrive again."""
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            others(lost)
+            return
+        number = signal.SIGTERM if issubclass(lost.exc_type, Terminated) else signal.SIGINT
+        threading.Timer(0.05, _thread.interrupt_main, [number]).start()
+
+    sys.unraisablehook = unraisable
 
 
 def _stopped(stage: Stage, outcome: Outcome, stop: KeyboardInterrupt) -> str:

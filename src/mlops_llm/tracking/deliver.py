@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,8 +31,11 @@ def deliver(store: Store, run: str, write: dict[str, Any], *, again: bool) -> No
     _KINDS[write["do"]](store, run, write, again)
 
 
-def _metrics(store: Store, run: str, write: dict[str, Any], again: bool) -> None:
-    """Rows are [key, value, time in ms, step, checkpoint name or None, dataset name or None, dataset digest or None]."""
+def _metrics(store: Store, run: str, write: dict[str, Any], again: bool, models: Mapping[str, str] | None = None) -> None:
+    """Rows are [key, value, time in ms, step, checkpoint name or None, dataset name or None, dataset digest or None].
+
+    `models` are the ids of the checkpoints in them, where they are known.
+    """
     from mlflow.entities import Metric
 
     rows = write["rows"]
@@ -40,7 +44,7 @@ def _metrics(store: Store, run: str, write: dict[str, Any], again: bool) -> None
         for key in {row[0] for row in rows}:
             had[key] = {metric.step for metric in ledger.history(store, run, key)}
         rows = [row for row in rows if row[3] not in had[row[0]]]
-    models = {name: ledger.checkpoint_id(store, run, name) for name in {row[4] for row in rows} if name}
+    models = models or {name: ledger.checkpoint_id(store, run, name) for name in {row[4] for row in rows} if name}
     metrics = [
         Metric(key, value, time, step, model_id=models.get(name), dataset_name=dataset, dataset_digest=digest, run_id=run)
         for key, value, time, step, name, dataset, digest in rows
@@ -83,11 +87,12 @@ def _checkpoint(store: Store, run: str, write: dict[str, Any], again: bool) -> N
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
     client, folder = store.client, Path(write["folder"])
-    model = ledger.find_checkpoint(store, run, write["name"])
+    made = client.get_run(run)
+    model = ledger.find_checkpoint(store, run, write["name"], made.info.experiment_id)
+    begun = model is not None
     if model is None:
-        experiment = client.get_run(run).info.experiment_id
         model = client.create_logged_model(
-            experiment,
+            made.info.experiment_id,
             write["name"],
             source_run_id=run,
             tags=write["tags"],
@@ -96,13 +101,13 @@ def _checkpoint(store: Store, run: str, write: dict[str, Any], again: bool) -> N
         )
     if str(model.status) == str(LoggedModelStatus.READY):
         return
-    linked = {output.model_id for output in client.get_run(run).outputs.model_outputs}
+    linked = {output.model_id for output in made.outputs.model_outputs}
     if model.model_id not in linked:
         client.log_outputs(run, [LoggedModelOutput(model.model_id, write["step"])])
     how = _bring(store, model, folder, write["storage"])
     client.set_logged_model_tags(model.model_id, {"checkpoint.storage": how, "checkpoint.uri": folder.as_uri()})
     if write["rows"]:
-        _metrics(store, run, write, again=True)
+        _metrics(store, run, write, again or begun, {write["name"]: model.model_id})
     client.finalize_logged_model(model.model_id, "READY")
 
 

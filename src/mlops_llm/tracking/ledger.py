@@ -98,9 +98,9 @@ def checkpoints(store: Store, run: str) -> list[CheckpointRow]:
             return sorted(rows, key=lambda row: row.step)
 
 
-def find_checkpoint(store: Store, run: str, name: str) -> Any:
-    """MLflow's LoggedModel of a run's checkpoint, or None."""
-    experiment = store.client.get_run(run).info.experiment_id
+def find_checkpoint(store: Store, run: str, name: str, experiment: str = "") -> Any:
+    """MLflow's LoggedModel of a run's checkpoint, or None; the run's experiment is looked up where it is not given."""
+    experiment = experiment or store.client.get_run(run).info.experiment_id
     found = store.client.search_logged_models(
         [experiment], filter_string=f"source_run_id = '{run}' AND name = '{name}'", max_results=1
     )

@@ -124,7 +124,7 @@ class MlflowRun:
     def input(self, dataset: DatasetInput) -> None:
         """Record a dataset with our digests: MLflow's own digest cannot see chat data."""
         self._inputs[dataset.context] = dataset
-        prefix = "data.train" if dataset.context == "training" else "data.validation"
+        prefix = {"training": "data.train", "validation": "data.validation"}.get(dataset.context, "data")
         facts = {"name": dataset.name, "version": dataset.version, "rows": str(dataset.rows)}
         facts |= {f"digest.{kind}": value for kind, value in dataset.digests.items()}
         self._put(

@@ -23,5 +23,9 @@ class Found:
     """`PAIRS` that look alike and stay both, with what they differ in."""
     unlisted: int = 0
     """More pairs of that sort than `different` lists."""
+    review: pa.Table = field(default_factory=PAIRS.empty_table)
+    """`PAIRS` somewhat below the threshold, the most similar first, for a person to look at."""
+    unreviewed: int = 0
+    """More pairs of that sort than `review` lists."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What the search compared by and left out, as a person reads it."""

@@ -14,7 +14,7 @@ from mlops_llm.errors import need
 EXACT = 200_000
 """More rows than this are searched approximately: the exact search grows with the square (200,000 rows: minutes)."""
 _ROWS, _COLUMNS = 1024, 8192
-_SLACK = 1e-6
+SLACK = 1e-6
 """Products of float32 vectors: equal ones may come out as 0.9999999."""
 
 Ints = npt.NDArray[np.int64]
@@ -40,7 +40,7 @@ def exact(vectors: Vectors, threshold: float, open_: Open) -> Iterator[Pairs]:
             rows = top + np.flatnonzero(alive[top : top + _ROWS])
             columns = left + np.flatnonzero(alive[left : left + _COLUMNS])
             products = vectors[rows] @ vectors[columns].T
-            at, to = np.nonzero(products >= threshold - _SLACK)
+            at, to = np.nonzero(products >= threshold - SLACK)
             first, second = rows[at], columns[to]
             later = second > first
             yield Pairs(first[later], second[later], np.minimum(products[at, to][later], 1).astype(np.float64))
@@ -64,7 +64,7 @@ def approximate(vectors: Vectors, threshold: float, open_: Open) -> Iterator[Pai
     index.nprobe = min(cells, 8)
     for top in range(0, count, _ROWS):
         rows = top + np.flatnonzero(open_()[top : top + _ROWS])
-        limits, score, second = index.range_search(np.ascontiguousarray(vectors[rows]), threshold - _SLACK)
+        limits, score, second = index.range_search(np.ascontiguousarray(vectors[rows]), threshold - SLACK)
         first = np.repeat(rows, np.diff(limits.astype(np.int64)))
         later = second > first
         first, second, score = first[later], second[later], score[later]

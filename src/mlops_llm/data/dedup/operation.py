@@ -28,6 +28,8 @@ CUT = 200
 WRITTEN = 10_000
 """Pairs that are listed with their texts; further ones with lines, score and cluster only."""
 SHOWN = 5
+REVIEW = "to_review.json"
+"""File of the pairs somewhat below the threshold."""
 
 
 @dataclass
@@ -79,10 +81,15 @@ class Dedup(ABC):
         from mlops_llm.data.dedup import texts
         from mlops_llm.data.engine import Local
 
+        run.input(source.as_input())
         found = self.find(texts.tables(_own(source, kind)), Local())
         gone = frozenset(found.removed["id"].to_pylist())
         shown = _texts(source, kind, self.fields, _named(found))
-        listed = {"removed.json": self._removed(found, source, shown), self.apart: _different(found, source, shown)}
+        listed = {
+            "removed.json": self._removed(found, source, shown),
+            self.apart: _different(found.different, source, shown),
+            REVIEW: _different(found.review, source, shown),
+        }
         for name, columns in listed.items():
             if columns["line"]:
                 run.artifact(name, columns)
@@ -93,6 +100,7 @@ class Dedup(ABC):
         values: dict[str, Any] = {
             "rows": {"original": found.rows, "removed": len(gone), "left": left},
             "different": len(found.different) + found.unlisted,
+            "to_review": len(found.review) + found.unreviewed,
             "facts": dict(found.facts),
             "dry_run": self.dry_run,
             "digests": source.digests,
@@ -121,6 +129,9 @@ class Dedup(ABC):
         if apart:
             listed = f" ({len(found.different):,} listed)" if found.unlisted else ""
             table[_words(self.apart)] = f"{apart:,} pairs, kept{listed}"
+        if len(found.review):
+            listed = f" ({len(found.review):,} listed)" if found.unreviewed else ""
+            table["to review"] = f"{len(found.review) + found.unreviewed:,} pairs below the threshold, kept{listed}"
         return table | {key: value for key, value in found.facts.items() if key != "embedder"}
 
     def _removed(self, found: Found, source: Source, shown: dict[int, str]) -> dict[str, list[Any]]:
@@ -150,7 +161,7 @@ def _own(source: Source, kind: Kind) -> Iterator[tuple[int, Row]]:
 
 def _named(found: Found) -> frozenset[int]:
     """Rows whose texts are listed."""
-    tables = [found.removed.slice(0, WRITTEN), found.different.slice(0, WRITTEN)]
+    tables = [table.slice(0, WRITTEN) for table in (found.removed, found.different, found.review)]
     return frozenset(one for table in tables for name in ("id", "equals") for one in table[name].to_pylist())
 
 
@@ -173,13 +184,13 @@ def _lines(source: Source, rows: list[int]) -> list[Any]:
     return [source.where(one) if source.files else source.lines[one] for one in rows]
 
 
-def _different(found: Found, source: Source, shown: dict[int, str]) -> dict[str, list[Any]]:
-    ids, others = found.different["id"].to_pylist(), found.different["equals"].to_pylist()
+def _different(pairs: pa.Table, source: Source, shown: dict[int, str]) -> dict[str, list[Any]]:
+    ids, others = pairs["id"].to_pylist(), pairs["equals"].to_pylist()
     return {
         "line": _lines(source, ids),
         "other_line": _lines(source, others),
-        "score": [round(score, 4) for score in found.different["score"].to_pylist()],
-        "differ": found.different["differ"].to_pylist(),
+        "score": [round(score, 4) for score in pairs["score"].to_pylist()],
+        "differ": pairs["differ"].to_pylist(),
         "text": [shown.get(one, "") for one in ids],
         "other_text": [shown.get(one, "") for one in others],
     }
@@ -187,16 +198,19 @@ def _different(found: Found, source: Source, shown: dict[int, str]) -> dict[str,
 
 def _grids(tables: dict[str, dict[str, list[Any]]], apart: str) -> list[Grid]:
     """The first pairs of each sort."""
-    removed, different = tables["removed.json"], tables[apart]
+    removed, different, review = tables["removed.json"], tables[apart], tables[REVIEW]
     grids = []
     if removed["line"]:
-        columns = ("line", "equals line", "score", "text", "equals")
         rows = _rows(removed, "line", "equals_line", "score", "text", "equals_text")
-        grids.append(Grid(_first("removed", removed), columns, rows))
+        grids.append(Grid(_first("removed", removed), ("line", "equals line", "score", "text", "equals"), rows))
     if different["line"]:
         heads = ("line", "other line", "score", "differ in", "text", "other text")
         rows = _rows(different, "line", "other_line", "score", "differ", "text", "other_text")
         grids.append(Grid(_first(f"kept: {_words(apart)}", different), heads, rows))
+    if review["line"]:
+        columns = ("line", "other line", "score", "text", "other text")
+        rows = _rows(review, "line", "other_line", "score", "text", "other_text")
+        grids.append(Grid(_first("kept: to review, the most similar first", review), columns, rows))
     return grids
 
 

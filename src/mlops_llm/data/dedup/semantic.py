@@ -32,6 +32,7 @@ def find(
     embedder: Embedder,
     engine: Engine,
     limit: int = neighbours.EXACT,
+    review: float = 1.0,
 ) -> Found:
     """Find rows whose vectors have at least the threshold's cosine, and whose guards agree.
 
@@ -46,6 +47,7 @@ def find(
         embedder: the model.
         engine: where the steps run.
         limit: rows above which neighbours are searched approximately.
+        review: least cosine of pairs below the threshold that are listed for a person to look at, up to `limit` rows.
 
     Raises:
         UserError: the embedder does not know the texts' language, or fails.
@@ -56,13 +58,18 @@ def find(
     short = np.flatnonzero(lengths <= LONGEST)
     _check(settling, short, embedder)
     vectors, places, unknown = _embedded(settling, short, embedder)
-    search = neighbours.approximate if len(places) > limit else neighbours.exact
+    many = len(places) > limit
+    search, least = (neighbours.approximate, threshold) if many else (neighbours.exact, min(threshold, review))
     progress = Progress("comparing rows", len(places))
-    for pairs in search(vectors, threshold, lambda: settling.stays[places]):
-        settling.pairs(places[pairs.first], places[pairs.second], pairs.score)
+    for pairs in search(vectors, least, lambda: settling.stays[places]):
+        first, second, score = places[pairs.first], places[pairs.second], pairs.score
+        same = score >= threshold - neighbours.SLACK
+        settling.pairs(first[same], second[same], score[same])
+        if not same.all():
+            settling.put_aside(first[~same], second[~same], score[~same])
         progress.at(int(pairs.first[-1]) + 1 if len(pairs.first) else 0)
     progress.close()
-    return settling.found(_facts(rows, embedder, threshold, len(lengths) - len(short), unknown, len(places) > limit))
+    return settling.found(_facts(rows, embedder, threshold, len(lengths) - len(short), unknown, many))
 
 
 def _check(settling: Settling, short: Any, embedder: Embedder) -> None:
@@ -105,7 +112,7 @@ def _embedded(settling: Settling, short: Any, embedder: Embedder) -> tuple[Any, 
 def _facts(rows: Distinct, embedder: Embedder, threshold: float, long: int, unknown: int, approximate: bool) -> dict[str, Any]:
     facts: dict[str, Any] = {"compared by": f"cosine of {embedder.id}", "embedder": embedder.id, "threshold": threshold}
     if approximate:
-        facts["search"] = "approximate (faiss IVF): a few pairs in a hundred may be missed"
+        facts["search"] = "approximate (faiss IVF): a few pairs in a hundred may be missed, and none is listed to review"
     if long:
         facts[f"longer than {LONGEST} characters"] = f"{long} rows, compared text for text only"
     if unknown:

@@ -19,7 +19,8 @@ from mlops_llm.data.engine import Engine
 
 Ints = npt.NDArray[np.int64]
 LISTED = 10_000
-"""Pairs that are listed as similar but different; the rest is counted."""
+"""Pairs that are listed as similar but different, or for a person to look at; the rest is counted."""
+_ASIDE = np.dtype([("first", np.int64), ("second", np.int64), ("score", np.float64)])
 
 
 class Distinct(NamedTuple):
@@ -93,6 +94,8 @@ class Settling:
         self._codes: dict[guards.Traits, int] = {}
         self._different: list[tuple[int, int, float, str]] = []
         self._unlisted = 0
+        self._aside = np.zeros(0, _ASIDE)
+        self._asides = 0
 
     @property
     def stays(self) -> npt.NDArray[np.bool_]:
@@ -105,10 +108,7 @@ class Settling:
 
     def pairs(self, first: Ints, second: Ints, score: npt.NDArray[np.float64]) -> None:
         """Take pairs of places, `first` before `second`, ordered by both."""
-        open_ = self.stays[first] & self.stays[second]
-        first, second, score = first[open_], second[open_], score[open_]
-        for place in np.unique(np.concatenate([first, second])):
-            self._read(int(place))
+        first, second, score = self._open(first, second, score)
         alike = self._code[first] == self._code[second]
         for one, other, how in zip(first[alike].tolist(), second[alike].tolist(), score[alike].tolist(), strict=True):
             if self.equals[one] < 0 and self.equals[other] < 0:
@@ -122,6 +122,24 @@ class Settling:
             one, other = int(first[place]), int(second[place])
             differ = guards.differences(traits[self._code[one]], traits[self._code[other]])
             self._different.append((one, other, float(score[place]), differ))
+
+    def put_aside(self, first: Ints, second: Ints, score: npt.NDArray[np.float64]) -> None:
+        """Take pairs below the threshold: where the guards agree, a person may want to look at them."""
+        first, second, score = self._open(first, second, score)
+        alike = self._code[first] == self._code[second]
+        more = np.zeros(int(alike.sum()), _ASIDE)
+        more["first"], more["second"], more["score"] = first[alike], second[alike], score[alike]
+        self._asides += len(more)
+        both = np.concatenate([self._aside, more])
+        self._aside = both[np.argsort(-both["score"], kind="stable")[: 2 * LISTED]]  # some of their rows may still go
+
+    def _open(self, first: Ints, second: Ints, score: npt.NDArray[np.float64]) -> tuple[Ints, Ints, npt.NDArray[np.float64]]:
+        """The pairs both of whose rows stay so far, their traits read."""
+        open_ = self.stays[first] & self.stays[second]
+        first, second, score = first[open_], second[open_], score[open_]
+        for place in np.unique(np.concatenate([first, second])):
+            self._read(int(place))
+        return first, second, score
 
     def _read(self, place: int) -> None:
         if self._code[place] < 0:
@@ -152,9 +170,14 @@ class Settling:
             for (one, other), (score, differ) in kept.items()
             if self.stays[one] and self.stays[other]
         ]
-        return Found(self._rows.total, _table(removed), _table(different), self._unlisted, facts)
+        aside = self._aside[self.stays[self._aside["first"]] & self.stays[self._aside["second"]]][:LISTED]
+        review = [(int(ids[other]), int(ids[one]), float(score), "") for one, other, score in aside]
+        over = self._asides - len(self._aside)
+        return Found(
+            self._rows.total, _table(sorted(removed)), _table(sorted(different)), self._unlisted, _table(review), over, facts
+        )
 
 
 def _table(pairs: list[tuple[int, int, float, str]]) -> pa.Table:
-    columns = list(zip(*sorted(pairs), strict=True)) or [(), (), (), ()]
+    columns = list(zip(*pairs, strict=True)) or [(), (), (), ()]
     return pa.table([pa.array(column, field.type) for column, field in zip(columns, PAIRS, strict=True)], schema=PAIRS)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mlops_llm.data.engine import Engine
 
 DEFAULT = "use"
-THRESHOLD = 0.95
+THRESHOLD, REVIEW = 0.95, 0.8
 
 
 @component("op", "dedup_semantic")
@@ -37,6 +37,9 @@ class DedupSemantic(Dedup):
 
     threshold: Optional[float] = None  # noqa: UP045 (OmegaConf reads Optional)
     """Least cosine, from 0.5 to 1; null is 0.95 with the default embedder, any other needs its own."""
+    review: Optional[float] = None  # noqa: UP045
+    """Least cosine of pairs below the threshold that are listed for a person to look at (to_review.json); null is 0.8 with the
+    default embedder and lists none with any other; 1 lists none."""
     embedder: str = DEFAULT
     """use (multilingual, in the extra `data`), a folder of sentence-transformers, or with op.base_url a server's model."""
     base_url: Optional[str] = None  # noqa: UP045
@@ -51,6 +54,8 @@ class DedupSemantic(Dedup):
         super().__post_init__()
         if self.threshold is not None and not 0.5 <= self.threshold <= 1:
             raise UserError(f"is {self.threshold}", "op.threshold", "give a number from 0.5 to 1")
+        if self.review is not None and not 0.5 <= self.review <= 1:
+            raise UserError(f"is {self.review}", "op.review", "give a number from 0.5 to 1")
         if self.threshold is None and not self._default:
             raise UserError(
                 f"has no default for the embedder '{self.embedder}', because 0.95 means something else with each",
@@ -96,4 +101,5 @@ class DedupSemantic(Dedup):
         from mlops_llm.data.dedup import semantic
 
         threshold = THRESHOLD if self.threshold is None else self.threshold
-        return semantic.find(tables, self.fields, self.keep, threshold, self._model(), engine)
+        review = self.review or (REVIEW if self._default else 1.0)
+        return semantic.find(tables, self.fields, self.keep, threshold, self._model(), engine, review=review)

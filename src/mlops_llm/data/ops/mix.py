@@ -10,7 +10,7 @@ from mlops_llm.component import component
 from mlops_llm.data import ref, versions
 from mlops_llm.data.config import Data, Work
 from mlops_llm.data.kinds import of_rows, own
-from mlops_llm.data.read import Row, Source
+from mlops_llm.data.read import Row
 from mlops_llm.errors import UserError
 from mlops_llm.record import Result, Run
 
@@ -30,6 +30,8 @@ class Mix:
     """Share of the mixed rows that comes from each, summing to 1; null takes every row of all."""
     rows: Optional[int] = None  # noqa: UP045
     """Rows of the mixture; null takes as many as the shares allow without repeating a row."""
+    seed: Optional[int] = None  # noqa: UP045
+    """Seed of what is taken and of its order; null takes the command's own seed=."""
 
     def prepare(self, request: Data) -> Work:
         """Read all datasets and see that the shares can be met."""
@@ -43,20 +45,22 @@ class Mix:
             said = ", ".join(f"{name} is {kind.name}" for kind, name in kinds.items())
             raise UserError(f"are of several kinds ({said})", "op.datasets", "mix datasets of one kind")
         (kind,) = kinds
+        seed = request.seed if self.seed is None else self.seed
         counts = self._counts([len(source.rows) for source in sources])
 
         def work(run: Run) -> Result:
             mixed: list[Row] = []
             for source, count in zip(sources, counts, strict=True):
-                places = sorted(_order(source, request.seed)[:count])
+                run.input(source.as_input())
+                places = sorted(_order_of(source.rows, seed)[:count])
                 origin = versions.reference(source)
                 mixed += [{**own(source.rows[place], kind, source.where(place)), ORIGIN: origin} for place in places]
-            mixed = [mixed[place] for place in _order_of(mixed, request.seed)]
+            mixed = [mixed[place] for place in _order_of(mixed, seed)]
             shares = ", ".join(
                 f"{count} of {versions.reference(source)}" for source, count in zip(sources, counts, strict=True)
             )
             more = [versions.reference(source) for source in sources[1:]]
-            made = versions.derive(request, sources[0], mixed, "_mix", f"mixed from {shares}, seed={request.seed}", more)
+            made = versions.derive(request, sources[0], mixed, "_mix", f"mixed from {shares}, seed={seed}", more)
             table: dict[str, object] = {
                 f"from {versions.reference(source)}": f"{count} of {len(source.rows)} rows ({count / len(mixed):.1%})"
                 for source, count in zip(sources, counts, strict=True)
@@ -93,10 +97,6 @@ class Mix:
         if not all(counts):
             raise UserError("leaves a dataset without a row", "op.weights", "raise its share or op.rows")
         return counts
-
-
-def _order(source: Source, seed: int) -> list[int]:
-    return _order_of(source.rows, seed)
 
 
 def _order_of(rows: list[Row], seed: int) -> list[int]:

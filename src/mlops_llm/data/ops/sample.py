@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Optional
 
 from mlops_llm import digest
 from mlops_llm.component import component
@@ -21,6 +21,8 @@ class Sample:
     records: ClassVar[bool] = True
     rows: int = 20
     """How many."""
+    seed: Optional[int] = None  # noqa: UP045 (OmegaConf reads Optional)
+    """Seed of the draw; null takes the command's own seed=."""
 
     def __post_init__(self) -> None:
         """Check the number."""
@@ -32,13 +34,13 @@ class Sample:
         source = ref.open_dataset(request.wanted(), request.read)
         if self.rows > len(source.rows):
             raise UserError(f"is {self.rows}, there are {len(source.rows)} rows", "op.rows", "give a smaller number")
-        order = sorted(
-            range(len(source.rows)), key=lambda place: digest.text(f"{request.seed}:{digest.row(source.rows[place])}")
-        )
+        seed = request.seed if self.seed is None else self.seed
+        order = sorted(range(len(source.rows)), key=lambda place: digest.text(f"{seed}:{digest.row(source.rows[place])}"))
         drawn = sorted(order[: self.rows])
 
         def work(run: Run) -> Result:
-            how = f"{self.rows} rows of {versions.reference(source)}, seed={request.seed}"
+            run.input(source.as_input())
+            how = f"{self.rows} rows of {versions.reference(source)}, seed={seed}"
             made = versions.derive(request, source, [source.rows[place] for place in drawn], "_sample", how)
             table = {"original": len(source.rows), "drawn": self.rows, "written": f"{made.name}@{made.label}"}
             return Result(

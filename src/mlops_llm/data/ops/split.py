@@ -35,6 +35,7 @@ class Split:
             raise UserError("leaves one side without a row", "op.validation", f"there are {len(source.rows)} rows")
 
         def work(run: Run) -> Result:
+            run.input(source.as_input())
             stem = request.name or source.name
             table, made = {"original": len(source.rows)}, {}
             for ending, places in zip(("_train", "_val"), sides, strict=True):

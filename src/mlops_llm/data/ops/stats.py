@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,11 +12,11 @@ from mlops_llm import console, files
 from mlops_llm.component import component
 from mlops_llm.data import stats, tokens
 from mlops_llm.data.config import Data, Work
-from mlops_llm.data.formats import records
+from mlops_llm.data.formats import records, watched
 from mlops_llm.data.identity import digests
 from mlops_llm.data.kinds import Kind, of_rows
 from mlops_llm.data.read import name
-from mlops_llm.data.ref import locate
+from mlops_llm.data.ref import Place, locate
 from mlops_llm.data.stats import Measured
 from mlops_llm.errors import UserError, need
 from mlops_llm.record import Grid, Result, Run
@@ -40,14 +39,16 @@ class Stats:
 
     def prepare(self, request: Data) -> Work:
         """Find the file, its kind and the tokenizer."""
-        path = locate(request.wanted()).path
+        place = locate(request.wanted())
+        path = place.path
         head = islice(records(path, request.read), _HEAD)
         kind = of_rows((record.row for record in head if record.row is not None), path.name, request.kind)
         tokenizer = tokens.tokenizer(self.model)
-        return lambda run: self._work(path, kind, tokenizer, request, run)
+        return lambda run: self._work(place, kind, tokenizer, request, run)
 
-    def _work(self, path: Path, kind: Kind, tokenizer: Any, request: Data, run: Run) -> Result:
-        found = stats.measure(records(path, request.read), kind, tokenizer, path.name, _said(path.name))
+    def _work(self, place: Place, kind: Kind, tokenizer: Any, request: Data, run: Run) -> Result:
+        path = place.path
+        found = stats.measure(watched(path, request.read, "measuring"), kind, tokenizer, path.name)
         if not found.rows:
             raise UserError(f"holds no row that can be used as {kind.name}", path.name, "see op=validate for what is wrong")
         near, note = self._similar(path, kind, request)
@@ -71,7 +72,7 @@ class Stats:
         _record(run, found, lengths, path, near)
         columns = ["tokens", "min", "mean", "p50", "p95", "max"]
         grid = Grid(f"tokens a row ({self.model})", columns, [[each, *_numbers(values)] for each, values in lengths.items()])
-        values = {
+        values: dict[str, Any] = {
             "lengths": lengths,
             "languages": dict(found.languages),
             "scripts": dict(found.scripts),
@@ -82,6 +83,7 @@ class Stats:
             "near_duplicates": near,
             "digests": digests(path, request.read),
         }
+        place.record(run, found.rows + found.skipped, values["digests"])
         return Result(f"{name(path)}: statistics", facts, values, [grid])
 
     def _similar(self, path: Path, kind: Kind, request: Data) -> tuple[int | None, str]:
@@ -96,7 +98,7 @@ class Stats:
         from mlops_llm.data.dedup.keep import Keep
         from mlops_llm.data.engine import Local
 
-        rows = stats.usable(records(path, request.read), kind)
+        rows = stats.usable(watched(path, request.read, "looking for near duplicates in"), kind)
         found = minhash.find(texts.tables(rows), ["prompt", "answer"], Keep.first, _SIMILAR, _NGRAM, Local())
         return sum(score < 1 for score in found.removed["score"].to_pylist()), ""
 
@@ -117,7 +119,6 @@ def _record(run: Run, found: Measured, lengths: dict[str, stats.Summary], path: 
         total = max(1, counted.total())
         numbers |= {f"data/{group}/{key}": times / total for key, times in counted.items() if times}
     run.metrics(numbers, 0)
-    run.tags({"dataset": name(path)})
     for part, values in found.lengths.items():
         run.figure(f"plots/tokens_{part}.png", stats.histogram(f"{part}: tokens a row", values))
     run.figure("plots/languages.png", stats.bars("languages (by script)", "rows", found.languages))
@@ -136,15 +137,3 @@ def _shares(counted: Counter[str]) -> str:
 def _spread(turns: Counter[int]) -> str:
     total = sum(number * times for number, times in turns.items())
     return f"{min(turns)} to {max(turns)}, mean {total / max(1, turns.total()):.1f}"
-
-
-def _said(file: str) -> Callable[[int], None]:
-    """Say every 100,000 rows how far it is; how many there are is not known."""
-    said = [0]
-
-    def at(done: int) -> None:
-        if done // 100_000 > said[0]:
-            said[0] = done // 100_000
-            console.say(f"measuring {file}: {done:,} rows")
-
-    return at

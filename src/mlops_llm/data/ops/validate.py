@@ -14,11 +14,11 @@ from mlops_llm.component import component
 from mlops_llm.data import tokens
 from mlops_llm.data.config import Data, Work
 from mlops_llm.data.findings import RULES, Findings, Severity
-from mlops_llm.data.formats import records
+from mlops_llm.data.formats import watched
 from mlops_llm.data.identity import digests
 from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import ENDINGS, Row, name
-from mlops_llm.data.ref import locate
+from mlops_llm.data.ref import Place, locate
 from mlops_llm.data.repair import DONE, Repair
 from mlops_llm.data.skim import structure
 from mlops_llm.data.validate import Checks, CountTokens, Report, check
@@ -59,10 +59,11 @@ class Validate:
 
     def prepare(self, request: Data) -> Work:
         """Find the file, the place of the repaired one, and the tokenizer."""
-        path = locate(request.wanted()).path
+        place = locate(request.wanted())
+        path = place.path
         fixed = self._fixed(path, request) if self.fix else None
         tokenizer = None if self.structure_only else tokens.tokenizer(self.model)
-        return lambda run: self._work(path, fixed, tokenizer, request, run)
+        return lambda run: self._work(place, fixed, tokenizer, request, run)
 
     def _fixed(self, path: Path, request: Data) -> Path:
         fixed = path.with_name(f"{request.name or name(path) + '_fixed'}.jsonl")
@@ -71,19 +72,17 @@ class Validate:
         writable(fixed.parent)
         return fixed
 
-    def _work(self, path: Path, fixed: Path | None, tokenizer: Any, request: Data, run: Run) -> Result:
+    def _work(self, place: Place, fixed: Path | None, tokenizer: Any, request: Data, run: Run) -> Result:
+        path = place.path
+
         def count(kind: Kind) -> CountTokens:
             return lambda rows: longest_view(tokenizer, rows, kind)
-
-        def at(done: int) -> None:
-            if done % 100_000 == 0:
-                console.say(f"checking {path.name}: {done:,} rows")
 
         if self.structure_only:
             report = structure(path, request.read, request.kind, self.keep)
         else:
             how = Checks(max_tokens=self.max_tokens, keep=self.keep)
-            report = check(records(path, request.read), request.kind, how, count, at)
+            report = check(watched(path, request.read, "checking"), request.kind, how, count)
         size = files.size(path)
         if size > LARGE:
             report.findings.add("large", 0, "", console.size(size), row=-1)
@@ -105,12 +104,12 @@ class Validate:
         }
         run.metrics({f"data/{key}": facts[key] for key in ("rows", "errors", "warnings")}, 0)
         run.metrics({f"data/findings/{rule}": times for rule, times in table.counts.items()}, 0)
-        run.tags({"dataset": name(path)})
+        place.record(run, report.rows, values["digests"])
         run.artifact("findings.json", table.table())
         if fixed and report.kind:
             repair = Repair(report.kind, keep=self.keep)
             try:
-                write_repaired(fixed, records(path, request.read), repair)
+                write_repaired(fixed, watched(path, request.read, "repairing"), repair)
             except UserError as error:
                 shown.append(f"[red]✗[/red] nothing was repaired: {_markup(str(error), 200)}")
             else:

@@ -50,6 +50,7 @@ class Version:
         last = known.current if known else None
 
         def work(run: Run) -> Result:
+            run.input(source.as_input())
             parents = [f"{name}@{last.label}"] if last else []
             made = versions.register(store, source, label, self.description, kind, parents, name=name)
             run.metrics({"data/rows": made.rows}, 0)
