@@ -182,9 +182,7 @@ def _show(result: Result) -> None:
 def links(run: MlflowRun) -> None:
     """Say where to look at a run."""
     if run.waiting:
-        console.warn(
-            "the tracking server is away: the rest of the record waits on disk and is delivered by the next start here"
-        )
+        console.warn("the record still cannot be reached: the rest of it waits on disk and is delivered by the next start here")
     hint = run.hint()
     console.say(f"run {run.name} ({run.id})")
     console.say(f"look at it:  {run.link}" + (f"   (start the page with: {hint})" if hint else ""))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_llm import console, digest
+from mlops_llm.errors import first_line
 from mlops_llm.tracking import environment
 from mlops_llm.tracking.deliver import deliver
 from mlops_llm.tracking.store import Store, is_away
@@ -54,6 +55,8 @@ class Outbox:
         except Exception as error:
             if not is_away(error):
                 raise
+            if not self.waiting:
+                console.warn(f"the record cannot be reached ({first_line(error)}); the work goes on, what is recorded waits on disk")
             self._keep(write)
             self._next_try = time.monotonic() + PAUSE
             return False

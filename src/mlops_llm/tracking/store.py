@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sqlite3
@@ -144,6 +145,8 @@ def _connect(where: str) -> Store:
         _create(file)
     from mlflow import MlflowClient
 
+    # MLflow would print the traceback of each failed write, which is kept and delivered later.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     try:
         client = MlflowClient(where)
         client.search_experiments(max_results=1)
