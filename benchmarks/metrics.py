@@ -21,7 +21,8 @@ NAMES = [f"train/metric_{number}" for number in range(10)]
 
 
 def ours(calls: int) -> float:
-    from mlops_llm.tracking.run import Opening, open_run
+    from mlops_llm.tracking.opening import open_run
+    from mlops_llm.tracking.run import Opening
 
     with open_run(Opening(stage="train", project="bench", name="bench", output=Path.cwd() / "outputs" / "bench")) as run:
         begun = time.perf_counter()

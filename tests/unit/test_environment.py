@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mlops_llm.tracking import environment, run
+from mlops_llm.tracking import environment, opening, run
 from mlops_llm.tracking.environment import UNTRACKED_BYTES, describe
 from mlops_llm.tracking.ledger import RunRow
 
@@ -132,12 +132,12 @@ def row(**tags: str) -> RunRow:
 
 def test_a_run_here_is_looked_up_and_one_elsewhere_is_believed_by_its_heartbeat():
     here, now = environment.host(), time.time()
-    assert run.lives(row(run_host=here, run_process=environment.process(os.getpid()), run_heartbeat="0"))
-    assert not run.lives(row(run_host=here, run_process="1:0.0", run_heartbeat=str(now)))
+    assert opening.lives(row(run_host=here, run_process=environment.process(os.getpid()), run_heartbeat="0"))
+    assert not opening.lives(row(run_host=here, run_process="1:0.0", run_heartbeat=str(now)))
     for elsewhere in ("other/1/2", here.rpartition("/")[0] + "/7", f"{here.partition('/')[0]}/rebooted/1"):
-        assert run.lives(row(run_host=elsewhere, run_process="1:0.0", run_heartbeat=str(now - 60)))
-        assert not run.lives(row(run_host=elsewhere, run_process="1:0.0", run_heartbeat=str(now - run.SILENCE - 1)))
-    assert not run.lives(row())
+        assert opening.lives(row(run_host=elsewhere, run_process="1:0.0", run_heartbeat=str(now - 60)))
+        assert not opening.lives(row(run_host=elsewhere, run_process="1:0.0", run_heartbeat=str(now - opening.SILENCE - 1)))
+    assert not opening.lives(row())
 
 
 def test_the_tags_of_a_process_say_that_it_lives():

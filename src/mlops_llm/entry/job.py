@@ -20,7 +20,8 @@ from mlops_llm.errors import UserError
 from mlops_llm.files import write_text
 from mlops_llm.record import Grid, Result, Run
 from mlops_llm.tracking import secrets
-from mlops_llm.tracking.run import MlflowRun, Opening, open_run
+from mlops_llm.tracking.opening import open_run
+from mlops_llm.tracking.run import MlflowRun, Opening
 
 
 @dataclasses.dataclass(frozen=True)

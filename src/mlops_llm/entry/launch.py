@@ -17,7 +17,7 @@ from mlops_llm import console
 from mlops_llm.entry.arguments import Arguments, read
 from mlops_llm.entry.job import Outcome, Stage, single
 from mlops_llm.errors import UserError, unexpected
-from mlops_llm.tracking.run import NameTakenError
+from mlops_llm.tracking.opening import NameTakenError
 
 MISTAKE, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 

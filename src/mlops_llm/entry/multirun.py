@@ -38,7 +38,8 @@ def multirun(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) ->
     """Run all jobs of a sweep under one parent run; return 0, or 1 if any job failed or could not even be recorded."""
     from mlops_llm.entry import config
     from mlops_llm.tracking import secrets
-    from mlops_llm.tracking.run import PARENT, Opening, open_run
+    from mlops_llm.tracking.opening import PARENT, open_run
+    from mlops_llm.tracking.run import Opening
     from mlops_llm.tracking.store import connect
 
     first = _check_compositions(stage, arguments.overrides)
@@ -116,7 +117,7 @@ class _Task:
     def __call__(self, cfg: Any) -> None:
         """Run a job; its failure is recorded on it and does not end the others."""
         from mlops_llm.entry import config
-        from mlops_llm.tracking.run import PARENT
+        from mlops_llm.tracking.opening import PARENT
 
         config.register(self.stage.name, self.stage.schema, self.stage.packages)
         try:
@@ -171,7 +172,7 @@ def _best(jobs: list[_Job]) -> _Job | None:
 
 def _stopped(parent: Any, keys: list[str]) -> list[str]:
     """Names of the jobs that an interruption cut off, once the processes of parallel ones are gone."""
-    from mlops_llm.tracking.run import settle
+    from mlops_llm.tracking.opening import settle
     from mlops_llm.tracking.store import connect
 
     for _ in range(_PATIENCE):

@@ -16,7 +16,8 @@ from mlops_llm.errors import UserError
 from mlops_llm.files import writable
 from mlops_llm.tracking import environment, ledger
 from mlops_llm.tracking.ledger import RunRow
-from mlops_llm.tracking.run import Opening, lives, open_run, recorded_text, settle
+from mlops_llm.tracking.opening import lives, open_run, recorded_text, settle
+from mlops_llm.tracking.run import Opening
 from mlops_llm.tracking.store import Store, connect
 
 

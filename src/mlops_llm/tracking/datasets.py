@@ -17,8 +17,7 @@ from typing import Any
 from mlops_llm.component import near
 from mlops_llm.errors import UserError
 from mlops_llm.tracking import environment
-from mlops_llm.tracking.deliver import local_path
-from mlops_llm.tracking.store import Store
+from mlops_llm.tracking.store import Store, local_path
 
 PREFIX = "datasets/"
 _CURRENT, _FORMER, _LISTED, _DESCRIPTION = "dataset.current", "dataset.former_names", "dataset.listed", "dataset.description"

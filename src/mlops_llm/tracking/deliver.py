@@ -8,12 +8,10 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from mlops_llm.files import link_files
 from mlops_llm.tracking import ledger
-from mlops_llm.tracking.store import Store
+from mlops_llm.tracking.store import Store, local_path
 
 CHECKPOINT = "checkpoint"
 """`model_type` of the LoggedModels that are ours."""
@@ -160,14 +158,6 @@ def _finish(store: Store, run: str, write: dict[str, Any], again: bool) -> None:
             if row.status == "PENDING":  # cut off; a resumed run publishes it again
                 store.client.finalize_logged_model(row.id, "FAILED")
     store.client.set_terminated(run, write["status"], end_time=write["time"])
-
-
-def local_path(location: str) -> Path | None:
-    """The folder of a local artifact address; None for a remote one."""
-    parts = urlsplit(location)
-    if parts.scheme == "file":
-        return Path(url2pathname(parts.path))
-    return Path(location) if parts.scheme == "" else None
 
 
 def published_bytes(folder: Path) -> int:

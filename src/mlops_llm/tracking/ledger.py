@@ -10,7 +10,7 @@ from typing import Any
 
 from mlops_llm.component import near
 from mlops_llm.errors import UserError
-from mlops_llm.tracking.store import Store
+from mlops_llm.tracking.store import Store, local_path
 
 REMOVED = "removed"
 """Value of the tag `checkpoint.files` when the files are gone and the numbers stay."""
@@ -131,8 +131,6 @@ def place_of_checkpoint(store: Store, row: CheckpointRow) -> Path:
     Raises:
         UserError: it is unfinished, or its files are gone.
     """
-    from mlops_llm.tracking.deliver import local_path
-
     if row.status != "READY":
         raise UserError(f"{row.name} of run {row.run} is unfinished", remedy="take an earlier one or resume the run")
     if row.tags.get("checkpoint.files") == REMOVED:

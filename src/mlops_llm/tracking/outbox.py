@@ -56,7 +56,9 @@ class Outbox:
             if not is_away(error):
                 raise
             if not self.waiting:
-                console.warn(f"the record cannot be reached ({first_line(error)}); the work goes on, what is recorded waits on disk")
+                console.warn(
+                    f"the record cannot be reached ({first_line(error)}); the work goes on, what is recorded waits on disk"
+                )
             self._keep(write)
             self._next_try = time.monotonic() + PAUSE
             return False

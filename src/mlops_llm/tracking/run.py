@@ -1,39 +1,28 @@
-"""A run in MLflow: opened, adopted, resumed, written and closed."""
+"""A run in MLflow, as work writes it."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlops_llm import console
-from mlops_llm.errors import UserError
 from mlops_llm.files import writable, write_text
 from mlops_llm.record import Checkpoint, DatasetInput, Registration
-from mlops_llm.tracking import environment, ledger
-from mlops_llm.tracking.deliver import deliver, local_path
-from mlops_llm.tracking.outbox import Outbox, deliver_left_over
-from mlops_llm.tracking.secrets import mask
-from mlops_llm.tracking.store import Store, connect, is_away
+from mlops_llm.tracking import ledger
+from mlops_llm.tracking.outbox import Outbox
+from mlops_llm.tracking.store import Store, is_away, local_path
 
 LONGEST_PARAM = 6000
 """MLflow cuts longer values silently; ours are cut with a mark, and config.yaml has them whole."""
 LONGEST_TAG = 5000
 """Longer tags are refused by MLflow."""
 _WHOLE = "; whole in config.yaml"
-_HEARTBEAT = 30.0
-SILENCE = 120.0
-"""Seconds without a heartbeat after which a run of another machine or container is taken to be dead."""
 _DIGEST_CHARACTERS = 32
-PARENT = "MLOPS_LLM_PARENT_RUN"
-"""Variable by which the jobs of a multirun, in whatever process, find their parent."""
 
 
 @dataclass(frozen=True)
@@ -228,170 +217,6 @@ class MlflowRun:
                     raise
                 return False  # the write will wait too, and its delivery looks for what is there
         return step in self._logged[key]
-
-
-@contextmanager
-def open_run(opening: Opening) -> Iterator[MlflowRun]:
-    """Open a run, mark it by how the block ends, and close it.
-
-    A block that ends by `KeyboardInterrupt` (Ctrl-C, SIGTERM) leaves KILLED, by any other exception FAILED.
-
-    Raises:
-        UserError: the tracking server does not answer, or the name is taken.
-    """
-    store = connect()
-    settle(store)
-    experiment, run = _resumed(store, opening) if opening.resume else _created(store, opening)
-    opened = MlflowRun(store, run, experiment, opening)
-    stop = threading.Event()
-    beat = threading.Thread(target=_beat, args=(store, run, stop), daemon=True)
-    beat.start()
-    status = "FAILED"
-    try:
-        _describe(opened, opening)
-        yield opened
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    except Exception as error:
-        opened.tags({"run.error": mask(str(error))[:1000] or type(error).__name__})
-        raise
-    finally:
-        stop.set()
-        opened.finish(status)
-
-
-def settle(store: Store) -> None:
-    """Bring the record up to date: what dead processes left is delivered, and their runs no longer count as running."""
-    deliver_left_over(store)
-    for run in ledger.running_here(store, environment.host()):
-        if not lives(run):
-            store.client.set_tag(run.id, "run.error", "its process ended without a word; found dead at a later start")
-            deliver(store, run.id, {"do": "finish", "status": "KILLED", "time": int(time.time() * 1000)}, again=True)
-
-
-def lives(run: ledger.RunRow) -> bool:
-    """Whether the process of a run that the record calls running is there: looked up here, elsewhere told by its heartbeat."""
-    if run.tags.get("run.host") == environment.host():
-        return environment.lives(run.tags.get("run.process", ""))
-    return time.time() - float(run.tags.get("run.heartbeat", "0")) < SILENCE
-
-
-def recorded_text(store: Store, run: str, name: str) -> str:
-    """Read a text artifact of a run.
-
-    Raises:
-        UserError: the run has no such artifact.
-    """
-    from tempfile import TemporaryDirectory
-
-    with TemporaryDirectory() as folder:
-        try:
-            return Path(store.client.download_artifacts(run, name, folder)).read_text("utf-8")
-        except Exception as error:
-            raise UserError(f"run {run} has no readable {name}", remedy="start a new run") from error
-
-
-def _created(store: Store, opening: Opening) -> tuple[str, str]:
-    """Create the run, or adopt the one that `mlflow run` opened; its name is unique in the whole store."""
-    tags = {
-        "stage": opening.stage,
-        "project": opening.project,
-        "output": str(opening.output.absolute()),
-        "folder": str(Path.cwd()),
-        **environment.process_tags(),
-    }
-    if opening.parent:
-        tags["mlflow.parentRunId"] = opening.parent
-    adopted = "" if opening.parent else os.environ.get("MLFLOW_RUN_ID", "")
-    _refuse_taken(opening.name, [run for run in ledger.named(store, opening.name) if run.id != adopted])
-    if adopted:
-        _check_adopted(store, adopted)
-        for key, value in tags.items():
-            store.client.set_tag(adopted, key, value)
-        store.client.update_run(adopted, status="RUNNING", name=opening.name)
-        experiment = str(store.client.get_run(adopted).info.experiment_id)
-        lies = store.client.get_experiment(experiment).name
-        if lies != opening.project:
-            remedy = f"mlflow run … --experiment-name {opening.project}"
-            console.warn(f"this run lies in the experiment '{lies}', where it was opened, not in '{opening.project}': {remedy}")
-        return experiment, adopted
-    experiment = store.experiment(opening.project)
-    run = store.client.create_run(experiment, run_name=opening.name, tags=tags).info.run_id
-    same = ledger.named(store, opening.name)
-    if same and same[0].id != run:
-        # Two processes took the name at once: the later gives way.
-        store.client.delete_run(run)
-        _refuse_taken(opening.name, [each for each in same if each.id != run])
-    return experiment, str(run)
-
-
-def _check_adopted(store: Store, run: str) -> None:
-    remedy = "unset it; only `mlflow run` sets it rightly"
-    try:
-        row = ledger.find_run(store, run)
-    except UserError as error:
-        raise UserError(error.what, "MLFLOW_RUN_ID", remedy) from error
-    if row.status == "FINISHED":
-        raise UserError(f"run '{row.name}' is finished", "MLFLOW_RUN_ID", remedy)
-
-
-def _resumed(store: Store, opening: Opening) -> tuple[str, str]:
-    run = store.client.get_run(opening.resume)
-    for key, value in environment.process_tags().items():
-        store.client.set_tag(opening.resume, key, value)
-    store.client.update_run(opening.resume, status="RUNNING")
-    if "run.error" in run.data.tags:
-        store.client.delete_tag(opening.resume, "run.error")
-    return str(run.info.experiment_id), opening.resume
-
-
-class NameTakenError(UserError):
-    """Another run has the name."""
-
-    def __init__(self, name: str, other: ledger.RunRow) -> None:
-        """Say who has it, and the ways out."""
-        goes_on = "" if other.status == "FINISHED" else f", or go on with it: resume={name}"
-        super().__init__(f"'{name}' is taken by {other.status.lower()} run {other.id}", "run_name", f"choose another{goes_on}")
-        self.name = name
-
-
-def _refuse_taken(name: str, others: list[ledger.RunRow]) -> None:
-    if others:
-        raise NameTakenError(name, others[0])
-
-
-def _describe(run: MlflowRun, opening: Opening) -> None:
-    command = environment.argv_of(opening.stage, list(opening.overrides))
-    state = environment.describe(command)
-    if opening.resume:
-        # The state that the run began from stays; what is another now stands beside it.
-        before = connect().client.get_run(run.id).data.tags
-        ignored = ("command", "mlflow.source.name", "mlflow.source.type", "mlflow.user")
-        other = {key: value for key, value in state.tags.items() if key not in ignored and before.get(key) != value}
-        if other:
-            console.warn(f"code, packages or machine changed since the run began: {', '.join(sorted(other))}")
-        run.tags({"resumed": "true", **{f"resume.{key}": value for key, value in other.items()}})
-        return
-    run.params(opening.config)
-    run.tags(state.tags | ({"seed": str(opening.seed)} if opening.seed is not None else {}))
-    if opening.config_yaml:
-        run.artifact("config.yaml", opening.config_yaml)
-    run.artifact("environment/packages.txt", state.packages)
-    run.artifact("environment/overrides.txt", "\n".join(opening.overrides) + "\n")
-    for name, patch in state.patches.items():
-        run.artifact(f"environment/{name}.patch", patch)
-
-
-def _beat(store: Store, run: str, stop: threading.Event) -> None:
-    while not stop.wait(_HEARTBEAT):
-        try:
-            if store.reachable():
-                store.client.set_tag(run, "run.heartbeat", str(int(time.time())))
-        except Exception as error:
-            if not is_away(error):
-                raise
 
 
 def _cut(text: str, longest: int, where: str = "") -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import urlopen
+from urllib.request import url2pathname, urlopen
 
 from mlops_llm.errors import UserError, first_line
 from mlops_llm.tracking.secrets import mask_address
@@ -108,6 +108,14 @@ def database_file(address: str) -> Path | None:
     if not address.startswith("sqlite:///"):
         return None
     return Path(address.removeprefix("sqlite:///")).absolute()
+
+
+def local_path(location: str) -> Path | None:
+    """The folder of a local artifact address; None for a remote one."""
+    parts = urlsplit(location)
+    if parts.scheme == "file":
+        return Path(url2pathname(parts.path))
+    return Path(location) if parts.scheme == "" else None
 
 
 def check_address() -> None:

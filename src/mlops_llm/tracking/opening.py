@@ -1,0 +1,189 @@
+"""How a run begins and ends in MLflow: created, adopted or resumed, its process watched, closed as what it was."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlops_llm import console
+from mlops_llm.errors import UserError
+from mlops_llm.tracking import environment, ledger
+from mlops_llm.tracking.deliver import deliver
+from mlops_llm.tracking.outbox import deliver_left_over
+from mlops_llm.tracking.run import MlflowRun, Opening
+from mlops_llm.tracking.secrets import mask
+from mlops_llm.tracking.store import Store, connect, is_away
+
+_HEARTBEAT = 30.0
+SILENCE = 120.0
+"""Seconds without a heartbeat after which a run of another machine or container is taken to be dead."""
+PARENT = "MLOPS_LLM_PARENT_RUN"
+"""Variable by which the jobs of a multirun, in whatever process, find their parent."""
+
+
+class NameTakenError(UserError):
+    """Another run has the name."""
+
+    def __init__(self, name: str, other: ledger.RunRow) -> None:
+        """Say who has it, and the ways out."""
+        goes_on = "" if other.status == "FINISHED" else f", or go on with it: resume={name}"
+        super().__init__(f"'{name}' is taken by {other.status.lower()} run {other.id}", "run_name", f"choose another{goes_on}")
+        self.name = name
+
+
+@contextmanager
+def open_run(opening: Opening) -> Iterator[MlflowRun]:
+    """Open a run, mark it by how the block ends, and close it.
+
+    A block that ends by `KeyboardInterrupt` (Ctrl-C, SIGTERM) leaves KILLED, by any other exception FAILED.
+
+    Raises:
+        UserError: the tracking server does not answer, or the name is taken.
+    """
+    store = connect()
+    settle(store)
+    experiment, run = _resumed(store, opening) if opening.resume else _created(store, opening)
+    opened = MlflowRun(store, run, experiment, opening)
+    stop = threading.Event()
+    beat = threading.Thread(target=_beat, args=(store, run, stop), daemon=True)
+    beat.start()
+    status = "FAILED"
+    try:
+        _describe(opened, opening)
+        yield opened
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    except Exception as error:
+        opened.tags({"run.error": mask(str(error))[:1000] or type(error).__name__})
+        raise
+    finally:
+        stop.set()
+        opened.finish(status)
+
+
+def settle(store: Store) -> None:
+    """Bring the record up to date: what dead processes left is delivered, and their runs no longer count as running."""
+    deliver_left_over(store)
+    for run in ledger.running_here(store, environment.host()):
+        if not lives(run):
+            store.client.set_tag(run.id, "run.error", "its process ended without a word; found dead at a later start")
+            deliver(store, run.id, {"do": "finish", "status": "KILLED", "time": int(time.time() * 1000)}, again=True)
+
+
+def lives(run: ledger.RunRow) -> bool:
+    """Whether the process of a run that the record calls running is there: looked up here, elsewhere told by its heartbeat."""
+    if run.tags.get("run.host") == environment.host():
+        return environment.lives(run.tags.get("run.process", ""))
+    return time.time() - float(run.tags.get("run.heartbeat", "0")) < SILENCE
+
+
+def recorded_text(store: Store, run: str, name: str) -> str:
+    """Read a text artifact of a run.
+
+    Raises:
+        UserError: the run has no such artifact.
+    """
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as folder:
+        try:
+            return Path(store.client.download_artifacts(run, name, folder)).read_text("utf-8")
+        except Exception as error:
+            raise UserError(f"run {run} has no readable {name}", remedy="start a new run") from error
+
+
+def _created(store: Store, opening: Opening) -> tuple[str, str]:
+    """Create the run, or adopt the one that `mlflow run` opened; its name is unique in the whole store."""
+    tags = {
+        "stage": opening.stage,
+        "project": opening.project,
+        "output": str(opening.output.absolute()),
+        "folder": str(Path.cwd()),
+        **environment.process_tags(),
+    }
+    if opening.parent:
+        tags["mlflow.parentRunId"] = opening.parent
+    adopted = "" if opening.parent else os.environ.get("MLFLOW_RUN_ID", "")
+    _refuse_taken(opening.name, [run for run in ledger.named(store, opening.name) if run.id != adopted])
+    if adopted:
+        _check_adopted(store, adopted)
+        for key, value in tags.items():
+            store.client.set_tag(adopted, key, value)
+        store.client.update_run(adopted, status="RUNNING", name=opening.name)
+        experiment = str(store.client.get_run(adopted).info.experiment_id)
+        lies = store.client.get_experiment(experiment).name
+        if lies != opening.project:
+            remedy = f"mlflow run … --experiment-name {opening.project}"
+            console.warn(f"this run lies in the experiment '{lies}', where it was opened, not in '{opening.project}': {remedy}")
+        return experiment, adopted
+    experiment = store.experiment(opening.project)
+    run = store.client.create_run(experiment, run_name=opening.name, tags=tags).info.run_id
+    same = ledger.named(store, opening.name)
+    if same and same[0].id != run:
+        # Two processes took the name at once: the later gives way.
+        store.client.delete_run(run)
+        _refuse_taken(opening.name, [each for each in same if each.id != run])
+    return experiment, str(run)
+
+
+def _check_adopted(store: Store, run: str) -> None:
+    remedy = "unset it; only `mlflow run` sets it rightly"
+    try:
+        row = ledger.find_run(store, run)
+    except UserError as error:
+        raise UserError(error.what, "MLFLOW_RUN_ID", remedy) from error
+    if row.status == "FINISHED":
+        raise UserError(f"run '{row.name}' is finished", "MLFLOW_RUN_ID", remedy)
+
+
+def _resumed(store: Store, opening: Opening) -> tuple[str, str]:
+    run = store.client.get_run(opening.resume)
+    for key, value in environment.process_tags().items():
+        store.client.set_tag(opening.resume, key, value)
+    store.client.update_run(opening.resume, status="RUNNING")
+    if "run.error" in run.data.tags:
+        store.client.delete_tag(opening.resume, "run.error")
+    return str(run.info.experiment_id), opening.resume
+
+
+def _refuse_taken(name: str, others: list[ledger.RunRow]) -> None:
+    if others:
+        raise NameTakenError(name, others[0])
+
+
+def _describe(run: MlflowRun, opening: Opening) -> None:
+    command = environment.argv_of(opening.stage, list(opening.overrides))
+    state = environment.describe(command)
+    if opening.resume:
+        # The state that the run began from stays; what is another now stands beside it.
+        before = connect().client.get_run(run.id).data.tags
+        ignored = ("command", "mlflow.source.name", "mlflow.source.type", "mlflow.user")
+        other = {key: value for key, value in state.tags.items() if key not in ignored and before.get(key) != value}
+        if other:
+            console.warn(f"code, packages or machine changed since the run began: {', '.join(sorted(other))}")
+        run.tags({"resumed": "true", **{f"resume.{key}": value for key, value in other.items()}})
+        return
+    run.params(opening.config)
+    run.tags(state.tags | ({"seed": str(opening.seed)} if opening.seed is not None else {}))
+    if opening.config_yaml:
+        run.artifact("config.yaml", opening.config_yaml)
+    run.artifact("environment/packages.txt", state.packages)
+    run.artifact("environment/overrides.txt", "\n".join(opening.overrides) + "\n")
+    for name, patch in state.patches.items():
+        run.artifact(f"environment/{name}.patch", patch)
+
+
+def _beat(store: Store, run: str, stop: threading.Event) -> None:
+    while not stop.wait(_HEARTBEAT):
+        try:
+            if store.reachable():
+                store.client.set_tag(run, "run.heartbeat", str(int(time.time())))
+        except Exception as error:
+            if not is_away(error):
+                raise
