@@ -80,8 +80,16 @@ def seen(browser: Any, address: str, *texts: str) -> None:
         page.close()
 
 
-def test_runs_are_listed_with_their_dataset(browser: Any, address: str) -> None:
-    seen(browser, f"{address}/experiments/1/runs?workflowType=machine_learning", "sweep", "matching run")
+def test_runs_are_listed_under_their_parent_with_their_dataset(browser: Any, address: str) -> None:
+    page = browser.new_page(viewport={"width": 1600, "height": 1400})
+    try:
+        page.goto(f"{address}/experiments/1/runs?workflowType=machine_learning")
+        page.get_by_text("sweep", exact=True).first.wait_for(timeout=60_000)
+        page.locator(".ag-row button:visible").first.click()  # the parent's jobs
+        for text in ("sweep-0", "sweep-1", "sales_sft", "matching run"):
+            page.get_by_text(text).first.wait_for(timeout=60_000)
+    finally:
+        page.close()
 
 
 def test_a_run_shows_dataset_tags_and_registered_model(browser: Any, address: str, swept: Path) -> None:
@@ -121,4 +129,18 @@ def test_checkpoints_are_listed_as_models(browser: Any, address: str) -> None:
 def test_jobs_of_a_multirun_compare(browser: Any, address: str, swept: Path) -> None:
     runs = [run_of(client(swept), f"sweep-{job}").info.run_id for job in (0, 1)]
     page = f'{address}/compare-runs?runs={json.dumps(runs)}&experiments=["1"]'
-    seen(browser, page, "Comparing 2 Runs", "trainer.learning_rate", "eval/loss")
+    seen(browser, page, "Comparing 2 Runs", "sweep-0", "sweep-1", "trainer.learning_rate", "0.0001", "0.01", "eval/loss")
+    for run in runs:
+        loss = client(swept).get_run(run).data.metrics["eval/loss"]
+        seen(browser, page, f"{loss:.3f}"[:4])
+
+
+def test_the_picture_of_the_loss_is_shown(browser: Any, address: str, swept: Path) -> None:
+    run = run_of(client(swept), "sweep-1").info.run_id
+    page = browser.new_page(viewport={"width": 1600, "height": 1400})
+    try:
+        page.goto(f"{address}/experiments/1/runs/{run}/artifacts/plots/loss.png?workflowType=machine_learning")
+        wide = "() => [...document.images].some(each => each.complete && each.naturalWidth > 400)"
+        page.wait_for_function(wide, timeout=60_000)
+    finally:
+        page.close()
