@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 
+LONGEST = 600
+"""Characters of what is wrong, and of what to do, that are shown: names in a file may be of any length."""
+
 
 class UserError(Exception):
     """A mistake or a missing thing that the user can mend; shown as one line, without a traceback."""
@@ -21,10 +24,18 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         """Return `where: what (remedy)` on one line."""
-        line = f"{self.where}: {self.what}" if self.where else self.what
-        if self.remedy:
-            line += f"; {self.remedy}"
-        return " ".join(line.split())
+        what, remedy = (text if len(text) <= LONGEST else f"{text[:LONGEST]}…" for text in (self.what, self.remedy))
+        line = f"{self.where}: {what}" if self.where else what
+        if remedy:
+            line += f"; {remedy}"
+        return printable(" ".join(line.split()))
+
+
+def printable(text: str) -> str:
+    """A text without anything that a terminal or a file would stumble over: such characters are escaped."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each.isspace() else f"\\u{ord(each):04x}" for each in text)
 
 
 def need(module: str, extra: str) -> None:

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mlops_llm.data.__main__ import STAGE
+from mlops_llm.entry import launch
 from tests.commands import SMOKE, ok, train
 
 
@@ -13,3 +18,26 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     ok(train(folder, *SMOKE, "run_name=first", "seed=7"))
     return folder
+
+
+@pytest.fixture
+def data(here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """A function that runs a data command and returns its result.json, or with `code` the error line."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLOPS_LLM_CACHE", str(here / "cache"))
+
+    def run(*words: str, code: int = 0) -> Any:
+        before = set((here / "outputs").glob("*/result.json"))
+        capfd.readouterr()
+        got = launch(STAGE, list(words))
+        out, err = capfd.readouterr()
+        assert got == code, out + err
+        assert "Traceback" not in err
+        lines = [line for line in err.splitlines() if line.startswith("error: ")]
+        if lines:
+            (line,) = lines
+            return line.removeprefix("error: ")
+        (made,) = set((here / "outputs").glob("*/result.json")) - before
+        return json.loads(made.read_text("utf-8")) | {"out": out, "err": err}
+
+    return run

@@ -13,38 +13,14 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from mlops_llm.data.__main__ import STAGE
 from mlops_llm.data.identity import identify
 from mlops_llm.data.read import Read, read_path, shipped
-from mlops_llm.entry import launch
 from mlops_llm.tracking import datasets
 from mlops_llm.tracking.store import connect
 from tests.commands import SMOKE, ok, train
 from tests.record import client, run_of
 
 ROWS = [{"prompt": f"问题 {number}", "response": f"回答 {number}"} for number in range(20)]
-
-
-@pytest.fixture
-def data(here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """A function that runs a data command and returns its result.json, or with `code` the error line."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("MLOPS_LLM_CACHE", str(here / "cache"))
-
-    def run(*words: str, code: int = 0) -> Any:
-        before = set((here / "outputs").glob("*/result.json"))
-        capfd.readouterr()
-        got = launch(STAGE, list(words))
-        out, err = capfd.readouterr()
-        assert got == code, out + err
-        assert "Traceback" not in err
-        if code == 2:
-            (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
-            return line.removeprefix("error: ")
-        (made,) = set((here / "outputs").glob("*/result.json")) - before
-        return json.loads(made.read_text("utf-8")) | {"out": out, "err": err}
-
-    return run
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:

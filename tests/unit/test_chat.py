@@ -158,7 +158,7 @@ def test_these_have_a_remedy_too(row):
 def test_a_missing_field_names_what_there_is_and_how_to_map_it():
     line = str(refused({"prompt": "a", "回答": "b"}))
     assert "it has: prompt, 回答" in line
-    assert "read.columns={response:COLUMN}" in line
+    assert "read.columns.response=COLUMN" in line
 
 
 @pytest.mark.parametrize(
@@ -208,3 +208,10 @@ def test_shipped_rows_are_conversations():
         assert [conversation(row, "").messages[-1]["content"] for row in source.rows] == [
             row["response"] for row in source.rows
         ]
+
+
+@pytest.mark.parametrize("mark", [{"weight": 0}, {"loss": False}])
+def test_turns_that_are_not_to_be_learned_are_told_apart(mark):
+    turns = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b", **mark}]
+    turns += [{"from": "human", "value": "c"}, {"from": "gpt", "value": "d", "weight": 1}]
+    assert [turn.get("weight") for turn in conversation({"conversations": turns}, "here").messages] == [None, 0, None, None]

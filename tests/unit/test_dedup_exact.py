@@ -121,3 +121,28 @@ def test_the_step_does_not_depend_on_the_order_of_its_rows(rows, draw: random.Ra
     mixed = table.take(draw.sample(range(len(table)), len(table)))
     one, other = (duplicates(each, BOTH, Keep.first).sort_by("id").to_pylist() for each in (table, mixed))
     assert one == other
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"prompt": "q", "chosen": "a\nb", "rejected": "c"}, {"prompt": "q", "chosen": "a", "rejected": "b\nc"}),
+        (
+            {"messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}]},
+            {"messages": [{"role": "user", "content": "be brief\nhi"}]},
+        ),
+        (
+            {"messages": [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]},
+            {"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]},
+        ),
+        ({"prompt": "hi", "system": "be brief"}, {"prompt": "be brief\nhi"}),
+        ({"prompt": "q", "reference": ["a", "b"]}, {"prompt": "q", "reference": ["a\nb"]}),
+    ],
+)
+def test_rows_whose_texts_are_cut_otherwise_are_not_the_same(one, other):
+    assert pairs([one, other])[0] == []
+
+
+def test_a_conversation_and_the_same_as_plain_fields_are_the_same():
+    turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    assert pairs([{"messages": turns}, ask("a", "b", system="s")])[0] == [(1, 0)]

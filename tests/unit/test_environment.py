@@ -9,9 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mlops_llm.tracking import environment, opening, run
+from mlops_llm.tracking import environment, run
 from mlops_llm.tracking.environment import UNTRACKED_BYTES, describe
-from mlops_llm.tracking.ledger import RunRow
 
 ARGV = ["python", "-m", "mlops_llm.train", "dataset=数据.jsonl"]
 PASSWORD = "correct-" + "horse-battery"
@@ -126,18 +125,18 @@ def test_a_process_lives_until_it_ends():
     assert not environment.lives("") and not environment.lives("x:y")
 
 
-def row(**tags: str) -> RunRow:
-    return RunRow("1", "a", "1", "default", "RUNNING", {key.replace("_", "."): value for key, value in tags.items()}, {}, {})
+def believed(**tags: str) -> bool:
+    return environment.believed_alive({key.replace("_", "."): value for key, value in tags.items()})
 
 
 def test_a_run_here_is_looked_up_and_one_elsewhere_is_believed_by_its_heartbeat():
     here, now = environment.host(), time.time()
-    assert opening.lives(row(run_host=here, run_process=environment.process(os.getpid()), run_heartbeat="0"))
-    assert not opening.lives(row(run_host=here, run_process="1:0.0", run_heartbeat=str(now)))
+    assert believed(run_host=here, run_process=environment.process(os.getpid()), run_heartbeat="0")
+    assert not believed(run_host=here, run_process="1:0.0", run_heartbeat=str(now))
     for elsewhere in ("other/1/2", here.rpartition("/")[0] + "/7", f"{here.partition('/')[0]}/rebooted/1"):
-        assert opening.lives(row(run_host=elsewhere, run_process="1:0.0", run_heartbeat=str(now - 60)))
-        assert not opening.lives(row(run_host=elsewhere, run_process="1:0.0", run_heartbeat=str(now - opening.SILENCE - 1)))
-    assert not opening.lives(row())
+        assert believed(run_host=elsewhere, run_process="1:0.0", run_heartbeat=str(now - 60))
+        assert not believed(run_host=elsewhere, run_process="1:0.0", run_heartbeat=str(now - environment.SILENCE - 1))
+    assert not believed()
 
 
 def test_the_tags_of_a_process_say_that_it_lives():

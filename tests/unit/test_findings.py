@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from mlops_llm.data.findings import RULES, Findings, Severity, printable
+from mlops_llm.data.findings import RULES, Findings, Severity
 from mlops_llm.data.solutions import parse, problem
 from mlops_llm.data.suspects import clean, is_card, is_identity, personal, suspects
+from mlops_llm.errors import printable
 
 
 def test_all_findings_are_counted_and_the_first_of_each_rule_kept():

@@ -311,7 +311,7 @@ class TestColumns:
 
     def test_a_row_without_it_is_a_record(self, read):
         found = read('{"q": 1}\n{"qq": 2}\n', how=Read(columns={"prompt": "q"}))
-        assert rows(found) == [{"q": 1, "prompt": 1}, None]
+        assert rows(found) == [{"prompt": 1}, None]
         assert found[1].problem.startswith("has no column 'q'")
 
 

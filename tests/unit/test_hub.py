@@ -72,7 +72,7 @@ def test_rows_of_a_split(ref, found):
 
 def test_read_takes_them_like_a_file():
     source = read("hf:org/splits", Read(columns={"prompt": "q"}))
-    assert source.rows == [{"q": "a", "prompt": "a"}, {"q": "b", "prompt": "b"}]
+    assert source.rows == [{"prompt": "a"}, {"prompt": "b"}]
     assert (source.name, source.version) == ("splits", "hf:org/splits")
     assert source.raw == source.canonical
     assert source.where(1) == "hf:org/splits row 2"

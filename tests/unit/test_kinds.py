@@ -133,3 +133,41 @@ def test_rows_that_tell_nothing_ask_for_their_columns():
     with pytest.raises(UserError, match=r"x\.csv: what the rows are for cannot be told from their fields \(col1, col2\)"):
         of_rows([{"col1": "a", "col2": "b"}], "x.csv")
     assert of_rows([{"col1": "a"}], "x.csv", Kind.ppo) is Kind.ppo
+
+
+def test_labels_and_conversations_of_a_table_are_told_from_their_texts():
+    assert infer({"prompt": "a", "response": "b", "label": "False"}) is Kind.kto
+    assert infer({"prompt": "a", "label": "true"}) is Kind.eval
+    assert infer({"messages": '[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]'}) is Kind.sft
+    assert infer({"messages": "[broken"}) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "wanted"),
+    [
+        (Kind.sft, {"instruction": "问", "output": "答", "label": "甲", "reference": "r"},
+         {"prompt": "问", "response": "答", "label": "甲", "reference": "r"}),
+        (Kind.grpo, {"question": "1+1", "solution": "2", "answer": "想"}, {"prompt": "1+1", "solution": "2", "answer": "想"}),
+        (Kind.kto, {"question": "问", "answer": "答", "kto_tag": True, "solution": 3},
+         {"prompt": "问", "response": "答", "label": True, "solution": 3}),
+        (Kind.eval, {"question": "问", "answer": "A", "choices": ["x", "y"], "output": "z"},
+         {"prompt": "问\nA. x\nB. y", "label": "A", "output": "z"}),
+    ],
+)  # fmt: skip
+def test_fields_that_say_something_else_stay(kind, row, wanted):
+    assert own(row, kind, "here") == wanted
+
+
+def test_the_history_of_an_alpaca_row_is_part_of_the_conversation():
+    row = {"instruction": "三", "output": "四", "history": [["一", "二"]]}
+    turns = [{"role": role, "content": text} for role, text in zip(["user", "assistant"] * 2, "一二三四", strict=True)]
+    assert own(row, Kind.sft, "here") == {"messages": turns}
+    assert own(row, Kind.ppo, "here") == {"messages": turns[:3]}
+    with pytest.raises(UserError, match="history"):
+        own(row | {"history": [["一"]]}, Kind.sft, "here")
+
+
+def test_pairs_that_ask_otherwise_are_refused():
+    other = [{"role": "user", "content": "别的"}, BOT]
+    with pytest.raises(UserError, match="asks otherwise"):
+        own({"chosen": [USER, BOT], "rejected": other}, Kind.dpo, "here")

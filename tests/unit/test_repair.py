@@ -159,11 +159,11 @@ def command(path, **settings) -> Result:
     return operation.prepare(Data(op=operation, dataset=str(path)))(MemoryRun())
 
 
-def test_the_command_writes_a_new_file_and_says_what_is_left(jsonl):
+def test_the_command_writes_a_new_file_and_says_what_is_left(here, jsonl):
     path = jsonl([GOOD, GOOD, {"prompt": "x"}, {"prompt": " a\x00", "response": "b"}])
     before = path.read_bytes()
     result = command(path, fix=True)
-    fixed = path.with_name("rows_fixed.jsonl")
+    fixed = here / "datasets" / "rows_fixed.jsonl"
     written = [json.loads(line) for line in fixed.read_text("utf-8").splitlines()]
     assert written == [
         GOOD,
@@ -173,17 +173,18 @@ def test_the_command_writes_a_new_file_and_says_what_is_left(jsonl):
     assert result.failed  # a row without answer is left
     assert result.values["repaired"] == {"duplicate": 1, "control": 1, "untrimmed": 1}
     assert path.read_bytes() == before
-    assert sorted(each.name for each in path.parent.iterdir()) == ["rows.jsonl", "rows_fixed.jsonl"]
+    assert [each.name for each in fixed.parent.iterdir()] == ["rows_fixed.jsonl"]
 
 
-def test_a_file_of_that_name_is_never_written_over(jsonl):
+def test_a_file_of_that_name_is_never_written_over(here, jsonl):
     path = jsonl([GOOD])
-    jsonl([{"prompt": "mine", "response": "mine"}], "rows_fixed.jsonl")
+    (here / "datasets").mkdir()
+    jsonl([{"prompt": "mine", "response": "mine"}], "datasets/rows_fixed.jsonl")
     with pytest.raises(UserError, match="is there already"):
         command(path, fix=True)
 
 
-def test_a_write_that_is_interrupted_leaves_nothing(jsonl, monkeypatch):
+def test_a_write_that_is_interrupted_leaves_nothing(here, jsonl, monkeypatch):
     path = jsonl([GOOD])
 
     def interrupted(self, records):
@@ -193,7 +194,7 @@ def test_a_write_that_is_interrupted_leaves_nothing(jsonl, monkeypatch):
     monkeypatch.setattr(Repair, "mended", interrupted)
     with pytest.raises(KeyboardInterrupt):
         command(path, fix=True)
-    assert [each.name for each in path.parent.iterdir()] == ["rows.jsonl"]
+    assert list((here / "datasets").iterdir()) == []
 
 
 def test_the_exit_code_says_whether_there_are_errors(jsonl):

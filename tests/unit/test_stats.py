@@ -133,3 +133,17 @@ def test_histograms_are_pictures(values):
 
 def test_chunks_hold_every_item_once():
     assert [list(each) for each in tokens.chunks(range(5), 2)] == [[0, 1], [2, 3], [4]]
+
+
+@pytest.mark.parametrize(
+    ("values", "p50", "p95"), [([1, 2, 3, 4], 2, 4), ([1, 9], 1, 9), (list(range(1, 101)), 50, 95), ([7], 7, 7)]
+)
+def test_percentiles_are_the_nearest_rank(values, p50, p95):
+    found = summarised(values)
+    assert (found["p50"], found["p95"]) == (p50, p95)
+
+
+def test_labels_beyond_the_first_are_counted_together():
+    rows = [Record(n, {"prompt": f"q{n}", "label": f"l{n}"}) for n in range(60)]
+    found = measure(rows, Kind.eval, tokens.tokenizer("tiny"))
+    assert found.labels["(all others)"] == 10 and sum(found.labels.values()) == 60

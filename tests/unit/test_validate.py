@@ -271,3 +271,30 @@ def test_skimming_knows_each_kind(jsonl, rows):
     assert report.findings.counts.total() == 1
     assert report.findings.all()[0].line == 5
     assert report.rows == 3 + len(rows)
+
+
+def test_skimming_passes_over_a_byte_order_mark(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    for rows in ([{"prompt": "问", "response": "答"}], [{"prompt": "问", "response": " "}, {"prompt": "问", "response": "答"}]):
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        path.write_bytes(b"\xef\xbb\xbf" + lines.encode())
+        report = structure(path, Read(), None, 20)
+        assert report.rows == len(rows)
+        assert [(one.rule, one.line) for one in report.findings.all()] == [("blank", 1)] * (len(rows) - 1)
+
+
+@pytest.mark.parametrize(
+    "text", ["密码: hunter2xyz99", "我的密码是hunter2xyz99", "use password=hunter2xyz99 and go", "my password is hunter2xyz99"]
+)
+def test_credentials_in_sentences_are_found_and_masked(text):
+    report = check([Record(1, {"prompt": text, "response": "b"})], None, Checks())
+    (found,) = [one for one in report.findings.all() if one.rule == "secret"]
+    assert "hunter2" not in found.what
+
+
+@pytest.mark.parametrize(
+    "text", ["密码是必填项", "the password is required here", "token: a word of the alphabet", "忘记密码怎么办"]
+)
+def test_talk_about_credentials_is_none(text):
+    report = check([Record(1, {"prompt": text, "response": "b"})], None, Checks())
+    assert report.findings.counts["secret"] == 0

@@ -116,13 +116,15 @@ class _Cache:
 
 
 def _is_dataset(path: Path) -> bool:
-    """A file of rows, or a folder of them."""
+    """A file of rows, or a folder of them; hidden ones are other programs' business."""
+    if path.name.startswith("."):
+        return False
     if path.is_dir():
-        return any(ending(each) for each in path.iterdir() if each.is_file())
+        return any(ending(each) for each in path.iterdir() if each.is_file() and not each.name.startswith("."))
     return bool(ending(path)) and path.is_file()
 
 
 def _size_and_change(path: Path) -> tuple[int, int]:
     """Bytes, and the time of the last change in nanoseconds; of a folder, those of its files."""
-    states = [each.stat() for each in sorted(path.iterdir())] if path.is_dir() else [path.stat()]
+    states = [each.stat() for each in sorted(path.iterdir()) if each.exists()] if path.is_dir() else [path.stat()]
     return sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)

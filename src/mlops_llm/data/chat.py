@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlops_llm.component import near
-from mlops_llm.data.read import Row
+from mlops_llm.data.rows import SHOWN, Row, names
 from mlops_llm.errors import UserError
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -47,10 +47,23 @@ def conversation(row: Row, where: str) -> Conversation:
         asked = _text(row, "instruction", where)
         if row.get("input"):
             asked += "\n" + _text(row, "input", where)
-        return _pair(asked, _text(row, "output", where), row, where)
+        pair = _pair(asked, _text(row, "output", where), row, where)
+        before = history(row, where)
+        system = [turn for turn in pair.messages if turn["role"] == "system"]
+        return Conversation([*system, *before, *pair.messages[len(system) :]]) if before else pair
     if "question" in row and "prompt" not in row:
         return _pair(_text(row, "question", where), _text(row, "answer", where), row, where)
     return _pair(_text(row, "prompt", where), _text(row, "response", where), row, where)
+
+
+def history(row: Row, where: str) -> list[dict[str, Any]]:
+    """The turns before an alpaca row's instruction: a list of [asked, answered]."""
+    turns = []
+    for place, pair in enumerate(row.get("history") or ()):
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(each, str) and each.strip() for each in pair)):
+            raise UserError(f"field 'history[{place}]' is no pair of texts", where, "write [[asked, answered], …]")
+        turns += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
+    return turns
 
 
 def _pair(prompt: str, response: str, row: Row, where: str) -> Conversation:
@@ -65,7 +78,7 @@ def _text(row: Mapping[str, Any], field: str, where: str) -> str:
         raise UserError(
             f"has no field '{field}'{near(field, row)}",
             where,
-            f"it has: {', '.join(map(str, row))}; add it or map a column: 'read.columns={{{field}:COLUMN}}'",
+            f"it has: {names(row)}; add it or map a column: read.columns.{field}=COLUMN",
         )
     value = row[field]
     if not isinstance(value, str):
@@ -90,10 +103,9 @@ def _messages(value: Any, where: str, field: str, *, answered: bool) -> list[dic
 def _check_turn(turn: Any, field: str, where: str) -> None:
     if not isinstance(turn, dict) or "role" not in turn:
         raise UserError(f"{field}' has no role", where, f"give it one of: {', '.join(ROLES)}")
-    if turn["role"] not in ROLES:
-        raise UserError(
-            f"{field}.role' is '{turn['role']}'{near(str(turn['role']), ROLES)}", where, f"one of: {', '.join(ROLES)}"
-        )
+    role = str(turn["role"])
+    if role not in ROLES:
+        raise UserError(f"{field}.role' is '{role[:SHOWN]}'{near(role, ROLES)}", where, f"one of: {', '.join(ROLES)}")
     content = turn.get("content")
     if turn["role"] == "assistant" and turn.get("tool_calls") and content is None:
         return
@@ -146,8 +158,14 @@ def _from_sharegpt(turn: Mapping[str, Any], field: str, where: str) -> dict[str,
         listed = calls if isinstance(calls, list) else [calls]
         if not all(isinstance(call, dict) and "name" in call for call in listed):
             raise UserError(f"field '{field}.value' is no function call", where, 'write {"name": …, "arguments": {…}}')
-        return {"role": role, "content": "", "tool_calls": [{"type": "function", "function": dict(call)} for call in listed]}
-    return {"role": role, "content": turn["value"]}
+        made: dict[str, Any] = {
+            "role": role, "content": "", "tool_calls": [{"type": "function", "function": dict(call)} for call in listed]
+        }  # fmt: skip
+    else:
+        made = {"role": role, "content": turn["value"]}
+    if turn.get("weight", turn.get("loss", 1)) in (0, False):
+        made["weight"] = 0
+    return made
 
 
 def _tools(value: Any, where: str) -> list[Any] | None:

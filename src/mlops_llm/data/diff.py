@@ -43,6 +43,8 @@ class Difference:
     """Rows that are in both, wherever they stand."""
     moved: bool
     """The rows that both have stand in another order."""
+    unpaired: bool = False
+    """There were too many other rows to look for the nearest."""
 
 
 def compare(before: Sequence[Row], after: Sequence[Row], key: str = "") -> Difference:
@@ -60,7 +62,8 @@ def compare(before: Sequence[Row], after: Sequence[Row], key: str = "") -> Diffe
     kept_before = [digest.row(row) for place, row in enumerate(before) if place not in old]
     kept_after = [digest.row(row) for place, row in enumerate(after) if place not in new]
     changed = _by_key(before, after, old, new, key or "prompt")
-    if not key:
+    unpaired = not key and len(old) * len(new) > MOST_PAIRS
+    if not key and not unpaired:
         changed += _by_nearness(before, after, old, new)
     changed.sort(key=lambda pair: pair[1])
     return Difference(
@@ -69,6 +72,7 @@ def compare(before: Sequence[Row], after: Sequence[Row], key: str = "") -> Diffe
         [Change(before[then], after[now]) for then, now in changed],
         len(kept_before),
         kept_before != kept_after,
+        unpaired,
     )
 
 
@@ -102,8 +106,6 @@ def _by_key(before: Sequence[Row], after: Sequence[Row], old: set[int], new: set
 
 
 def _by_nearness(before: Sequence[Row], after: Sequence[Row], old: set[int], new: set[int]) -> list[tuple[int, int]]:
-    if len(old) * len(new) > MOST_PAIRS:
-        return []
     scored = []
     for now in new:
         matcher = difflib.SequenceMatcher(None, autojunk=False)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlops_llm.data import packed
-from mlops_llm.data.rows import SHOWN, BrokenError
+from mlops_llm.data.rows import BrokenError, check_encoding
 from mlops_llm.errors import UserError
 
 LINE = 256 << 20
@@ -155,12 +155,7 @@ class Text:
 
     def _decide(self, head: bytes, encoding: str) -> tuple[str, bytes]:
         """The codec and the mark to leave out."""
-        try:
-            declared = codecs.lookup(encoding).name
-            "".encode(encoding)  # refuses codecs that are none of text, such as hex
-        except LookupError as error:
-            shown = encoding[:SHOWN]
-            raise UserError(f"unknown encoding '{shown}'", "read.encoding", "for Chinese files try gb18030") from error
+        declared = check_encoding(encoding)
         plain = declared in ("utf-8", "utf-8-sig")
         for mark, codec in _MARKS:
             if head.startswith(mark):

@@ -1,4 +1,8 @@
-"""Where steps over many rows run: two verbs, so that the same steps work on one machine and on many."""
+"""Where steps over many rows run: two verbs, so that the same steps work on one machine and on many.
+
+Exact and MinHash deduplication are made of such steps; checking, measuring, embedding and settling pairs are loops in this
+process.
+"""
 
 from __future__ import annotations
 

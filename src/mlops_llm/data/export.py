@@ -48,7 +48,7 @@ def write(source: Source, kind: Kind, form: Form, path: Path) -> Path:
     """Write a dataset in a form; the file appears whole or not at all.
 
     CSV and Parquet keep nested values as JSON texts in columns NAME:json, which reading takes back; alpaca and sharegpt hold
-    conversations.
+    conversations (of calls of tools, sharegpt has no place for their ids).
 
     Raises:
         UserError: rows of this kind have no such form.
@@ -107,7 +107,7 @@ def _alpaca(source: Source, kind: Kind, path: Path) -> Path:
                 "has several turns, which alpaca cannot hold", source.where(place), "export it with op.form=sharegpt"
             )
         row = {"instruction": rest[0]["content"], "input": "", "output": rest[1]["content"]}
-        rows.append(row | ({"system": system} if system else {}))
+        rows.append(row | ({"system": system} if system else {}) | _others(source.rows[place], {*row, "tools"}))
     return write_text(path, _array(rows), "backslashreplace")
 
 
@@ -115,17 +115,27 @@ def _sharegpt(source: Source, kind: Kind, path: Path) -> Path:
     names = {"user": "human", "assistant": "gpt", "tool": "observation", "system": "system"}
     rows = []
     for place, turns in enumerate(_conversations(source, kind, Form.sharegpt)):
-        said = []
+        said: list[dict[str, Any]] = []
         for turn in turns:
             if turn.get("tool_calls"):
+                if (turn.get("content") or "").strip():
+                    raise UserError(
+                        "has a text beside a tool call, which sharegpt cannot hold", source.where(place), "export it as jsonl"
+                    )
                 calls = [call.get("function", call) for call in turn["tool_calls"]]
                 value = json.dumps(calls[0] if len(calls) == 1 else calls, ensure_ascii=False)
                 said.append({"from": "function_call", "value": value})
             else:
                 said.append({"from": names[turn["role"]], "value": turn["content"]})
-        tools = source.rows[place].get("tools")
-        rows.append({"conversations": said, **({"tools": tools} if tools else {})})
+            if turn.get("weight") == 0:
+                said[-1]["weight"] = 0
+        rows.append({"conversations": said, **_others(source.rows[place], {"conversations"})})
     return write_text(path, _array(rows), "backslashreplace")
+
+
+def _others(row: Row, taken: set[str]) -> Row:
+    """The fields beside the conversation."""
+    return {key: value for key, value in row.items() if key not in {*taken, "prompt", "response", "messages", "system"}}
 
 
 def _conversations(source: Source, kind: Kind, form: Form) -> Iterator[list[dict[str, Any]]]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 
+from mlops_llm.errors import printable
+
 SHORT = 80
 """Characters of a row that a finding repeats at most."""
 
@@ -68,6 +70,8 @@ class Finding:
     field: str
     what: str
     remedy: str
+    file: str = ""
+    """Name of the file, where the dataset is a folder of several."""
 
 
 @dataclass
@@ -79,7 +83,9 @@ class Findings:
     counts: Counter[str] = field(default_factory=Counter)
     """Rule -> rows (a row with two blank fields counts once)."""
     kept: dict[str, list[Finding]] = field(default_factory=dict)
-    _last: dict[str, int] = field(default_factory=dict)
+    file: str = ""
+    """Name of the file that is being read, where there are several."""
+    _last: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def add(self, rule: str, line: int, field: str, what: str, remedy: str = "", row: int | None = None) -> None:
         """Count a finding, and keep it if it is among the first of its rule.
@@ -93,13 +99,14 @@ class Findings:
             row: the row's number, where several rows begin on one line.
         """
         place = line if row is None else row
-        if self._last.get(rule) != place:
+        if self._last.get(rule) != (self.file, place):
             self.counts[rule] += 1
-            self._last[rule] = place
+            self._last[rule] = (self.file, place)
         kept = self.kept.setdefault(rule, [])
         if len(kept) < self.keep:
             meaning = RULES[rule]
-            kept.append(Finding(rule, meaning.severity, line, printable(field)[:SHORT], what[:200], remedy or meaning.remedy))
+            what, remedy = printable(what)[:200], printable(remedy or meaning.remedy)[:200]
+            kept.append(Finding(rule, meaning.severity, line, printable(field)[:SHORT], what, remedy, self.file))
 
     def of(self, severity: Severity) -> int:
         """Findings of a severity."""
@@ -125,15 +132,9 @@ class Findings:
         return {
             "severity": [one.severity.value for one in found],
             "rule": [one.rule for one in found],
+            **({"file": [one.file for one in found]} if any(one.file for one in found) else {}),
             "line": [one.line for one in found],
             "field": [one.field for one in found],
             "what": [one.what for one in found],
             "remedy": [one.remedy for one in found],
         }
-
-
-def printable(text: str) -> str:
-    """A text without anything that a terminal or a file would stumble over: such characters are escaped."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in text)

@@ -75,6 +75,20 @@ def _of_all(at: packed.At, number: int, files: int, share: float) -> None:
     at((number + share) / files)
 
 
+def encoding_of(path: Path, how: Read) -> str:
+    """The encoding in which a file (of a folder, the first) is read: what its first bytes say, else what `how` says.
+
+    Empty for files that are no texts, and for those that cannot be opened.
+    """
+    if hub.is_ref(str(path)):
+        return ""
+    try:
+        file = shards(path)[0]
+        return "" if _format(file) in _TABLES else Text(file, how.encoding).codec
+    except UserError:
+        return ""
+
+
 def shards(path: Path) -> list[Path]:
     """The files of a dataset: itself, or those of a folder in the order of their names.
 

@@ -54,6 +54,8 @@ def identify(path: Path, how: Read | None = None) -> Identity:
 
 def digests(path: Path, how: Read | None = None) -> dict[str, str]:
     """`raw` and `canonical` of a file or folder; no `canonical` where a row cannot be read."""
+    if not (hub.is_ref(str(path)) or path.is_dir() or path.is_file()):
+        return {}  # a device or a pipe has no end
     canonical = identify(path, how).canonical
     raw = canonical if hub.is_ref(str(path)) else raw_digest(path, ())
     return {"raw": raw, **({"canonical": canonical} if canonical else {})}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any
 
 from mlops_llm.component import near
-from mlops_llm.data.chat import Conversation, conversation, turns_of
-from mlops_llm.data.read import Row
+from mlops_llm.data.chat import Conversation, conversation, history, turns_of
+from mlops_llm.data.rows import Row, names
 from mlops_llm.errors import UserError
 
 
@@ -45,6 +46,8 @@ def infer(row: Row) -> Kind | None:
         return Kind.dpo
     if isinstance(row.get("label"), bool) or "kto_tag" in keys:
         return Kind.kto
+    if str(row.get("label")).lower() in ("true", "false") and keys & {"response", "completion"}:
+        return Kind.kto
     if "solution" in keys:
         return Kind.grpo
     if keys & {"response", "completion", "output"}:
@@ -53,12 +56,21 @@ def infer(row: Row) -> Kind | None:
         return Kind.eval
     for name in ("messages", "conversations"):
         turns = row.get(name)
+        if isinstance(turns, str) and turns.lstrip().startswith("["):
+            turns = _parsed(turns)
         if isinstance(turns, list) and turns and isinstance(turns[-1], Mapping):
             last = str(turns[-1].get("role", turns[-1].get("from")))
             return Kind.sft if last in ("assistant", "gpt", "function_call") else Kind.ppo
     if "question" in keys and "answer" in keys:
         return Kind.sft
     return Kind.ppo if keys & {"prompt", "instruction", "question"} else None
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def of_rows(rows: Iterable[Row], where: str, wanted: Kind | None = None) -> Kind:
@@ -77,7 +89,7 @@ def of_rows(rows: Iterable[Row], where: str, wanted: Kind | None = None) -> Kind
             return kind
     known = "; ".join(f"{kind.name}: {', '.join(FIELDS[kind])}" for kind in Kind)
     raise UserError(
-        f"what the rows are for cannot be told from their fields ({', '.join(first)})",
+        f"what the rows are for cannot be told from their fields ({names(first)})",
         where,
         f"name the columns, e.g. 'read.columns={{prompt:COLUMN,response:COLUMN}}' (fields are: {known})",
     )
@@ -100,7 +112,7 @@ def _sft(row: Row, where: str) -> Row:
     chat = conversation(row, where)
     if "messages" in row or ("prompt" in row and "response" in row):
         return row
-    return {**_asked(chat, row), **_left(row)}
+    return {**_asked(chat, row), **_left(row, _asked_by(row) | _answered_by(row))}
 
 
 def _dpo(row: Row, where: str) -> Row:
@@ -109,8 +121,11 @@ def _dpo(row: Row, where: str) -> Row:
     if isinstance(row.get("prompt"), str) and isinstance(row["chosen"], str) and isinstance(row["rejected"], str):
         _text(row, "prompt", where)
         return row
+    sides = [row[side][:-1] for side in ("chosen", "rejected") if isinstance(row[side], list)]
+    if "prompt" not in row and len(sides) == 2 and sides[0] != sides[1]:
+        raise UserError("asks otherwise in 'chosen' than in 'rejected'", where, "let both begin with the same turns")
     asked = _prompt(row, where, row["chosen"])
-    return {**asked, "chosen": chosen, "rejected": rejected, **_left(row)}
+    return {**asked, "chosen": chosen, "rejected": rejected, **_left(row, {"chosen", "rejected"} | _asked_by(row))}
 
 
 def _kto(row: Row, where: str) -> Row:
@@ -125,14 +140,14 @@ def _kto(row: Row, where: str) -> Row:
         conversation(row, where)
         return row
     chat = conversation(row, where)
-    return {**_asked(chat, row), "label": label, **_left(row)}
+    return {**_asked(chat, row), "label": label, **_left(row, {field} | _asked_by(row) | _answered_by(row))}
 
 
 def _ppo(row: Row, where: str) -> Row:
     if isinstance(row.get("prompt"), str) and not {"response", "completion"} & set(row):
         _text(row, "prompt", where)
         return row
-    return {**_prompt(row, where), **_left(row)}
+    return {**_prompt(row, where), **_left(row, _asked_by(row) | {"response", "completion", "output", "answer"})}
 
 
 def _grpo(row: Row, where: str) -> Row:
@@ -148,7 +163,8 @@ def _grpo(row: Row, where: str) -> Row:
     if isinstance(row.get("prompt"), str) and row.get("solution") == solution:
         _text(row, "prompt", where)
         return row
-    return {**_prompt(row, where), "solution": solution, **_left(row)}
+    consumed = {"solution" if "solution" in row else "answer"} | _asked_by(row)
+    return {**_prompt(row, where), "solution": solution, **_left(row, consumed)}
 
 
 def _eval(row: Row, where: str) -> Row:
@@ -165,7 +181,8 @@ def _eval(row: Row, where: str) -> Row:
             answer = _LETTERS[int(answer)]
         if answer not in _LETTERS[: len(choices)]:
             raise UserError(f"field 'answer' is '{answer[:40]}', none of the {len(choices)} choices", where, "give its letter")
-        return {"prompt": f"{asked}\n{listed}", "label": answer, **_left(row)}
+        consumed = {"question", "answer", "choices", *(f"choice{place}" for place in range(10))}
+        return {"prompt": f"{asked}\n{listed}", "label": answer, **_left(row, consumed)}
     if "Question" in row and "Best Answer" in row:
         more = [each.strip() for each in str(row.get("Correct Answers") or "").split(";") if each.strip()]
         best = _text(row, "Best Answer", where)
@@ -175,9 +192,9 @@ def _eval(row: Row, where: str) -> Row:
     if "canonical_solution" in row:
         rest = {key: value for key, value in row.items() if key not in ("prompt", "canonical_solution")}
         return {"prompt": _text(row, "prompt", where), "reference": row["canonical_solution"], "metadata": rest}
-    reference = row.get("reference", row.get("answer", row.get("output", row.get("response"))))
-    found = {} if reference is None else {"reference": reference}
-    return {**_prompt(row, where), **found, **_left(row)}
+    field = next((field for field in ("reference", "answer", "output", "response") if row.get(field) is not None), "reference")
+    found = {"reference": row[field]} if row.get(field) is not None else {}
+    return {**_prompt(row, where), **found, **_left(row, {field} | _asked_by(row))}
 
 
 def _asked(chat: Conversation, row: Row) -> Row:
@@ -203,8 +220,11 @@ def _prompt(row: Row, where: str, answered: Any = None) -> Row:
         if turns and turns[-1]["role"] == "assistant":
             turns = turns[:-1]
     elif "instruction" in row:
-        asked = _text(row, "instruction", where)
-        return _with_system({"prompt": asked + (f"\n{row['input']}" if row.get("input") else "")}, row)
+        asked = _text(row, "instruction", where) + (f"\n{row['input']}" if row.get("input") else "")
+        before = history(row, where)
+        if not before:
+            return _with_system({"prompt": asked}, row)
+        turns = [*before, {"role": "user", "content": asked}]
     else:
         field = "question" if "question" in row and "prompt" not in row else "prompt"
         return _with_system({"prompt": _text(row, field, where)}, row)
@@ -229,19 +249,31 @@ def _answer(row: Row, field: str, where: str) -> str:
     return _text({field: value} if value is not None else row, field, where)
 
 
-_CONSUMED = {"prompt", "response", "completion", "messages", "conversations", "tools", "system", "instruction", "input",
-             "output", "question", "answer", "chosen", "rejected", "solution", "label", "kto_tag", "reference", "choices",
-             *(f"choice{place}" for place in range(10))}  # fmt: skip
+def _asked_by(row: Row) -> set[str]:
+    """The fields that say what is asked (and in a conversation what is answered), as `conversation` and `_prompt` read them."""
+    if "prompt" in row:
+        return {"prompt", "system", "tools"}
+    for field in ("messages", "conversations"):
+        if field in row:
+            return {field, "system", "tools"}
+    return {"instruction", "input", "history", "system"} if "instruction" in row else {"question", "system"}
 
 
-def _left(row: Row) -> Row:
-    """Fields that no shape knows."""
-    return {key: value for key, value in row.items() if key not in _CONSUMED}
+def _answered_by(row: Row) -> set[str]:
+    """The field that says what is answered, as `conversation` reads it."""
+    if "prompt" in row:
+        return {next((field for field in ("response", "completion") if field in row), "response")}
+    return {"output"} if "instruction" in row else {"answer"}
+
+
+def _left(row: Row, consumed: set[str]) -> Row:
+    """Fields that say something else."""
+    return {key: value for key, value in row.items() if key not in consumed}
 
 
 def _text(row: Mapping[str, Any], field: str, where: str) -> str:
     if field not in row:
-        raise UserError(f"has no field '{field}'{near(field, row)}", where, f"it has: {', '.join(map(str, row))}")
+        raise UserError(f"has no field '{field}'{near(field, row)}", where, f"it has: {names(row)}")
     value = row[field]
     if not isinstance(value, str) or not value.strip():
         kind = "empty" if isinstance(value, str) else f"a {type(value).__name__}, not a text"

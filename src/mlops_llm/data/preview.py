@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from mlops_llm.data.findings import printable
 from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import Row
 from mlops_llm.data.structure import ANSWERS
 from mlops_llm.data.tokens import View, encoded, views
+from mlops_llm.errors import printable
 from mlops_llm.models.template import IGNORED
 
 LONGEST = 2000

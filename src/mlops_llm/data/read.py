@@ -34,6 +34,8 @@ class Source:
     """Digest of the file's bytes; of a folder, of its files' digests in order; on the hub, of the rows."""
     files: tuple[str, ...] = ()
     """In a folder: the name of each row's file; on the hub the ref."""
+    translated: bool = False
+    """Settings (columns, encoding) were needed to read the rows: the file alone does not give them."""
 
     @property
     def canonical(self) -> str:
@@ -110,7 +112,8 @@ def read_path(path: Path, how: Read | None = None) -> Source:
     """
     rows, lines, files = _all(watched(path, how, "reading"), str(path))
     one = not path.is_dir() and not hub.is_ref(str(path))
-    return Source(name(path), path, str(path), rows, lines, raw_digest(path, rows), () if one else tuple(files))
+    translated = how is not None and how != Read()
+    return Source(name(path), path, str(path), rows, lines, raw_digest(path, rows), () if one else tuple(files), translated)
 
 
 def raw_digest(path: Path, rows: Iterable[Row]) -> str:

@@ -70,12 +70,10 @@ def locate(ref: str) -> Place:
             raise UserError(
                 "was removed from the list", ref, f"bring it back: python -m mlops_llm.data op=restore dataset={ref}"
             )
-        try:
-            return Place(known.name, find(known.name), known.current)
-        except UserError:
-            if known.current is None:
-                raise
+        path = _working(known.name)
+        if path is None and known.current:
             return Place(known.name, datasets.snapshot(store, known.current), known.current, pinned=True)
+        return Place(known.name, path or find(known.name), known.current)
     return Place(name_of(Path(ref)) if _is_path(ref) else ref, find(ref))
 
 
@@ -114,11 +112,11 @@ def read_file(ref: str, how: Read) -> Source:
     """
     place = locate(ref)
     if place.pinned and place.version:
-        raise UserError(
-            f"is the version {place.version.label} itself, which is kept already",
-            ref,
-            "name the dataset, or a file",
-        )
+        label = place.version.label
+        if "@" in ref:
+            raise UserError(f"is the version {label} itself, which is kept already", ref, "name the dataset, or a file")
+        remedy = f"bring it back: op=export dataset={place.name} output=datasets/{place.name}.jsonl"
+        raise UserError(f"has no file in datasets/, only versions (current: {label})", ref, remedy)
     return dataclasses.replace(read_path(place.path, how), name=place.name)
 
 
@@ -149,6 +147,15 @@ def record() -> Store | None:
 
 def _is_path(ref: str) -> bool:
     return "/" in ref or ref.startswith((".", "~", "hf:")) or ref.endswith(ENDINGS) or Path(ref).is_file()
+
+
+def _working(name: str) -> Path | None:
+    """The file or folder of a registered dataset in ./datasets; what ships under its name is another one."""
+    try:
+        path = find(name)
+    except UserError:
+        return None
+    return path if path.is_relative_to(Path.cwd() / "datasets") else None
 
 
 def _say_former(known: Registered, asked: str) -> None:

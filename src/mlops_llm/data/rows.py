@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -24,7 +25,8 @@ class Read:
     """Our field -> the file's column, e.g. 'read.columns={prompt:q,response:a}' (in quotes); known forms need none."""
 
     def __post_init__(self) -> None:
-        """Check the mapping."""
+        """Check the encoding's name and the mapping."""
+        check_encoding(self.encoding)
         good = self.columns is None or (
             isinstance(self.columns, Mapping) and all(isinstance(each, str) for each in self.columns.values())
         )
@@ -32,6 +34,21 @@ class Read:
             raise UserError(
                 f"is {str(self.columns)[:SHOWN]!r}", "read.columns", "write 'read.columns={prompt:COLUMN,response:COLUMN}'"
             )
+
+
+def check_encoding(encoding: str) -> str:
+    """Python's own name of an encoding of texts.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    try:
+        found = codecs.lookup(encoding).name
+        "".encode(encoding)  # refuses codecs that are none of text, such as hex
+    except LookupError as error:
+        shown = encoding[:SHOWN]
+        raise UserError(f"unknown encoding '{shown}'", "read.encoding", "for Chinese files try gb18030") from error
+    return found
 
 
 class Record(NamedTuple):
@@ -82,7 +99,7 @@ def names(keys: Iterable[Any]) -> str:
 
 
 def renamed(found: Iterator[Record], columns: Mapping[str, str] | None) -> Iterator[Record]:
-    """Records whose rows also have our fields, filled from their columns; a row without the column is a problem.
+    """Records whose rows have our fields instead of their columns; a row without the column is a problem.
 
     Args:
         found: the records.
@@ -99,7 +116,8 @@ def _renamed(found: Iterator[Record], columns: Mapping[str, str]) -> Iterator[Re
             continue
         missing = next((theirs for theirs in columns.values() if theirs not in row), None)
         if missing is None:
-            yield record._replace(row={**row, **{ours: row[theirs] for ours, theirs in columns.items()}})
+            rest = {name: value for name, value in row.items() if name not in columns.values()}
+            yield record._replace(row={**rest, **{ours: row[theirs] for ours, theirs in columns.items()}})
         else:
             hint = near(missing, [key for key in row if len(key) <= SHOWN])
             problem = f"has no column '{missing[:SHOWN]}'{hint}"

@@ -7,11 +7,12 @@ the rest, usually nothing, is looked at row by row as `validate.check` does.
 from __future__ import annotations
 
 import tempfile
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from mlops_llm.data import solutions
 from mlops_llm.data.formats import records, watched
@@ -169,9 +170,16 @@ def _lines(path: Path) -> Iterator[list[bytes]]:
     One that is too long comes in pieces.
     """
     with path.open("rb") as file:
+        _after_mark(file)
         following = iter(partial(file.readline, _LONGEST), b"")
         while lines := list(islice(following, _TOGETHER)):
             yield lines
+
+
+def _after_mark(file: BinaryIO) -> None:
+    """Pass over a byte order mark."""
+    if file.read(len(BOM_UTF8)) != BOM_UTF8:
+        file.seek(0)
 
 
 class _TooLongError(Exception):
@@ -217,6 +225,7 @@ def _read_again(path: Path, skimmed: Skimmed) -> Iterator[Record]:
         return
     numbers = {number for number, _ in skimmed.odd}
     with path.open("rb") as file:
+        _after_mark(file)
         first = next((line for number, line in enumerate(file, 1) if number not in numbers and not line.isascii()), b"")
     with tempfile.TemporaryDirectory() as folder:
         again = Path(folder) / path.name

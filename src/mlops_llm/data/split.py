@@ -1,9 +1,16 @@
-"""A held-out part that never changes sides."""
+"""Parts of a dataset that its rows decide, in whatever order a file holds them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mlops_llm import digest
-from mlops_llm.data.read import Source
+from mlops_llm.data.read import Row, Source
+
+
+def drawn_order(rows: Sequence[Row], seed: int) -> list[int]:
+    """Row numbers in an order that the seed and the rows decide, not the file."""
+    return sorted(range(len(rows)), key=lambda place: digest.text(f"{seed}:{digest.row(rows[place])}"))
 
 
 def hold_out(source: Source, share: float) -> tuple[list[int], list[int]]:

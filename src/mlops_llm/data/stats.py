@@ -5,6 +5,7 @@ Rows pass in chunks; what is kept of each is a few numbers (about 60 bytes).
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +20,8 @@ from mlops_llm.data.validate import identity
 from mlops_llm.errors import UserError
 
 _LABELS = 50
+"""Labels that are counted one by one."""
+_OTHERS = "(all others)"
 
 
 @dataclass
@@ -85,13 +88,13 @@ def usable(records: Iterable[Record], kind: Kind) -> Iterator[tuple[int, Row]]:
 
 
 def summarised(values: Sequence[int]) -> Summary:
-    """Least, mean, median, 95th percentile and most; percentiles are values that occur (the nearest rank from below)."""
+    """Least, mean, 50th and 95th percentile and most; percentiles are values that occur (nearest rank)."""
     if not values:
         return {}
     ordered = sorted(values)
 
     def percentile(share: float) -> int:
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+        return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
     mean = sum(ordered) / len(ordered)
     return {"min": ordered[0], "mean": mean, "p50": percentile(0.5), "p95": percentile(0.95), "max": ordered[-1]}
@@ -137,11 +140,12 @@ def _add(found: Measured, rows: list[Row], tokenizer: Any) -> None:
     found.scripts.update(dict(zip(language.SCRIPTS, map(int, counted.sum(0)), strict=True)))
     found.languages.update(language.LANGUAGES[guess] for guess in language.languages(counted))
     found.turns.update(_turns(row) for row in rows)
-    if found.kind in (Kind.kto, Kind.eval):
+    if found.kind is not Kind.dpo:
         for row in rows:
             label = row.get("label")
-            if label is not None and (str(label) in found.labels or len(found.labels) < _LABELS):
-                found.labels[str(label)[:40]] += 1
+            if label is not None:
+                shown = str(label)[:40]
+                found.labels[shown if shown in found.labels or len(found.labels) < _LABELS else _OTHERS] += 1
     found.rows += len(rows)
 
 

@@ -33,8 +33,13 @@ LEFTOVER = re.compile(
 """What chat templates and prompt formats write around texts: ChatML, Llama 2 and 3, Gemma, DeepSeek, GLM, Phi, Alpaca."""
 _SECRET = re.compile(
     r"(?i)sk-|hf_|gh[pousr]_|github_pat|AKIA|xox[abprs]-|AIza|eyJ|PRIVATE KEY|key|token|secret|passw|passphrase|pwd|pass=|"
-    r"credential|bearer|://"
+    r"credential|bearer|://|密码|口令|密钥"
 )
+_TOLD = re.compile(
+    r"(?i)((?:密码|口令|密钥|password|passwd|passphrase|pwd|secret|token|api[_ -]?key)['\"]?\s*(?:是|为|is|[:=：])\s*['\"]?)"
+    r"((?=[^\s'\",;。，；]*\d)[\x21-\x7e]{6,})"
+)
+"""What people write in a sentence: a word for a credential, and something with a digit in it."""
 _MAIL = re.compile(
     r"(?<![A-Za-z0-9._%+-])([A-Za-z0-9._%+-]{1,64})@((?:[A-Za-z0-9-]{1,63}\.){1,5}[A-Za-z]{2,24})(?![A-Za-z0-9-])"
 )
@@ -49,6 +54,7 @@ _UNPRINTABLE = re.compile(f"{CONTROL.pattern[:-1]}\ud800-\udfff]")
 _MARKS = (
     "\ufffd", "@", "<|", "<｜", "inst]", "sys>>", "<s>", "</s>", "_of_turn>", "##", "sk-", "hf_", "gh", "akia", "xox",
     "aiza", "eyj", "key", "token", "secret", "passw", "passphrase", "pwd", "pass=", "credential", "bearer", "://",
+    "密码", "口令", "密钥",
 )  # fmt: skip
 """Of everything looked for in letters, a piece in lower case."""
 _NUMBERS = re.compile(r"1[3-9][0-9][- ]?[0-9]{4}[- ]?[0-9]{4}|[0-9]{15}|(?:[0-9]{4}[- ]){3}[0-9]{4}")
@@ -120,7 +126,7 @@ def is_card(digits: str) -> bool:
 
 def _hidden(text: str) -> str:
     """The line around the first credential, masked; empty where there is none."""
-    masked = mask(text)
+    masked = mask(_TOLD.sub(r"\1***", text))
     if masked == text:
         return ""
     for line in masked.splitlines():

@@ -11,6 +11,7 @@ from typing import Any
 from mlops_llm.data.chat import Conversation, conversation
 from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import Row
+from mlops_llm.data.texts import sound
 from mlops_llm.errors import UserError, first_line
 from mlops_llm.models import load, template
 from mlops_llm.models.ref import resolve
@@ -45,7 +46,7 @@ def tokenizer(ref: str) -> Any:
 
 def lengths(tokenizer: Any, texts: Sequence[str]) -> list[int]:
     """Number of tokens of each text, without special tokens of the tokenizer's own."""
-    coded = tokenizer.backend_tokenizer.encode_batch_fast([_sound(text) for text in texts], add_special_tokens=False)
+    coded = tokenizer.backend_tokenizer.encode_batch_fast([sound(text) for text in texts], add_special_tokens=False)
     return [len(each) for each in coded]
 
 
@@ -86,7 +87,7 @@ def encoded(tokenizer: Any, view: View, max_tokens: int) -> Encoded:
     """
     if view.answered:
         return template.encode(tokenizer, view.chat.messages, tools=view.chat.tools, max_tokens=max_tokens)
-    ids = list(tokenizer(_sound(rendered(tokenizer, view)), add_special_tokens=False)["input_ids"])
+    ids = list(tokenizer(sound(rendered(tokenizer, view)), add_special_tokens=False)["input_ids"])
     return Encoded(ids[:max_tokens], [IGNORED] * min(len(ids), max_tokens), max(0, len(ids) - max_tokens))
 
 
@@ -102,8 +103,3 @@ def _asked(row: Row) -> list[dict[str, Any]]:
         return list(row["messages"])
     system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
     return [*system, {"role": "user", "content": row["prompt"]}]
-
-
-def _sound(text: str) -> str:
-    """Tokenizers take UTF-8, which has no lone surrogates."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

@@ -75,6 +75,7 @@ def check(
     how: Checks,
     count: Callable[[Kind], CountTokens] | None = None,
     natural: Kind | None = None,
+    several: bool = False,
 ) -> Report:
     """Check rows one after another.
 
@@ -84,6 +85,7 @@ def check(
         how: what to look for.
         count: makes what counts the tokens of rows of a kind; None counts none.
         natural: the kind that most rows tell by their fields; None asks the first 200.
+        several: the rows are of several files, which findings name.
     """
     report = Report(Findings(how.keep))
     following = _guarded(records, report.findings)
@@ -96,7 +98,10 @@ def check(
     counter = count(report.kind) if count and how.contents else None
     checking = _Checking(report, report.kind, Checker(report.kind, natural), how, counter)
     for number, record in enumerate(chain(head, following), 1):
+        if several:
+            report.findings.file = record.file
         checking.take(record, number)
+    report.findings.file = ""
     checking.close()
     return report
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from mlops_llm import digest
+from mlops_llm.data.identity import identify
 from mlops_llm.data.kinds import Kind, of_rows
-from mlops_llm.data.read import ENDINGS, Row, Source
+from mlops_llm.data.read import ENDINGS, Row, Source, shipped
 from mlops_llm.errors import UserError
-from mlops_llm.files import write_lines
+from mlops_llm.files import writable, write_lines
 
 if TYPE_CHECKING:
     from mlops_llm.data.config import Data
@@ -61,9 +63,9 @@ def register(
         "canonical": source.canonical,
     }
     called, label = name or source.name, check_label(label)
-    if source.path.is_file():
+    if source.path.is_file() and not source.translated:
         return datasets.add(store, called, label, source.path, facts, parents)
-    with TemporaryDirectory() as folder:  # shards, or rows of the hub: one file keeps them
+    with TemporaryDirectory() as folder:  # shards, rows of the hub or of a foreign file: one file of ours keeps them
         file = write_rows(Path(folder) / f"{called}.jsonl", source.rows)
         return datasets.add(store, called, label, file, facts | {"raw": digest.raw(file)}, parents)
 
@@ -73,8 +75,8 @@ def derive(
 ) -> Derived:
     """Write rows that were made from `source` as a dataset of their own, with the source as parent.
 
-    The file appears whole or not at all. A dataset of this name that is there already gets a new version; where its current
-    version holds these very rows, nothing is written.
+    The file appears whole or not at all. A dataset of this name that is there already gets a new version, unless its current
+    one holds these very rows.
 
     Args:
         request: `request.name` names the new dataset; without it the source's name with `ending` does.
@@ -85,30 +87,76 @@ def derive(
         parents: more parents than `source`.
 
     Raises:
-        UserError: a file of this name lies there that is no version of the dataset, so that it would be lost.
+        UserError: a file of this name lies there that is no version of the dataset, so that it would be lost; or the dataset
+            of this name is another one (of another kind, removed from the list, or one that ships).
     """
     from mlops_llm.tracking import datasets
     from mlops_llm.tracking.store import connect
 
     store = connect()
-    name = datasets.check_name(request.name or f"{source.name}{ending}")
+    known = datasets.find(store, request.name or f"{source.name}{ending}")
+    name = known.name if known else datasets.check_name(request.name or f"{source.name}{ending}")
     made = list(rows)
     if not made:
         raise UserError("no row is left", name, "nothing was written")
-    known = datasets.find(store, name)
-    path = working_file(name) or Path.cwd() / "datasets" / f"{name}.jsonl"
-    canonical = digest.canonical(made)
-    if known and known.current and known.current.canonical == canonical and path.is_file():
-        return Derived(name, path, known.current.label, {"raw": digest.raw(path), "canonical": canonical})
-    refuse_loss(path, known)
-    written = write_rows(path.with_name(f"{name}.jsonl"), made)
-    if written != path:
-        path.unlink(missing_ok=True)
-    result = Source(name, written, name, made, list(range(1, len(made) + 1)), digest.raw(written))
     kind = of_rows(made, name, request.kind)
-    label = next_label(known.versions if known else ())
-    register(store, result, label, description, kind, [reference(source), *parents])
-    return Derived(name, written, label, {"raw": result.raw, "canonical": canonical})
+    path = working_file(name) or Path.cwd() / "datasets" / f"{name}.jsonl"
+    current = known.current if known else None
+    if known and current:
+        _refuse_other(known, kind)
+    elif path.is_file() is False and shadows(name):
+        raise UserError(f"a dataset '{name}' ships with this package and would be hidden", "name", "choose another name=")
+    canonical = digest.canonical(made)
+    if not holds(path, canonical):
+        refuse_loss(path, known)
+    with written(name, made) as draft:
+        result = Source(name, draft, name, made, list(range(1, len(made) + 1)), digest.raw(draft))
+        label = current.label if current else ""
+        if current is None or current.canonical != canonical:
+            label = next_label(known.versions if known else ())
+            register(store, result, label, description, kind, [reference(source), *parents])
+    return Derived(name, path.with_name(f"{name}.jsonl"), label, {"raw": result.raw, "canonical": canonical})
+
+
+@contextmanager
+def written(name: str, rows: Iterable[Row]) -> Iterator[Path]:
+    """Give rows as a file that becomes datasets/NAME.jsonl when the block ends well, and vanishes when it does not.
+
+    In the block they are registered, so that what ends early leaves a version without its file, never a file that nothing
+    knows of; the same command then brings it back.
+    """
+    folder = writable(Path.cwd() / "datasets")
+    with TemporaryDirectory(prefix=f".{name}.", dir=folder) as place:
+        draft = write_rows(Path(place) / f"{name}.jsonl", rows)
+        yield draft
+        former = working_file(name)
+        draft.replace(folder / draft.name)
+        if former and former.name != draft.name:
+            former.unlink()
+
+
+def shadows(name: str) -> bool:
+    """Whether a file of this name in ./datasets would hide a dataset that ships."""
+    return shipped() != Path.cwd() / "datasets" and any((shipped() / f"{name}{ending}").is_file() for ending in ENDINGS)
+
+
+def _refuse_other(known: Registered, kind: Kind) -> None:
+    """See that a dataset can get a version of these rows.
+
+    Raises:
+        UserError: it was removed from the list, or holds rows of another kind.
+    """
+    if not known.listed:
+        restore = f"bring it back (op=restore dataset={known.name}), or choose another name="
+        raise UserError(f"the dataset '{known.name}' was removed from the list", "name", restore)
+    if known.current and known.current.kind != kind.name:
+        what = f"'{known.name}' holds rows of kind {known.current.kind}, not {kind.name}"
+        raise UserError(what, "name", "choose another name=")
+
+
+def holds(path: Path, canonical: str) -> bool:
+    """Whether a file holds these very rows."""
+    return path.is_file() and identify(path).canonical == canonical
 
 
 def renamed(request: Data, name: str) -> Data:
@@ -159,7 +207,10 @@ def check_label(label: str) -> str:
     Raises:
         UserError: it cannot.
     """
-    if not _LABEL.fullmatch(label) or re.fullmatch(r"[0-9a-f]{6,}", label):
+    if re.fullmatch(r"[0-9a-f]{6,}", label):
+        what = f"'{label}' could be the beginning of a digest, which also stands behind @"
+        raise UserError(what, "op.label", f"write v{label}")
+    if not _LABEL.fullmatch(label):
         raise UserError(f"'{label}' cannot be a label", "op.label", "use letters, digits, '-', '_' and '.', such as v1.1")
     return label
 

@@ -112,6 +112,8 @@ def quote(override: str, multirun: bool = False) -> str:
     comma outside brackets is text.
     """
     key, equals, value = override.partition("=")
+    if re.fullmatch(r"\d+\.\d*0", value):
+        return f"{key}={_quoted(value)}"  # 1.10 is a label; to a setting that is a number its text means the same
     if not equals or key.startswith("~") or _readable(override, multirun):
         return override
     if multirun and value.startswith("choice(") and value.endswith(")"):

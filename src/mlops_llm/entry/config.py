@@ -59,8 +59,9 @@ def name_runs(name: str) -> None:
 
 
 def is_output(path: Path) -> bool:
-    """Whether a path is a run's folder or above it."""
-    return any(folder.is_relative_to(path.absolute()) for folder in _absent)
+    """Whether a path is a run's folder, above it or in it."""
+    place = path.absolute()
+    return any(folder.is_relative_to(place) or place.is_relative_to(folder) for folder in _absent)
 
 
 def leave_nothing(output: Path) -> None:

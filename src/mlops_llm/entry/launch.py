@@ -108,6 +108,7 @@ def _start(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) -> i
     """Run the job, or the jobs, of a command under a drawn name."""
     from mlops_llm.entry import config
 
+    outcome.error = None
     config.name_runs(name)
     if arguments.multirun:
         from mlops_llm.entry.multirun import multirun

@@ -16,7 +16,7 @@ from mlops_llm.errors import UserError
 from mlops_llm.files import writable
 from mlops_llm.tracking import environment, ledger
 from mlops_llm.tracking.ledger import RunRow
-from mlops_llm.tracking.opening import lives, open_run, recorded_text, settle
+from mlops_llm.tracking.opening import open_run, recorded_text, settle
 from mlops_llm.tracking.run import Opening
 from mlops_llm.tracking.store import Store, connect
 
@@ -101,7 +101,7 @@ def _check(stage: Stage, run: RunRow) -> None:
         raise UserError(
             f"run '{run.name}' is finished", "resume", f"to train further, start from it: model=runs:/{run.name}/last"
         )
-    if run.status == "RUNNING" and lives(run):
+    if run.status == "RUNNING" and environment.believed_alive(run.tags):
         place = "here" if run.tags.get("run.host") == environment.host() else f"on {run.tags.get('run.host')}"
         raise UserError(
             f"run '{run.name}' still runs {place} (process {run.tags.get('run.process')})", "resume", "stop it first"

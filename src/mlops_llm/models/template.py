@@ -120,7 +120,7 @@ def encode(
 
     Args:
         tokenizer: a fast tokenizer with a chat template.
-        messages: role and content (and tool calls), the last by the assistant.
+        messages: role and content (and tool calls), the last by the assistant; an answer of `weight` 0 is not learned.
         tools: tool schemas for the template.
         max_tokens: longer rows are cut at the end.
         answers_only: label answers only, else all tokens.
@@ -163,7 +163,7 @@ def _rendered(
     text = render(messages)
     spans = []
     for place, message in enumerate(messages):
-        if message["role"] != "assistant" or not answers:
+        if message["role"] != "assistant" or not answers or message.get("weight") == 0:
             continue
         before, after = render(messages[:place], prompt=True), render(messages[: place + 1])
         if not after.startswith(before) or not text.startswith(after):

@@ -16,6 +16,7 @@ from typing import Any
 
 from mlops_llm.component import near
 from mlops_llm.errors import UserError
+from mlops_llm.files import cache_folder, whole_folder
 from mlops_llm.tracking import environment
 from mlops_llm.tracking.store import Store, local_path
 
@@ -98,6 +99,8 @@ def check_name(name: str) -> str:
     Raises:
         UserError: it holds characters that refs, addresses or file names use otherwise.
     """
+    if name.lower().endswith((".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".gz", ".zst")):
+        raise UserError(f"'{name}' ends like a file, and would be read as one", "name", "leave the ending out")
     if not _NAME.fullmatch(name):
         raise UserError(f"'{name}' cannot be a dataset's name", "name", "use letters (of any script), digits, '-', '_' and '.'")
     return name
@@ -107,9 +110,10 @@ def find(store: Store, name: str) -> Registered | None:
     """A registered dataset by its name, or by one it had before."""
     experiment = store.client.get_experiment_by_name(PREFIX + name)
     if experiment is None and "'" not in name:
-        renamed = store.client.search_experiments(filter_string=f"tags.`{_FORMER}` LIKE '%\"{name}\"%'")
-        experiment = renamed[0] if renamed else None
-    return _registered(store, experiment) if experiment is not None else None
+        like = store.client.search_experiments(filter_string=f"tags.`{_FORMER}` LIKE '%\"{name}\"%'")
+        experiment = next((each for each in like if name in _former(each)), None)  # `_` and `%` match anything there
+    found = _registered(store, experiment) if experiment is not None else None
+    return found if found and found.versions else None  # the first registration may have been cut off
 
 
 def all_registered(store: Store) -> list[Registered]:
@@ -164,7 +168,7 @@ def add(
         store.client.log_metric(run, "rows", facts["rows"])
         store.client.log_metric(run, "bytes", file.stat().st_size)
         # Two people with one label: whoever began first keeps it, the other is told.
-        rivals = _runs(store, experiment, f"tags.`dataset.label` = '{label}'")
+        rivals = [each for each in _runs(store, experiment, f"tags.`dataset.label` = '{label}'") if _counts(each)]
         first = min(rivals, key=lambda each: (each.info.start_time, each.info.run_id))
         if first.info.run_id != run:
             _refuse_taken(name, label, [_version(first, "")])
@@ -174,6 +178,11 @@ def add(
         raise
     store.client.set_experiment_tag(experiment, _CURRENT, run)
     return _version(store.client.get_run(run), run)
+
+
+def _counts(run: Any) -> bool:
+    """Whether a run is a version or may become one: its process may have died before the version was whole."""
+    return run.info.status == "FINISHED" or (run.info.status == "RUNNING" and environment.believed_alive(run.data.tags))
 
 
 def use(store: Store, version: Version) -> None:
@@ -192,10 +201,11 @@ def rename(store: Store, name: str, new: str) -> None:
     Raises:
         UserError: the new name is taken.
     """
-    if find(store, check_name(new)):
-        raise UserError(f"'{new}' is taken", "name", "choose another")
+    taken = find(store, check_name(new))
+    if taken and taken.name != name:
+        raise UserError(f"'{new}' is taken" + (f" by '{taken.name}'" if taken.name != new else ""), "name", "choose another")
     experiment = _experiment(store, name)
-    former = [*_former(experiment), name]
+    former = [each for each in (*_former(experiment), name) if each != new]
     store.client.set_experiment_tag(experiment.experiment_id, _FORMER, json.dumps(former, ensure_ascii=False))
     store.client.rename_experiment(experiment.experiment_id, PREFIX + new)
 
@@ -216,12 +226,18 @@ def snapshot(store: Store, version: Version) -> Path:
     place = local_path(run.info.artifact_uri)
     if place is not None and (place / name).is_file():
         return Path(place / name)
-    from tempfile import mkdtemp
-
-    try:
-        return Path(store.client.download_artifacts(version.run, name, mkdtemp(prefix="mlops_llm_")))
-    except Exception as error:
-        raise UserError(f"the file of {version.name}@{version.label} is gone from the record", remedy="take another") from error
+    kept = cache_folder() / "versions" / version.run
+    if not (kept / name).is_file():
+        try:
+            with whole_folder(kept) as draft:
+                store.client.download_artifacts(version.run, name, str(draft))
+        except UserError:
+            if not (kept / name).is_file():  # else another process was faster
+                raise
+        except Exception as error:
+            what = f"the file of {version.name}@{version.label} is gone from the record"
+            raise UserError(what, remedy="take another") from error
+    return Path(kept / name)
 
 
 def users(store: Store, version: Version) -> list[str]:

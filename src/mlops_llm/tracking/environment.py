@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -25,6 +26,8 @@ PATCH_BYTES = 1 << 20
 """A longer patch of uncommitted changes is cut, and the run says so."""
 UNTRACKED_BYTES = 64 << 10
 """A longer untracked file is only named in the patch."""
+SILENCE = 120.0
+"""Seconds without a heartbeat after which a run of another machine or container is taken to be dead."""
 _NAMED = ("mlops-llm", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "mlflow")
 
 
@@ -97,6 +100,13 @@ def lives(tag: str) -> bool:
         return abs(psutil.Process(int(pid)).create_time() - float(started)) < 2.0
     except (psutil.Error, ValueError):
         return False
+
+
+def believed_alive(tags: Mapping[str, str]) -> bool:
+    """Whether the process of a run is there, by the run's tags: looked up on this host, elsewhere told by its heartbeat."""
+    if tags.get("run.host") == host():
+        return lives(tags.get("run.process", ""))
+    return time.time() - float(tags.get("run.heartbeat", "0")) < SILENCE
 
 
 def _checkout(folder: Path) -> Path | None:

@@ -19,8 +19,6 @@ from mlops_llm.tracking.secrets import mask
 from mlops_llm.tracking.store import Store, connect, is_away
 
 _HEARTBEAT = 30.0
-SILENCE = 120.0
-"""Seconds without a heartbeat after which a run of another machine or container is taken to be dead."""
 PARENT = "MLOPS_LLM_PARENT_RUN"
 """Variable by which the jobs of a multirun, in whatever process, find their parent."""
 
@@ -71,16 +69,9 @@ def settle(store: Store) -> None:
     """Bring the record up to date: what dead processes left is delivered, and their runs no longer count as running."""
     deliver_left_over(store)
     for run in ledger.running_here(store, environment.host()):
-        if not lives(run):
+        if not environment.believed_alive(run.tags):
             store.client.set_tag(run.id, "run.error", "its process ended without a word; found dead at a later start")
             deliver(store, run.id, {"do": "finish", "status": "KILLED", "time": int(time.time() * 1000)}, again=True)
-
-
-def lives(run: ledger.RunRow) -> bool:
-    """Whether the process of a run that the record calls running is there: looked up here, elsewhere told by its heartbeat."""
-    if run.tags.get("run.host") == environment.host():
-        return environment.lives(run.tags.get("run.process", ""))
-    return time.time() - float(run.tags.get("run.heartbeat", "0")) < SILENCE
 
 
 def recorded_text(store: Store, run: str, name: str) -> str:

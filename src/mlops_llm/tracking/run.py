@@ -142,7 +142,7 @@ class MlflowRun:
                 self._tables.append(name)
                 shown = [{"path": table, "type": "table"} for table in self._tables]
                 self.tags({"mlflow.loggedArtifacts": json.dumps(shown)})
-            write_text(path, content)
+            write_text(path, content, "backslashreplace")
         if path.exists():
             self._put({"do": "artifact", "name": name, "path": str(path)})
 

@@ -35,7 +35,7 @@ _HIDDEN = (
     # a line of YAML, or an assignment to a plain word
     re.compile(
         rf"(?im)^([+ -]?\s*(?:- )?[\w.-]*{_WORD}:\s+)"
-        r"((?!(?:str|int|bool|float|None|null|True|False)\b)[^\"'(){}\[\]=,#\n]{4,})$"
+        r"((?!(?:str|int|bool|float|None|null|True|False)\b)(?=[^\n]*[\d_-])[^\"'(){}\[\]=,#\n]{4,})$"
     ),
     re.compile(
         rf"(?im)^([+ -]?\s*(?:export\s+)?[\w.-]*{_WORD}\s*[:=]\s*)"
@@ -72,7 +72,8 @@ def refuse(values: Mapping[str, Any]) -> None:
                 raise UserError(
                     f"the value of the variable {inside[0]} would be written into the record", key, _instead(key, leaf)
                 )
-            named = _NAME.search(leaf) and not _SPECIAL.search(leaf)
+            number = leaf.lower().endswith("token") and re.fullmatch(r"\d{1,9}|true|false", text)
+            named = _NAME.search(leaf) and not _SPECIAL.search(leaf) and not number
             if named or _VALUE.search(text) or _userinfo(text):
                 raise UserError("looks like a credential, and settings are recorded", key, _instead(key, leaf))
 

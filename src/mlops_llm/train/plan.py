@@ -101,6 +101,7 @@ def prepare(settings: Train) -> Plan | Result:
     if held_rows:
         encoded = settings.algo.encode(tokenizer, held, held_rows)
         validation = Part(held, held_rows, encoded, "validation")
+        _warn_of_shared(train, validation)
     estimate = preflight.estimate(settings, files, settings.algo.sequences(train.encoded))
     plan = Plan(settings, files, tokenizer, how, train, validation, estimate, _resume_from(settings, train, validation))
     if settings.op is Op.plan:
@@ -135,6 +136,17 @@ def _tags_of(settings: Train) -> dict[str, str]:
 
 def _has_tokenizer(files: Files) -> bool:
     return any((files.place.folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json"))
+
+
+def _warn_of_shared(train: Part, validation: Part) -> None:
+    """Say so where held-out rows are trained on: the held-out loss then tells nothing of new rows."""
+    learned = {hash(tuple(one.ids)) for one in train.encoded}
+    shared = sum(hash(tuple(one.ids)) in learned for one in validation.encoded)
+    if shared:
+        console.warn(
+            f"{shared} of {len(validation.encoded)} held-out rows of {validation.source.path} are also trained on: "
+            "their loss tells nothing of new rows"
+        )
 
 
 def warn_of_cuts(plan: Plan) -> None:

@@ -17,8 +17,8 @@ SCHEMA = pa.schema([("id", pa.int64()), ("line", pa.int64()), *((name, pa.large_
 ROWS = 8192
 """Rows in a table, so that memory does not grow with the file."""
 _RAISED = "([⁰¹²³⁴-⁹₀-₉¼-¾⅐-⅞]+)"
-_FORMAT = r"[\p{Cf}\x{00}-\x{08}\x{0e}-\x{1f}\x{7f}]+"
-_SPACE = r"[\s\p{Z}\x{85}]+"
+_FORMAT = r"[\p{Cf}\x{00}-\x{08}\x{0e}-\x{1b}\x{7f}]+"
+_SPACE = r"[\s\p{Z}\x{1c}-\x{1f}\x{85}]+"
 _END = r"[\s。．.！!？?，,；;：:、…~～]+$"
 
 
@@ -35,11 +35,10 @@ def tables(rows: Iterable[tuple[int, Row]], size: int = ROWS) -> Iterator[pa.Tab
 
 
 def _compared(row: Row) -> tuple[str, str, str | None]:
-    asked, answered, solution = sides(row)
-    before = [sides({"prompt": row[name]})[0] for name in ("system", "tools") if row.get(name)]
+    asked, answered, solution = sides(row, marked=True)
     if solution is None and row.get("label") is not None:
         solution = sides({"prompt": row["label"]})[0]
-    return "\n".join([*before, asked]) if before else asked, answered, solution
+    return asked, answered, solution
 
 
 def normal(table: pa.Table, columns: Sequence[str], *, case: bool, ends: bool) -> pa.Table:

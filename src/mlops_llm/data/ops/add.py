@@ -8,10 +8,11 @@ from typing import ClassVar
 
 from mlops_llm import digest
 from mlops_llm.component import component
-from mlops_llm.data import versions
+from mlops_llm.data import ref, versions
 from mlops_llm.data.config import Data, Work
 from mlops_llm.data.kinds import Kind, of_rows, own
-from mlops_llm.data.read import Row, Source, read
+from mlops_llm.data.read import Row, Source
+from mlops_llm.data.rows import names
 from mlops_llm.errors import UserError
 from mlops_llm.record import DatasetInput, Result, Run
 
@@ -32,7 +33,7 @@ class Add:
         from mlops_llm.tracking import datasets
         from mlops_llm.tracking.store import connect
 
-        source = read(request.wanted(), request.read)
+        source = ref.open_dataset(request.wanted(), request.read)
         name = datasets.check_name(request.name or source.name)
         kind = of_rows(source.rows, source.path.name, request.kind)
         rows = [own(row, kind, source.where(place)) for place, row in enumerate(source.rows)]
@@ -43,7 +44,7 @@ class Add:
                 f"for a new version copy the file there, then: python -m mlops_llm.data op=version dataset={name}",
             )
         there = versions.working_file(name)
-        if there and not there.samefile(source.path):
+        if there and not there.samefile(source.path) and not versions.holds(there, digest.canonical(rows)):
             raise UserError(f"datasets/{there.name} is there already", "name", "choose another name= or move the file away")
         return lambda run: self._add(request, source, name, kind, rows, there, run)
 
@@ -52,23 +53,30 @@ class Add:
     ) -> Result:
         from mlops_llm.tracking.store import connect
 
-        converted = rows != source.rows
-        path = there
-        if path is None or converted:
-            path = versions.write_rows(Path.cwd() / "datasets" / f"{name}.jsonl", rows)
-        kept = Source(name, path, name, rows, list(range(1, len(rows) + 1)), digest.raw(path))
+        converted = rows != source.rows or source.translated
         parents = [versions.reference(source)] if converted or there is None else []
-        version = versions.register(connect(), kept, self.label, self.description, kind, parents)
+        kept = ""
+        if there and not converted:
+            version = versions.register(connect(), source, self.label, self.description, kind, parents, name=name)
+            path = there
+        else:
+            if there and there.samefile(source.path):
+                run.artifact(f"original/{there.name}", there)
+                kept = f" (the file as it was is kept in this run: original/{there.name})"
+            with versions.written(name, rows) as draft:
+                made = Source(name, draft, name, rows, list(range(1, len(rows) + 1)), digest.raw(draft))
+                version = versions.register(connect(), made, self.label, self.description, kind, parents)
+            path = Path.cwd() / "datasets" / f"{name}.jsonl"
         digests = version.digests
         run.input(DatasetInput(name, version.label, str(path), "dataset", version.rows, digests))
-        fields = ", ".join(dict.fromkeys(key for row in rows[:100] for key in row))
+        fields = names(dict.fromkeys(key for row in rows[:100] for key in row))
         table = {
             "name": name,
             "kind": kind.name + ("" if request.kind else " (told from the fields)"),
             "rows": version.rows,
             "fields": fields,
-            "converted": f"yes, from {', '.join(source.rows[0])}" if converted else "no, the rows had our fields",
-            "file": f"datasets/{path.name}",
+            "converted": f"yes, from {names(source.rows[0])}" if converted else "no, the rows had our fields",
+            "file": f"datasets/{path.name}{kept}",
             "version": f"{name}@{version.label}",
             "digest": version.canonical[:12],
         }

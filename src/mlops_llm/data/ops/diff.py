@@ -6,10 +6,11 @@ import json
 from dataclasses import dataclass
 from typing import Any, ClassVar, Optional
 
-from mlops_llm.component import component
+from mlops_llm.component import component, near
 from mlops_llm.data import diff, ref
 from mlops_llm.data.config import Data, Work
 from mlops_llm.data.read import Row
+from mlops_llm.errors import UserError
 from mlops_llm.record import Grid, Result, Run
 
 _LONGEST = 100
@@ -28,16 +29,23 @@ class Diff:
     rows: int = 10
     """Most rows to show of each sort; result.json has all."""
 
+    def __post_init__(self) -> None:
+        """Check the number of rows."""
+        if self.rows < 1:
+            raise UserError(f"is {self.rows}", "op.rows", "give a whole number from 1")
+
     def prepare(self, request: Data) -> Work:
         """Read both sides."""
         name = request.wanted()
         if self.against is None:
             known = ref.registered(name.partition("@")[0])
             sides = [name if "@" in name else f"{known.name}@{known.current.label if known.current else ''}", known.name]
-            before, after = ref.open_dataset(sides[0], request.read), ref.read_file(known.name, request.read)
+            before, after = ref.open_dataset(sides[0], request.read), ref.open_dataset(known.name, request.read)
         else:
             sides = [name, self.against]
             before, after = (ref.open_dataset(side, request.read) for side in sides)
+        if self.key and not any(self.key in row for row in (*before.rows, *after.rows)):
+            raise UserError(f"no row has the field '{self.key}'{near(self.key, before.rows[0])}", "op.key", "name one")
 
         def work(run: Run) -> Result:
             found = diff.compare(before.rows, after.rows, self.key)
@@ -49,6 +57,8 @@ class Diff:
                 "changed": len(found.changed),
                 "same": f"{found.same}{' (in another order)' if found.moved else ''}",
             }
+            if found.unpaired:
+                table["note"] = "too many rows differ to pair them by nearness: name a field that identifies a row (op.key=id)"
             values = {
                 "rows_added": found.added,
                 "rows_removed": found.removed,

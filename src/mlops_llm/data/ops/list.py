@@ -11,6 +11,7 @@ from mlops_llm import console
 from mlops_llm.component import component
 from mlops_llm.data import catalog
 from mlops_llm.data.config import Data, Work
+from mlops_llm.errors import UserError
 from mlops_llm.record import Grid, Result, Run
 
 
@@ -20,8 +21,11 @@ class Sort(Enum):
     name = "name"
     kind = "kind"
     rows = "rows"
-    bytes = "bytes"
+    size = "size"
     changed = "changed"
+
+
+_BY = {sort: "bytes" if sort is Sort.size else sort.name for sort in Sort}
 
 
 @component("op", "list")
@@ -31,18 +35,22 @@ class List:
 
     records: ClassVar[bool] = False
     sort: Sort = Sort.name
-    """Order; rows, bytes and changed begin with the largest and newest."""
-
+    """Order; rows, size and changed begin with the largest and newest."""
     rows: int = 200
     """Most lines to show; result.json has all."""
+
+    def __post_init__(self) -> None:
+        """Check the number of lines."""
+        if self.rows < 1:
+            raise UserError(f"is {self.rows}", "op.rows", "give a whole number from 1")
 
     def prepare(self, request: Data) -> Work:
         """Nothing can be wrong."""
 
         def work(run: Run) -> Result:
             entries = [each for each in catalog.entries() if request.kind is None or each.kind == request.kind.name]
-            descending = self.sort in (Sort.rows, Sort.bytes, Sort.changed)
-            entries.sort(key=lambda each: getattr(each, self.sort.name), reverse=descending)
+            descending = self.sort in (Sort.rows, Sort.size, Sort.changed)
+            entries.sort(key=lambda each: getattr(each, _BY[self.sort]), reverse=descending)
             columns = ("name", "kind", "rows", "size", "version", "changed", "where", "description")
             rows = [
                 (

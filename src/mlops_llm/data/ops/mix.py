@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Optional
 
-from mlops_llm import digest
 from mlops_llm.component import component
 from mlops_llm.data import ref, versions
 from mlops_llm.data.config import Data, Work
 from mlops_llm.data.kinds import of_rows, own
 from mlops_llm.data.read import Row
+from mlops_llm.data.split import drawn_order
 from mlops_llm.errors import UserError
 from mlops_llm.record import Result, Run
 
@@ -33,6 +33,11 @@ class Mix:
     seed: Optional[int] = None  # noqa: UP045
     """Seed of what is taken and of its order; null takes the command's own seed=."""
 
+    def __post_init__(self) -> None:
+        """Check the number of rows."""
+        if self.rows is not None and self.rows < 1:
+            raise UserError(f"is {self.rows}", "op.rows", "give a whole number from 1")
+
     def prepare(self, request: Data) -> Work:
         """Read all datasets and see that the shares can be met."""
         if len(self.datasets) < 2:
@@ -52,10 +57,10 @@ class Mix:
             mixed: list[Row] = []
             for source, count in zip(sources, counts, strict=True):
                 run.input(source.as_input())
-                places = sorted(_order_of(source.rows, seed)[:count])
+                places = sorted(drawn_order(source.rows, seed)[:count])
                 origin = versions.reference(source)
-                mixed += [{**own(source.rows[place], kind, source.where(place)), ORIGIN: origin} for place in places]
-            mixed = [mixed[place] for place in _order_of(mixed, seed)]
+                mixed += [_with_origin(own(source.rows[place], kind, source.where(place)), origin) for place in places]
+            mixed = [mixed[place] for place in drawn_order(mixed, seed)]
             shares = ", ".join(
                 f"{count} of {versions.reference(source)}" for source, count in zip(sources, counts, strict=True)
             )
@@ -99,6 +104,7 @@ class Mix:
         return counts
 
 
-def _order_of(rows: list[Row], seed: int) -> list[int]:
-    """Row numbers in an order that the seed and the rows decide, not the file."""
-    return sorted(range(len(rows)), key=lambda place: digest.text(f"{seed}:{digest.row(rows[place])}"))
+def _with_origin(row: Row, origin: str) -> Row:
+    """The row with where it comes from; an origin that it has already stays beside it."""
+    before = {f"{ORIGIN}_before": row[ORIGIN]} if ORIGIN in row else {}
+    return {**row, **before, ORIGIN: origin}

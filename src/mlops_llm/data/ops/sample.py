@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Optional
 
-from mlops_llm import digest
 from mlops_llm.component import component
 from mlops_llm.data import ref, versions
 from mlops_llm.data.config import Data, Work
+from mlops_llm.data.split import drawn_order
 from mlops_llm.errors import UserError
 from mlops_llm.record import Result, Run
 
@@ -35,8 +35,7 @@ class Sample:
         if self.rows > len(source.rows):
             raise UserError(f"is {self.rows}, there are {len(source.rows)} rows", "op.rows", "give a smaller number")
         seed = request.seed if self.seed is None else self.seed
-        order = sorted(range(len(source.rows)), key=lambda place: digest.text(f"{seed}:{digest.row(source.rows[place])}"))
-        drawn = sorted(order[: self.rows])
+        drawn = sorted(drawn_order(source.rows, seed)[: self.rows])
 
         def work(run: Run) -> Result:
             run.input(source.as_input())

@@ -16,7 +16,7 @@ from mlops_llm.record import Result, Run
 @component("op", "split")
 @dataclass
 class Split:
-    """Split a dataset into NAME_train and NAME_val; a row falls on the same side in every file, order and run."""
+    """Split a dataset into NAME_train and NAME_validation; a row falls on the same side in every file, order and run."""
 
     records: ClassVar[bool] = True
     validation: float = 0.1
@@ -38,7 +38,7 @@ class Split:
             run.input(source.as_input())
             stem = request.name or source.name
             table, made = {"original": len(source.rows)}, {}
-            for ending, places in zip(("_train", "_val"), sides, strict=True):
+            for ending, places in zip(("_train", "_validation"), sides, strict=True):
                 named = versions.renamed(request, f"{stem}{ending}")
                 how = f"{ending[1:]} side of {versions.reference(source)}, op.validation={self.validation}"
                 derived = versions.derive(named, source, [source.rows[place] for place in places], ending, how)

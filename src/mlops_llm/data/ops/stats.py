@@ -12,7 +12,7 @@ from mlops_llm import console, files
 from mlops_llm.component import component
 from mlops_llm.data import stats, tokens
 from mlops_llm.data.config import Data, Work
-from mlops_llm.data.formats import records, watched
+from mlops_llm.data.formats import encoding_of, records, watched
 from mlops_llm.data.identity import digests
 from mlops_llm.data.kinds import Kind, of_rows
 from mlops_llm.data.read import name
@@ -58,7 +58,7 @@ class Stats:
             "rows": found.rows,
             "rows left out": f"{found.skipped} (op=validate says why)" if found.skipped else 0,
             "bytes": console.size(files.size(path)),
-            "encoding": request.read.encoding,
+            "encoding": encoding_of(path, request.read) or "none (no text file)",
             "characters": found.characters,
             "tokens": sum(map(sum, found.lengths.values())),
             "turns": _spread(found.turns),

@@ -14,7 +14,7 @@ from mlops_llm.component import component
 from mlops_llm.data import tokens
 from mlops_llm.data.config import Data, Work
 from mlops_llm.data.findings import RULES, Findings, Severity
-from mlops_llm.data.formats import watched
+from mlops_llm.data.formats import encoding_of, watched
 from mlops_llm.data.identity import digests
 from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import ENDINGS, Row, name
@@ -49,7 +49,7 @@ class Validate:
     structure_only: bool = False
     """Check fields, types, roles and blank texts only; quick on very large files."""
     fix: bool = False
-    """Also write a repaired new file NAME_fixed.jsonl beside the old one, and say what was changed."""
+    """Also write a repaired new file datasets/NAME_fixed.jsonl, and say what was changed."""
 
     def __post_init__(self) -> None:
         """Check the limits."""
@@ -66,7 +66,7 @@ class Validate:
         return lambda run: self._work(place, fixed, tokenizer, request, run)
 
     def _fixed(self, path: Path, request: Data) -> Path:
-        fixed = path.with_name(f"{request.name or name(path) + '_fixed'}.jsonl")
+        fixed = Path.cwd() / "datasets" / f"{request.name or name(path) + '_fixed'}.jsonl"
         if fixed.exists():
             raise UserError("is there already", str(fixed), "move it away, or give another name=")
         writable(fixed.parent)
@@ -82,13 +82,13 @@ class Validate:
             report = structure(path, request.read, request.kind, self.keep)
         else:
             how = Checks(max_tokens=self.max_tokens, keep=self.keep)
-            report = check(watched(path, request.read, "checking"), request.kind, how, count)
+            report = check(watched(path, request.read, "checking"), request.kind, how, count, several=path.is_dir())
         size = files.size(path)
         if size > LARGE:
             report.findings.add("large", 0, "", console.size(size), row=-1)
         if _begins_with_mark(path):
             report.findings.add("bom", 0, "", "the bytes EF BB BF", row=-1)
-        shown: list[Grid | str] = [*summary(path, request.read.encoding, report, self.max_tokens)]
+        shown: list[Grid | str] = [*summary(path, encoding_of(path, request.read), report, self.max_tokens)]
         table = report.findings
         values: dict[str, Any] = {"path": str(path), "fields": dict(report.fields), "counts": dict(table.counts)}
         values["digests"] = digests(path, request.read)
@@ -148,7 +148,8 @@ def summary(path: Path, encoding: str, report: Report, max_tokens: int) -> list[
     good, bad, hint = "[green]✓[/green]", "[red]✗[/red]", "[yellow]⚠[/yellow]"
     form = next((ending for ending in sorted(ENDINGS, key=len, reverse=True) if path.name.endswith(ending)), path.suffix)
     unreadable = findings.counts["unreadable"]
-    lines = [f"{bad if unreadable else good} format: {form.lstrip('.')}, {encoding}", f"{good} rows: {report.rows}"]
+    form = form.lstrip(".") + (f", {encoding}" if encoding else "")
+    lines = [f"{bad if unreadable else good} format: {form}", f"{good} rows: {report.rows}"]
     if report.kind:
         missing = findings.counts["structure"] + findings.counts["mixed"]
         lines.append(f"{bad if missing else good} fields: {', '.join(_markup(each) for each in list(report.fields)[:20])}")
@@ -191,7 +192,10 @@ def _grid(title: str, findings: Findings) -> Grid | None:
         if len(few) < findings.counts.total()
         else ""
     )
-    rows = [[one.severity.value, one.line or "", one.field, one.what, one.remedy] for one in few]
+    rows = [
+        [one.severity.value, f"{one.file} {one.line}" if one.file else one.line or "", one.field, one.what, one.remedy]
+        for one in few
+    ]
     return Grid(title + more, ["severity", "line", "field", "what", "remedy"], rows)
 
 

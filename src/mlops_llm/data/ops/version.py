@@ -8,7 +8,7 @@ from typing import ClassVar, Optional
 from mlops_llm.component import component
 from mlops_llm.data import ref, versions
 from mlops_llm.data.config import Data, Work
-from mlops_llm.data.kinds import of_rows
+from mlops_llm.data.kinds import of_rows, own
 from mlops_llm.errors import UserError
 from mlops_llm.record import Result, Run
 
@@ -33,6 +33,8 @@ class Version:
 
         source = ref.read_file(request.wanted(), request.read)
         kind = of_rows(source.rows, source.path.name, request.kind)
+        for place, row in enumerate(source.rows):
+            own(row, kind, source.where(place))
         store = connect()
         known = datasets.find(store, request.name or source.name)
         name = known.name if known else datasets.check_name(request.name or source.name)
