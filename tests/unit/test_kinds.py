@@ -114,7 +114,7 @@ def test_rows_that_ship_have_their_kinds_own_fields_already(name):
     [
         (Kind.sft, {"prompt": "a", "respons": "b"}, "has no field 'response' (did you mean respons?)"),
         (Kind.dpo, {"prompt": "a", "chosen": "", "rejected": "b"}, "field 'chosen' is empty"),
-        (Kind.dpo, {"prompt": "a", "chosen": 3, "rejected": "b"}, "field 'chosen' is a int, not a text"),
+        (Kind.dpo, {"prompt": "a", "chosen": 3, "rejected": "b"}, "field 'chosen' is a number, not a text"),
         (Kind.kto, {"prompt": "a", "response": "b", "label": "maybe"}, "field 'label' is 'maybe', not true or false"),
         (Kind.grpo, {"prompt": "a"}, "has no 'solution'"),
         (Kind.eval, {"question": "a", "choices": ["x", "y"], "answer": 5}, "field 'answer' is '5', none of the 2 choices"),

@@ -35,25 +35,25 @@ def conversation(row: Row, where: str) -> Conversation:
     """
     for answer in ("response", "completion"):
         if "prompt" in row and answer in row:
-            return _pair(_text(row, "prompt", where), _text(row, answer, where), row, where)
+            return _pair(text_of(row, "prompt", where), text_of(row, answer, where), row, where)
     if "messages" in row:
         return Conversation(turns_of(row["messages"], "messages", where), _tools(row.get("tools"), where))
     if "conversations" in row:
         turns = turns_of(row["conversations"], "conversations", where)
         if row.get("system") and turns[0]["role"] != "system":
-            turns = [{"role": "system", "content": _text(row, "system", where)}, *turns]
+            turns = [{"role": "system", "content": text_of(row, "system", where)}, *turns]
         return Conversation(turns, _tools(row.get("tools"), where))
     if "instruction" in row:
-        asked = _text(row, "instruction", where)
+        asked = text_of(row, "instruction", where)
         if row.get("input"):
-            asked += "\n" + _text(row, "input", where)
-        pair = _pair(asked, _text(row, "output", where), row, where)
+            asked += "\n" + text_of(row, "input", where)
+        pair = _pair(asked, text_of(row, "output", where), row, where)
         before = history(row, where)
         system = [turn for turn in pair.messages if turn["role"] == "system"]
         return Conversation([*system, *before, *pair.messages[len(system) :]]) if before else pair
     if "question" in row and "prompt" not in row:
-        return _pair(_text(row, "question", where), _text(row, "answer", where), row, where)
-    return _pair(_text(row, "prompt", where), _text(row, "response", where), row, where)
+        return _pair(text_of(row, "question", where), text_of(row, "answer", where), row, where)
+    return _pair(text_of(row, "prompt", where), text_of(row, "response", where), row, where)
 
 
 def history(row: Row, where: str) -> list[dict[str, Any]]:
@@ -68,12 +68,17 @@ def history(row: Row, where: str) -> list[dict[str, Any]]:
 
 def _pair(prompt: str, response: str, row: Row, where: str) -> Conversation:
     system = row.get("system")
-    messages = [{"role": "system", "content": _text(row, "system", where)}] if system else []
+    messages = [{"role": "system", "content": text_of(row, "system", where)}] if system else []
     messages += [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
     return Conversation(messages)
 
 
-def _text(row: Mapping[str, Any], field: str, where: str) -> str:
+def text_of(row: Mapping[str, Any], field: str, where: str) -> str:
+    """The text in a field.
+
+    Raises:
+        UserError: the field is not there, holds no text, or an empty one.
+    """
     if field not in row:
         raise UserError(
             f"has no field '{field}'{near(field, row)}",

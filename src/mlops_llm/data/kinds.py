@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any
 
-from mlops_llm.component import near
-from mlops_llm.data.chat import Conversation, conversation, history, turns_of
+from mlops_llm.data.chat import Conversation, conversation, history, text_of, turns_of
 from mlops_llm.data.rows import Row, names
 from mlops_llm.errors import UserError
 
@@ -119,7 +118,7 @@ def _dpo(row: Row, where: str) -> Row:
     """Preference pairs: texts; alpaca and sharegpt forms; or whole conversations that differ in the last turn."""
     chosen, rejected = (_answer(row, field, where) for field in ("chosen", "rejected"))
     if isinstance(row.get("prompt"), str) and isinstance(row["chosen"], str) and isinstance(row["rejected"], str):
-        _text(row, "prompt", where)
+        text_of(row, "prompt", where)
         return row
     sides = [row[side][:-1] for side in ("chosen", "rejected") if isinstance(row[side], list)]
     if "prompt" not in row and len(sides) == 2 and sides[0] != sides[1]:
@@ -145,7 +144,7 @@ def _kto(row: Row, where: str) -> Row:
 
 def _ppo(row: Row, where: str) -> Row:
     if isinstance(row.get("prompt"), str) and not {"response", "completion"} & set(row):
-        _text(row, "prompt", where)
+        text_of(row, "prompt", where)
         return row
     return {**_prompt(row, where), **_left(row, _asked_by(row) | {"response", "completion", "output", "answer"})}
 
@@ -161,7 +160,7 @@ def _grpo(row: Row, where: str) -> Row:
     if not isinstance(solution, str) or not solution.strip():
         raise UserError("has no 'solution'", where, "add the field, as a text that the grader can compare")
     if isinstance(row.get("prompt"), str) and row.get("solution") == solution:
-        _text(row, "prompt", where)
+        text_of(row, "prompt", where)
         return row
     consumed = {"solution" if "solution" in row else "answer"} | _asked_by(row)
     return {**_prompt(row, where), "solution": solution, **_left(row, consumed)}
@@ -170,11 +169,11 @@ def _grpo(row: Row, where: str) -> Row:
 def _eval(row: Row, where: str) -> Row:
     """Prompts with what is known of a good answer: references, a label, or the letter of a choice."""
     if isinstance(row.get("prompt"), str) and not {"canonical_solution", "choice0", "choices"} & set(row):
-        _text(row, "prompt", where)
+        text_of(row, "prompt", where)
         return row
     choices = row.get("choices") or [row[f"choice{place}"] for place in range(10) if f"choice{place}" in row]
     if choices and "answer" in row:
-        asked = _text(row, "question", where)
+        asked = text_of(row, "question", where)
         listed = "\n".join(f"{letter}. {choice}" for letter, choice in zip(_LETTERS, choices, strict=False))
         answer = str(row["answer"]).strip()
         if answer.isdigit() and int(answer) < len(choices):
@@ -185,13 +184,13 @@ def _eval(row: Row, where: str) -> Row:
         return {"prompt": f"{asked}\n{listed}", "label": answer, **_left(row, consumed)}
     if "Question" in row and "Best Answer" in row:
         more = [each.strip() for each in str(row.get("Correct Answers") or "").split(";") if each.strip()]
-        best = _text(row, "Best Answer", where)
+        best = text_of(row, "Best Answer", where)
         references = [best, *(each for each in more if each != best)]
         rest = {key: value for key, value in row.items() if key not in ("Question", "Best Answer", "Correct Answers")}
-        return {"prompt": _text(row, "Question", where), "reference": references, "metadata": rest}
+        return {"prompt": text_of(row, "Question", where), "reference": references, "metadata": rest}
     if "canonical_solution" in row:
         rest = {key: value for key, value in row.items() if key not in ("prompt", "canonical_solution")}
-        return {"prompt": _text(row, "prompt", where), "reference": row["canonical_solution"], "metadata": rest}
+        return {"prompt": text_of(row, "prompt", where), "reference": row["canonical_solution"], "metadata": rest}
     field = next((field for field in ("reference", "answer", "output", "response") if row.get(field) is not None), "reference")
     found = {"reference": row[field]} if row.get(field) is not None else {}
     return {**_prompt(row, where), **found, **_left(row, {field} | _asked_by(row))}
@@ -220,16 +219,16 @@ def _prompt(row: Row, where: str, answered: Any = None) -> Row:
         if turns and turns[-1]["role"] == "assistant":
             turns = turns[:-1]
     elif "instruction" in row:
-        asked = _text(row, "instruction", where) + (f"\n{row['input']}" if row.get("input") else "")
+        asked = text_of(row, "instruction", where) + (f"\n{row['input']}" if row.get("input") else "")
         before = history(row, where)
         if not before:
             return _with_system({"prompt": asked}, row)
         turns = [*before, {"role": "user", "content": asked}]
     else:
         field = "question" if "question" in row and "prompt" not in row else "prompt"
-        return _with_system({"prompt": _text(row, field, where)}, row)
+        return _with_system({"prompt": text_of(row, field, where)}, row)
     if row.get("system") and turns[0]["role"] != "system":
-        turns = [{"role": "system", "content": _text(row, "system", where)}, *turns]
+        turns = [{"role": "system", "content": text_of(row, "system", where)}, *turns]
     if len(turns) == 1:
         return {"prompt": turns[0]["content"]}
     return {"messages": turns, **({"tools": row["tools"]} if row.get("tools") else {})}
@@ -246,7 +245,7 @@ def _answer(row: Row, field: str, where: str) -> str:
         value = value[-1]
     if isinstance(value, Mapping):
         value = value.get("content", value.get("value"))
-    return _text({field: value} if value is not None else row, field, where)
+    return text_of({field: value} if value is not None else row, field, where)
 
 
 def _asked_by(row: Row) -> set[str]:
@@ -269,13 +268,3 @@ def _answered_by(row: Row) -> set[str]:
 def _left(row: Row, consumed: set[str]) -> Row:
     """Fields that say something else."""
     return {key: value for key, value in row.items() if key not in consumed}
-
-
-def _text(row: Mapping[str, Any], field: str, where: str) -> str:
-    if field not in row:
-        raise UserError(f"has no field '{field}'{near(field, row)}", where, f"it has: {names(row)}")
-    value = row[field]
-    if not isinstance(value, str) or not value.strip():
-        kind = "empty" if isinstance(value, str) else f"a {type(value).__name__}, not a text"
-        raise UserError(f"field '{field}' is {kind}", where, "fill it with a text or remove the row")
-    return value

@@ -21,7 +21,6 @@ from mlops_llm.data.read import Read
 from mlops_llm.data.rows import Record, Row
 from mlops_llm.data.structure import kind_of_most
 from mlops_llm.data.validate import HEAD, Checks, Report, check
-from mlops_llm.errors import UserError
 
 _TOGETHER = 64
 _SHORT = 2000
@@ -52,9 +51,10 @@ def structure(path: Path, read: Read, wanted: Kind | None, keep: int) -> Report:
         keep: findings kept of each rule.
     """
     how = Checks(contents=False, keep=keep)
-    natural, shape = _told(path, read)
+    plain = path.suffix == ".jsonl" and path.is_file() and read.encoding == "utf-8" and not read.columns
+    natural, shape = _told(_first(path) if plain else [])
     kind = wanted or natural
-    if kind is natural and kind and shape and path.suffix == ".jsonl" and read.encoding == "utf-8" and not read.columns:
+    if kind is natural and kind and shape:
         try:
             skimmed = skim(path, shape, kind)
         except _TooLongError:
@@ -186,13 +186,18 @@ class _TooLongError(Exception):
     """The careful reader, which has limits, is to be asked."""
 
 
-def _told(path: Path, read: Read) -> tuple[Kind | None, tuple[str, ...]]:
-    """The kind that most of the first rows tell, and the shape of its rows where skimming understands it, else an empty one."""
-    rows = []
+def _first(path: Path) -> list[Row]:
+    """What can be read of the first rows of a plain file."""
     try:
-        rows += [record.row for record in islice(records(path, read), HEAD) if record.row is not None]
-    except UserError:
-        return None, ()  # `check` says it
+        from orjson import loads
+    except ImportError:
+        return []
+    rows = (_loaded(loads, line) for line in islice(chain.from_iterable(_lines(path)), HEAD))
+    return [row for row in rows if type(row) is dict]
+
+
+def _told(rows: list[Row]) -> tuple[Kind | None, tuple[str, ...]]:
+    """The kind that most of the first rows tell, and the shape of its rows where skimming understands it, else an empty one."""
     kind = kind_of_most(rows)
     if kind not in (Kind.sft, Kind.dpo, Kind.ppo, Kind.grpo):
         return kind, ()

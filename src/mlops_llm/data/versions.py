@@ -159,7 +159,7 @@ def holds(path: Path, canonical: str) -> bool:
     return path.is_file() and identify(path).canonical == canonical
 
 
-def renamed(request: Data, name: str) -> Data:
+def named(request: Data, name: str) -> Data:
     """The same request with another name for what comes out."""
     return dataclasses.replace(request, name=name)
 

@@ -16,12 +16,12 @@ from mlops_llm.data.kinds import Kind, infer, of_rows, own
 from mlops_llm.data.read import name
 from mlops_llm.data.ref import locate
 from mlops_llm.data.rows import Record
+from mlops_llm.data.validate import HEAD
 from mlops_llm.errors import UserError
 from mlops_llm.record import Grid, Result
 
 QUICK = 100_000_000
 """Bytes up to which a preview also reads the whole file, for its digests."""
-_HEAD = 200
 
 
 @component("op", "preview")
@@ -55,7 +55,7 @@ class Preview:
             raise UserError(f"has no {self.start + 1}. row", path.name, "lower op.start")
         rows = [record.row for record in found if record.row is not None]
         if not any(map(infer, rows)):
-            rows += [record.row for record in islice(records(path, request.read), _HEAD) if record.row is not None]
+            rows += [record.row for record in islice(records(path, request.read), HEAD) if record.row is not None]
         kind = of_rows(rows, path.name, request.kind)
         tokenizer = tokens.tokenizer(self.model)
         shown: list[Grid | str] = []

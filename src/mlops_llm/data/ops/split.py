@@ -39,7 +39,7 @@ class Split:
             stem = request.name or source.name
             table, made = {"original": len(source.rows)}, {}
             for ending, places in zip(("_train", "_validation"), sides, strict=True):
-                named = versions.renamed(request, f"{stem}{ending}")
+                named = versions.named(request, f"{stem}{ending}")
                 how = f"{ending[1:]} side of {versions.reference(source)}, op.validation={self.validation}"
                 derived = versions.derive(named, source, [source.rows[place] for place in places], ending, how)
                 table[f"{derived.name}@{derived.label}"] = len(places)

@@ -18,10 +18,10 @@ from mlops_llm.data.kinds import Kind, of_rows
 from mlops_llm.data.read import name
 from mlops_llm.data.ref import Place, locate
 from mlops_llm.data.stats import Measured
+from mlops_llm.data.validate import HEAD
 from mlops_llm.errors import UserError, need
 from mlops_llm.record import Grid, Result, Run
 
-_HEAD = 200
 _SIMILAR, _NGRAM = 0.8, 3
 """What op=dedup_minhash would take away with its own defaults."""
 
@@ -41,7 +41,7 @@ class Stats:
         """Find the file, its kind and the tokenizer."""
         place = locate(request.wanted())
         path = place.path
-        head = islice(records(path, request.read), _HEAD)
+        head = islice(records(path, request.read), HEAD)
         kind = of_rows((record.row for record in head if record.row is not None), path.name, request.kind)
         tokenizer = tokens.tokenizer(self.model)
         return lambda run: self._work(place, kind, tokenizer, request, run)
