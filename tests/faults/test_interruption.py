@@ -188,7 +188,11 @@ def test_a_checkpoint_that_was_cut_off_is_no_longer_pending_and_is_published_by_
     )
     ok(train(tmp_path, *LONG, "trainer.max_steps=1", "run_name=next", "register_as=null"))
     assert str(checkpoints_of(store, run)["checkpoint-20"].status) == "FAILED"
+    cut = tmp_path / "outputs/dead/checkpoint-15"  # what a death in the middle of its files leaves
+    cut.mkdir()
+    (cut / "model.safetensors").write_bytes(b"half")
     ok(train(tmp_path, "resume=dead"))
+    assert not cut.exists()
     assert {str(model.status) for model in checkpoints_of(store, run).values()} == {"READY"}
 
 

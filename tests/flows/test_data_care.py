@@ -76,6 +76,14 @@ def test_derived_datasets_keep_to_their_own_name_and_kind(data: Data, here: Path
     assert "was removed from the list" in data("op=sample", "dataset=math_sft", "op.rows=7", code=1)
 
 
+def test_a_file_that_no_version_has_is_never_written_over(data: Data, here: Path) -> None:
+    path = write(here / "datasets/few.jsonl", ROWS)
+    before = path.read_bytes()
+    assert "no version has its rows" in data("op=sample", "dataset=sales_sft", "name=few", code=1)
+    assert path.read_bytes() == before
+    assert "no version of it is registered" in data("op=versions", "dataset=few", code=2)
+
+
 def test_names_match_to_the_letter_and_may_come_back(data: Data, here: Path) -> None:
     write(here / "datasets/my-data.jsonl", ROWS)
     data("op=add", "dataset=my-data")
