@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
 import yaml
 
 from mlops_llm import digest
 from mlops_llm.data.read import shipped
+from mlops_llm.tracking.deliver import deliver
+from mlops_llm.tracking.store import connect
 from tests.record import artifacts_of, checkpoints_of, client, run_of, steps_of
 
 
@@ -89,3 +93,35 @@ def test_best_checkpoint_is_registered_as_challenger(trained: Path) -> None:
     assert version.source == f"models:/{best.model_id}" and version.run_id == run.info.run_id
     assert "lowest of 2 checkpoints" in version.description
     assert store.get_registered_model("sales").aliases == {"challenger": 1}
+
+
+def test_runs_that_name_a_new_dataset_at_one_moment_both_get_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    store, count = connect(), 12
+    experiment = store.experiment("sales")
+    runs = [store.client.create_run(experiment).info.run_id for _ in range(2)]
+    together, failed = threading.Barrier(2), []
+
+    def name_all(run: str) -> None:
+        for number in range(count):
+            write = {
+                "do": "input",
+                "name": f"data{number}",
+                "digest": "0",
+                "source": "{}",
+                "profile": "{}",
+                "context": "training",
+            }
+            together.wait()
+            try:
+                deliver(store, run, write | {"tags": {}}, again=False)
+            except Exception as error:
+                failed.append(error)
+
+    threads = [threading.Thread(target=name_all, args=(run,)) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert [len(store.client.get_run(run).inputs.dataset_inputs) for run in runs] == [count, count]

@@ -17,7 +17,7 @@ from typing import Any
 from mlops_llm.component import near
 from mlops_llm.errors import UserError
 from mlops_llm.files import cache_folder, whole_folder
-from mlops_llm.tracking import environment
+from mlops_llm.tracking import environment, ledger
 from mlops_llm.tracking.store import Store, local_path
 
 PREFIX = "datasets/"
@@ -315,7 +315,7 @@ def _log_parents(store: Store, run: str, parents: Sequence[str]) -> None:
         for parent in parents
     ]
     if inputs:
-        store.client.log_inputs(run, datasets=inputs)
+        ledger.log_inputs(store, run, inputs)
 
 
 def _experiment(store: Store, name: str) -> Any:

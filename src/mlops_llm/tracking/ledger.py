@@ -14,6 +14,7 @@ from mlops_llm.tracking.store import Store, local_path
 
 REMOVED = "removed"
 """Value of the tag `checkpoint.files` when the files are gone and the numbers stay."""
+_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,23 @@ def by_version(store: Store, name: str, which: str, alias: bool) -> CheckpointRo
     if copied:
         return by_version(store, copied[1], copied[2], alias=False)
     return by_model_id(store, source.removeprefix("models:/"))
+
+
+def log_inputs(store: Store, run: str, inputs: list[Any]) -> None:
+    """Name the datasets that a run reads.
+
+    Where two runs name a new dataset at one moment, MLflow lets both insert it, and the database refuses one of them: to that
+    one the dataset is there at the next try.
+    """
+    from mlflow.exceptions import MlflowException
+
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            store.client.log_inputs(run, datasets=inputs)
+            return
+        except MlflowException as error:
+            if not tries_left or not re.search("unique constraint|duplicate entry", str(error), re.IGNORECASE):
+                raise
 
 
 def _all(store: Store, query: str, most: int) -> list[Any]:
