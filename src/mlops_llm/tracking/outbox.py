@@ -67,10 +67,13 @@ class Outbox:
     def flush(self, patience: float = 0.0) -> bool:
         """Deliver what waits, in order, trying for `patience` seconds; return whether nothing waits any more."""
         until = time.monotonic() + patience
+        if patience:
+            self._next_try = time.monotonic()
         while self.waiting:
-            if time.monotonic() >= self._next_try and self._store.reachable() and self._send_all():
-                return True
-            self._next_try = max(self._next_try, time.monotonic() + (1.0 if patience else PAUSE))
+            if time.monotonic() >= self._next_try:
+                if self._store.reachable() and self._send_all():
+                    return True
+                self._next_try = time.monotonic() + (1.0 if patience else PAUSE)
             if time.monotonic() >= until:
                 return False
             time.sleep(0.5)
