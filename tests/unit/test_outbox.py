@@ -277,3 +277,14 @@ class TestNextStart:
         self.left(server, store, metric(1))
         server.refuse = True
         deliver_left_over(store)
+
+
+def test_the_last_flush_does_not_wait_for_the_next_try_of_its_turn(server, store, monkeypatch):
+    monkeypatch.setattr(outbox, "PAUSE", 3600.0)
+    box = Outbox(store, RUN)
+    server.away = True
+    box.put(param("a"))
+    assert box.waiting
+    server.away = False
+    assert not box.put(param("b"))
+    assert box.flush(patience=2.0) and not box.waiting
