@@ -171,14 +171,13 @@ class Progress:
         """Show that `done` of the total are done."""
         now = time.monotonic()
         rate = (done - self._start) / max(now - self._begun, 1e-9)
+        left = (self._total - done) / rate if rate else 0.0
+        shown = f"{done}/{self._total}  {rate:.2f}/s  {left:.0f} s left  {note}".rstrip()
         if self._bar:
-            ahead = f"{(self._total - done) / rate:.0f} s left" if rate else ""
-            shown = f"{done}/{self._total}  {rate:.2f}/s  {ahead}  {note}"
             self._bar.update(self._bar.task_ids[0], completed=done, note=shown)
         elif now - self._last >= self._every or done == self._total:
             self._last = now
-            left = (self._total - done) / rate if rate else 0.0
-            say(f"{self._what} {done}/{self._total}  {rate:.2f}/s  {left:.0f} s left  {note}".rstrip())
+            say(f"{self._what} {shown}")
 
     def close(self) -> None:
         """Take the bar away."""

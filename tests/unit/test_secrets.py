@@ -143,6 +143,15 @@ def test_mask_leaves_the_rest_alone():
 
 
 @pytest.mark.parametrize(
+    "piece", ["a", "A", "_", "\n", " ", "curl ", "eyJ-", "key ", "secret, ", "--", "?a", "x://", "token \t", "A_KEY", "a.b-"]
+)
+def test_mask_takes_no_longer_a_character_in_long_texts(piece):
+    """Measured by nobody: where the time grows with the square, this test takes an hour."""
+    text = piece * (1_000_000 // len(piece))
+    assert mask(text) == text
+
+
+@pytest.mark.parametrize(
     "line",
     [
         "tokenizer = load.tokenizer(place)",

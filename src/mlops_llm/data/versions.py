@@ -104,7 +104,7 @@ def derive(
     current = known.current if known else None
     if known and current:
         _refuse_other(known, kind)
-    elif path.is_file() is False and shadows(name):
+    elif not path.is_file() and _shadows(name):
         raise UserError(f"a dataset '{name}' ships with this package and would be hidden", "name", "choose another name=")
     canonical = digest.canonical(made)
     if not holds(path, canonical):
@@ -135,7 +135,7 @@ def written(name: str, rows: Iterable[Row]) -> Iterator[Path]:
             former.unlink()
 
 
-def shadows(name: str) -> bool:
+def _shadows(name: str) -> bool:
     """Whether a file of this name in ./datasets would hide a dataset that ships."""
     return shipped() != Path.cwd() / "datasets" and any((shipped() / f"{name}{ending}").is_file() for ending in ENDINGS)
 

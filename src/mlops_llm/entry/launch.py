@@ -41,6 +41,7 @@ def launch(stage: Stage, argv: list[str] | None = None) -> int:
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets Hydra's errors out instead of printing them
     outcome = Outcome()
+    hook = sys.unraisablehook
     try:
         arguments = read(sys.argv[1:] if argv is None else argv)
         config.register(stage.name, stage.schema, stage.packages)
@@ -74,6 +75,7 @@ def launch(stage: Stage, argv: list[str] | None = None) -> int:
         console.fail(str(said))
         return FAILED if outcome.begun else MISTAKE
     finally:
+        sys.unraisablehook = hook
         if not wants_traceback:
             del os.environ["HYDRA_FULL_ERROR"]
 

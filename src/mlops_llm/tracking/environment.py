@@ -125,7 +125,8 @@ def _patch(root: Path) -> str:
         with suppress(FileNotFoundError):
             shutil.copy2(root / _git(root, "rev-parse", "--git-path", "index"), index)
         announce = ("add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul")
-        _git(root, "--literal-pathspecs", *announce, index=index, given="\0".join(small)) if small else ""
+        if small:
+            _git(root, "--literal-pathspecs", *announce, index=index, given="\0".join(small))
         diff = _git(root, "diff", "--no-color", "--no-ext-diff", "HEAD", strip=False, index=index)
     diff += "".join(f"# untracked: {name}\n" for name in sorted({*names} - {*small}))
     patch = diff.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

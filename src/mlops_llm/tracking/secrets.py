@@ -18,7 +18,7 @@ _NAME = re.compile(
 _VALUE = re.compile(
     r"(?<![A-Za-z0-9])(sk-[A-Za-z0-9_-]{16,}|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|"
     r"AKIA[A-Z0-9]{16}|LTAI[A-Za-z0-9]{12,}|xox[abprs]-[A-Za-z0-9-]{10,}|AIza[A-Za-z0-9_-]{30,}|"
-    r"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{5,}|"
+    r"eyJ[\w-]{10,2000}\.eyJ[\w-]{10,}\.[\w-]{5,}|"
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----)"
 )
 _SPECIAL = re.compile(r"(^|[._-])(eos|bos|pad|unk|sep|cls|mask|image|audio|video)_token$")
@@ -31,27 +31,28 @@ _HIDDEN = (
     # name = "value", name: str = "value", "name": "value"
     re.compile(rf"(?i)({_WORD}[\"']?\s*(?::\s*\w+\s*=|[:=])\s*[\"'])([^\"'\n]{{4,}})"),
     # NAME=value of a shell or .env file
-    re.compile(r"((?:[A-Z][A-Z0-9_]*_)?(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASS|PWD)=)([^\s\"'(),]{6,})"),
+    re.compile(r"(?<![A-Z0-9_])([A-Z0-9_]{0,80}(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASS|PWD)=)([^\s\"'(),]{6,})"),
     # a line of YAML, or an assignment to a plain word
     re.compile(
-        rf"(?im)^([+ -]?\s*(?:- )?[\w.-]*{_WORD}:\s+)"
+        rf"(?im)^([+ -]?[ \t]*(?:- )?[\w.-]*{_WORD}:[ \t]+)"
         r"((?!(?:str|int|bool|float|None|null|True|False)\b)(?=[^\n]*[\d_-])[^\"'(){}\[\]=,#\n]{4,})$"
     ),
     re.compile(
-        rf"(?im)^([+ -]?\s*(?:export\s+)?[\w.-]*{_WORD}\s*[:=]\s*)"
+        rf"(?im)^([+ -]?[ \t]*(?:export[ \t]+)?[\w.-]*{_WORD}[ \t]*[:=][ \t]*)"
         r"((?!str\b|None\b|null\b|True\b|False\b)[^\s\"'(){}\[\].,]{6,})$"
     ),
     re.compile(rf"(?im)^([+ -]?[\w.-]*{_WORD}=)([^\s\"'(){{}}\[\],]{{6,}})$"),
     # headers, command lines, connection strings, addresses
     re.compile(r"(?i)(\bbearer\s+)([\w.~+/-]{8,})"),
     re.compile(r"(?i)(\bauthorization[\"']?\s*[:=]\s*[\"']?\w+\s+)([^\s\"']{6,})"),
-    re.compile(r"(\bcurl\b.*?\s(?:-u|--user)[ =]?[\"']?[^\s:\"']+:)([^\s\"']+)"),
+    re.compile(r"(\bcurl\b.{0,300}?\s(?:-u|--user)[ =]?[\"']?[^\s:\"']+:)([^\s\"']+)"),
     re.compile(rf"(?i)(\s--[\w-]*{_WORD}[ =])([^\s\"'-][^\s\"']+)"),
     re.compile(r"(?i)(\b(?:AccountKey|SharedAccessKey)=)([^;\s\"']{6,})"),
     re.compile(rf"(?i)([?&](?:[\w-]*{_WORD}|key|sig|signature)=)([^&\s\"']+)"),
-    re.compile(r"(\w+://[^/\s:@]*:)([^/\s@]+(?=@))"),
+    re.compile(r"((?<!\w)\w{1,20}://[^/\s:@]*:)([^/\s@]+(?=@))"),
 )
-"""What stands before a credential, and the credential."""
+"""What stands before a credential, and the credential. Runs are bounded or begin at one place only: a line may have a million
+characters."""
 _BLOCK = re.compile(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?(-----END \1-----|\Z)", re.DOTALL)
 _VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 _SHORTEST = 8
@@ -122,7 +123,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _userinfo(value: str) -> bool:
-    return bool(re.search(r"\w+://[^/\s:@]*:[^/\s@]+@", value))
+    return bool(re.search(r"(?<!\w)\w{1,20}://[^/\s:@]*:[^/\s@]+@", value))
 
 
 def _values_of_variables() -> dict[str, str]:
