@@ -33,7 +33,7 @@ def test_the_parts_of_a_split_do_not_hide_what_ships_and_shared_rows_are_said(da
     said = train(here, *SMOKE[:1], "op=plan", "validation=sales_sft_validation")
     count = len(rows_of(here / "datasets/sales_sft_validation.jsonl"))
     assert f"{count} of {count} held-out rows" in said.stderr and "are also trained on" in said.stderr
-    line = data("op=sample", "dataset=sales_sft", "name=sales_sft_val", code=1)
+    line = data("op=sample", "dataset=sales_sft", "name=sales_sft_val", code=2)
     assert "ships with this package and would be hidden" in line
 
 
@@ -71,9 +71,9 @@ def test_derived_datasets_keep_to_their_own_name_and_kind(data: Data, here: Path
     data("op=sample", "dataset=math_sft", "op.rows=5")
     data("op=edit", "dataset=math_sft_sample", "name=few")
     assert data("op=sample", "dataset=math_sft", "op.rows=6")["written"] == "few@v1.1"
-    assert "holds rows of kind sft, not dpo" in data("op=sample", "dataset=sales_dpo", "name=few", code=1)
+    assert "holds rows of kind sft, not dpo" in data("op=sample", "dataset=sales_dpo", "name=few", code=2)
     data("op=remove", "dataset=few", "op.yes=true")
-    assert "was removed from the list" in data("op=sample", "dataset=math_sft", "op.rows=7", code=1)
+    assert "was removed from the list" in data("op=sample", "dataset=math_sft", "op.rows=7", code=2)
 
 
 def test_a_file_that_no_version_has_is_never_written_over(data: Data, here: Path) -> None:

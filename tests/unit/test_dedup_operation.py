@@ -30,10 +30,11 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """What was given to `versions.derive`."""
     found: list[dict] = []
 
-    def derive(request, source, rows, ending, description):
-        found.append({"name": request.name or source.name + ending, "rows": list(rows), "description": description})
-        return versions.Derived(found[-1]["name"], Path("datasets") / f"{found[-1]['name']}.jsonl", "v1.0", {})
+    def derive(target, source, rows, description):
+        found.append({"name": target.name, "rows": list(rows), "description": description})
+        return versions.Derived(target.name, Path("datasets") / f"{target.name}.jsonl", "v1.0", {})
 
+    monkeypatch.setattr(versions, "target", lambda name, kind: versions.Target(name, kind, None))
     monkeypatch.setattr(versions, "derive", derive)
     return found
 
@@ -65,7 +66,7 @@ def test_what_is_left_is_written_as_it_was_and_what_went_is_recorded(jsonl, writ
     }  # fmt: skip
     assert {key: value for key, value, *_ in run.kept_metrics} == {"rows/original": 4, "rows/removed": 1, "rows/left": 3}
     assert (result.table["rows"], result.table["removed"], result.table["left"]) == ("4", "1 (25.0%)", "3")
-    assert result.table["conflicts"] == "1 pairs, kept"
+    assert result.table["conflicts"] == "1 pair, kept"
     assert "rows_dedup@v1.0" in result.table["written"]
     assert [grid.title for grid in result.shown] == ["removed", "kept: conflicts"]
     json.dumps(result.values)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlops_llm.data import formats
 from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import Read
 from mlops_llm.data.rows import Record
@@ -158,6 +159,14 @@ def test_repeated_rows_name_the_first_one():
         (3, "is the same as the row on line 1"),
         (4, "is the same as the row on line 1"),
     ]
+
+
+def test_in_a_folder_repeated_rows_name_the_first_ones_file(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(SFT) + "\n", "utf-8")
+    report = check(formats.records(tmp_path), None, Checks(), several=True)
+    (found,) = report.findings.kept["duplicate"]
+    assert (found.file, found.line, found.what) == ("b.jsonl", 1, "is the same as the row on line 1 of a.jsonl")
 
 
 def test_no_finding_repeats_more_than_200_characters_of_a_row():

@@ -1,6 +1,6 @@
 """Check the rows of a file, one after another: memory grows with neither the rows nor the findings.
 
-(But for exact duplicates, of which 16 bytes a row are remembered: about 150 MB for a million rows.)
+(But for exact duplicates, of which 16 bytes a row are remembered: about 150 MB for a million rows, twice that in a folder.)
 
 Two tiers: structure (fields, types, roles, blank texts), as quick as reading; and, if wanted, contents (what should not be in
 a text, duplicates, lengths in tokens).
@@ -111,7 +111,7 @@ class _Checking:
 
     def __init__(self, report: Report, kind: Kind, checker: Checker, how: Checks, counter: CountTokens | None) -> None:
         self._report, self._kind, self._checker, self._how, self._counter = report, kind, checker, how, counter
-        self._seen: dict[bytes, int] = {}
+        self._seen: dict[bytes, int | str] = {}
         self._waiting: list[tuple[int, int, Row]] = []
         self._shapes: Counter[tuple[str, ...]] = Counter()
         self._measured = ["prompt", *ANSWERS[kind]]
@@ -199,7 +199,7 @@ def _unknown(records: Iterable[Record], report: Report) -> None:
     report.read = report.rows - report.findings.counts["unreadable"]
 
 
-def _look(row: Row, line: int, number: int, seen: dict[bytes, int], findings: Findings) -> None:
+def _look(row: Row, line: int, number: int, seen: dict[bytes, int | str], findings: Findings) -> None:
     """Look into a row's texts, and for an earlier row that is the same."""
     for name, text in texts(row):
         if not clean(text):
@@ -209,7 +209,7 @@ def _look(row: Row, line: int, number: int, seen: dict[bytes, int], findings: Fi
         if blanks and name.rpartition(".")[2] in TRIMMED and trimmed(text) != text:
             findings.add("untrimmed", line, name, "begins or ends with blanks", row=number)
     known = len(seen)
-    first = seen.setdefault(identity(row), line)
+    first = seen.setdefault(identity(row), f"{line} of {findings.file}" if findings.file else line)
     if len(seen) == known:
         findings.add("duplicate", line, "", f"is the same as the row on line {first}", row=number)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,18 +13,27 @@ from typing import TYPE_CHECKING
 
 from mlops_llm import digest
 from mlops_llm.data.identity import identify
-from mlops_llm.data.kinds import Kind, of_rows
+from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import ENDINGS, Row, Source, shipped
 from mlops_llm.errors import UserError
 from mlops_llm.files import writable, write_lines
 
 if TYPE_CHECKING:
-    from mlops_llm.data.config import Data
     from mlops_llm.tracking.datasets import Registered, Version
     from mlops_llm.tracking.store import Store
 
 FIRST = "v1.0"
 _LABEL = re.compile(r"[^\W_][\w.\-]*")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A dataset that is to be made from another."""
+
+    name: str
+    kind: Kind
+    known: Registered | None
+    """What is registered under the name."""
 
 
 @dataclass(frozen=True)
@@ -70,42 +78,51 @@ def register(
         return datasets.add(store, called, label, file, facts | {"raw": digest.raw(file)}, parents)
 
 
-def derive(
-    request: Data, source: Source, rows: Iterable[Row], ending: str, description: str, parents: Sequence[str] = ()
-) -> Derived:
-    """Write rows that were made from `source` as a dataset of their own, with the source as parent.
+def target(name: str, kind: Kind) -> Target:
+    """See that a dataset of this name can be made, before the work that makes its rows.
 
-    The file appears whole or not at all. A dataset of this name that is there already gets a new version, unless its current
-    one holds these very rows.
-
-    Args:
-        request: `request.name` names the new dataset; without it the source's name with `ending` does.
-        source: what the rows were made from.
-        rows: the new rows.
-        ending: such as `_dedup`.
-        description: how the rows were made.
-        parents: more parents than `source`.
+    One that is there already gets a new version.
 
     Raises:
-        UserError: a file of this name lies there that is no version of the dataset, so that it would be lost; or the dataset
-            of this name is another one (of another kind, removed from the list, or one that ships).
+        UserError: the name cannot be one, or is that of another dataset (of another kind, removed from the list, or one that
+            ships).
     """
     from mlops_llm.tracking import datasets
     from mlops_llm.tracking.store import connect
 
-    store = connect()
-    known = datasets.find(store, request.name or f"{source.name}{ending}")
-    name = known.name if known else datasets.check_name(request.name or f"{source.name}{ending}")
+    known = datasets.find(connect(), name)
+    name = known.name if known else datasets.check_name(name)
+    if known and known.current:
+        _refuse_other(known, kind)
+    elif not working_file(name) and _shadows(name):
+        raise UserError(f"a dataset '{name}' ships with this package and would be hidden", "name", "choose another name=")
+    return Target(name, kind, known)
+
+
+def derive(target: Target, source: Source, rows: Iterable[Row], description: str, parents: Sequence[str] = ()) -> Derived:
+    """Write rows that were made from `source` as a dataset of their own, with the source as parent.
+
+    The file appears whole or not at all. A dataset whose current version holds these very rows gets no new one.
+
+    Args:
+        target: what is to be made.
+        source: what the rows were made from.
+        rows: the new rows.
+        description: how the rows were made.
+        parents: more parents than `source`.
+
+    Raises:
+        UserError: no row is left; or a file of this name lies there that is no version of the dataset, so that it would be
+            lost.
+    """
+    from mlops_llm.tracking.store import connect
+
+    name, known = target.name, target.known
     made = list(rows)
     if not made:
         raise UserError("no row is left", name, "nothing was written")
-    kind = of_rows(made, name, request.kind)
     path = working_file(name) or Path.cwd() / "datasets" / f"{name}.jsonl"
     current = known.current if known else None
-    if known and current:
-        _refuse_other(known, kind)
-    elif not path.is_file() and _shadows(name):
-        raise UserError(f"a dataset '{name}' ships with this package and would be hidden", "name", "choose another name=")
     canonical = digest.canonical(made)
     if not holds(path, canonical):
         refuse_loss(path, known)
@@ -114,7 +131,7 @@ def derive(
         label = current.label if current else ""
         if current is None or current.canonical != canonical:
             label = next_label(known.versions if known else ())
-            register(store, result, label, description, kind, [reference(source), *parents])
+            register(connect(), result, label, description, target.kind, [reference(source), *parents])
     return Derived(name, path.with_name(f"{name}.jsonl"), label, {"raw": result.raw, "canonical": canonical})
 
 
@@ -157,11 +174,6 @@ def _refuse_other(known: Registered, kind: Kind) -> None:
 def holds(path: Path, canonical: str) -> bool:
     """Whether a file holds these very rows."""
     return path.is_file() and identify(path).canonical == canonical
-
-
-def named(request: Data, name: str) -> Data:
-    """The same request with another name for what comes out."""
-    return dataclasses.replace(request, name=name)
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> Path:

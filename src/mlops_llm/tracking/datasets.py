@@ -127,9 +127,7 @@ def all_registered(store: Store) -> list[Registered]:
             return sorted((each for each in found if each.versions), key=lambda each: each.name)
 
 
-def add(
-    store: Store, name: str, label: str, file: Path, facts: Mapping[str, Any], parents: Sequence[str], *, made_by: str = ""
-) -> Version:
+def add(store: Store, name: str, label: str, file: Path, facts: Mapping[str, Any], parents: Sequence[str]) -> Version:
     """Keep a file as a version and make it current.
 
     Args:
@@ -139,7 +137,6 @@ def add(
         file: copied whole into the record.
         facts: `kind`, `description`, `rows`, `raw`, `canonical`.
         parents: what it was made from.
-        made_by: id of the run whose work it is.
 
     Raises:
         UserError: the label is taken, be it by someone who was faster by a moment.
@@ -159,7 +156,6 @@ def add(
         "digest.canonical": str(facts["canonical"]),
         "dataset.parents": json.dumps(list(parents), ensure_ascii=False),
         **environment.process_tags(),
-        **({"dataset.made_by": made_by} if made_by else {}),
     }
     run = store.client.create_run(experiment, run_name=f"{name}@{label}", tags=tags).info.run_id
     try:
@@ -243,19 +239,19 @@ def snapshot(store: Store, version: Version) -> Path:
 def users(store: Store, version: Version) -> list[str]:
     """Names of the runs that trained on a version's content, newest first."""
     experiments = [each.experiment_id for each in store.client.search_experiments()]
-    query = f"tags.`data.train.digest.raw` = '{version.raw}'"
+    query = f"tags.`data.train.digest.canonical` = '{version.canonical}'"
     return [str(run.info.run_name) for run in store.client.search_runs(experiments, query, max_results=50)]
 
 
 def champions_on(store: Store, dataset: Registered) -> list[str]:
     """Registered models whose champion was trained on a version of a dataset."""
-    contents = {version.raw for version in dataset.versions}
+    contents = {version.canonical for version in dataset.versions}
     found = []
     for model in store.client.search_registered_models(max_results=1000):
         if "champion" not in model.aliases:
             continue
         run = store.client.get_model_version_by_alias(model.name, "champion").run_id
-        if run and store.client.get_run(run).data.tags.get("data.train.digest.raw") in contents:
+        if run and store.client.get_run(run).data.tags.get("data.train.digest.canonical") in contents:
             found.append(f"models:/{model.name}@champion")
     return sorted(found)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlops_llm.component import near
 from mlops_llm.console import Progress
-from mlops_llm.data import ref
+from mlops_llm.data import ref, versions
 from mlops_llm.data.dedup.keep import Keep
 from mlops_llm.data.kinds import Kind, of_rows, own
 from mlops_llm.data.read import Row, Source
@@ -75,9 +75,10 @@ class Dedup(ABC):
         self.ready()
         source = ref.open_dataset(request.wanted(), request.read)
         kind = of_rows(source.rows, str(source.path), request.kind)
-        return lambda run: self._work(request, source, kind, run)
+        target = None if self.dry_run else versions.target(request.name or f"{source.name}_dedup", kind)
+        return lambda run: self._work(source, kind, target, run)
 
-    def _work(self, request: Data, source: Source, kind: Kind, run: Run) -> Result:
+    def _work(self, source: Source, kind: Kind, target: versions.Target | None, run: Run) -> Result:
         from mlops_llm.data.dedup import texts
         from mlops_llm.data.engine import Local
 
@@ -106,11 +107,9 @@ class Dedup(ABC):
             "digests": source.digests,
         }
         table: dict[str, Any] = self._table(found, len(gone), source)
-        if not self.dry_run:
-            from mlops_llm.data.versions import derive
-
+        if target:
             rows = (row for place, row in enumerate(source.rows) if place not in gone)
-            made = derive(request, source, rows, "_dedup", f"{source.name} without {len(gone)} rows: {self.title}")
+            made = versions.derive(target, source, rows, f"{source.name} without {len(gone)} rows: {self.title}")
             values["written"] = {"name": made.name, "path": str(made.path), "version": made.label}
             values["digests"] = dict(made.digests)
             table["written"] = f"{made.path} ({made.name}@{made.label})"
@@ -128,10 +127,10 @@ class Dedup(ABC):
         apart = len(found.different) + found.unlisted
         if apart:
             listed = f" ({len(found.different):,} listed)" if found.unlisted else ""
-            table[_words(self.apart)] = f"{apart:,} pairs, kept{listed}"
+            table[_words(self.apart)] = f"{_pairs(apart)}, kept{listed}"
         if len(found.review):
             listed = f" ({len(found.review):,} listed)" if found.unreviewed else ""
-            table["to review"] = f"{len(found.review) + found.unreviewed:,} pairs below the threshold, kept{listed}"
+            table["to review"] = f"{_pairs(len(found.review) + found.unreviewed)} below the threshold, kept{listed}"
         return table | {key: value for key, value in found.facts.items() if key != "embedder"}
 
     def _removed(self, found: Found, source: Source, shown: dict[int, str]) -> dict[str, list[Any]]:
@@ -228,6 +227,10 @@ def _cell(value: Any, most: int = 60) -> Any:
         return value
     line = " ".join(value.split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def _pairs(count: int) -> str:
+    return f"{count:,} pair{'s' if count != 1 else ''}"
 
 
 def _words(file: str) -> str:

@@ -50,6 +50,7 @@ class Mix:
             said = ", ".join(f"{name} is {kind.name}" for kind, name in kinds.items())
             raise UserError(f"are of several kinds ({said})", "op.datasets", "mix datasets of one kind")
         (kind,) = kinds
+        target = versions.target(request.name, kind)
         seed = request.seed if self.seed is None else self.seed
         counts = self._counts([len(source.rows) for source in sources])
 
@@ -65,7 +66,7 @@ class Mix:
                 f"{count} of {versions.reference(source)}" for source, count in zip(sources, counts, strict=True)
             )
             more = [versions.reference(source) for source in sources[1:]]
-            made = versions.derive(request, sources[0], mixed, "_mix", f"mixed from {shares}, seed={seed}", more)
+            made = versions.derive(target, sources[0], mixed, f"mixed from {shares}, seed={seed}", more)
             table: dict[str, object] = {
                 f"from {versions.reference(source)}": f"{count} of {len(source.rows)} rows ({count / len(mixed):.1%})"
                 for source, count in zip(sources, counts, strict=True)

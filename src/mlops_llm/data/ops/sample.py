@@ -8,6 +8,7 @@ from typing import ClassVar, Optional
 from mlops_llm.component import component
 from mlops_llm.data import ref, versions
 from mlops_llm.data.config import Data, Work
+from mlops_llm.data.kinds import of_rows
 from mlops_llm.data.split import drawn_order
 from mlops_llm.errors import UserError
 from mlops_llm.record import Result, Run
@@ -35,12 +36,14 @@ class Sample:
         if self.rows > len(source.rows):
             raise UserError(f"is {self.rows}, there are {len(source.rows)} rows", "op.rows", "give a smaller number")
         seed = request.seed if self.seed is None else self.seed
+        kind = of_rows(source.rows, source.path.name, request.kind)
+        target = versions.target(request.name or f"{source.name}_sample", kind)
         drawn = sorted(drawn_order(source.rows, seed)[: self.rows])
 
         def work(run: Run) -> Result:
             run.input(source.as_input())
             how = f"{self.rows} rows of {versions.reference(source)}, seed={seed}"
-            made = versions.derive(request, source, [source.rows[place] for place in drawn], "_sample", how)
+            made = versions.derive(target, source, [source.rows[place] for place in drawn], how)
             table = {"original": len(source.rows), "drawn": self.rows, "written": f"{made.name}@{made.label}"}
             return Result(
                 f"{made.name}: drawn",

@@ -8,6 +8,7 @@ from typing import ClassVar
 from mlops_llm.component import component
 from mlops_llm.data import ref, versions
 from mlops_llm.data.config import Data, Work
+from mlops_llm.data.kinds import of_rows
 from mlops_llm.data.split import hold_out
 from mlops_llm.errors import UserError
 from mlops_llm.record import Result, Run
@@ -33,17 +34,18 @@ class Split:
         sides = hold_out(source, self.validation)
         if not all(sides):
             raise UserError("leaves one side without a row", "op.validation", f"there are {len(source.rows)} rows")
+        kind = of_rows(source.rows, source.path.name, request.kind)
+        stem = request.name or source.name
+        targets = [versions.target(f"{stem}_{side}", kind) for side in ("train", "validation")]
 
         def work(run: Run) -> Result:
             run.input(source.as_input())
-            stem = request.name or source.name
             table, made = {"original": len(source.rows)}, {}
-            for ending, places in zip(("_train", "_validation"), sides, strict=True):
-                named = versions.named(request, f"{stem}{ending}")
-                how = f"{ending[1:]} side of {versions.reference(source)}, op.validation={self.validation}"
-                derived = versions.derive(named, source, [source.rows[place] for place in places], ending, how)
+            for side, target, places in zip(("train", "validation"), targets, sides, strict=True):
+                how = f"{side} side of {versions.reference(source)}, op.validation={self.validation}"
+                derived = versions.derive(target, source, [source.rows[place] for place in places], how)
                 table[f"{derived.name}@{derived.label}"] = len(places)
-                made[ending[1:]] = str(derived.path)
+                made[side] = str(derived.path)
             return Result(f"{stem}: split", table, {"paths": made, "digests": source.digests})
 
         return work
