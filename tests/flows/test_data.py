@@ -172,7 +172,12 @@ def test_split_sample_and_mix(data: Callable[..., Any], here: Path) -> None:
     assert data("op=sample", "dataset=sales_sft", "op.rows=7", "name=seven", "seed=1")["written"] == "seven@v1.1"
     mixed = data("op=mix", "op.datasets=[sales_sft,math_sft]", "op.weights=[0.7,0.3]", "op.rows=100", "name=both")
     rows = read_path(Path(mixed["path"]), Read()).rows
-    assert mixed["counts"] == [70, 30] and sum(row["origin"].startswith(str(shipped() / "math")) for row in rows) == 30
+    assert mixed["counts"] == [70, 30]
+    (origin,) = {row["origin"] for row in rows if row["origin"].startswith("math_sft@")}
+    assert sum(row["origin"] == origin for row in rows) == 30
+    exported = data("op=export", f"dataset={origin}", "output=parent.jsonl")
+    assert exported["digests"]["canonical"].startswith(origin.partition("@")[2])
+    assert "no dataset 'math_sft' is registered" in data("op=preview", "dataset=math_sft@123456abcdef", code=2)
     said = data("op=mix", "op.datasets=[sales_sft,math_sft]", "op.weights=[3,1]", "name=both", code=2)
     assert "write op.weights=[0.75,0.25]" in said
     assert "mix datasets of one kind" in data("op=mix", "op.datasets=[sales_sft,sales_dpo]", "name=both", code=2)
@@ -223,7 +228,7 @@ def test_a_data_run_and_a_version_are_in_the_record(data: Callable[..., Any], he
     version = run_of(store, "sales_sft_sample@v1.0")
     assert version.info.status == "FINISHED" and version.data.metrics["rows"] == 5
     (parent,) = version.inputs.dataset_inputs
-    assert str(shipped() / "sales_sft.jsonl") == parent.dataset.name
+    assert parent.dataset.name == "sales_sft"
 
 
 def test_runs_name_what_they_read(data: Callable[..., Any], here: Path) -> None:

@@ -1,12 +1,14 @@
 """The one door to datasets: what a ref stands for, with its rows read and its version told.
 
 `sales_sft` is the file in ./datasets (or among those that ship), else the current version; `sales_sft@v1.0` and
-`sales_sft@<digest prefix>` are versions; anything with an ending or a slash is a path; `hf:org/name` is on the hub.
+`sales_sft@<digest prefix>` are versions, the latter also the file while its digest begins so; anything with an ending or a
+slash is a path; `hf:org/name` is on the hub.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,11 +58,18 @@ def locate(ref: str) -> Place:
         store = record()
         known = datasets.find(store, name) if store else None
         if store is None or known is None:
+            if path := _file_of_digest(name, which):
+                return Place(name, path)
             raise UserError(
                 f"no dataset '{name}' is registered{near(name, _registered_names(store))}", ref, _how_to_register(name)
             )
         _say_former(known, name)
-        version = known.version(which)
+        try:
+            version = known.version(which)
+        except UserError:
+            if path := _file_of_digest(known.name, which):
+                return Place(known.name, path, known.current)
+            raise
         return Place(known.name, datasets.snapshot(store, version), version, pinned=True)
     store = None if _is_path(ref) else record()
     known = datasets.find(store, ref) if store else None
@@ -156,6 +165,20 @@ def _working(name: str) -> Path | None:
     except UserError:
         return None
     return path if path.is_relative_to(Path.cwd() / "datasets") else None
+
+
+def _file_of_digest(name: str, which: str) -> Path | None:
+    """The file of a dataset if the digest of its rows begins with `which`."""
+    from mlops_llm.data.identity import identify
+    from mlops_llm.tracking.datasets import SHORTEST_DIGEST
+
+    if len(which) < SHORTEST_DIGEST or not re.fullmatch(r"[0-9a-f]+", which):
+        return None
+    try:
+        path = find(name)
+    except UserError:
+        return None
+    return path if identify(path).canonical.startswith(which) else None
 
 
 def _say_former(known: Registered, asked: str) -> None:

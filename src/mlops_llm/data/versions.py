@@ -207,10 +207,14 @@ def refuse_loss(path: Path, known: Registered | None) -> None:
 
 
 def reference(source: Source) -> str:
-    """How a version names what it was made from: NAME@LABEL, or the path with the beginning of its digest."""
+    """How a version names what it was made from.
+
+    NAME@LABEL; NAME with the beginning of its digest for a file in ./datasets or one that ships; else the path with it.
+    """
     if source.version != str(source.path):
         return f"{source.name}@{source.version}"
-    return f"{source.path}@{source.canonical[:12]}"
+    ours = source.path.parent in (Path.cwd() / "datasets", shipped())
+    return f"{source.name if ours else source.path}@{source.canonical[:12]}"
 
 
 def check_label(label: str) -> str:

@@ -239,19 +239,19 @@ def snapshot(store: Store, version: Version) -> Path:
 def users(store: Store, version: Version) -> list[str]:
     """Names of the runs that trained on a version's content, newest first."""
     experiments = [each.experiment_id for each in store.client.search_experiments()]
-    query = f"tags.`data.train.digest.canonical` = '{version.canonical}'"
+    query = f"tags.`data.train.digest.raw` = '{version.raw}'"
     return [str(run.info.run_name) for run in store.client.search_runs(experiments, query, max_results=50)]
 
 
 def champions_on(store: Store, dataset: Registered) -> list[str]:
     """Registered models whose champion was trained on a version of a dataset."""
-    contents = {version.canonical for version in dataset.versions}
+    contents = {version.raw for version in dataset.versions}
     found = []
     for model in store.client.search_registered_models(max_results=1000):
         if "champion" not in model.aliases:
             continue
         run = store.client.get_model_version_by_alias(model.name, "champion").run_id
-        if run and store.client.get_run(run).data.tags.get("data.train.digest.canonical") in contents:
+        if run and store.client.get_run(run).data.tags.get("data.train.digest.raw") in contents:
             found.append(f"models:/{model.name}@champion")
     return sorted(found)
 

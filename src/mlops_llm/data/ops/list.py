@@ -65,7 +65,7 @@ class List:
                 )
                 for each in entries[: self.rows]
             ]
-            said: list[Grid | str] = [Grid(f"{len(entries)} datasets", columns, rows)]
+            said: list[Grid | str] = [Grid(f"{len(entries)} dataset{'s' if len(entries) != 1 else ''}", columns, rows)]
             if len(entries) > self.rows:
                 said.append(f"… and {len(entries) - self.rows} more (op.rows={len(entries)} shows all)")
             if any(each.version.endswith("*") for each in entries):

@@ -40,6 +40,11 @@ class Versions:
                 for each in reversed(known.versions)
             ]
             values = {"name": known.name, "digests": known.digests, "versions": [asdict(each) for each in known.versions]}
-            return Result("versions", {}, values, shown=[Grid(f"{known.name}: {len(rows)} versions", columns, rows)])
+            return Result(
+                "versions",
+                {},
+                values,
+                shown=[Grid(f"{known.name}: {len(rows)} version{'s' if len(rows) != 1 else ''}", columns, rows)],
+            )
 
         return work
