@@ -121,7 +121,7 @@ def test_use_moves_current_and_the_file_and_loses_nothing(data: Callable[..., An
 def test_two_people_with_one_label_are_not_both_right(data: Callable[..., Any], here: Path) -> None:
     path = write(here / "datasets" / "mine.jsonl", ROWS)
     data("op=add", "dataset=mine")
-    facts = {"kind": "sft", "description": "", "rows": 20, "raw": "0" * 64, "canonical": "1" * 64}
+    facts = {"kind": "sft", "description": "", "rows": 20, "raw": "0" * 64, "canonical": "1" * 64, "source": ""}
     outcome: list[str] = []
     together = threading.Barrier(2)
 

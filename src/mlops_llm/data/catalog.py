@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_llm.data import ref
-from mlops_llm.data.formats import ending
+from mlops_llm.data.folders import here, inside, shipped
 from mlops_llm.data.identity import Identity, identify
-from mlops_llm.data.read import name, shipped
+from mlops_llm.data.read import raw_digest
 from mlops_llm.files import cache_folder, write_text
 
 if TYPE_CHECKING:
@@ -43,18 +43,18 @@ def entries() -> list[Entry]:
     known = _registered()
     cache = _Cache()
     found: dict[str, Entry] = {}
-    for folder, where in ((Path.cwd() / "datasets", "datasets/"), (shipped(), "shipped")):
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            called = name(path)
-            if called not in found and _is_dataset(path):
+    for folder, where in ((here(), "datasets/"), (shipped(), "shipped")):
+        for called, path in inside(folder).items():
+            registered = called in known and where == "shipped"  # without a file of its own the name is its current version
+            if called not in found and not registered:
                 found[called] = _of_file(called, path, where, cache.identity(path), known.get(called))
     cache.save()
-    for registered in known.values():
-        current = registered.current
-        if registered.name not in found and current:
-            description = registered.description or current.description
-            found[registered.name] = Entry(
-                registered.name,
+    for each in known.values():
+        current = each.current
+        if each.name not in found and current:
+            description = each.description or current.description
+            found[each.name] = Entry(
+                each.name,
                 current.kind,
                 current.rows,
                 current.bytes,
@@ -71,6 +71,9 @@ def entries() -> list[Entry]:
 def _of_file(called: str, path: Path, where: str, facts: Identity, known: Registered | None) -> Entry:
     size, changed = _size_and_change(path)
     current = known.current if known else None
+    if current and current.source and facts.canonical != current.canonical and raw_digest(path, ()) == current.source:
+        # Read with settings that the file alone does not tell.
+        facts = Identity(current.kind, current.rows, current.canonical)
     version = current.label + ("" if current.canonical == facts.canonical else "*") if current else ""
     description = (known.description if known else "") or (current.description if current else "")
     return Entry(
@@ -100,7 +103,7 @@ class _Cache:
 
     def identity(self, path: Path) -> Identity:
         """What a file is, read only if it is new or changed."""
-        mark = [*_size_and_change(path), path.stat().st_ino]
+        mark = _mark(path)
         kept = self._known.get(str(path))
         if kept and kept["mark"] == mark:
             return Identity(**kept["identity"])
@@ -115,13 +118,12 @@ class _Cache:
             write_text(self._file, json.dumps(self._known, ensure_ascii=False))
 
 
-def _is_dataset(path: Path) -> bool:
-    """A file of rows, or a folder of them; hidden ones are other programs' business."""
-    if path.name.startswith("."):
-        return False
-    if path.is_dir():
-        return any(ending(each) for each in path.iterdir() if each.is_file() and not each.name.startswith("."))
-    return bool(ending(path)) and path.is_file()
+def _mark(path: Path) -> list[Any]:
+    """What changes with a file's content, or with that of any file of a folder."""
+    files = [each for each in sorted(path.iterdir()) if each.exists()] if path.is_dir() else [path]
+    states = [each.stat() for each in files]
+    marks = [(state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino) for state in states]
+    return [list(each) for each in marks]
 
 
 def _size_and_change(path: Path) -> tuple[int, int]:

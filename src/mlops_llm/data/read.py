@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from mlops_llm import digest
-from mlops_llm.component import near
 from mlops_llm.data import hub
 from mlops_llm.data.delimited import AS_JSON
-from mlops_llm.data.formats import ENDINGS, ending, shards, watched
+from mlops_llm.data.folders import find, name, shipped
+from mlops_llm.data.formats import ENDINGS, shards, watched
 from mlops_llm.data.rows import Read, Record, Row, place
 from mlops_llm.errors import UserError
 from mlops_llm.record import DatasetInput
@@ -54,45 +53,6 @@ class Source:
     def where(self, row: int) -> str:
         """Name a row for a person."""
         return place(self.files[row] if self.files else self.path.name, self.lines[row])
-
-
-def find(ref: str) -> Path:
-    """Find a dataset: a path, the name of a file or folder in ./datasets or among those that ship, a folder, or hf:ORG/NAME.
-
-    Raises:
-        UserError: there is none; near names are given.
-    """
-    direct = Path(ref).expanduser()
-    if hub.is_ref(ref):
-        return direct
-    if (direct.exists() or direct.is_symlink()) and not direct.is_dir():
-        return direct.absolute()
-    folders = [Path.cwd() / "datasets", shipped()]
-    for folder in folders:
-        for each in ("", *ENDINGS):
-            if (folder / f"{ref}{each}").is_file():
-                return (folder / f"{ref}{each}").absolute()
-    for path in (direct, *(folder / ref for folder in folders)):
-        if ref and path.is_dir():
-            return path.absolute()
-    known = {name(path) for folder in folders if folder.is_dir() for path in folder.iterdir() if ending(path)}
-    raise UserError(f"there is no such dataset{near(ref, known)}", ref, f"there are: {', '.join(sorted(known)) or 'none'}")
-
-
-def shipped() -> Path:
-    """The datasets that ship: datasets/ of a checkout, or the copy in the wheel."""
-    checkout = Path(__file__).parents[3] / "datasets"
-    return checkout if checkout.is_dir() else Path(str(resources.files("mlops_llm") / "_datasets"))
-
-
-def name(path: Path) -> str:
-    """A dataset's name: its file name without ending; a folder's name; on the hub NAME."""
-    if hub.is_ref(str(path)):
-        return hub.name(str(path))
-    found = ending(path)
-    if found:
-        return path.name[: -len(found)]
-    return path.name if path.is_dir() else path.stem
 
 
 def read(ref: str, how: Read | None = None) -> Source:

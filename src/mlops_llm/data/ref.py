@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from mlops_llm import console, digest
 from mlops_llm.component import near
-from mlops_llm.data.read import ENDINGS, Read, Source, find, read_path, shipped
+from mlops_llm.data.folders import find, here, inside, shipped
+from mlops_llm.data.read import ENDINGS, Read, Source, read_path
 from mlops_llm.data.read import name as name_of
 from mlops_llm.errors import UserError
 from mlops_llm.record import DatasetInput, Run
@@ -37,6 +38,10 @@ class Place:
     pinned: bool = False
     """The ref named the version itself."""
 
+    def reading(self, how: Read) -> Read:
+        """Settings for reading the file: a version is kept as it was read, so that those its file needed are not for it."""
+        return Read() if self.pinned else how
+
     def record(self, run: Run, rows: int, digests: dict[str, str]) -> None:
         """Record the file as what a run read; without a canonical digest (a row cannot be read) only its name."""
         run.tags({"dataset": self.name})
@@ -54,7 +59,7 @@ def locate(ref: str) -> Place:
     from mlops_llm.tracking import datasets
 
     name, at, which = ref.rpartition("@")
-    if at and name and not Path(ref).expanduser().exists():
+    if at and name and not Path(ref).expanduser().exists() and ref not in {**inside(shipped()), **inside(here())}:
         store = record()
         known = datasets.find(store, name) if store else None
         if store is None or known is None:
@@ -73,13 +78,16 @@ def locate(ref: str) -> Place:
         return Place(known.name, datasets.snapshot(store, version), version, pinned=True)
     store = None if _is_path(ref) else record()
     known = datasets.find(store, ref) if store else None
+    former = known is not None and known.name != ref
+    if former and ref in inside(here()):
+        return Place(ref, inside(here())[ref])  # a file that took a name which another dataset had
     if known is not None and store is not None:
         _say_former(known, ref)
         if not known.listed:
             raise UserError(
                 "was removed from the list", ref, f"bring it back: python -m mlops_llm.data op=restore dataset={ref}"
             )
-        path = _working(known.name)
+        path = inside(here()).get(known.name)
         if path is None and known.current:
             return Place(known.name, datasets.snapshot(store, known.current), known.current, pinned=True)
         return Place(known.name, path or find(known.name), known.current)
@@ -94,7 +102,7 @@ def open_dataset(ref: str, how: Read | None = None) -> Source:
     """
     how = how or Read()
     place = locate(ref)
-    source = dataclasses.replace(read_path(place.path, how), name=place.name)
+    source = dataclasses.replace(read_path(place.path, place.reading(how)), name=place.name)
     if place.version is None:
         return source
     if place.pinned or source.canonical == place.version.canonical:
@@ -158,15 +166,6 @@ def _is_path(ref: str) -> bool:
     return "/" in ref or ref.startswith((".", "~", "hf:")) or ref.endswith(ENDINGS) or Path(ref).is_file()
 
 
-def _working(name: str) -> Path | None:
-    """The file or folder of a registered dataset in ./datasets; what ships under its name is another one."""
-    try:
-        path = find(name)
-    except UserError:
-        return None
-    return path if path.is_relative_to(Path.cwd() / "datasets") else None
-
-
 def _file_of_digest(name: str, which: str) -> Path | None:
     """The file of a dataset if the digest of its rows begins with `which`."""
     from mlops_llm.data.identity import identify
@@ -213,5 +212,5 @@ def _registered_names(store: Store | None) -> list[str]:
 
 
 def _how_to_register(name: str) -> str:
-    known = any((folder / f"{name}{ending}").is_file() for folder in (Path.cwd() / "datasets", shipped()) for ending in ENDINGS)
+    known = name in {**inside(shipped()), **inside(here())}
     return f"register it: python -m mlops_llm.data op=add dataset={name if known else 'FILE'}"

@@ -12,9 +12,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from mlops_llm import digest
+from mlops_llm.data.folders import here, inside, shadows, shipped
 from mlops_llm.data.identity import identify
 from mlops_llm.data.kinds import Kind
-from mlops_llm.data.read import ENDINGS, Row, Source, shipped
+from mlops_llm.data.read import Row, Source, raw_digest
 from mlops_llm.errors import UserError
 from mlops_llm.files import writable, write_lines
 
@@ -69,6 +70,7 @@ def register(
         "rows": len(source.rows),
         "raw": source.raw,
         "canonical": source.canonical,
+        "source": source.raw,
     }
     called, label = name or source.name, check_label(label)
     if source.path.is_file() and not source.translated:
@@ -93,9 +95,12 @@ def target(name: str, kind: Kind) -> Target:
     known = datasets.find(connect(), name)
     name = known.name if known else datasets.check_name(name)
     if known and known.current:
-        _refuse_other(known, kind)
-    elif not working_file(name) and _shadows(name):
-        raise UserError(f"a dataset '{name}' ships with this package and would be hidden", "name", "choose another name=")
+        refuse_other(known, kind)
+    elif not working_file(name):
+        refuse_shadow(name)
+    there = working_file(name)
+    if there and there.is_dir():
+        raise UserError("is a folder of shards, which would be written over", f"datasets/{there.name}", "choose another name=")
     return Target(name, kind, known)
 
 
@@ -121,7 +126,7 @@ def derive(target: Target, source: Source, rows: Iterable[Row], description: str
     made = list(rows)
     if not made:
         raise UserError("no row is left", name, "nothing was written")
-    path = working_file(name) or Path.cwd() / "datasets" / f"{name}.jsonl"
+    path = working_file(name) or here() / f"{name}.jsonl"
     current = known.current if known else None
     canonical = digest.canonical(made)
     if not holds(path, canonical):
@@ -142,7 +147,7 @@ def written(name: str, rows: Iterable[Row]) -> Iterator[Path]:
     In the block they are registered, so that what ends early leaves a version without its file, never a file that nothing
     knows of; the same command then brings it back.
     """
-    folder = writable(Path.cwd() / "datasets")
+    folder = writable(here())
     with TemporaryDirectory(prefix=f".{name}.", dir=folder) as place:
         draft = write_rows(Path(place) / f"{name}.jsonl", rows)
         yield draft
@@ -152,12 +157,17 @@ def written(name: str, rows: Iterable[Row]) -> Iterator[Path]:
             former.unlink()
 
 
-def _shadows(name: str) -> bool:
-    """Whether a file of this name in ./datasets would hide a dataset that ships."""
-    return shipped() != Path.cwd() / "datasets" and any((shipped() / f"{name}{ending}").is_file() for ending in ENDINGS)
+def refuse_shadow(name: str) -> None:
+    """See that a new dataset hides none.
+
+    Raises:
+        UserError: one of this name ships.
+    """
+    if shadows(name):
+        raise UserError(f"a dataset '{name}' ships with this package and would be hidden", "name", "choose another name=")
 
 
-def _refuse_other(known: Registered, kind: Kind) -> None:
+def refuse_other(known: Registered, kind: Kind) -> None:
     """See that a dataset can get a version of these rows.
 
     Raises:
@@ -182,12 +192,8 @@ def write_rows(path: Path, rows: Iterable[Row]) -> Path:
 
 
 def working_file(name: str) -> Path | None:
-    """The file of a dataset in ./datasets, which may be edited; None if there is none."""
-    for ending in ENDINGS:
-        path = Path.cwd() / "datasets" / f"{name}{ending}"
-        if path.is_file():
-            return path.absolute()
-    return None
+    """The file or folder of a dataset in ./datasets, which may be edited; None if there is none."""
+    return inside(here()).get(name)
 
 
 def refuse_loss(path: Path, known: Registered | None) -> None:
@@ -196,10 +202,13 @@ def refuse_loss(path: Path, known: Registered | None) -> None:
     Raises:
         UserError: it is not.
     """
-    if not path.is_file():
+    if not path.exists():
         return
-    held = digest.raw(path)
-    if known is None or held not in {version.raw for version in known.versions}:
+    kept = {one for each in known.versions for one in (each.raw, each.source)} if known else set()
+    if raw_digest(path, ()) in kept:
+        return
+    held = identify(path).canonical
+    if known is None or not held or held not in {version.canonical for version in known.versions}:
         name = known.name if known else path.name.partition(".")[0]
         what = "holds rows that no version has" if known else "is there already and no version has its rows"
         keep = f"op=version dataset={name}" if known else f"op=add dataset={path.name}"
@@ -213,7 +222,7 @@ def reference(source: Source) -> str:
     """
     if source.version != str(source.path):
         return f"{source.name}@{source.version}"
-    ours = source.path.parent in (Path.cwd() / "datasets", shipped())
+    ours = source.path.parent in (here(), shipped())
     return f"{source.name if ours else source.path}@{source.canonical[:12]}"
 
 

@@ -41,6 +41,8 @@ class Version:
     bytes: int
     raw: str
     canonical: str
+    source: str
+    """Digest of the bytes that were read; another than `raw` where settings were needed to read them, or for a folder."""
     created: int
     """Unix time in milliseconds."""
     parents: tuple[str, ...]
@@ -135,13 +137,13 @@ def add(store: Store, name: str, label: str, file: Path, facts: Mapping[str, Any
         name: the dataset's name.
         label: unique within the dataset.
         file: copied whole into the record.
-        facts: `kind`, `description`, `rows`, `raw`, `canonical`.
+        facts: `kind`, `description`, `rows`, `raw`, `canonical`, `source`.
         parents: what it was made from.
 
     Raises:
         UserError: the label is taken, be it by someone who was faster by a moment.
     """
-    experiment = store.experiment(PREFIX + check_name(name))
+    experiment = store.experiment(PREFIX + check_name(name), "name=")
     _refuse_taken(name, label, [each for each in _versions(store, experiment, name, "") if each.label == label])
     tags = {
         "stage": "data",
@@ -154,6 +156,7 @@ def add(store: Store, name: str, label: str, file: Path, facts: Mapping[str, Any
         "dataset.file": f"data/{file.name}",
         "digest.raw": str(facts["raw"]),
         "digest.canonical": str(facts["canonical"]),
+        "digest.source": str(facts["source"]),
         "dataset.parents": json.dumps(list(parents), ensure_ascii=False),
         **environment.process_tags(),
     }
@@ -292,6 +295,7 @@ def _version(run: Any, current: str, name: str = "") -> Version:
         int(tags["dataset.bytes"]),
         tags["digest.raw"],
         tags["digest.canonical"],
+        tags.get("digest.source", ""),
         int(run.info.start_time),
         tuple(json.loads(tags.get("dataset.parents", "[]"))),
         run.info.run_id == current,

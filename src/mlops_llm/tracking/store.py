@@ -43,8 +43,8 @@ class Store:
         """Whether the record is behind HTTP."""
         return self.address.startswith("http")
 
-    def experiment(self, project: str) -> str:
-        """Return the id of a project's experiment, made at its first use."""
+    def experiment(self, project: str, setting: str = "project=") -> str:
+        """Return the id of a project's experiment, made at its first use; `setting` is what names it."""
         from mlflow.exceptions import MlflowException
 
         found = self.client.get_experiment_by_name(project)
@@ -58,7 +58,7 @@ class Store:
         if found.lifecycle_stage != "active":
             raise UserError(
                 f"the experiment '{project}' was deleted in MLflow",
-                remedy="restore it there or choose another project=",
+                remedy=f"restore it there or choose another {setting}",
             )
         return str(found.experiment_id)
 

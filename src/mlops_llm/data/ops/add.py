@@ -10,6 +10,7 @@ from mlops_llm import digest
 from mlops_llm.component import component
 from mlops_llm.data import ref, versions
 from mlops_llm.data.config import Data, Work
+from mlops_llm.data.folders import here, shipped
 from mlops_llm.data.kinds import Kind, of_rows, own
 from mlops_llm.data.read import Row, Source
 from mlops_llm.data.rows import names
@@ -37,13 +38,22 @@ class Add:
         name = datasets.check_name(request.name or source.name)
         kind = of_rows(source.rows, source.path.name, request.kind)
         rows = [own(row, kind, source.where(place)) for place, row in enumerate(source.rows)]
-        if datasets.find(connect(), name):
+        known = datasets.find(connect(), name)
+        if known and known.name != name:
+            raise UserError(f"'{name}' is a former name of '{known.name}'", "name", "choose another name=")
+        if known:
             raise UserError(
                 f"'{name}' is registered already",
                 "name",
                 f"for a new version copy the file there, then: python -m mlops_llm.data op=version dataset={name}",
             )
         there = versions.working_file(name)
+        if there is None and source.path.parent != shipped():
+            versions.refuse_shadow(name)
+        if there and there.is_dir() and (rows != source.rows or source.translated or not there.samefile(source.path)):
+            what = "is a folder of shards, which stays as it is, and its rows have to be turned into our fields"
+            what = what if there.samefile(source.path) else "is there already"
+            raise UserError(what, f"datasets/{there.name}", "give the new dataset another name=")
         if there and not there.samefile(source.path) and not versions.holds(there, digest.canonical(rows)):
             raise UserError(f"datasets/{there.name} is there already", "name", "choose another name= or move the file away")
         return lambda run: self._add(request, source, name, kind, rows, there, run)
@@ -66,7 +76,7 @@ class Add:
             with versions.written(name, rows) as draft:
                 made = Source(name, draft, name, rows, list(range(1, len(rows) + 1)), digest.raw(draft))
                 version = versions.register(connect(), made, self.label, self.description, kind, parents)
-            path = Path.cwd() / "datasets" / f"{name}.jsonl"
+            path = here() / f"{name}.jsonl"
         digests = version.digests
         run.input(DatasetInput(name, version.label, str(path), "dataset", version.rows, digests))
         fields = names(dict.fromkeys(key for row in rows[:100] for key in row))

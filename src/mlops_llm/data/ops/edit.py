@@ -33,6 +33,8 @@ class Edit:
         there = versions.working_file(known.name)
         if new != known.name and versions.working_file(new):
             raise UserError(f"a file of the name '{new}' is in datasets/ already", "name", "choose another")
+        if new != known.name:
+            versions.refuse_shadow(new)
         store = connect()
 
         def work(run: Run) -> Result:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -49,7 +49,8 @@ class Preview:
 
     def prepare(self, request: Data) -> Work:
         """Read the rows."""
-        path = locate(request.wanted()).path
+        place = locate(request.wanted())
+        path, request = place.path, replace(request, read=place.reading(request.read))
         found = list(islice(records(path, request.read), self.start, self.start + self.rows))
         if not found:
             raise UserError(f"has no {self.start + 1}. row", path.name, "lower op.start")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -40,7 +40,7 @@ class Stats:
     def prepare(self, request: Data) -> Work:
         """Find the file, its kind and the tokenizer."""
         place = locate(request.wanted())
-        path = place.path
+        path, request = place.path, replace(request, read=place.reading(request.read))
         head = islice(records(path, request.read), HEAD)
         kind = of_rows((record.row for record in head if record.row is not None), path.name, request.kind)
         tokenizer = tokens.tokenizer(self.model)

@@ -35,6 +35,9 @@ class Use:
         known = ref.registered(name)
         version, before = known.version(which), known.current
         there = versions.working_file(known.name)
+        if there and there.is_dir() and not self.keep_file:
+            remedy = "set op.keep_file=true and read the version as dataset=NAME@LABEL, or move the folder away"
+            raise UserError("is a folder of shards, which op=use does not rewrite", f"datasets/{there.name}", remedy)
         if there and not self.keep_file:
             versions.refuse_loss(there, known)
         store = connect()

@@ -14,10 +14,11 @@ from mlops_llm.component import component
 from mlops_llm.data import tokens
 from mlops_llm.data.config import Data, Work
 from mlops_llm.data.findings import RULES, Findings, Severity
+from mlops_llm.data.folders import here
 from mlops_llm.data.formats import encoding_of, watched
 from mlops_llm.data.identity import digests
 from mlops_llm.data.kinds import Kind
-from mlops_llm.data.read import ENDINGS, Row, name
+from mlops_llm.data.read import ENDINGS, Row
 from mlops_llm.data.ref import Place, locate
 from mlops_llm.data.repair import DONE, Repair
 from mlops_llm.data.skim import structure
@@ -60,38 +61,39 @@ class Validate:
     def prepare(self, request: Data) -> Work:
         """Find the file, the place of the repaired one, and the tokenizer."""
         place = locate(request.wanted())
-        path = place.path
-        fixed = self._fixed(path, request) if self.fix else None
+        fixed = self._fixed(place.name, request) if self.fix else None
         tokenizer = None if self.structure_only else tokens.tokenizer(self.model)
         return lambda run: self._work(place, fixed, tokenizer, request, run)
 
-    def _fixed(self, path: Path, request: Data) -> Path:
-        fixed = Path.cwd() / "datasets" / f"{request.name or name(path) + '_fixed'}.jsonl"
+    def _fixed(self, name: str, request: Data) -> Path:
+        from mlops_llm.tracking.datasets import check_name
+
+        fixed = here() / f"{check_name(request.name or f'{name}_fixed')}.jsonl"
         if fixed.exists():
             raise UserError("is there already", str(fixed), "move it away, or give another name=")
         writable(fixed.parent)
         return fixed
 
     def _work(self, place: Place, fixed: Path | None, tokenizer: Any, request: Data, run: Run) -> Result:
-        path = place.path
+        path, how = place.path, place.reading(request.read)
 
         def count(kind: Kind) -> CountTokens:
             return lambda rows: longest_view(tokenizer, rows, kind)
 
         if self.structure_only:
-            report = structure(path, request.read, request.kind, self.keep)
+            report = structure(path, how, request.kind, self.keep)
         else:
-            how = Checks(max_tokens=self.max_tokens, keep=self.keep)
-            report = check(watched(path, request.read, "checking"), request.kind, how, count, several=path.is_dir())
+            checks = Checks(max_tokens=self.max_tokens, keep=self.keep)
+            report = check(watched(path, how, "checking"), request.kind, checks, count, several=path.is_dir())
         size = files.size(path)
         if size > LARGE:
             report.findings.add("large", 0, "", console.size(size), row=-1)
         if _begins_with_mark(path):
             report.findings.add("bom", 0, "", "the bytes EF BB BF", row=-1)
-        shown: list[Grid | str] = [*summary(path, encoding_of(path, request.read), report, self.max_tokens)]
+        shown: list[Grid | str] = [*summary(path, encoding_of(path, how), report, self.max_tokens)]
         table = report.findings
         values: dict[str, Any] = {"path": str(path), "fields": dict(report.fields), "counts": dict(table.counts)}
-        values["digests"] = digests(path, request.read)
+        values["digests"] = digests(path, how)
         values["findings"] = [vars(one) | {"severity": one.severity.value} for one in table.all()]
         failed = table.errors > 0
         if grid := _grid("findings", table):
@@ -109,7 +111,7 @@ class Validate:
         if fixed and report.kind:
             repair = Repair(report.kind, keep=self.keep)
             try:
-                write_repaired(fixed, watched(path, request.read, "repairing"), repair)
+                write_repaired(fixed, watched(path, how, "repairing"), repair)
             except UserError as error:
                 shown.append(f"[red]✗[/red] nothing was repaired: {_markup(str(error), 200)}")
             else:
@@ -119,7 +121,7 @@ class Validate:
                 failed = repair.left.errors > 0
         elif fixed:
             shown.append("[yellow]⚠[/yellow] nothing was repaired: give kind=, so that it is known what the rows need")
-        return Result(f"{name(path)}: {'errors' if failed else 'sound'}", facts, values, shown, failed=failed)
+        return Result(f"{place.name}: {'errors' if failed else 'sound'}", facts, values, shown, failed=failed)
 
 
 def _begins_with_mark(path: Path) -> bool:

@@ -38,6 +38,11 @@ class Version:
         store = connect()
         known = datasets.find(store, request.name or source.name)
         name = known.name if known else datasets.check_name(request.name or source.name)
+        if known and known.name != (request.name or source.name):
+            what = f"'{request.name or source.name}' is a former name of '{known.name}'"
+            raise UserError(what, "name", f"keep the file under another name=, or as a version of it: name={known.name}")
+        if known:
+            versions.refuse_other(known, kind)
         before = known.versions if known else ()
         label = versions.check_label(self.label or versions.next_label(before))
         if label in {each.label for each in before}:
