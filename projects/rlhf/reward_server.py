@@ -9,7 +9,8 @@ POST /rewards with {"prompts": [...], "completions": [...]} gives {"rewards": [.
          an answer that repeats the whole question has none, as that answers nothing
     0.2  not too long: all of it for 5 to 80 characters, none from 200 on, in a straight line between
 
-and 0 for an answer that is empty or holds a rude word. A prompt is a text, or a list of messages whose last user turn is the question.
+and 0 for an answer that is empty or holds a rude word. A prompt is a text, or a list of messages whose last user turn is
+the question.
 """
 
 from __future__ import annotations

@@ -201,7 +201,7 @@ class Endpoint:
     def _refused(self, error: urllib.error.HTTPError, ends: float) -> NoReturn:
         """Tell what another attempt may mend from what is final."""
         with error:
-            text = self.masked(_some(error, ends))
+            text = _some(error, ends)
         said = f"HTTP {error.code} {self.masked(_message(text))[:150]}".strip()
         quota = "insufficient_quota" in text
         if error.code in _AGAIN and not quota:

@@ -7,7 +7,7 @@ import json
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple, Optional
@@ -154,6 +154,10 @@ class Http:
         calls = [threads.submit(self._call, endpoint, batch) for batch in batches]
         try:
             for call, batch in zip(calls, batches, strict=True):
+                wait([call])
+                for other in calls:
+                    if other.done() and isinstance(error := other.exception(), HopelessError):
+                        raise error
                 yield self._settle(call, len(batch))
         finally:
             # After a failure or an interruption nobody waits for the server any more.
@@ -162,7 +166,11 @@ class Http:
 
     def _call(self, endpoint: Endpoint, batch: Sequence[Asked]) -> list[float | UserError]:
         body = {"prompts": [one.prompt for one in batch], "completions": [one.completion for one in batch]}
-        values = endpoint.ask(body, lambda answer: _rewards(endpoint, answer, len(batch)), patience=self.patience)
+        try:
+            values = endpoint.ask(body, lambda answer: _rewards(endpoint, answer, len(batch)), patience=self.patience)
+        except HopelessError:
+            endpoint.leave()
+            raise
         return [self._valid(endpoint, value, place, len(batch)) for place, value in enumerate(values, start=1)]
 
     def _valid(self, endpoint: Endpoint, value: Any, place: int, count: int) -> float | UserError:
@@ -189,8 +197,6 @@ class Http:
         """The rewards of a batch, or what its failures mean by on_failure."""
         try:
             found = call.result()
-        except HopelessError:
-            raise
         except UserError as error:
             found = [error] * count
         wrong = [each for each in found if isinstance(each, UserError)]
