@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from mlops_llm.data.dedup import server as module
 from mlops_llm.data.dedup.server import Server
+from mlops_llm.endpoint import Endpoint
 from mlops_llm.errors import UserError
 
 KEY = "sk-very-secret"
@@ -114,7 +114,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     found: list[float] = []
-    monkeypatch.setattr(module.time, "sleep", found.append)
+    monkeypatch.setattr(Endpoint, "pause", lambda _, seconds: found.append(seconds))
     return found
 
 

@@ -16,7 +16,9 @@ _LABELLED = re.compile(
     r"####[ \t]*(?P<hash>[^\n]*)|答案\s*(?:是|为|[:：=])\s*[:：]?[ \t]*(?P<zh>[^\n。；;，]*)"
     r"|(?i:\b(?:the )?(?:final )?answer(?: is|:))[ \t]*(?P<en>[^\n;]*)"
 )
-_LATEX = re.compile(r"\\(?:left|right|displaystyle|,|!|;| )|\\(?:text|mathrm|mbox)\{([^{}]*)\}|\$")
+_LATEX = re.compile(r"\\(?:left|right|displaystyle|[,!;()\[\] ])|\\(?:text|mathrm|mbox)\{([^{}]*)\}|\\?\$")
+_BOLD = re.compile(r"\*\*([^*]+)\*\*")
+_MIXED = re.compile(r"(?<=\d)\s*(?=\\[dt]?frac)")
 _FRACTION = re.compile(r"\\[dt]?frac(?:\{(-?\d+)\}|(\d))(?:\{(\d+)\}|(\d))")
 _NUMBER = re.compile(
     r"(?P<sign>[-+]?)\s*(?:[¥$€£]|RMB|USD|CNY|人民币)?\s*(?P<inner>[-+]?)"
@@ -28,12 +30,23 @@ _NUMBER = re.compile(
 )
 _DIGITS = dict(zip("零〇一二三四五六七八九两壹贰叁肆伍陆柒捌玖", (0, 0, *range(1, 10), 2, *range(1, 10)), strict=True))
 _SCALES = {"十": 10, "拾": 10, "百": 100, "佰": 100, "千": 1000, "仟": 1000, "万": 10**4, "亿": 10**8}
+_WITHIN = re.compile(
+    r"(?:(?<![A-Za-z\d)%])-)?(?:[¥$€£] ?)?(?<![A-Za-z_.^\d])(?:\d+ (?=\d+ ?/))?"
+    r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?![\d^]|[abcknxyz]\b)(?: ?/ ?\d+)?"
+    r" ?(?:[十百万亿]|千(?![克米瓦卡]))*%?"
+)
+"""A number among words; not the 2 of x2, 2x or 10^2."""
+_REACH = 2000
+"""Characters at a text's end in which its last number is looked for."""
 _AROUND = "。.,;:!?、 \"'“”*`"
 _NUMERAL = "".join([*_DIGITS, *_SCALES])
 _UNITS = "元块钱角分个件台只斤克吨米里天日周月年时秒岁人次本张页套双瓶箱盒包份位名辆米升度倍"
 _CHINESE = re.compile(
     rf"(?P<sign>负?)(?:(?P<percent>百分之)|(?P<under>[{_NUMERAL}]+)分之)?(?P<number>[{_NUMERAL}]+(?:点[{_NUMERAL}]+)?)"
     rf"(?:公?[{_UNITS}]|小时|分钟|千克|厘米|元钱|块钱)?"
+)
+_LAST_WORD = re.compile(
+    rf"(?:^|[\s是为共得剩有于到了,:=])(?P<numeral>{_CHINESE.pattern.replace('?P<', '?P<_')})[{re.escape(_AROUND)}]*$"
 )
 
 
@@ -58,14 +71,44 @@ def parse(text: str) -> Solution | None:
 
     A box and `####` go before 答案是 and "the answer is".
     """
-    marked = _marked(text)
-    firm = [said for is_firm, said in marked if is_firm] or [said for _, said in marked]
-    return _read(firm[-1] if firm else text)
+    said = marked(text)
+    return _read(text if said is None else said)
+
+
+def marked(text: str) -> str | None:
+    """What stands behind the mark that counts; None where nothing is marked."""
+    found = _marked(text)
+    firm = [said for is_firm, said in found if is_firm] or [said for _, said in found]
+    return firm[-1] if firm else None
+
+
+def spoken(phrase: str) -> Solution | None:
+    """The one number that a marked phrase names among words: 一共 8 个, x = 8, (8), 8 because 3 + 5 = 8.
+
+    It is the number that the phrase begins with, or its only one, or what follows its last sign of equality.
+    """
+    plain = _plain(phrase)
+    found = list(_WITHIN.finditer(plain))
+    if found and found[0].start() == 0 and plain[found[0].end() :].lstrip()[:1] not in tuple("+-*/×÷=^("):
+        return _read(found[0][0])
+    if len(found) != 1 or len(re.findall(r"\d[\d.,/ ]*", plain)) != 1:
+        found = list(_WITHIN.finditer(plain.rpartition("=")[2])) if "=" in plain else []
+    return _read(found[0][0]) if len(found) == 1 else None
+
+
+def last_number(text: str) -> Solution | None:
+    """The last number of a text that marks no answer: in digits, or else a Chinese numeral that ends the text."""
+    plain = _plain(text[-_REACH:])
+    found = list(_WITHIN.finditer(plain))
+    if found:
+        return _read(found[-1][0])
+    numeral = _LAST_WORD.search(plain[-40:])
+    return _read(numeral["numeral"]) if numeral else None
 
 
 def problem(text: str) -> str:
     """What keeps a grader from using a solution; empty where nothing does."""
-    if "\\boxed{" in text and _unclosed(text):
+    if "\\boxed{" in text and unclosed(text):
         return "the braces of \\boxed{ do not close"
     marked = _marked(text) or [(True, text)]
     read = [(firm, _read(said)) for firm, said in marked]
@@ -89,6 +132,16 @@ def _marked(text: str) -> list[tuple[bool, str]]:
     return [(firm, said) for _, firm, said in sorted(found)]
 
 
+def boxed(text: str) -> list[str]:
+    r"""What the boxes of a text hold, in order; of a \boxed{ that does not close, and what follows it, nothing."""
+    return [said for _, said in _boxes(text)]
+
+
+def unclosed(text: str) -> bool:
+    r"""Whether a \boxed{ does not close."""
+    return len(_boxes(text)) < text.count("\\boxed{") - sum(said.count("\\boxed{") for _, said in _boxes(text))
+
+
 def _boxes(text: str) -> list[tuple[int, str]]:
     """Contents of boxes, whose braces may nest, each with its place."""
     found, place = [], text.find("\\boxed{")
@@ -105,14 +158,16 @@ def _boxes(text: str) -> list[tuple[int, str]]:
     return found
 
 
-def _unclosed(text: str) -> bool:
-    return len(_boxes(text)) < text.count("\\boxed{") - sum(said.count("\\boxed{") for _, said in _boxes(text))
+def _plain(text: str) -> str:
+    """A text without what only sets it: width, LaTeX, bold, runs of blanks, punctuation around it."""
+    plain = unicodedata.normalize("NFKC", text).replace("−", "-").replace("{,}", ",")
+    plain = _BOLD.sub(r"\1", plain)
+    plain = _FRACTION.sub(r"\1\2/\3\4", _MIXED.sub(" ", _LATEX.sub(r"\1", plain))).replace("\\%", "%")
+    return " ".join(plain.split()).strip(_AROUND)
 
 
 def _read(text: str) -> Solution | None:
-    plain = unicodedata.normalize("NFKC", text).replace("−", "-")
-    plain = _FRACTION.sub(r"\1\2/\3\4", _LATEX.sub(r"\1", plain)).replace("\\%", "%")
-    plain = " ".join(plain.split()).strip(_AROUND)
+    plain = _plain(text)
     if not any(each.isalnum() for each in plain):
         # A sign or a smile may be the solution of a made-up task; marks of punctuation alone are none.
         return Solution(plain) if any(unicodedata.category(each)[0] == "S" for each in plain) else None

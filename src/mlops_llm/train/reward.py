@@ -1,0 +1,55 @@
+"""What a reward is: a component of the group `reward` that says how good answers are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from mlops_llm.data.read import Row
+from mlops_llm.errors import UserError
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers that are to be rewarded together, several of them to one prompt."""
+
+    prompts: Sequence[list[dict[str, Any]]]
+    """The turns before each answer."""
+    completions: Sequence[str]
+    """The answers, without the model's end mark."""
+    rows: Sequence[Row]
+    """The dataset's row of each answer, with its solution or whatever fields it has."""
+
+    def __len__(self) -> int:
+        return len(self.completions)
+
+
+class Reward(Protocol):
+    """Scores answers. Its settings are the component's fields; `weight` is one of every reward."""
+
+    weight: float
+    """Factor of this reward in the sum of all."""
+
+    def check(self, rows: Sequence[Row]) -> list[str | None]:
+        """What keeps each row from being rewarded, before anything is trained; None where nothing does.
+
+        Raises:
+            UserError: no row can be, or a setting or the environment does not allow it.
+        """
+        ...
+
+    def score(self, answers: Answers) -> list[float | None]:
+        """The reward of each answer; None where it cannot be told, which leaves the row out of this reward.
+
+        Raises:
+            UserError: a reward cannot be had at all (a server that refuses).
+        """
+        ...
+
+
+def check_weight(weight: float, name: str) -> None:
+    """Check the factor of the reward `name`: any number, below 0 for what is unwanted, 0 for what is only watched."""
+    if not math.isfinite(weight):
+        raise UserError(f"is {weight}", f"reward.{name}.weight", "give a number")
