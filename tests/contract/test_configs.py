@@ -65,7 +65,7 @@ def test_the_first_line_of_an_experiment_is_its_command_and_composes(path):
     def compare(wanted: dict, there) -> None:
         for key, value in wanted.items():
             if isinstance(value, dict):
-                compare(value, getattr(there, key))
+                compare(value, there[key] if isinstance(there, dict) else getattr(there, key))
             else:
                 found = getattr(there, key)
                 assert getattr(found, "name", found) == (float(value) if isinstance(found, float) else value)

@@ -12,7 +12,7 @@ from mlops_llm.component import build, load
 from mlops_llm.errors import UserError
 from mlops_llm.train.reward import Answers
 from mlops_llm.train.rewards import format as shape
-from mlops_llm.train.rewards.accuracy import Accuracy
+from mlops_llm.train.rewards.accuracy import Accuracy, Counts
 from mlops_llm.train.rewards.format import Format
 from mlops_llm.train.rewards.http import Http
 from mlops_llm.train.rewards.keyword import Keyword
@@ -91,25 +91,25 @@ WRONG = [
 
 @pytest.mark.parametrize(("solution", "completion"), RIGHT)
 def test_right_answers(solution, completion):
-    for lenient in (True, False):
-        assert score(Accuracy(lenient=lenient), completion, row={"solution": solution}) == [1.0]
+    for counts in (Counts.any, Counts.marked):
+        assert score(Accuracy(counts=counts), completion, row={"solution": solution}) == [1.0]
 
 
 @pytest.mark.parametrize(("solution", "completion"), LENIENT)
 def test_answers_that_are_right_by_lenience(solution, completion):
     assert score(Accuracy(), completion, row={"solution": solution}) == [1.0]
-    assert score(Accuracy(lenient=False), completion, row={"solution": solution}) == [0.0]
+    assert score(Accuracy(counts=Counts.marked), completion, row={"solution": solution}) == [0.0]
 
 
 @pytest.mark.parametrize(("solution", "completion"), WRONG)
 def test_wrong_answers(solution, completion):
-    for lenient in (True, False):
-        assert score(Accuracy(lenient=lenient), completion, row={"solution": solution}) == [0.0]
+    for counts in (Counts.any, Counts.marked):
+        assert score(Accuracy(counts=counts), completion, row={"solution": solution}) == [0.0]
 
 
 def test_a_text_alone_is_an_answer_only_by_lenience():
     assert score(Accuracy(), "不够。", row={"solution": "不够"}) == [1.0]
-    assert score(Accuracy(lenient=False), "不够。", row={"solution": "不够"}) == [0.0]
+    assert score(Accuracy(counts=Counts.marked), "不够。", row={"solution": "不够"}) == [0.0]
 
 
 def test_rows_without_a_solution_are_told_and_left_out():
@@ -244,3 +244,12 @@ def test_case_and_width_never_change_a_share(text, words, unwanted):
     (one,) = score(reward, text)
     assert score(reward, text.upper()) == [one]
     assert 0 <= one <= 1
+
+
+def test_boxes_alone_count_where_wanted():
+    boxed = Accuracy(counts=Counts.boxed)
+    wanted = {"solution": "8"}
+    assert score(boxed, r"3 + 5 = \boxed{8}", row=wanted) == [1.0]
+    assert score(boxed, r"\boxed{7} \boxed{8.0} 答案是 7", row=wanted) == [1.0]
+    for other in ("答案是 8 。", "#### 8", "8", r"\boxed{7} 8", r"\boxed{8"):
+        assert score(boxed, other, row=wanted) == [0.0]

@@ -6,7 +6,7 @@ import dataclasses
 import enum
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from mlops_llm import component
@@ -31,16 +31,25 @@ def config_folder() -> Path:
 
 
 def register(stage: str, schema: type, packages: tuple[str, ...]) -> None:
-    """Load a stage's components and make them choices of Hydra's groups."""
+    """Load a stage's components and make them choices of Hydra's groups.
+
+    Of a group whose field in the schema is a dict several can be chosen at once: GROUP=[A,B], then GROUP.A.SETTING=VALUE.
+    """
     for package in packages:
         component.load(package)
     store = ConfigStore.instance()
     store.store(name=f"{stage}_schema", node=schema)
+    several = _several(schema)
     for group, names in component.groups().items():
         store.repo.pop(group, None)  # `op` means the operations of one stage, also where a process runs several
         for name, cls in names.items():
             if cls.__module__.startswith(packages):
-                store.store(group=group, name=name, node=cls)
+                store.store(group=group, name=name, node=cls, package=f"{group}.{name}" if group in several else None)
+
+
+def _several(schema: type) -> set[str]:
+    """Groups of which several components can be chosen at once."""
+    return {field.name for field in dataclasses.fields(schema) if field.default_factory is dict}
 
 
 _absent: dict[Path, list[Path]] = {}
@@ -99,6 +108,21 @@ def composed(stage: str, overrides: list[str]) -> DictConfig:
         return config
 
 
+def drop_unchosen(config: DictConfig, schema: type, overrides: Sequence[str]) -> None:
+    """Drop what a preset says of components that the command line replaced by others.
+
+    Raises:
+        UserError: one of `overrides` sets something of a component that is not chosen.
+    """
+    for group in _several(schema):
+        chosen = [str(name) for name in config[group] if OmegaConf.get_type(config[group], name) is not dict]
+        for name in [str(name) for name in config[group] if str(name) not in chosen]:
+            if any(item.lstrip("+").startswith(f"{group}.{name}.") for item in overrides):
+                raise UserError("is not chosen", f"{group}.{name}", f"choose it: {group}=[{','.join([*chosen, name])}]")
+            with open_dict(config[group]):
+                del config[group][name]
+
+
 def typed(config: DictConfig) -> Any:
     """Turn a composed config into the stage's dataclass, components ready to call.
 
@@ -112,12 +136,11 @@ def typed(config: DictConfig) -> Any:
 def _refuse_unknown(node: DictConfig, path: str) -> None:
     """`+KEY=VALUE` adds a key that the settings do not have, and OmegaConf would carry it along unseen."""
     kind = OmegaConf.get_type(node)
-    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
-        return
-    known = [field.name for field in dataclasses.fields(kind)]
+    cls = kind if isinstance(kind, type) and dataclasses.is_dataclass(kind) else None
+    known = [field.name for field in dataclasses.fields(cls)] if cls else []
     for key in map(str, node):
-        if key not in known:
-            raise UserError(f"Key '{key}' not in '{kind.__name__}'{component.near(key, known)}", path)
+        if cls and key not in known:
+            raise UserError(f"Key '{key}' not in '{cls.__name__}'{component.near(key, known)}", path)
         if not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
             _refuse_unknown(node[key], f"{path}.{key}" if path else key)
 
@@ -127,17 +150,25 @@ def from_record(schema: type, choices: Mapping[str, str], yaml: str) -> DictConf
     config = OmegaConf.structured(schema)
     table = component.groups()
     for group, name in choices.items():
-        config[group] = OmegaConf.structured(table[group][name])
+        if group in _several(schema):
+            for each in name.split(","):
+                config[group][each] = OmegaConf.structured(table[group][each])
+        else:
+            config[group] = OmegaConf.structured(table[group][name])
     return OmegaConf.merge(config, OmegaConf.create(yaml))  # type: ignore[return-value]
 
 
 def choices(config: DictConfig) -> dict[str, str]:
-    """Group -> registered name of the component in it, also when a preset file chose it under a name of its own."""
+    """Group -> registered name of the component in it, also when a preset file chose it under a name of its own.
+
+    Of a group of which several are chosen: their names with commas.
+    """
     found = {}
     for group, names in component.groups().items():
         if group in config:
             kind = OmegaConf.get_type(config, group)
-            chosen = next((name for name, cls in names.items() if cls is kind), None)
+            several = ",".join(map(str, config[group])) if kind is dict else None
+            chosen = several or next((name for name, cls in names.items() if cls is kind), None)
             if chosen:
                 found[group] = chosen
     return found
@@ -195,6 +226,7 @@ def _known(error: BaseException, schema: type) -> UserError | None:
         names = _listed(text) or sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
         if wanted:
             group, _, name = wanted[1].rpartition("/")
+            names = list(component.groups().get(group, names))
             remedy = f"there are: {', '.join(names)}"
             if group == "hydra/launcher" and name.startswith("submitit"):
                 remedy = "it is an extra: pip install 'mlops-llm[slurm]'"

@@ -32,13 +32,16 @@ def text(stage: str, schema: type, examples: tuple[str, ...], presets: Path) -> 
     named = {field.name for field in dataclasses.fields(schema)}
     groups = {group: names for group, names in component.groups().items() if group in named}
     lines += ["groups (GROUP=CHOICE, then GROUP.SETTING=VALUE):"]
+    several = {field.name for field in dataclasses.fields(schema) if field.default_factory is dict}
     for group, names in groups.items():
-        lines += [f"  {group}={'|'.join([*names, *_variants(group, presets)])}"]
+        choices = "|".join([*names, *_variants(group, presets)])
+        lines += [f"  {group}=[{choices}]  (one or more, with commas)" if group in several else f"  {group}={choices}"]
     lines += ["", "settings:", *_settings(schema, "", set(groups))]
     for group, names in groups.items():
         for name, cls in names.items():
             summary = inspect.cleandoc(cls.__doc__ or "").splitlines()[0]
-            lines += ["", f"{group}={name}: {summary}", *_settings(cls, f"{group}.", set())]
+            prefix = f"{group}.{name}." if group in several else f"{group}."
+            lines += ["", f"{group}={name}: {summary}", *_settings(cls, prefix, set())]
     lines += [
         "",
         "-m runs every combination of comma-separated values (also with hydra/launcher=joblib);",

@@ -95,6 +95,7 @@ def _opening(stage: Stage, cfg: Any, name: str, parent: str = "") -> Opening:
     output = Path(hydra.runtime.output_dir)
     if cfg.resume:
         raise UserError("stands in a preset", "resume", "give it on the command line, alone")
+    config.drop_unchosen(cfg, stage.schema, hydra.overrides.task)
     cfg.run_name = name
     values = config.flat(cfg)
     secrets.refuse(values)

@@ -14,6 +14,8 @@ from mlops_llm.train.checkpoints import Curves, Shelf
 from mlops_llm.train.steps import Steps
 
 _CLOCKS = ("runtime", "samples_per_second", "steps_per_second", "num_tokens")
+_OURS = {"reward": "reward/mean", "reward_std": "reward/std", "reward_accuracy": "reward_accuracy"}
+"""TRL's keys of what methods share that learn from rewards, and the names that compare over all of them."""
 _TOTALS = ("train_runtime", "train_loss", "total_flos", "train_samples_per_second", "train_steps_per_second")
 
 
@@ -59,6 +61,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             return
         self._steps.flush()
         values = {f"train/{key}": value for key, value in logs.items() if isinstance(value, int | float)}
+        values |= {ours: values[f"train/{theirs}"] for theirs, ours in _OURS.items() if f"train/{theirs}" in values}
         # Both of these begin anew in the Trainer after a resume; ours go on.
         values["train/num_tokens"] = self._steps.tokens
         if "loss" in logs:

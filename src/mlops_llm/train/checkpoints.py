@@ -87,7 +87,7 @@ class Shelf:
 
     def score(self, checkpoint: Checkpoint) -> float | None:
         """The deciding number of a checkpoint, if it is finite."""
-        value = self._metrics.get(checkpoint.name, {}).get(self._best.metric)
+        value = self._metrics.get(checkpoint.name, {}).get(str(self._best.metric))
         return value if value is not None and math.isfinite(value) else None
 
     def check(self, metrics: Mapping[str, float]) -> None:
@@ -98,7 +98,7 @@ class Shelf:
         """
         if self._best.metric not in metrics:
             raise UserError(
-                f"no evaluation gives '{self._best.metric}'{near(self._best.metric, metrics)}",
+                f"no evaluation gives '{self._best.metric}'{near(str(self._best.metric), metrics)}",
                 "best.metric",
                 f"one of: {', '.join(sorted(metrics))}",
             )

@@ -108,8 +108,9 @@ class Trainer:
 class Best:
     """Which checkpoint is the best."""
 
-    metric: str = "eval/loss"
-    """Metric that decides; without a held-out part the last checkpoint is taken."""
+    metric: Optional[str] = None  # noqa: UP045
+    """Metric that decides; null takes the algorithm's own, such as eval/loss. Without a held-out part the last checkpoint is
+    taken."""
     mode: Mode = Mode.auto
     """min or max; auto takes min where the name ends in loss or perplexity."""
 
@@ -117,7 +118,7 @@ class Best:
     def higher_is_better(self) -> bool:
         """The direction of `metric`."""
         if self.mode is Mode.auto:
-            return not self.metric.endswith(("loss", "perplexity"))
+            return not str(self.metric).endswith(("loss", "perplexity"))
         return self.mode is Mode.max
 
 
@@ -164,6 +165,8 @@ class Train:
     """Training method."""
     peft: Any = "???"
     """Which weights are trained: none trains all, lora trains an adapter."""
+    reward: dict[str, Any] = field(default_factory=dict)
+    """What rates sampled answers (algo=grpo and its like); several add up by their weights."""
     trainer: Trainer = field(default_factory=Trainer)
     best: Best = field(default_factory=Best)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
@@ -14,6 +14,8 @@ from mlops_llm.models.load import Files, ModelLoad, model
 @dataclass
 class Full:
     """All weights are trained; a start from an adapter is merged into its base first."""
+
+    adapter: ClassVar[bool] = False
 
     def trained(self, files: Files) -> int:
         """How many numbers are trained."""
@@ -28,6 +30,8 @@ class Full:
 @dataclass
 class Lora:
     """A low-rank adapter is trained, the base stays (Hu et al. 2021, arXiv:2106.09685); an adapter is trained on."""
+
+    adapter: ClassVar[bool] = True
 
     r: int = 8
     """Rank of the update matrices."""

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mlops_llm import console, digest
+from mlops_llm import component, console, digest
+from mlops_llm.data.kinds import FIELDS
 from mlops_llm.data.read import Source
 from mlops_llm.data.ref import open_dataset
 from mlops_llm.data.split import hold_out
+from mlops_llm.data.structure import kind_of_most
+from mlops_llm.data.validate import HEAD
 from mlops_llm.errors import UserError
 from mlops_llm.files import writable
 from mlops_llm.models import load, template
 from mlops_llm.models.load import Files
 from mlops_llm.models.ref import Place, resolve
-from mlops_llm.models.template import Encoded
 from mlops_llm.record import DatasetInput, Result
 from mlops_llm.train import preflight
 from mlops_llm.train.config import Op, Train
+from mlops_llm.train.rollouts import rewardable
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,20 @@ class Part:
 
     source: Source
     rows: list[int]
-    encoded: list[Encoded]
+    encoded: list[Any]
+    """Examples of the rows, as the algorithm sees them."""
     context: str
+
+    @property
+    def left_out(self) -> int:
+        """Rows of which nothing remained."""
+        return max(0, len(self.rows) - len(self.encoded))
+
+    @property
+    def said(self) -> str:
+        """How many rows there are, and how many examples they make where that differs."""
+        more = f" ({len(self.encoded)} examples)" if len(self.encoded) > len(self.rows) else ""
+        return f"{len(self.rows) - self.left_out} rows{more}"
 
     def as_input(self) -> DatasetInput:
         """The part as the record names it."""
@@ -62,13 +78,13 @@ class Plan:
     def facts(self) -> dict[str, Any]:
         """What a person wants to know before the start."""
         cut = [one for part in (self.train, self.validation) if part for one in part.encoded if one.cut]
-        lengths = [one.trained for one in self.train.encoded]
+        lengths = [one.trained or len(one.ids) for one in self.train.encoded]
+        counted = "prompt tokens" if self.settings.algo.rewarded else "trained tokens"
         return {
             "model": f"{self.settings.model} ({self.files.parameters / 1e6:.1f} M parameters)",
-            "dataset": f"{self.train.source.name}: {len(self.train.encoded)} rows to train on"
-            + (f", {len(self.validation.encoded)} held out" if self.validation else ", none held out"),
-            "trained tokens": f"{self.trained_tokens} (a row: min {min(lengths)}, mean {sum(lengths) / len(lengths):.0f}, "
-            f"max {max(lengths)})",
+            "dataset": f"{self.train.source.name}: {self.train.said} to train on"
+            + (f", {len(self.validation.rows) - self.validation.left_out} held out" if self.validation else ", none held out"),
+            counted: f"{sum(lengths)} (a row: min {min(lengths)}, mean {sum(lengths) / len(lengths):.0f}, max {max(lengths)})",
             "rows cut short": f"{len(cut)} ({sum(one.cut for one in cut)} tokens dropped)" if cut else "0",
             "chat template": self.template_source,
             "steps": self.estimate.steps,
@@ -83,6 +99,9 @@ def prepare(settings: Train) -> Plan | Result:
     Raises:
         UserError: model, dataset, template or machine do not allow it; the first bad row is named.
     """
+    _check_rewards(settings)
+    settings.algo.check(settings)
+    settings.best.metric = settings.best.metric or settings.algo.best_metric
     settings.output = str(writable(Path(settings.output or f"outputs/{settings.run_name or 'unnamed'}")))
     files = load.inspect(_start(settings), settings.model_load)
     source = open_dataset(settings.dataset, settings.read)
@@ -96,10 +115,10 @@ def prepare(settings: Train) -> Plan | Result:
             raise UserError("leaves no row to train on", "holdout", "lower it or give more rows")
     tokenizer = load.tokenizer(files.base or files.place if not _has_tokenizer(files) else files.place)
     how = template.ensure(tokenizer, settings.model)
-    train = Part(source, train_rows, settings.algo.encode(tokenizer, source, train_rows), "training")
+    train = Part(source, train_rows, _encoded(settings, tokenizer, source, train_rows), "training")
     validation = None
     if held_rows:
-        encoded = settings.algo.encode(tokenizer, held, held_rows)
+        encoded = _encoded(settings, tokenizer, held, held_rows)
         validation = Part(held, held_rows, encoded, "validation")
         _warn_of_shared(train, validation)
     estimate = preflight.estimate(settings, files, settings.algo.sequences(train.encoded))
@@ -108,6 +127,41 @@ def prepare(settings: Train) -> Plan | Result:
         return Result("plan", plan.facts(), {})
     preflight.refuse_impossible(estimate, settings)
     return plan
+
+
+def _encoded(settings: Train, tokenizer: Any, source: Source, rows: list[int]) -> list[Any]:
+    """The algorithm's examples of some rows.
+
+    Raises:
+        UserError: the rows are of a kind that it cannot learn from, and those that can are named; or a row is broken.
+    """
+    try:
+        made = list(settings.algo.encode(tokenizer, source, rows))
+        return rewardable(settings.reward, made, source.path.name) if settings.algo.rewarded else made
+    except UserError:
+        told = kind_of_most(islice(source.rows, HEAD))
+        if told is None or told in settings.algo.kinds:
+            raise
+        table = component.groups()["algo"]
+        mine = next(name for name, cls in table.items() if cls is type(settings.algo))
+        fitting = [f"algo={name}" for name, cls in table.items() if told in cls.kinds]  # type: ignore[attr-defined]
+        wanted = " or ".join(f"{kind.name} ({', '.join(FIELDS[kind])})" for kind in settings.algo.kinds)
+        raise UserError(
+            f"holds rows of kind {told.name}, and algo={mine} learns from {wanted}",
+            source.path.name,
+            f"take {' or '.join(fitting) or 'another algorithm'}, or another dataset",
+        ) from None
+
+
+def _check_rewards(settings: Train) -> None:
+    table = component.groups()
+    mine = next(name for name, cls in table["algo"].items() if cls is type(settings.algo))
+    if settings.algo.rewarded and not settings.reward:
+        there = ", ".join(table.get("reward", {}))
+        raise UserError(f"algo={mine} learns from rewards, and none is named", "reward", f"give one or more of: {there}")
+    if settings.reward and not settings.algo.rewarded:
+        rewarded = [f"algo={name}" for name, cls in table["algo"].items() if cls.rewarded]  # type: ignore[attr-defined]
+        raise UserError(f"algo={mine} samples no answers that could be rewarded", "reward", f"take {' or '.join(rewarded)}")
 
 
 def _start(settings: Train) -> Place:
@@ -155,12 +209,11 @@ def warn_of_cuts(plan: Plan) -> None:
         if part is None:
             continue
         cut = sum(1 for one in part.encoded if one.cut)
-        gone = len(part.rows) - len(part.encoded)
-        if cut or gone:
-            console.warn(
-                f"{part.context}: {cut} rows were cut at algo.max_tokens"
-                + (f", {gone} more left out because nothing of their answer remained" if gone else "")
-            )
+        said = [f"{cut} rows were cut at algo.max_tokens"] if cut else []
+        if part.left_out:
+            said.append(f"{part.left_out} rows were left out: {plan.settings.algo.leaves_out}")
+        if said:
+            console.warn(f"{part.context}: {'; '.join(said)}")
 
 
 def _resume_from(settings: Train, train: Part, validation: Part | None) -> Path | None:

@@ -8,18 +8,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlops_llm.data.chat import conversation
+from mlops_llm.data.kinds import Kind, own
+from mlops_llm.data.tokens import views
 from mlops_llm.files import write_text
 from mlops_llm.train.config import Samples
+from mlops_llm.train.examples import kind_of
 from mlops_llm.train.plan import Part
 
 
-def chosen(part: Part | None, how: Samples) -> tuple[list[list[dict[str, Any]]], list[str]]:
-    """The first held-out conversations without their last answer, and those answers."""
+def chosen(part: Part | None, kinds: Sequence[Kind], how: Samples) -> tuple[list[list[dict[str, Any]]], list[str]]:
+    """The first held-out prompts, and what a good answer to each is as far as the row tells (of a pair, the chosen one)."""
     if part is None:
         return [], []
-    chats = [conversation(part.source.rows[row], part.source.where(row)) for row in part.rows[: how.count]]
-    return [chat.messages[:-1] for chat in chats], [str(chat.messages[-1].get("content") or "") for chat in chats]
+    places = part.rows[: how.count]
+    told = [kind_of(part.source.rows[place], kinds) for place in places]
+    rows = [own(part.source.rows[place], kind, part.source.where(place)) for place, kind in zip(places, told, strict=True)]
+    seen = [views(row, kind)[0] for row, kind in zip(rows, told, strict=True)]
+    asked = [view.chat.messages[:-1] if view.answered else view.chat.messages for view in seen]
+    given = [str(view.chat.messages[-1].get("content") or "") if view.answered else "" for view in seen]
+    return asked, [answer or str(row.get("solution", "")) for answer, row in zip(given, rows, strict=True)]
 
 
 def answers(model: Any, tokenizer: Any, prompts: Sequence[list[dict[str, Any]]], most: int) -> list[str]:

@@ -66,19 +66,32 @@ class Steps:
         return self._tokens
 
     def watch(self, trainer: Any) -> None:
-        """See every forward pass of a Hugging Face Trainer."""
-        inner = trainer.training_step
+        """See every forward pass of a Hugging Face Trainer; of one that samples answers, what it learns from."""
+        inner, prepare = trainer.training_step, trainer._prepare_inputs
+        sampling = False
 
         def step(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            ids = inputs["input_ids"]
-            mask = inputs.get("attention_mask")
-            self._hash.update(ids.cpu().numpy().tobytes())
-            self._tokens += int(mask.sum()) if mask is not None else ids.numel()
+            nonlocal sampling
+            sampling = not isinstance(inputs, dict)
+            if not sampling:
+                self._see(inputs["input_ids"], inputs.get("attention_mask"))
             loss = inner(model, inputs, *args, **kwargs)
+            sampling = False
             self._losses.append(loss.detach())
             return loss
 
-        trainer.training_step = step
+        def prepared(inputs: Any) -> Any:
+            found = prepare(inputs)
+            if sampling:
+                self._see(found["prompt_ids"], found["prompt_mask"])
+                self._see(found["completion_ids"], found["completion_mask"])
+            return found
+
+        trainer.training_step, trainer._prepare_inputs = step, prepared
+
+    def _see(self, ids: Any, mask: Any) -> None:
+        self._hash.update(ids.cpu().numpy().tobytes())
+        self._tokens += int(mask.sum()) if mask is not None else ids.numel()
 
     def begin(self) -> None:
         """Start the clock of a step."""

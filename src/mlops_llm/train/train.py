@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+import os
 import shutil
+import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +19,6 @@ from mlops_llm import console, digest
 from mlops_llm.errors import UserError
 from mlops_llm.files import is_disk_full
 from mlops_llm.models import load, template
-from mlops_llm.models.template import Encoded
 from mlops_llm.record import NullRun, Registration, Result, Run
 from mlops_llm.train.checkpoints import COMPLETE, Shelf, curves, drop_unfinished
 from mlops_llm.train.plan import Plan, warn_of_cuts
@@ -28,10 +31,18 @@ class Job:
 
     model: Any
     tokenizer: Any
-    train: Sequence[Encoded]
-    validation: Sequence[Encoded]
+    train: Sequence[Any]
+    """Examples, as the algorithm's `encode` made them."""
+    validation: Sequence[Any]
     arguments: dict[str, Any]
     """Keyword arguments of TRL's config class, the same for every algorithm."""
+    adapter: bool
+    """An adapter is trained, the base stays."""
+    new_adapter: bool
+    """The adapter is new: until the first step the model is its base."""
+    rewards: Mapping[str, Any]
+    """Name -> reward (`train.reward.Reward`)."""
+    run: Run
 
 
 def fit(plan: Plan, run: Run | None = None) -> Result:
@@ -43,7 +54,7 @@ def fit(plan: Plan, run: Run | None = None) -> Result:
     run = run or NullRun()
     output = Path(str(plan.settings.output)).absolute()
     _record_inputs(plan, run)
-    model, trainer = _build(plan, output)
+    model, trainer = _build(plan, output, run)
     shelf = _shelf(plan, run)
     so_far = curves(plan.resume_from) if plan.resume_from else {}
     steps = Steps(output / "steps.jsonl", _step_of(plan.resume_from), so_far.get("rates", {}))
@@ -84,13 +95,14 @@ def _record_inputs(plan: Plan, run: Run) -> None:
             "torch.threads": str(torch.get_num_threads()),
             "trained_tokens": str(plan.trained_tokens),
             "rows.cut": str(sum(1 for one in plan.train.encoded if one.cut)),
-            "rows.left_out": str(len(plan.train.rows) - len(plan.train.encoded)),
+            "rows.left_out": str(plan.train.left_out),
         }
     )
 
 
-def _build(plan: Plan, output: Path) -> tuple[Any, Any]:
+def _build(plan: Plan, output: Path, run: Run) -> tuple[Any, Any]:
     """Build model and trainer; the seed comes first, since a new adapter is random."""
+    _quiet()
     from transformers import PrinterCallback, set_seed
 
     settings = plan.settings
@@ -102,11 +114,26 @@ def _build(plan: Plan, output: Path) -> tuple[Any, Any]:
         plan.train.encoded,
         plan.validation.encoded if plan.validation else (),
         _arguments(plan, output),
+        settings.peft.adapter,
+        settings.peft.adapter and not plan.files.is_adapter,
+        settings.reward,
+        run,
     )
     trainer = settings.algo.trainer(job)
     trainer.remove_callback(PrinterCallback)
     trainer.create_model_card = _no_card  # TRL's would lie in the run's folder and say nothing that is known here
     return model, trainer
+
+
+def _quiet() -> None:
+    """Keep what libraries print of their own doings off the terminal."""
+    from datasets import disable_progress_bars
+
+    disable_progress_bars()
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "TRL currently supports vLLM")  # said also where no vLLM is used
+    if not sys.stderr.isatty():
+        os.environ["TQDM_DISABLE"] = "1"
 
 
 def _no_card(*args: Any, **kwargs: Any) -> None:
@@ -247,7 +274,7 @@ class _Sampled:
 
         self._plan, self._samples = plan, samples
         self._most = plan.settings.samples.max_new_tokens
-        self._prompts, self._wanted = samples.chosen(plan.validation, plan.settings.samples)
+        self._prompts, self._wanted = samples.chosen(plan.validation, plan.settings.algo.kinds, plan.settings.samples)
         self._before = samples.before(output / "samples_before.json", model, plan.tokenizer, self._prompts, self._most)
 
     def record(self, run: Run, model: Any) -> None:
@@ -281,8 +308,9 @@ def _result(plan: Plan, run: Run, shelf: Shelf, recorder: Any, steps: Steps, beg
             run.name,
             "lower trainer.learning_rate; nothing was registered",
         )
-    metric = settings.best.metric if score is not None else "step"
-    first = recorder.evaluations.get(0, {}).get(settings.best.metric)
+    metric = str(settings.best.metric) if score is not None else "step"
+    evaluated = recorder.evaluations
+    first = evaluated.get(0, {}).get(metric)
     last = shelf.checkpoints[-1]
     if score is not None:
         end = "highest" if settings.best.higher_is_better else "lowest"
@@ -295,6 +323,11 @@ def _result(plan: Plan, run: Run, shelf: Shelf, recorder: Any, steps: Steps, beg
         "best checkpoint": f"{best.name} ({why})",
         f"{settings.best.metric} before": first,
         f"{settings.best.metric} best": score,
+        **{
+            name: " -> ".join(f"{evaluated[step][name]:.4f}" for step in (0, best.step) if name in evaluated.get(step, {}))
+            for name in settings.algo.telling
+            if name != metric and name in evaluated.get(best.step, {})
+        },
         "training loss": f"{steps.losses[min(steps.losses)]:.4f} -> {steps.mean_loss(settings.trainer.logging_steps):.4f}",
         "steps": last.step,
         "time": f"{seconds:.1f} s",

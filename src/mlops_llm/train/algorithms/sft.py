@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlops_llm import console
 from mlops_llm.component import component
 from mlops_llm.data.chat import Conversation, conversation
+from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import Source
 from mlops_llm.errors import UserError
 from mlops_llm.models.template import Encoded, encode, shows_tools
 
 if TYPE_CHECKING:
+    from mlops_llm.train.config import Train
     from mlops_llm.train.train import Job
 
 
@@ -30,6 +32,12 @@ class LossOn(Enum):
 class SFT:
     """Supervised fine-tuning: next-token cross entropy on the answers (TRL's SFTTrainer)."""
 
+    kinds: ClassVar[tuple[Kind, ...]] = (Kind.sft,)
+    best_metric: ClassVar[str] = "eval/loss"
+    telling: ClassVar[tuple[str, ...]] = ()
+    rewarded: ClassVar[bool] = False
+    leaves_out: ClassVar[str] = "nothing of their answer remained within algo.max_tokens"
+
     loss_on: LossOn = LossOn.answers
     """answers learns the assistant's turns with their end mark, whole learns every token."""
     max_tokens: int = 512
@@ -41,6 +49,9 @@ class SFT:
         """Check the range."""
         if self.max_tokens < 2:
             raise UserError(f"is {self.max_tokens}", "algo.max_tokens", "give a number from 2")
+
+    def check(self, settings: Train) -> None:
+        """Every setting fits."""
 
     def encode(self, tokenizer: Any, source: Source, rows: list[int]) -> list[Encoded]:
         """Tokenize rows as the model sees them; rows whose answer was cut away entirely are left out.
@@ -85,9 +96,6 @@ class SFT:
         """Build TRL's trainer over tokenized rows."""
         from trl import SFTConfig, SFTTrainer
 
-        from datasets import disable_progress_bars
-
-        disable_progress_bars()
         # Rows are cut and filtered already; only packing is left for TRL to prepare.
         ready = None if self.packing else {"skip_prepare_dataset": True}
         settings = SFTConfig(

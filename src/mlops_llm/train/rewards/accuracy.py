@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from mlops_llm.component import component
 from mlops_llm.data import solutions
@@ -11,6 +12,14 @@ from mlops_llm.data.read import Row
 from mlops_llm.data.solutions import Solution
 from mlops_llm.errors import UserError
 from mlops_llm.train.reward import Answers, check_weight
+
+
+class Counts(Enum):
+    """What counts as the answer."""
+
+    any = "any"
+    marked = "marked"
+    boxed = "boxed"
 
 
 @component("reward", "accuracy")
@@ -25,8 +34,9 @@ class Accuracy:
 
     weight: float = 1.0
     """Factor of this reward in the sum of all."""
-    lenient: bool = True
-    """Also take the number within a marked phrase (答案是一共 8 个), and the last number of an answer that marks none."""
+    counts: Counts = Counts.any
+    """What counts as the answer. any: what is marked, the number within a marked phrase (答案是一共 8 个), or the last number
+    of an answer that marks none; marked: nothing but what is marked; boxed: nothing but what stands in a LaTeX box."""
 
     def __post_init__(self) -> None:
         """Check the range."""
@@ -49,21 +59,22 @@ class Accuracy:
         found: list[float | None] = []
         for completion, row in zip(answers.completions, answers.rows, strict=True):
             wanted = None if _problem(row) else solutions.parse(str(row["solution"]))
-            found.append(None if wanted is None else float(grade(completion, wanted, lenient=self.lenient)))
+            found.append(None if wanted is None else float(grade(completion, wanted, self.counts)))
         return found
 
 
-def grade(completion: str, wanted: Solution, *, lenient: bool = True) -> bool:
+def grade(completion: str, wanted: Solution, counts: Counts = Counts.any) -> bool:
     """Whether an answer ends with the wanted solution."""
     if solutions.unclosed(completion):
         return False
-    said = solutions.marked(completion)
-    if said is None and not lenient:
+    boxes = solutions.boxed(completion)
+    said = solutions.marked(completion) if counts is not Counts.boxed else boxes[-1] if boxes else None
+    if said is None and counts is not Counts.any:
         return False
     found = solutions.parse(completion if said is None else said)
     if found is not None and found.equals(wanted):
         return True
-    if not lenient or wanted.number is None:
+    if counts is not Counts.any or wanted.number is None:
         return False
     number = solutions.last_number(completion) if said is None else solutions.spoken(said)
     return number is not None and number.equals(wanted)

@@ -1,0 +1,53 @@
+"""What a training method is: a component of the group `algo`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from mlops_llm.data.kinds import Kind
+from mlops_llm.data.read import Source
+
+if TYPE_CHECKING:
+    from mlops_llm.train.config import Train
+    from mlops_llm.train.train import Job
+
+
+class Algorithm(Protocol):
+    """Turns rows into examples and builds the Hugging Face Trainer that learns from them."""
+
+    kinds: ClassVar[tuple[Kind, ...]]
+    """Kinds of rows that it learns from; the first is the one it is made for."""
+    best_metric: ClassVar[str]
+    """Metric that chooses the best checkpoint where the user names none."""
+    telling: ClassVar[tuple[str, ...]]
+    """Metrics of the evaluation, besides the deciding one, that the closing table shows."""
+
+    rewarded: ClassVar[bool]
+    """It learns from rewards of answers that it samples."""
+    leaves_out: ClassVar[str]
+    """Why rows are left out, for a person."""
+
+    def check(self, settings: Train) -> None:
+        """Check what depends on other settings, before anything is read.
+
+        Raises:
+            UserError: they do not fit.
+        """
+        ...
+
+    def encode(self, tokenizer: Any, source: Source, rows: list[int]) -> Sequence[Any]:
+        """Make an example (`train.examples.Example`) of each row; rows of which nothing remains are left out.
+
+        Raises:
+            UserError: a row cannot be used, or none remains.
+        """
+        ...
+
+    def sequences(self, encoded: Sequence[Any]) -> list[int]:
+        """Tokens of each sequence that a forward pass sees."""
+        ...
+
+    def trainer(self, job: Job) -> Any:
+        """Build the Trainer."""
+        ...

@@ -1,0 +1,170 @@
+"""What one row is to a training method: the token ids that the model sees, and which of them count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+from mlops_llm.data import tokens
+from mlops_llm.data.kinds import Kind, infer, own
+from mlops_llm.data.read import Row, Source
+from mlops_llm.data.tokens import View
+from mlops_llm.errors import UserError
+from mlops_llm.models.template import IGNORED
+
+
+class Example(Protocol):
+    """One row as a training method sees it; `models.template.Encoded` is one."""
+
+    @property
+    def ids(self) -> list[int]:
+        """All token ids."""
+
+    @property
+    def labels(self) -> list[int]:
+        """As many as ids; `IGNORED` where nothing is learned."""
+
+    @property
+    def cut(self) -> int:
+        """Tokens dropped because the row was too long."""
+
+    @property
+    def trained(self) -> int:
+        """Tokens that are learned."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A prompt and one answer to it."""
+
+    prompt: list[int]
+    answer: list[int]
+    cut: int = 0
+    wanted: bool = True
+    """Whether the answer is a good one."""
+
+    @property
+    def ids(self) -> list[int]:
+        """Prompt and answer."""
+        return [*self.prompt, *self.answer]
+
+    @property
+    def labels(self) -> list[int]:
+        """The answer's ids; of one that is not wanted none, so that the same answer with the other label is told apart."""
+        return [IGNORED] * len(self.prompt) + (self.answer if self.wanted else [IGNORED] * len(self.answer))
+
+    @property
+    def trained(self) -> int:
+        """Tokens of the answer."""
+        return len(self.answer)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A prompt with a better and a worse answer."""
+
+    prompt: list[int]
+    chosen: list[int]
+    rejected: list[int]
+    cut: int = 0
+
+    @property
+    def ids(self) -> list[int]:
+        """The prompt with the chosen answer, then with the rejected one."""
+        return [*self.prompt, *self.chosen, *self.prompt, *self.rejected]
+
+    @property
+    def labels(self) -> list[int]:
+        """Ids of both answers."""
+        asked = [IGNORED] * len(self.prompt)
+        return [*asked, *self.chosen, *asked, *self.rejected]
+
+    @property
+    def trained(self) -> int:
+        """Tokens of both answers."""
+        return len(self.chosen) + len(self.rejected)
+
+
+T = TypeVar("T")
+E = TypeVar("E", bound=Example)
+
+
+def pairs(tokenizer: Any, source: Source, rows: Sequence[int], max_tokens: int) -> list[Pair]:
+    """Preference pairs; those of which no token of one answer is left are left out.
+
+    Raises:
+        UserError: a row is no pair, or none keeps a token of both answers.
+    """
+
+    def one(row: Row, kind: Kind) -> Pair:
+        chosen, rejected = (_split(tokenizer, view, max_tokens) for view in tokens.views(row, kind))
+        # Both sides share one prompt: what follows where they begin to differ belongs to the answers.
+        asked = min(_common(chosen.ids, rejected.ids), len(chosen.prompt), len(rejected.prompt))
+        cut = chosen.cut + rejected.cut
+        return Pair(chosen.ids[:asked], chosen.ids[asked:], rejected.ids[asked:], cut)
+
+    return _kept(_each(one, source, rows, (Kind.dpo,)), lambda pair: bool(pair.chosen and pair.rejected), source, max_tokens)
+
+
+def judged(tokenizer: Any, source: Source, rows: Sequence[int], max_tokens: int) -> list[Answered]:
+    """Answers with whether they are wanted, two of each preference pair; those of which no token is left are left out.
+
+    Raises:
+        UserError: a row has no label, or none keeps a token of its answer.
+    """
+
+    def of(row: Row, kind: Kind) -> list[Answered]:
+        split = [_split(tokenizer, view, max_tokens) for view in tokens.views(row, kind)]
+        wanted = [True, False] if kind is Kind.dpo else [bool(row["label"])]
+        return [replace(one, wanted=good) for one, good in zip(split, wanted, strict=True)]
+
+    kinds = (Kind.kto, Kind.dpo)
+    made = [one for several in _each(of, source, rows, kinds) for one in several]
+    return _kept(made, lambda each: bool(each.answer), source, max_tokens)
+
+
+def kind_of(row: Row, kinds: Sequence[Kind]) -> Kind:
+    """The one of several kinds that a row tells by its fields, else the first."""
+    told = infer(row)
+    return told if told and told in kinds else kinds[0]
+
+
+def _each(make: Callable[[Row, Kind], T], source: Source, rows: Sequence[int], kinds: Sequence[Kind]) -> list[T]:
+    """What is made of every row with its kind's own fields; an error names the row."""
+    made = []
+    for place in rows:
+        where = source.where(place)
+        kind = kind_of(source.rows[place], kinds)
+        row = own(source.rows[place], kind, where)
+        try:
+            made.append(make(row, kind))
+        except UserError as error:
+            raise UserError(error.what, where, error.remedy) from error
+    return made
+
+
+def _kept(examples: list[E], whole: Callable[[E], bool], source: Source, max_tokens: int) -> list[E]:
+    kept = [each for each in examples if whole(each)]
+    if examples and not kept:
+        raise UserError(
+            f"no row keeps a token of its answers within {max_tokens} tokens",
+            str(source.path),
+            f"raise algo.max_tokens (the longest row has {max(len(each.ids) + each.cut for each in examples)})",
+        )
+    return kept
+
+
+def _split(tokenizer: Any, view: View, max_tokens: int) -> Answered:
+    """A conversation as its last answer and all before it; earlier answers belong to the prompt."""
+    before = [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in view.chat.messages[:-1]]
+    last = {key: value for key, value in view.chat.messages[-1].items() if key != "weight"}
+    chat = replace(view.chat, messages=[*before, last])
+    coded = tokens.encoded(tokenizer, replace(view, chat=chat), max_tokens)
+    place = next((place for place, label in enumerate(coded.labels) if label != IGNORED), len(coded.ids))
+    return Answered(coded.ids[:place], coded.ids[place:], coded.cut)
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Length of the common beginning."""
+    return next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -1,0 +1,63 @@
+"""The frozen model that a trained one is held to."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from enum import Enum
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mlops_llm.errors import UserError
+
+if TYPE_CHECKING:
+    from mlops_llm.train.train import Job
+
+
+class Reference(Enum):
+    """Which model is the reference."""
+
+    auto = "auto"
+    start = "start"
+    base = "base"
+
+
+def refuse_base(which: Reference, adapter: bool) -> None:
+    """See that the base can be the reference.
+
+    Raises:
+        UserError: no adapter is trained that could be left off.
+    """
+    if which is Reference.base and not adapter:
+        remedy = "train an adapter (peft=lora), or leave it out: the start model is the reference"
+        raise UserError("is base, and no adapter is trained that could be left off", "algo.reference", remedy)
+
+
+def freeze(trainer: Any, job: Job) -> None:
+    """Make the reference of a TRL trainer that loads its own the start model as it is now, and keep it out of checkpoints."""
+    if trainer.ref_model is not None:
+        trainer.ref_model.load_state_dict(job.model.state_dict())
+    if job.adapter:
+        job.model.save_pretrained = partial(job.model.save_pretrained, selected_adapters=["default"])
+
+
+def against(job: Job, which: Reference, build: Callable[[Any], Any], *, copied: bool) -> Any:
+    """Build a TRL trainer that compares with a reference.
+
+    All weights trained: the reference is a frozen copy of the start model. An adapter trained: it is the base with the adapter
+    off where the adapter is new (then base and start are the same) or `base` is wanted, else a frozen copy of the adapter.
+
+    Args:
+        job: what is trained.
+        which: the reference.
+        build: makes the trainer from the reference model, or from None.
+        copied: a copy of all weights is needed; else the trainer asks the start model before it changes.
+    """
+    if not job.adapter:
+        return build(copy.deepcopy(job.model).requires_grad_(False).eval() if copied else None)
+    trainer = build(None)  # TRL copies the adapter as it is now to a frozen one called "ref"
+    if job.new_adapter or which is Reference.base:
+        job.model.delete_adapter("ref")
+    # A checkpoint holds what is trained; the reference is loaded from the start model again.
+    job.model.save_pretrained = partial(job.model.save_pretrained, selected_adapters=["default"])
+    return trainer

@@ -1,0 +1,59 @@
+"""Every training method, killed with -9 and resumed, ends in the weights of the uninterrupted run.
+
+One kill a method, of all weights or of an adapter in turn; with MLOPS_LLM_KILLS=N (make resume) N kills of each method and of
+both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.commands import ok, start, train, wait_for_step
+from tests.record import client, run_of, steps_of
+
+METHODS = {
+    "sft": ["+experiment=sft_sales"],
+    "dpo": ["+experiment=dpo_sales"],
+    "kto": ["+experiment=kto_sales"],
+    "grpo": ["+experiment=grpo_math", "trainer.batch_size=16", "algo.iterations=2", "algo.steps_per_generation=1"],
+    "rloo": ["+experiment=grpo_math", "algo=rloo", "trainer.batch_size=16", "algo.beta=0.05"],
+}
+LENGTH = [
+    "trainer.max_steps=20", "trainer.save_steps=5", "trainer.eval_steps=5", "trainer.logging_steps=1", "samples.count=0",
+    "register_as=null", "peft.dropout=0.1",
+]  # fmt: skip
+KILLS = int(os.environ.get("MLOPS_LLM_KILLS", "0"))
+CASES = [
+    (method, peft)
+    for place, method in enumerate(METHODS)
+    for peft in ("none", "lora")
+    if KILLS or (place % 2) == (peft == "lora")
+]
+
+
+def final(folder: Path, run: str) -> str:
+    return str(json.loads((folder / f"outputs/{run}/result.json").read_text())["digest.weights"])
+
+
+@pytest.mark.parametrize(("method", "peft"), CASES)
+def test_a_killed_run_ends_in_the_weights_of_the_uninterrupted_one(tmp_path: Path, method: str, peft: str) -> None:
+    words = [*METHODS[method], *LENGTH[: None if peft == "lora" else -1], f"peft={peft}"]
+    ok(train(tmp_path, *words, "run_name=whole"))
+    for kill in range(max(1, KILLS)):
+        process, step = start(tmp_path, *words, f"run_name=killed-{kill}"), random.randint(6, 19)
+        wait_for_step(tmp_path, f"killed-{kill}", step, process)
+        process.kill()
+        process.communicate()
+        assert "resume verified" in ok(train(tmp_path, f"resume=killed-{kill}")), f"{method} {peft} killed at step {step}"
+        assert final(tmp_path, f"killed-{kill}") == final(tmp_path, "whole"), f"{method} {peft} killed at step {step}"
+        steps = [(tmp_path / f"outputs/{name}/steps.jsonl").read_text() for name in ("whole", f"killed-{kill}")]
+        assert steps[0] == steps[1]
+        store = client(tmp_path)
+        whole, killed = run_of(store, "whole"), run_of(store, f"killed-{kill}")
+        assert killed.data.tags["resume.verified"] == "true"
+        assert steps_of(store, killed, "train/loss") == steps_of(store, whole, "train/loss") == list(range(1, 21))

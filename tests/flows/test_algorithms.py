@@ -1,0 +1,189 @@
+"""Training methods besides SFT, as real commands; numbers against an independent computation."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from mlops_llm.data import tokens
+from mlops_llm.data.ref import open_dataset
+from mlops_llm.data.split import hold_out
+from mlops_llm.models import tiny
+from mlops_llm.train import examples
+from tests.commands import ok, train
+from tests.record import artifacts_of, checkpoints_of, client, run_of, steps_of
+
+ADAPTER = ["peft=lora", "trainer.learning_rate=2e-3", "samples.count=0", "register_as=null"]
+SHORT = ["trainer.max_steps=4", "trainer.eval_steps=2", "trainer.save_steps=2", "samples.count=0", "register_as=null"]
+
+
+@pytest.fixture(scope="session")
+def preferred(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an SFT adapter and what DPO and KTO made of it and of `tiny`."""
+    folder = tmp_path_factory.mktemp("preferred")
+    ok(train(folder, "+experiment=dpo_sales", "run_name=dpo"))
+    sft = ["+experiment=sft_sales", *ADAPTER, "trainer.max_steps=60", "trainer.save_steps=50", "run_name=sft"]
+    ok(train(folder, *sft))
+    ok(train(folder, "+experiment=dpo_sales", *ADAPTER, "model=runs:/sft/last", "trainer.max_steps=20", "run_name=chained"))
+    return folder
+
+
+def value(store: MlflowClient, run: str, key: str, step: int) -> float:
+    found = store.get_metric_history(run_of(store, run).info.run_id, key)
+    return next(metric.value for metric in found if metric.step == step)
+
+
+def test_dpo_prefers_the_better_of_new_answers(preferred: Path) -> None:
+    store = client(preferred)
+    assert value(store, "dpo", "eval/loss", 0) == pytest.approx(math.log(2), abs=1e-6)
+    assert value(store, "dpo", "eval/rewards/accuracies", 60) > 0.8
+    assert value(store, "dpo", "eval/rewards/margins", 60) == pytest.approx(
+        value(store, "dpo", "eval/rewards/chosen", 60) - value(store, "dpo", "eval/rewards/rejected", 60), abs=1e-4
+    )
+    run = run_of(store, "dpo")
+    for key in ("chosen", "rejected", "margins", "accuracies"):
+        assert steps_of(store, run, f"train/rewards/{key}") == [10, 20, 30, 40, 50, 60]
+    table = json.loads((preferred / "outputs/dpo/result.json").read_text())
+    assert table["eval/rewards/accuracies"].endswith(f"{value(store, 'dpo', 'eval/rewards/accuracies', 60):.4f}")
+    assert store.get_model_version_by_alias("sales_dpo", "challenger").run_id == run.info.run_id
+    assert "samples.json" in artifacts_of(store, run)
+
+
+def test_dpo_held_out_loss_is_that_of_the_formula(preferred: Path) -> None:
+    """-log sigmoid(beta ((log p - log p_ref)(chosen) - (log p - log p_ref)(rejected))), Rafailov et al. 2023, equation 7."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    source = open_dataset("sales_dpo")
+    pairs = examples.pairs(tokens.tokenizer("tiny"), source, hold_out(source, 0.1)[1], 512)
+
+    def logp(folder: Path, prompt: list[int], answer: list[int]) -> float:
+        with torch.no_grad():
+            scores = models[folder](torch.tensor([[*prompt, *answer]])).logits[0].log_softmax(-1)
+        return sum(float(scores[len(prompt) - 1 + place, token]) for place, token in enumerate(answer))
+
+    new, old = preferred / "outputs/dpo/checkpoint-60", tiny.folder()
+    models = {folder: AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval() for folder in (new, old)}
+    losses = []
+    for pair in pairs:
+        margin = sum(
+            sign * (logp(new, pair.prompt, answer) - logp(old, pair.prompt, answer))
+            for sign, answer in ((1, pair.chosen), (-1, pair.rejected))
+        )
+        losses.append(math.log1p(math.exp(-0.1 * margin)))
+    assert sum(losses) / len(losses) == pytest.approx(value(client(preferred), "dpo", "eval/loss", 60), rel=1e-3)
+
+
+def test_dpo_from_an_adapter_holds_to_that_adapter_and_not_to_its_base(preferred: Path) -> None:
+    store = client(preferred)
+    assert value(store, "chained", "eval/loss", 0) == pytest.approx(math.log(2), abs=1e-6)
+    chained = run_of(store, "chained")
+    last = checkpoints_of(store, run_of(store, "sft"))["checkpoint-60"]
+    assert {model.tags["parent"] for model in checkpoints_of(store, chained).values()} == {last.model_id}
+    kept = preferred / "outputs/chained/checkpoint-20"
+    assert not (kept / "ref").exists() and (kept / "adapter_model.safetensors").is_file()
+    words = ["+experiment=dpo_sales", *ADAPTER, *SHORT[:3], "model=runs:/sft/last"]
+    ok(train(preferred, *words, "algo.reference=base", "run_name=based"))
+    assert abs(value(store, "based", "eval/loss", 0) - math.log(2)) > 1e-3
+
+
+@pytest.mark.parametrize("precompute", ["true", "false"])
+def test_dpo_of_all_weights_from_an_adapter_holds_to_the_merged_model(preferred: Path, precompute: str) -> None:
+    words = ["+experiment=dpo_sales", *SHORT, "model=runs:/sft/last", f"algo.precompute={precompute}"]
+    ok(train(preferred, *words, f"run_name=merged-{precompute}"))
+    store = client(preferred)
+    assert value(store, f"merged-{precompute}", "eval/loss", 0) == pytest.approx(math.log(2), abs=1e-6)
+    if precompute == "false":
+        ends = [value(store, f"merged-{each}", "eval/loss", 4) for each in ("true", "false")]
+        assert ends[0] == pytest.approx(ends[1], rel=1e-5)
+
+
+def test_kto_learns_from_labels_and_from_both_sides_of_pairs(tmp_path: Path, jsonl) -> None:
+    said = ok(train(tmp_path, "+experiment=kto_sales", *SHORT, "run_name=pairs"))
+    assert "268 rows (536 examples) to train on, 32 held out" in said
+    pairs = open_dataset("sales_dpo").rows[:60]
+    rows = [
+        {"prompt": row["prompt"], "response": row[side], "label": side == "chosen"}
+        for row in pairs
+        for side in ("chosen", "rejected")
+    ]
+    words = ["+experiment=kto_sales", f"dataset={jsonl(rows)}", "trainer.max_steps=40", "run_name=labels", *ADAPTER]
+    ok(train(tmp_path, *words))
+    store = client(tmp_path)
+    assert value(store, "labels", "eval/loss", 0) == pytest.approx(0.5, abs=1e-6)
+    assert value(store, "labels", "eval/rewards/chosen", 40) > value(store, "labels", "eval/rewards/rejected", 40)
+
+
+@pytest.fixture(scope="session")
+def rewarded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of GRPO."""
+    folder = tmp_path_factory.mktemp("rewarded")
+    words = ["trainer.batch_size=32", "trainer.max_steps=36", "trainer.eval_steps=12", "trainer.save_steps=12"]
+    words += ["reward=[accuracy,format]", "reward.accuracy.counts=boxed", "reward.format.weight=0.25", "algo.table_steps=18"]
+    ok(train(folder, "+experiment=grpo_math", *words, "run_name=grpo"))
+    return folder
+
+
+def test_grpo_raises_what_is_rewarded(rewarded: Path) -> None:
+    store = client(rewarded)
+    run = run_of(store, "grpo")
+    right = [metric.value for metric in store.get_metric_history(run.info.run_id, "reward_accuracy")]
+    assert len(right) == 36 and sum(right[-10:]) - sum(right[:10]) >= 10 * 0.15
+    keys = run.data.metrics
+    for key in ("reward/mean", "train/rewards/accuracy/mean", "train/rewards/format/mean", "train/frac_reward_zero_std"):
+        assert steps_of(store, run, key) == list(range(1, 37)), key
+    total = keys["train/rewards/accuracy/mean"] + 0.25 * keys["train/rewards/format/mean"]
+    assert keys["reward/mean"] == pytest.approx(total, abs=1e-5)
+    assert run.data.params["choice.reward"] == "accuracy,format" and run.data.params["reward.format.weight"] == "0.25"
+    best = run_of(store, "grpo").data.tags["best.reason"]
+    assert "eval/reward" in best and value(store, "grpo", "eval/reward", 36) > value(store, "grpo", "eval/reward", 0)
+
+
+def test_grpo_keeps_tables_of_what_was_sampled(rewarded: Path) -> None:
+    store = client(rewarded)
+    run = run_of(store, "grpo")
+    assert {path for path in artifacts_of(store, run) if path.startswith("completions/")} == {
+        f"completions/step-{step:05d}.json" for step in (1, 19)
+    }
+    table = json.loads(Path(store.download_artifacts(run.info.run_id, "completions/step-00019.json")).read_text("utf-8"))
+    columns = table["columns"] if "columns" in table else list(table)
+    assert columns == ["prompt", "completion", "reward accuracy", "reward format", "advantage"]
+
+
+def test_a_recorded_run_of_rewards_is_rebuilt_from_the_record(rewarded: Path) -> None:
+    store = client(rewarded)
+    store.set_terminated(run_of(store, "grpo").info.run_id, "KILLED")  # as if it had died after its last step
+    ok(train(rewarded, "resume=grpo"))
+    assert run_of(store, "grpo").info.status == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["+experiment=dpo_sales", "algo.beta=0"], "algo.beta: is 0"),
+        (["+experiment=dpo_sales", "algo.loss=[sigmoyd]"], "there is no loss 'sigmoyd' (did you mean sigmoid?)"),
+        (["+experiment=dpo_sales", "algo.loss=[sigmoid,sft]", "algo.loss_weights=[1]"], "gives 1 for 2 losses"),
+        (["+experiment=dpo_sales", "algo.label_smoothing=0.1"], "is not used by sigmoid"),
+        (["+experiment=dpo_sales", "algo.reference=base"], "no adapter is trained that could be left off"),
+        (["+experiment=dpo_sales", "dataset=sales_sft"], "holds rows of kind sft, and algo=dpo learns from dpo"),
+        (["+experiment=sft_sales", "dataset=sales_dpo"], "take algo=dpo or algo=kto, or another dataset"),
+        (["+experiment=sft_sales", "reward=[accuracy]"], "algo=sft samples no answers that could be rewarded"),
+        (["+experiment=kto_sales", "trainer.batch_size=1"], "trainer.batch_size: is 1"),
+        (["+experiment=grpo_math", "algo.generations=1"], "algo.generations: is 1"),
+        (["+experiment=grpo_math", "trainer.batch_size=10"], "make it 8 or 16 answers"),
+        (["+experiment=grpo_math", "reward=[acuracy]"], "unknown reward 'acuracy' (did you mean accuracy?)"),
+        (["+experiment=grpo_math", "reward=[]"], "algo=grpo learns from rewards, and none is named"),
+        (["+experiment=grpo_math", "reward.accuracy.wait=1"], "Key 'wait' not in 'Accuracy'"),
+        (["+experiment=grpo_math", "reward=[http]"], "reward.http.url: is not given"),
+        (["+experiment=grpo_math", "reward=[format]", "reward.accuracy.counts=any"], "reward.accuracy: is not chosen"),
+        (["+experiment=grpo_math", "dataset=ppo_general"], "no row has a solution to compare"),
+    ],
+)
+def test_requests_that_do_not_fit_are_one_line(tmp_path: Path, words: list[str], said: str) -> None:
+    done = train(tmp_path, *words)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert said in done.stderr and len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "mlflow.db").exists()

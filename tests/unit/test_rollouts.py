@@ -1,0 +1,113 @@
+"""Prompts, rewards and rounds of methods that sample."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlops_llm.data import tokens
+from mlops_llm.data.kinds import Kind
+from mlops_llm.data.read import Source
+from mlops_llm.errors import UserError
+from mlops_llm.train import rollouts
+from mlops_llm.train.config import Train, Trainer
+from mlops_llm.train.rollouts import Watch
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return tokens.tokenizer("tiny")
+
+
+def source(rows: list[dict[str, Any]]) -> Source:
+    return Source("rows", Path("rows.jsonl"), "rows.jsonl", rows, list(range(1, len(rows) + 1)), "")
+
+
+class Even:
+    """1 for an even solution, None for one below 0, and a failure at 13; rows without solution cannot be rewarded."""
+
+    weight = 1.0
+
+    def check(self, rows):
+        return [None if "solution" in row else "has no solution" for row in rows]
+
+    def score(self, answers):
+        if any(row["solution"] == "13" for row in answers.rows):
+            raise ZeroDivisionError("thirteen")
+        return [None if int(row["solution"]) < 0 else float(int(row["solution"]) % 2 == 0) for row in answers.rows]
+
+
+def test_prompts_end_with_the_mark_after_which_the_model_answers(tokenizer):
+    rows = [{"prompt": "1+1", "solution": "2"}, {"prompt": "长" * 90, "solution": "2"}]
+    (one,) = rollouts.prompts(tokenizer, source(rows), [0, 1], (Kind.grpo,), 40)
+    assert tokenizer.decode(one.ids).endswith("<|im_start|>assistant\n") and one.row == rows[0] and one.trained == 0
+    with pytest.raises(UserError, match="every prompt is longer than 5 tokens"):
+        rollouts.prompts(tokenizer, source(rows), [0, 1], (Kind.grpo,), 5)
+
+
+def test_rows_that_cannot_be_rewarded_are_left_out_and_said(tokenizer, capsys):
+    rows = [{"prompt": "1+1", "solution": "2"}, {"prompt": "在吗"}]
+    found = rollouts.prompts(tokenizer, source(rows), [0, 1], (Kind.grpo, Kind.ppo), 40)
+    assert [one.row for one in rollouts.rewardable({"even": Even()}, found, "rows.jsonl")] == rows[:1]
+    assert "rows.jsonl: 1 rows are left out, since they cannot be rewarded (the first: even: has no solution)" in (
+        capsys.readouterr().err
+    )
+    with pytest.raises(UserError, match=r"no row can be rewarded \(even: has no solution\)"):
+        rollouts.rewardable({"even": Even()}, found[1:], "rows.jsonl")
+
+
+def scored(*given: str, name: str = "even") -> tuple[list, dict]:
+    logged: dict[str, float] = {}
+    (score,) = rollouts.functions({name: Even()})
+    rows = [json.dumps({"solution": each}) for each in given]
+    answers = [[{"role": "assistant", "content": "x"}]] * len(rows)
+    return score(
+        prompts=[[]] * len(rows), completions=answers, row=rows, log_metric=logged.__setitem__, completion_ids=[]
+    ), logged
+
+
+def test_scores_keep_their_order_and_what_cannot_be_told():
+    assert scored("2", "-1", "3") == ([1.0, None, 0.0], {})
+    assert scored("2", "-1", "3", name="accuracy")[1] == {"reward_accuracy": 0.5}
+
+
+def test_a_reward_that_fails_names_the_row_and_the_last_line():
+    with pytest.raises(UserError) as caught:
+        scored("2", "13")
+    assert str(caught.value).startswith(
+        'reward.even: the reward \'even\' fails at row {"solution": "13"} (ZeroDivisionError: thirteen)'
+    )
+
+
+@pytest.mark.parametrize(("answers", "said"), [(10, "make it 8 or 16 answers"), (3, "make it 8 answers"), (8, ""), (64, "")])
+def test_rounds_are_whole_groups(answers, said):
+    try:
+        rollouts.check_group(answers, 8)
+    except UserError as error:
+        assert said and said in error.remedy
+    else:
+        assert not said
+
+
+@pytest.mark.parametrize(
+    ("every", "cycle", "then"),
+    [((20, 20), 1, (20, 20)), ((5, 10), 4, (8, 16)), ((3, 3), 2, (4, 4)), ((50, 100), 8, (56, 112))],
+)
+def test_saving_moves_to_the_end_of_a_round(every, cycle, then):
+    settings = Train(dataset="x", trainer=Trainer(eval_steps=every[0], save_steps=every[1]))
+    rollouts.align(settings, cycle)
+    moved = (settings.trainer.eval_steps, settings.trainer.save_steps)
+    assert moved == then and moved[0] % cycle == 0 and moved[1] % moved[0] == 0
+
+
+def test_signs_of_death_are_said_once_and_only_when_they_last():
+    watch, dead = Watch(24), {"frac_reward_zero_std": 1.0, "completions/clipped_ratio": 0.2}
+    assert [bool(watch.look(dead)) for _ in range(6)] == [False, False, True, False, False, False]
+    watch = Watch(24)
+    assert not any(watch.look(each) for each in [dead, dead, {"frac_reward_zero_std": 0.5}, dead, dead])
+    watch = Watch(24)
+    said = [line for _ in range(3) for line in watch.look({"frac_reward_zero_std": 0.0, "completions/clipped_ratio": 1.0})]
+    assert len(said) == 1 and "algo.max_new_tokens=24" in said[0]
