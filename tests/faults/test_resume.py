@@ -21,6 +21,7 @@ METHODS = {
     "dpo": ["+experiment=dpo_sales"],
     "kto": ["+experiment=kto_sales"],
     "grpo": ["+experiment=grpo_math", "trainer.batch_size=16", "algo.iterations=2", "algo.steps_per_generation=1"],
+    "ppo": ["+experiment=ppo_math", "trainer.batch_size=16", "algo.kl_target=1", "algo.kl_horizon=100"],
     "rloo": ["+experiment=grpo_math", "algo=rloo", "trainer.batch_size=16", "algo.beta=0.05"],
 }
 LENGTH = [

@@ -40,6 +40,8 @@ class Job:
     """An adapter is trained, the base stays."""
     new_adapter: bool
     """The adapter is new: until the first step the model is its base."""
+    start: Path
+    """Folder of the whole start model; of an adapter, of its base."""
     rewards: Mapping[str, Any]
     """Name -> reward (`train.reward.Reward`)."""
     run: Run
@@ -116,6 +118,7 @@ def _build(plan: Plan, output: Path, run: Run) -> tuple[Any, Any]:
         _arguments(plan, output),
         settings.peft.adapter,
         settings.peft.adapter and not plan.files.is_adapter,
+        (plan.files.base or plan.files.place).folder,
         settings.reward,
         run,
     )

@@ -1,0 +1,1 @@
+"""Proximal policy optimization: estimates, critic and trainer."""

@@ -1,0 +1,91 @@
+"""The critic: a model that says how much reward is still to come."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops_llm.errors import UserError, first_line
+from mlops_llm.train.ppo import estimates
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FOLDER = "critic"
+"""Folder within a checkpoint."""
+
+
+class Critic:
+    """A copy of a language model whose head gives one number a token, with an optimizer of its own."""
+
+    def __init__(self, start: Path, device: Any, learning_rate: float, clip: float, max_grad_norm: float) -> None:
+        """Load the copy; its head begins at 0, so that the first advantages are the rewards themselves.
+
+        Args:
+            start: folder of a model.
+            device: where it runs.
+            learning_rate: of AdamW, constant.
+            clip: most that a value moves in a round before the loss holds it back.
+            max_grad_norm: gradients are scaled down to this norm; 0 leaves them.
+
+        Raises:
+            UserError: models of this architecture have no form with a head for each token.
+        """
+        import torch
+        from transformers import AutoModelForTokenClassification
+
+        try:
+            self.model = AutoModelForTokenClassification.from_pretrained(start, num_labels=1, dtype=torch.float32)
+        except ValueError as error:
+            raise UserError(
+                f"no critic can be made of this architecture ({first_line(error)})", str(start), "take algo=rloo or algo=grpo"
+            ) from error
+        self._undrop()
+        with torch.no_grad():
+            for parameter in self.model.score.parameters():
+                parameter.zero_()
+        self.model.to(device)
+        self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=learning_rate, weight_decay=0.0)
+        self._clip, self._max_grad_norm = clip, max_grad_norm
+
+    def values(self, ids: Tensor, attention: Tensor, answer: int) -> Tensor:
+        """The value before each of the last `answer` tokens: shape (answers, answer)."""
+        logits = self.model(input_ids=ids, attention_mask=attention).logits
+        return logits[:, -answer - 1 : -1, 0].float()
+
+    def learn(self, new: Tensor, old: Tensor, returns: Tensor, mask: Tensor, parts: int, last: bool) -> float:
+        """Add the gradient of one of `parts` batches of a step; the last one moves the weights. Returns the batch's loss."""
+        import torch
+
+        loss = estimates.value_loss(new, old, returns, mask, self._clip)
+        (loss / parts).backward()
+        if last:
+            if self._max_grad_norm:
+                torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._max_grad_norm)
+            self._optimizer.step()
+            self._optimizer.zero_grad()
+        return float(loss.detach())
+
+    def save(self, checkpoint: Path) -> None:
+        """Write weights and optimizer into a checkpoint's folder."""
+        import torch
+
+        self.model.save_pretrained(checkpoint / FOLDER)
+        torch.save(self._optimizer.state_dict(), checkpoint / FOLDER / "optimizer.pt")
+
+    def load(self, checkpoint: Path) -> None:
+        """Go on with what `save` wrote."""
+        import torch
+        from safetensors.torch import load_file
+
+        folder = checkpoint / FOLDER
+        self.model.load_state_dict(load_file(folder / "model.safetensors"))
+        self._optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
+
+    def _undrop(self) -> None:
+        """Without dropout: old and new values of the same weights are to be the same."""
+        import torch
+
+        for module in self.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0

@@ -1,0 +1,39 @@
+"""What we use of TRL beyond its public classes: a newer TRL that changes it fails here, not in a training."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+from trl import DPOTrainer, GRPOTrainer, KTOTrainer, RLOOTrainer
+
+USED = {
+    DPOTrainer: {"_prepare_dataset": ["dataset"]},
+    KTOTrainer: {"_prepare_dataset": ["dataset"]},
+    GRPOTrainer: {
+        "_calculate_rewards": ["inputs", "prompts", "completions"],
+        "_generate_and_score_completions": ["inputs"],
+        "_compute_loss": ["model", "inputs"],
+        "_prepare_inputs": ["generation_batch"],
+        "_get_per_token_logps_and_entropies": ["model", "input_ids", "attention_mask", "logits_to_keep", "batch_size"],
+        "_save_checkpoint": ["model", "trial"],
+        "_load_optimizer_and_scheduler": ["checkpoint"],
+    },
+    RLOOTrainer: {"_prepare_inputs": ["generation_batch"]},
+}
+
+
+@pytest.mark.parametrize(("trainer", "method"), [(trainer, method) for trainer, used in USED.items() for method in used])
+def test_the_methods_that_we_override_or_call_are_there(trainer, method):
+    parameters = list(inspect.signature(getattr(trainer, method)).parameters)
+    assert parameters[0] == "self" and parameters[1 : 1 + len(USED[trainer][method])] == USED[trainer][method]
+
+
+def test_what_a_round_of_sampling_holds():
+    source = inspect.getsource(GRPOTrainer._generate_and_score_completions)
+    for key in (
+        "prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages", "old_per_token_logps",
+        "ref_per_token_logps",
+    ):  # fmt: skip
+        assert f'"{key}"' in source
+    assert "advantages.dim() == 1" in inspect.getsource(GRPOTrainer._compute_loss)

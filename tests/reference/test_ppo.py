@@ -1,0 +1,93 @@
+"""PPO's formulas against plain loops over numbers, as the papers write them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlops_llm.train.ppo import estimates
+from mlops_llm.train.ppo.estimates import Coefficient
+
+LENGTHS = st.lists(st.integers(0, 5), min_size=1, max_size=4)
+
+
+def made(lengths: list[int], seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Random rewards and values, and the mask of answers of these lengths."""
+    draw = np.random.default_rng(seed)
+    shape = (len(lengths), 5)
+    mask = (np.arange(5)[None] < np.array(lengths)[:, None]).astype(float)
+    return draw.normal(size=shape), draw.normal(size=shape), mask
+
+
+@given(LENGTHS, st.integers(0, 99), st.floats(0, 1), st.floats(0, 1))
+def test_advantages_are_the_discounted_sum_of_the_errors(lengths, seed, gamma, lam):
+    """Schulman et al. 2015, equation 16: A_t = sum over l of (gamma lam)^l delta_(t+l)."""
+    rewards, values, mask = made(lengths, seed)
+    wanted = np.zeros_like(rewards)
+    for row, length in enumerate(lengths):
+        deltas = [
+            rewards[row, t] + gamma * (values[row, t + 1] if t + 1 < length else 0.0) - values[row, t] for t in range(length)
+        ]
+        for t in range(length):
+            wanted[row, t] = sum((gamma * lam) ** (s - t) * deltas[s] for s in range(t, length))
+    found = estimates.advantages(*map(torch.tensor, (rewards, values, mask)), gamma, lam)
+    np.testing.assert_allclose(found.numpy(), wanted, atol=1e-12)
+
+
+def test_with_lambda_1_returns_are_the_rewards_to_come():
+    rewards, values, mask = made([5, 3], 0)
+    gained = estimates.advantages(*map(torch.tensor, (rewards, values, mask)), 1.0, 1.0).numpy()
+    to_come = np.cumsum((rewards * mask)[:, ::-1], 1)[:, ::-1] * mask
+    np.testing.assert_allclose((gained + values) * mask, to_come, atol=1e-12)
+
+
+@given(LENGTHS, st.integers(0, 99))
+def test_the_score_falls_on_the_last_token_and_the_divergence_on_each(lengths, seed):
+    divergence, _, mask = made(lengths, seed)
+    scores = np.arange(1.0, len(lengths) + 1)
+    found = estimates.token_rewards(torch.tensor(scores), torch.tensor(divergence), torch.tensor(mask), 0.3).numpy()
+    for row, length in enumerate(lengths):
+        wanted = [-0.3 * divergence[row, t] + (scores[row] if t == length - 1 else 0) for t in range(length)]
+        np.testing.assert_allclose(found[row], [*wanted, *[0.0] * (5 - length)], atol=1e-12)
+
+
+def test_whitened_advantages_have_mean_0_and_variance_1():
+    values, _, mask = (torch.tensor(each) for each in made([5, 2, 4], 3))
+    total, squares, count = estimates.moments(values, mask)
+    mean = total / count
+    found = estimates.whiten(values, mask, mean, squares / count - mean**2)[mask.bool()]
+    assert float(found.mean()) == pytest.approx(0, abs=1e-12)
+    assert float(found.var(unbiased=False)) == pytest.approx(1, rel=1e-6)
+
+
+def test_the_critics_loss_takes_the_worse_of_both_values():
+    new, old, returns = (torch.tensor([[each]]) for each in (1.0, 0.0, 0.0))
+    mask = torch.ones(1, 1)
+    assert float(estimates.value_loss(new, old, returns, mask, 0.2)) == pytest.approx(0.5 * 1.0)
+    assert float(estimates.value_loss(new, old, torch.tensor([[1.0]]), mask, 0.2)) == pytest.approx(0.5 * 0.8**2)
+    assert float(estimates.value_loss(new, old, returns, torch.zeros(1, 1), 0.2)) == 0.0
+
+
+def test_explained_variance():
+    returns, mask = torch.tensor([[1.0, 2.0, 3.0, 9.0]]), torch.tensor([[1.0, 1.0, 1.0, 0.0]])
+    assert estimates.explained_variance(returns, returns, mask) == pytest.approx(1.0)
+    assert estimates.explained_variance(torch.full((1, 4), 2.0), returns, mask) == pytest.approx(0.0)
+    assert math.isnan(estimates.explained_variance(returns, torch.ones(1, 4), mask))
+
+
+def test_the_coefficient_moves_towards_the_wanted_divergence_by_a_fifth_at_most():
+    """Ziegler et al. 2019: e = clip(KL / target - 1, -0.2, 0.2), beta <- beta (1 + e n / horizon)."""
+    fixed, moved = Coefficient(0.1), Coefficient(0.1, target=2.0, horizon=100)
+    fixed.update(100.0, 50)
+    assert fixed.value == 0.1
+    moved.update(100.0, 50)
+    assert moved.value == pytest.approx(0.1 * 1.1)
+    moved.update(2.2, 50)
+    assert moved.value == pytest.approx(0.1 * 1.1 * 1.05)
+    moved.update(0.0, 100)
+    assert moved.value == pytest.approx(0.1 * 1.1 * 1.05 * 0.8)
