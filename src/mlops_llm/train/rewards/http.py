@@ -17,11 +17,16 @@ from mlops_llm.component import component
 from mlops_llm.data.read import Row
 from mlops_llm.endpoint import Endpoint, HopelessError, MisshapenError, check_address, read_key
 from mlops_llm.errors import UserError
+from mlops_llm.train import example_server
 from mlops_llm.train.reward import Answers, check_weight
 
 REMEMBERED = 100_000
 """Rewards kept; the longest unused goes first."""
 EXAMPLE = "http://HOST:PORT/rewards"
+
+
+BUILT_IN = "example"
+"""Stands for an address in `url`."""
 
 
 class OnFailure(Enum):
@@ -51,7 +56,7 @@ class Http:
     weight: float = 1.0
     """Factor of this reward in the sum of all."""
     url: str = ""
-    """Address that is posted to, e.g. http://127.0.0.1:8100/rewards."""
+    """Address that is posted to, e.g. http://127.0.0.1:8100/rewards; example starts the one of projects/rlhf in this process."""
     api_key_env: Optional[str] = None  # noqa: UP045 (OmegaConf reads Optional)
     """Name of the environment variable with the key, which is sent as a bearer token."""
     batch_size: int = 16
@@ -90,7 +95,7 @@ class Http:
                 raise UserError(f"is {bound}", f"reward.http.{name}", "give a number, or leave it out")
         if self.least is not None and self.most is not None and self.least > self.most:
             raise UserError(f"is {self.most}", "reward.http.most", f"give a number from {self.least} (reward.http.least)")
-        if self.url:
+        if self.url and self.url != BUILT_IN:
             check_address(self.url, "reward.http.url", EXAMPLE)
         self._known: OrderedDict[bytes, float] = OrderedDict()
         self._failures, self._left_out, self._told = 0, 0, 0
@@ -139,7 +144,7 @@ class Http:
         if not batches:
             return
         endpoint = Endpoint(
-            self.url,
+            example_server.start() if self.url == BUILT_IN else self.url,
             self.api_key_env or "",
             timeout=self.timeout,
             settings=("reward.http.url", "reward.http.api_key_env"),
