@@ -156,7 +156,7 @@ class Dedup(ABC):
 
 def _apart(row: Row, other: Row) -> str:
     """The fields in which two rows of a file differ."""
-    return ", ".join(name for name in {**row, **other} if name not in row or name not in other or row[name] != other[name])
+    return ", ".join(name for name in {**other, **row} if name not in row or name not in other or row[name] != other[name])
 
 
 def _own(source: Source, kind: Kind) -> Iterator[tuple[int, Row]]:
