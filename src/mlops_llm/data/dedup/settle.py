@@ -104,8 +104,8 @@ class Settling:
         return self.equals < 0
 
     def text(self, place: int) -> str:
-        """A row's text, as it is searched by."""
-        return bare(self._compared(place))
+        """A row's text, as it is searched by: whether it asks is for the guards."""
+        return "\n".join(field.rstrip("? ") for field in bare(self._compared(place)).split("\n"))
 
     def _compared(self, place: int) -> str:
         return str(self.texts[place].as_py())
