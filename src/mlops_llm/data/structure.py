@@ -30,8 +30,11 @@ TURNS = ("messages", "conversations", "prompt", "chosen", "rejected")
 """Fields that may hold a list of turns."""
 _FOREIGN = {"messages", "conversations", "completion", "instruction", "output", "question", "Question", "choices", "choice0",
             "canonical_solution", "system", "tools", "kto_tag"}  # fmt: skip
-_ROLES = re.compile(r"follows one by|answers nothing|the last turn is by|has no role|\.role'|\.from'|lacks 'from'")
-"""What chat.py says of turns whose order or roles are wrong."""
+_ROLES = re.compile(
+    r"follows one by|answers nothing|the last turn is by|ends with a turn by|has an answer before|has no role|\.role'|\.from'|"
+    r"lacks 'from'"
+)
+"""What chat.py and kinds.py say of turns whose order or roles are wrong."""
 
 
 class Problem(NamedTuple):
