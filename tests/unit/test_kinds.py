@@ -194,6 +194,8 @@ def refused(row, kind) -> str:
         {"conversations": [HUMAN, {**GPT, "weight": 0}]},
         {"messages": [USER, {**BOT, "weight": 0}]},
         {"messages": [USER, {**BOT, "loss": False}]},
+        {"messages": [USER, {**BOT, "loss": False, "weight": None}]},
+        {"conversations": [HUMAN, {**GPT, "loss": False, "weight": None}]},
     ],
 )
 @pytest.mark.parametrize(("kind", "more"), [(Kind.sft, {}), (Kind.kto, {"label": True})])
@@ -290,6 +292,11 @@ CALLING = {"role": "assistant", "content": "好", "tool_calls": [{"type": "funct
         (Kind.dpo, {"messages": [USER], "chosen": [BOT], "rejected": USER}, "field 'rejected' ends with a turn by 'user'"),
         (Kind.kto, {"messages": [USER, BOT], "response": "x", "label": True}, "field 'response' and messages, label say"),
         (Kind.kto, {"messages": [USER], "label": True}, "the last turn is by 'user'"),
+        (
+            Kind.sft,
+            {"messages": [USER, BOT | {"tool_calls": "f"}]},
+            "field 'messages[1].tool_calls' is a text, not a list of calls",
+        ),
         (Kind.sft, {"instruction": "问", "output": "答", "response": "x"}, "field 'response' and instruction, output say"),
         (
             Kind.sft,

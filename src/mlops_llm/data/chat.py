@@ -119,7 +119,7 @@ def _messages(value: Any, where: str, field: str, *, answered: bool) -> list[dic
     for place, turn in enumerate(value):
         _check_turn(turn, f"field '{field}[{place}]", where)
     _check_order(value, where, field, answered=answered)
-    return [{**turn, "weight": 0} if turn.get("loss") is False and "weight" not in turn else dict(turn) for turn in value]
+    return [{**turn, "weight": 0} if turn.get("weight") is None and turn.get("loss") is False else dict(turn) for turn in value]
 
 
 def _check_turn(turn: Any, field: str, where: str) -> None:
@@ -128,6 +128,9 @@ def _check_turn(turn: Any, field: str, where: str) -> None:
     role = str(turn["role"])
     if role not in ROLES:
         raise UserError(f"{field}.role' is '{role[:SHOWN]}'{near(role, ROLES)}", where, f"one of: {', '.join(ROLES)}")
+    calls = turn.get("tool_calls")
+    if calls and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
+        raise UserError(f"{field}.tool_calls' is {_kind(calls)}, not a list of calls", where, 'write [{"function": {…}}, …]')
     content = turn.get("content")
     if turn["role"] == "assistant" and turn.get("tool_calls") and content is None:
         return
@@ -186,7 +189,7 @@ def _from_sharegpt(turn: Mapping[str, Any], field: str, where: str) -> dict[str,
     else:
         made = {"role": role, "content": turn["value"]}
     made |= {key: value for key, value in turn.items() if key not in _SHAREGPT_TURN and value is not None}
-    weight = turn.get("weight", turn.get("loss", 1))
+    weight = turn.get("loss") if turn.get("weight") is None else turn["weight"]
     if weight not in (1, None):
         made["weight"] = weight or 0
     return made

@@ -189,13 +189,11 @@ def _no_sharegpt(chat: Conversation, others: Row) -> str:
 
 
 def _beside(turn: Mapping[str, Any]) -> dict[str, Any]:
-    """What a turn says beside who and what: a weight of 1 is that of any other, and ids are those of calls."""
-    read = ("role", "content", "tool_calls", "tool_call_id")
+    """What a turn says beside who and what: a weight of 1 is that of any other, a loss is read as weight, ids are of calls."""
+    read = ("role", "content", "tool_calls", "tool_call_id", "loss")
     kept = {key: value for key, value in turn.items() if key not in read and value is not None}
     if kept.get("weight") == 1:
         del kept["weight"]
-    if kept.get("weight") == 0:
-        kept.pop("loss", None)
     return kept
 
 

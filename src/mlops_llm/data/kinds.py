@@ -262,7 +262,7 @@ def _chosen(row: Row, where: str) -> Row:
             f"field '{answered}' is '{answer[:SHOWN]}', none of the {len(choices)} choices", where, "give its letter"
         )
     made = {"prompt": f"{text_of(row, asked, where)}\n{listed}", "label": answer}
-    return _made(made, row, {asked, answered, "choices", *numbered}, where)
+    return _tooled(_made(made, row, {asked, answered, "choices", *numbered}, where), where)
 
 
 def _asked(chat: Conversation) -> Row:

@@ -58,7 +58,7 @@ def _seen(view: View, tokenizer: Any, max_tokens: int) -> Seen:
 
 def read(row: Row, kind: Kind) -> Iterator[tuple[str, str]]:
     """A row as (who or what, text), in the order in which a person reads it."""
-    turns = spoken(row)
+    turns = spoken(row, learned=kind in (Kind.sft, Kind.kto))
     if row.get("system") and not (turns and turns[0]["role"] == "system"):
         yield "system", _plain(row["system"])
     if turns:

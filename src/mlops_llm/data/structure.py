@@ -175,7 +175,7 @@ def parts(row: Row, kind: Kind) -> list[str]:
     Answers within a conversation belong to the prompt where only the next one is learned or judged, else to the response.
     """
     asked, answered, solution = sides(row)
-    turns = spoken(row)
+    turns = spoken(row, learned=False)
     if kind not in (Kind.sft, Kind.kto) and turns:
         asked = "\n".join(filter(None, sides({"messages": turns})[:2]))
     if kind is Kind.dpo:

@@ -23,12 +23,20 @@ def bare(text: str) -> str:
     return _NOTED.sub("", text)
 
 
-def spoken(row: Row) -> list[Any] | None:
-    """The turns of a row in our fields; None where a prompt as a text stands for them."""
-    if isinstance(row.get("prompt"), str) and row.keys() & {"response", "chosen", "solution", "reference"}:
-        return None
+def spoken(row: Row, *, learned: bool = True) -> list[Any] | None:
+    """The turns of a row in our fields; None where a prompt as a text stands for them.
+
+    Args:
+        row: a row in our fields.
+        learned: its turns may hold the answer (sft, kto); of other kinds a prompt as a text goes before them.
+    """
     turns = row.get("messages")
-    return turns if isinstance(turns, list) and turns else None
+    if not isinstance(turns, list) or not turns:
+        return None
+    if not isinstance(row.get("prompt"), str):
+        return turns
+    answered = learned and not row.keys() & {"response", "chosen", "solution", "reference"}
+    return turns if answered and _role(turns[-1]) == "assistant" else None
 
 
 def sides(row: Row, *, marked: bool = False) -> tuple[str, str, str | None]:
