@@ -364,7 +364,7 @@ def test_choices_of_any_form_and_number_are_all_listed(row, wanted):
         ({"choices": ["x"] * 27, "answer": "A"}, "has 27 choices"),
         ({"choices": {"a": 1}, "answer": "A"}, "field 'choices' is no list of choices"),
         ({"choices": {"text": ["x"], "label": ["A", "B"]}, "answer": "A"}, "field 'choices' is no list of choices"),
-        ({"choices": "xy", "answer": "A"}, "field 'choices' is no list of choices"),
+        ({"choices": "xy", "answer": "A"}, "field 'choices' is a text that is not JSON"),
     ],
 )
 def test_choices_that_cannot_be_are_refused(row, said):

@@ -112,7 +112,7 @@ def text_of(row: Mapping[str, Any], field: str, where: str) -> str:
 
 def _messages(value: Any, where: str, field: str, *, answered: bool) -> list[dict[str, Any]]:
     if isinstance(value, str):
-        value = _parsed(value, field, where)
+        value = parsed(value, field, where)
     if not isinstance(value, list) or not value:
         form = '[{"from": …, "value": …}]' if field == "conversations" else '[{"role": …, "content": …}]'
         raise UserError(f"field '{field}' is {_kind(value)}, not a list of turns", where, f"write {form}")
@@ -179,7 +179,7 @@ def _from_sharegpt(turn: Mapping[str, Any], field: str, where: str) -> dict[str,
     if role is None:
         raise UserError(f"field '{field}.from' is '{str(turn['from'])[:40]}'", where, f"one of: {', '.join(_SHAREGPT)}")
     if turn["from"] == "function_call":
-        calls = _parsed(turn["value"], field, where) if isinstance(turn["value"], str) else turn["value"]
+        calls = parsed(turn["value"], field, where) if isinstance(turn["value"], str) else turn["value"]
         listed = calls if isinstance(calls, list) else [calls]
         if not all(isinstance(call, dict) and "name" in call for call in listed):
             raise UserError(f"field '{field}.value' is no function call", where, 'write {"name": …, "arguments": {…}}')
@@ -203,7 +203,7 @@ def tools_of(row: Row, where: str) -> list[Any] | None:
     """
     value = row.get("tools")
     if isinstance(value, str) and value:
-        value = _parsed(value, "tools", where)
+        value = parsed(value, "tools", where)
     if value in (None, "", []):
         return None
     if not isinstance(value, list):
@@ -211,7 +211,12 @@ def tools_of(row: Row, where: str) -> list[Any] | None:
     return value
 
 
-def _parsed(value: str, field: str, where: str) -> Any:
+def parsed(value: str, field: str, where: str) -> Any:
+    """What a JSON text in a field says.
+
+    Raises:
+        UserError: it is none.
+    """
     try:
         return json.loads(value)
     except ValueError as error:
