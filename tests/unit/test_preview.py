@@ -36,6 +36,11 @@ def plain(markup: str) -> str:
             [("system", "简短"), ("user", "你好"), ("assistant", "您好")],
         ),
         (Kind.sft, {"messages": [ASK, SAY]}, [("user", "1+1"), ("assistant", "2")]),
+        (
+            Kind.sft,
+            {"messages": [ASK, SAY], "system": "简短", "response": "x"},
+            [("system", "简短"), ("user", "1+1"), ("assistant", "2")],
+        ),
         (Kind.dpo, {"prompt": "q", "chosen": "a", "rejected": "b"}, [("user", "q"), ("chosen", "a"), ("rejected", "b")]),
         (Kind.kto, {"prompt": "q", "response": "a", "label": False}, [("user", "q"), ("assistant", "a"), ("label", "false")]),
         (Kind.grpo, {"prompt": "q", "solution": "2"}, [("user", "q"), ("solution", "2")]),
@@ -74,6 +79,12 @@ def test_both_sides_of_a_pair_are_seen_and_of_a_prompt_nothing_is_trained(tokeni
     (prompt,) = seen({"prompt": "q", "solution": "2"}, Kind.grpo, tokenizer, 512)
     assert prompt.trained == 0
     assert prompt.pieces[-1][1].endswith("<|im_start|>assistant\n")
+
+
+def test_a_system_text_beside_the_turns_and_an_answer_not_learned_are_seen_so(tokenizer):
+    (found,) = seen({"messages": [ASK, {**SAY, "weight": 0}, ASK, SAY], "system": "s"}, Kind.sft, tokenizer, 512)
+    assert found.pieces[0][1].startswith("<|im_start|>system\ns<|im_end|>")
+    assert [text for trained, text in found.pieces if trained] == ["2<|im_end|>\n"]
 
 
 def test_what_is_cut_is_counted(tokenizer):

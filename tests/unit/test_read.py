@@ -187,6 +187,18 @@ class TestColumns:
         source = read(file('{"prompt": "a", "response": "b"}'), Read(columns={"prompt": "response", "response": "prompt"}))
         assert source.rows == [{"prompt": "b", "response": "a"}]
 
+    def test_a_column_of_that_name_is_not_written_over(self, file):
+        path = file('{"prompt": "keep me", "q": "asked", "response": "r"}')
+        line = refused(path, Read(columns={"prompt": "q"}))
+        assert line.startswith("rows.jsonl line 1: has a column 'prompt' of its own, which read.columns would write over; give")
+        both = Read(columns={"prompt": "q", "other_prompt": "prompt"})
+        assert read(path, both).rows == [{"prompt": "asked", "other_prompt": "keep me", "response": "r"}]
+
+    @pytest.mark.parametrize("mine", ['""', "null", '"asked"'])
+    def test_an_empty_one_or_one_that_says_the_same_is_no_loss(self, file, mine):
+        source = read(file(f'{{"prompt": {mine}, "q": "asked"}}'), Read(columns={"prompt": "q"}))
+        assert source.rows == [{"prompt": "asked"}]
+
 
 class TestFind:
     def test_a_path_comes_before_a_name(self, here, file):

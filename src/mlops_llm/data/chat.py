@@ -14,6 +14,8 @@ from mlops_llm.errors import UserError
 ROLES = ("system", "user", "assistant", "tool")
 _SHAREGPT = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system",
              "tool": "tool", "observation": "tool", "function_call": "assistant"}  # fmt: skip
+_SHAREGPT_TURN = ("from", "value", "weight", "loss", "role", "content", "tool_calls")
+_BESIDE = ("system", "tools")
 
 
 @dataclass(frozen=True)
@@ -27,33 +29,55 @@ class Conversation:
 def conversation(row: Row, where: str) -> Conversation:
     """Turn one row into a conversation.
 
-    Understood are `prompt` and `response` (or `completion`), `messages` (with `tools`), and the public forms `question` and
-    `answer` (gsm8k), `instruction`, `input`, `output` (alpaca) and `conversations` (sharegpt).
+    Understood are `prompt` and `response` (or `completion`), `messages`, and the public forms `question` and `answer` (gsm8k),
+    `instruction`, `input`, `output` (alpaca) and `conversations` (sharegpt); beside each may stand `system` and `tools`.
 
     Raises:
         UserError: the row is none of these; `where`, field and remedy are named.
     """
+    asked, answered = read_from(row)[:2]
+    tools = tools_of(row, where)
+    if asked in ("messages", "conversations"):
+        return Conversation(headed(turns_of(row[asked], asked, where), row, where), tools)
+    said = text_of(row, asked, where)
+    before = []
+    if asked == "instruction":
+        said += f"\n{text_of(row, 'input', where)}" if row.get("input") else ""
+        before = history(row, where)
+    pair = [{"role": "user", "content": said}, {"role": "assistant", "content": text_of(row, answered, where)}]
+    return Conversation(headed([*before, *pair], row, where), tools)
+
+
+def read_from(row: Row) -> tuple[str, ...]:
+    """The fields that `conversation` reads, some of which may not be there: what is asked, what is answered, and the rest."""
     for answer in ("response", "completion"):
         if "prompt" in row and answer in row:
-            return _pair(text_of(row, "prompt", where), text_of(row, answer, where), row, where)
-    if "messages" in row:
-        return Conversation(turns_of(row["messages"], "messages", where), _tools(row.get("tools"), where))
-    if "conversations" in row:
-        turns = turns_of(row["conversations"], "conversations", where)
-        if row.get("system") and turns[0]["role"] != "system":
-            turns = [{"role": "system", "content": text_of(row, "system", where)}, *turns]
-        return Conversation(turns, _tools(row.get("tools"), where))
+            return "prompt", answer, *_BESIDE
+    for field in ("messages", "conversations"):
+        if field in row:
+            return field, field, *_BESIDE
     if "instruction" in row:
-        asked = text_of(row, "instruction", where)
-        if row.get("input"):
-            asked += "\n" + text_of(row, "input", where)
-        pair = _pair(asked, text_of(row, "output", where), row, where)
-        before = history(row, where)
-        system = [turn for turn in pair.messages if turn["role"] == "system"]
-        return Conversation([*system, *before, *pair.messages[len(system) :]]) if before else pair
+        return "instruction", "output", "input", "history", *_BESIDE
     if "question" in row and "prompt" not in row:
-        return _pair(text_of(row, "question", where), text_of(row, "answer", where), row, where)
-    return _pair(text_of(row, "prompt", where), text_of(row, "response", where), row, where)
+        return "question", "answer", *_BESIDE
+    return "prompt", "response", *_BESIDE
+
+
+def headed(turns: list[dict[str, Any]], row: Row, where: str) -> list[dict[str, Any]]:
+    """The turns after the row's own `system` text.
+
+    Raises:
+        UserError: it is no text, or the turns begin with another.
+    """
+    if not row.get("system"):
+        return turns
+    system = text_of(row, "system", where)
+    if turns[0]["role"] != "system":
+        return [{"role": "system", "content": system}, *turns]
+    if turns[0]["content"] != system:
+        said = str(turns[0]["content"])[:SHOWN]
+        raise UserError(f"field 'system' ({system[:SHOWN]!r}) and the system turn ({said!r}) differ", where, "keep one of them")
+    return turns
 
 
 def history(row: Row, where: str) -> list[dict[str, Any]]:
@@ -64,13 +88,6 @@ def history(row: Row, where: str) -> list[dict[str, Any]]:
             raise UserError(f"field 'history[{place}]' is no pair of texts", where, "write [[asked, answered], …]")
         turns += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
     return turns
-
-
-def _pair(prompt: str, response: str, row: Row, where: str) -> Conversation:
-    system = row.get("system")
-    messages = [{"role": "system", "content": text_of(row, "system", where)}] if system else []
-    messages += [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
-    return Conversation(messages)
 
 
 def text_of(row: Mapping[str, Any], field: str, where: str) -> str:
@@ -95,14 +112,14 @@ def text_of(row: Mapping[str, Any], field: str, where: str) -> str:
 
 def _messages(value: Any, where: str, field: str, *, answered: bool) -> list[dict[str, Any]]:
     if isinstance(value, str):
-        value = _parsed(value, field, where)
+        value = parsed(value, field, where)
     if not isinstance(value, list) or not value:
         form = '[{"from": …, "value": …}]' if field == "conversations" else '[{"role": …, "content": …}]'
         raise UserError(f"field '{field}' is {_kind(value)}, not a list of turns", where, f"write {form}")
     for place, turn in enumerate(value):
         _check_turn(turn, f"field '{field}[{place}]", where)
     _check_order(value, where, field, answered=answered)
-    return [dict(turn) for turn in value]
+    return [{**turn, "weight": 0} if turn.get("weight") is None and turn.get("loss") is False else dict(turn) for turn in value]
 
 
 def _check_turn(turn: Any, field: str, where: str) -> None:
@@ -111,6 +128,9 @@ def _check_turn(turn: Any, field: str, where: str) -> None:
     role = str(turn["role"])
     if role not in ROLES:
         raise UserError(f"{field}.role' is '{role[:SHOWN]}'{near(role, ROLES)}", where, f"one of: {', '.join(ROLES)}")
+    calls = turn.get("tool_calls")
+    if calls and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
+        raise UserError(f"{field}.tool_calls' is {_kind(calls)}, not a list of calls", where, 'write [{"function": {…}}, …]')
     content = turn.get("content")
     if turn["role"] == "assistant" and turn.get("tool_calls") and content is None:
         return
@@ -152,14 +172,14 @@ def turns_of(value: Any, field: str, where: str, *, answered: bool = True) -> li
 
 
 def _from_sharegpt(turn: Mapping[str, Any], field: str, where: str) -> dict[str, Any]:
-    """A turn {from, value}; the value of a `function_call` is a JSON object with the name and arguments of the call."""
+    """A turn {from, value} and what stands beside; the value of a `function_call` is JSON: the call's name and arguments."""
     if "value" not in turn:
         raise UserError(f"field '{field}' lacks 'from' or 'value'", where, "give it both")
     role = _SHAREGPT.get(str(turn["from"]))
     if role is None:
         raise UserError(f"field '{field}.from' is '{str(turn['from'])[:40]}'", where, f"one of: {', '.join(_SHAREGPT)}")
     if turn["from"] == "function_call":
-        calls = _parsed(turn["value"], field, where) if isinstance(turn["value"], str) else turn["value"]
+        calls = parsed(turn["value"], field, where) if isinstance(turn["value"], str) else turn["value"]
         listed = calls if isinstance(calls, list) else [calls]
         if not all(isinstance(call, dict) and "name" in call for call in listed):
             raise UserError(f"field '{field}.value' is no function call", where, 'write {"name": …, "arguments": {…}}')
@@ -168,22 +188,35 @@ def _from_sharegpt(turn: Mapping[str, Any], field: str, where: str) -> dict[str,
         }  # fmt: skip
     else:
         made = {"role": role, "content": turn["value"]}
-    if turn.get("weight", turn.get("loss", 1)) in (0, False):
-        made["weight"] = 0
+    made |= {key: value for key, value in turn.items() if key not in _SHAREGPT_TURN and value is not None}
+    weight = turn.get("loss") if turn.get("weight") is None else turn["weight"]
+    if weight not in (1, None):
+        made["weight"] = weight or 0
     return made
 
 
-def _tools(value: Any, where: str) -> list[Any] | None:
+def tools_of(row: Row, where: str) -> list[Any] | None:
+    """The tools that may be called: a list, or a JSON text with one; None where there are none.
+
+    Raises:
+        UserError: they are something else.
+    """
+    value = row.get("tools")
+    if isinstance(value, str) and value:
+        value = parsed(value, "tools", where)
     if value in (None, "", []):
         return None
-    if isinstance(value, str):
-        value = _parsed(value, "tools", where)
     if not isinstance(value, list):
         raise UserError(f"field 'tools' is {_kind(value)}, not a list", where, "write a list of tool schemas")
     return value
 
 
-def _parsed(value: str, field: str, where: str) -> Any:
+def parsed(value: str, field: str, where: str) -> Any:
+    """What a JSON text in a field says.
+
+    Raises:
+        UserError: it is none.
+    """
     try:
         return json.loads(value)
     except ValueError as error:

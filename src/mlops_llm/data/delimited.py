@@ -59,7 +59,7 @@ def _header(reader: Iterator[list[str]], text: Text, mark: str) -> list[str]:
     for column in header:
         if not column.strip():
             problem = "a column has no name"
-        elif len(column) > HEADING or _number(column):
+        elif len(column) > HEADING or is_number(column):
             problem = f"'{column[:SHOWN]}' is no name of a column"
         elif header.count(column) > 1:
             problem = f"two columns are called '{column[:SHOWN]}'"
@@ -72,7 +72,8 @@ def _header(reader: Iterator[list[str]], text: Text, mark: str) -> list[str]:
     return header
 
 
-def _number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
+    """Whether a cell holds a number, which is no name of a column."""
     try:
         float(cell)
     except ValueError:

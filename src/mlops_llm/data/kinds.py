@@ -8,7 +8,10 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any
 
-from mlops_llm.data.chat import Conversation, conversation, history, text_of, turns_of
+from mlops_llm.data import choices
+from mlops_llm.data.asked import answered, as_prompt, is_plain, made, prompt, read_by, tooled, unanswered
+from mlops_llm.data.chat import Conversation, conversation, read_from, text_of
+from mlops_llm.data.pairs import pair
 from mlops_llm.data.rows import Row, names
 from mlops_llm.errors import UserError
 
@@ -35,7 +38,6 @@ FIELDS: Mapping[Kind, tuple[str, ...]] = {
 """Required fields of each kind; `messages` (with `tools`) may stand for prompt, and in sft for response too."""
 OPTIONAL: Mapping[Kind, tuple[str, ...]] = {Kind.eval: ("reference", "label", "metadata")}
 _GSM8K = re.compile(r"####\s*(.+?)\s*$")
-_LETTERS = "ABCDEFGHIJ"
 
 
 def infer(row: Row) -> Kind | None:
@@ -100,31 +102,19 @@ def own(row: Row, kind: Kind, where: str) -> Row:
     A row that has its kind's own fields already is returned as it is, so that its digest does not change.
 
     Raises:
-        UserError: a field is missing or of the wrong type; it is named with what to do.
+        UserError: a field is missing or of the wrong type, or two say different things; it is named with what to do.
     """
     return {
-        Kind.sft: _sft, Kind.dpo: _dpo, Kind.kto: _kto, Kind.ppo: _ppo, Kind.grpo: _grpo, Kind.eval: _eval
+        Kind.sft: _sft, Kind.dpo: pair, Kind.kto: _kto, Kind.ppo: _ppo, Kind.grpo: _grpo, Kind.eval: _eval
     }[kind](row, where)  # fmt: skip
 
 
 def _sft(row: Row, where: str) -> Row:
     chat = conversation(row, where)
-    if "messages" in row or ("prompt" in row and "response" in row):
-        return row
-    return {**_asked(chat, row), **_left(row, _asked_by(row) | _answered_by(row))}
-
-
-def _dpo(row: Row, where: str) -> Row:
-    """Preference pairs: texts; alpaca and sharegpt forms; or whole conversations that differ in the last turn."""
-    chosen, rejected = (_answer(row, field, where) for field in ("chosen", "rejected"))
-    if isinstance(row.get("prompt"), str) and isinstance(row["chosen"], str) and isinstance(row["rejected"], str):
-        text_of(row, "prompt", where)
-        return row
-    sides = [row[side][:-1] for side in ("chosen", "rejected") if isinstance(row[side], list)]
-    if "prompt" not in row and len(sides) == 2 and sides[0] != sides[1]:
-        raise UserError("asks otherwise in 'chosen' than in 'rejected'", where, "let both begin with the same turns")
-    asked = _prompt(row, where, row["chosen"])
-    return {**asked, "chosen": chosen, "rejected": rejected, **_left(row, {"chosen", "rejected"} | _asked_by(row))}
+    read = read_from(row)
+    if read[1] == "response" or (read[0] == "messages" and row["messages"] == chat.messages[-len(row["messages"]) :]):
+        return tooled(row, where)
+    return made(_asked(chat), row, {*read}, where)
 
 
 def _kto(row: Row, where: str) -> Row:
@@ -135,18 +125,19 @@ def _kto(row: Row, where: str) -> Row:
         label = label.lower() == "true"
     if not isinstance(label, bool):
         raise UserError(f"field '{field}' is {label!r:.40}, not true or false", where, "write true for a wanted answer")
-    if "prompt" in row and "response" in row and row.get("label") is label:
-        conversation(row, where)
-        return row
     chat = conversation(row, where)
-    return {**_asked(chat, row), "label": label, **_left(row, {field} | _asked_by(row) | _answered_by(row))}
+    if read_from(row)[:2] == ("prompt", "response") and row.get("label") is label:
+        return tooled(row, where)
+    return made({**_asked(chat), "label": label}, row, {field, *read_from(row)}, where)
 
 
 def _ppo(row: Row, where: str) -> Row:
-    if isinstance(row.get("prompt"), str) and not {"response", "completion"} & set(row):
+    """What is asked; an answer that the row has to it is left out."""
+    answers = {"response", "completion"} & row.keys()
+    if isinstance(row.get("prompt"), str) and not answers:
         text_of(row, "prompt", where)
-        return row
-    return {**_prompt(row, where), **_left(row, _asked_by(row) | {"response", "completion", "output", "answer"})}
+        return tooled(row, where)
+    return made(unanswered(row, where), row, read_by(row) | answers | {read_from(row)[1]}, where)
 
 
 def _grpo(row: Row, where: str) -> Row:
@@ -161,27 +152,18 @@ def _grpo(row: Row, where: str) -> Row:
         raise UserError("has no 'solution'", where, "add the field, as a text that the grader can compare")
     if isinstance(row.get("prompt"), str) and row.get("solution") == solution:
         text_of(row, "prompt", where)
-        return row
-    consumed = {"solution" if "solution" in row else "answer"} | _asked_by(row)
-    return {**_prompt(row, where), "solution": solution, **_left(row, consumed)}
+        return tooled(row, where)
+    consumed = {"solution", *(() if row.get("solution") is not None else ("answer",))} | read_by(row)
+    return made({**unanswered(row, where), "solution": solution}, row, consumed, where)
 
 
 def _eval(row: Row, where: str) -> Row:
     """Prompts with what is known of a good answer: references, a label, or the letter of a choice."""
     if isinstance(row.get("prompt"), str) and not {"canonical_solution", "choice0", "choices"} & set(row):
         text_of(row, "prompt", where)
-        return row
-    choices = row.get("choices") or [row[f"choice{place}"] for place in range(10) if f"choice{place}" in row]
-    if choices and "answer" in row:
-        asked = text_of(row, "question", where)
-        listed = "\n".join(f"{letter}. {choice}" for letter, choice in zip(_LETTERS, choices, strict=False))
-        answer = str(row["answer"]).strip()
-        if answer.isdigit() and int(answer) < len(choices):
-            answer = _LETTERS[int(answer)]
-        if answer not in _LETTERS[: len(choices)]:
-            raise UserError(f"field 'answer' is '{answer[:40]}', none of the {len(choices)} choices", where, "give its letter")
-        consumed = {"question", "answer", "choices", *(f"choice{place}" for place in range(10))}
-        return {"prompt": f"{asked}\n{listed}", "label": answer, **_left(row, consumed)}
+        return tooled(row, where)
+    if ("choices" in row or "choice0" in row) and ("answer" in row or "answerKey" in row):
+        return choices.question(row, where)
     if "Question" in row and "Best Answer" in row:
         more = [each.strip() for each in str(row.get("Correct Answers") or "").split(";") if each.strip()]
         best = text_of(row, "Best Answer", where)
@@ -193,78 +175,23 @@ def _eval(row: Row, where: str) -> Row:
         return {"prompt": text_of(row, "prompt", where), "reference": row["canonical_solution"], "metadata": rest}
     field = next((field for field in ("reference", "answer", "output", "response") if row.get(field) is not None), "reference")
     found = {"reference": row[field]} if row.get(field) is not None else {}
-    return {**_prompt(row, where), **found, **_left(row, {field} | _asked_by(row))}
+    asked = prompt(row, where)
+    if answered(asked):
+        last = asked["messages"][-1]
+        if found or last.get("tool_calls"):
+            told = f"has an answer beside '{field}'" if found else "ends with a call of a tool"
+            raise UserError(told, where, "end the turns with what is asked, and give 'reference'")
+        found = {"reference": text_of(last, "content", where)}
+        asked = as_prompt(asked["messages"][:-1], row, where)
+    return made({**asked, **found}, row, {field} | read_by(row), where)
 
 
-def _asked(chat: Conversation, row: Row) -> Row:
-    """A conversation in our fields: a plain pair where it is one, else its messages."""
+def _asked(chat: Conversation) -> Row:
+    """A conversation in our fields: a plain pair where it is one and nothing else is said of its turns, else its messages."""
     turns = chat.messages
     head = turns[1:] if turns[0]["role"] == "system" else turns
-    simple = [turn["role"] for turn in head] == ["user", "assistant"] and not any(turn.get("tool_calls") for turn in head)
+    simple = [turn["role"] for turn in head] == ["user", "assistant"] and all(map(is_plain, turns)) and turns[0]["content"]
     if simple and not chat.tools:
         system = {"system": turns[0]["content"]} if head is not turns else {}
         return {"prompt": head[0]["content"], "response": head[1]["content"], **system}
     return {"messages": turns, **({"tools": chat.tools} if chat.tools else {})}
-
-
-def _prompt(row: Row, where: str, answered: Any = None) -> Row:
-    """What is asked, without an answer: a text with its system text, or the turns before the answer."""
-    if isinstance(answered, list) and len(answered) > 1 and "prompt" not in row:
-        turns = turns_of(answered[:-1], "chosen", where, answered=False)
-    elif isinstance(row.get("prompt"), list):
-        turns = turns_of(row["prompt"], "prompt", where, answered=False)
-    elif "messages" in row or "conversations" in row:
-        field = "messages" if "messages" in row else "conversations"
-        turns = turns_of(row[field], field, where, answered=False)
-        if turns and turns[-1]["role"] == "assistant":
-            turns = turns[:-1]
-    elif "instruction" in row:
-        asked = text_of(row, "instruction", where) + (f"\n{row['input']}" if row.get("input") else "")
-        before = history(row, where)
-        if not before:
-            return _with_system({"prompt": asked}, row)
-        turns = [*before, {"role": "user", "content": asked}]
-    else:
-        field = "question" if "question" in row and "prompt" not in row else "prompt"
-        return _with_system({"prompt": text_of(row, field, where)}, row)
-    if row.get("system") and turns[0]["role"] != "system":
-        turns = [{"role": "system", "content": text_of(row, "system", where)}, *turns]
-    if len(turns) == 1:
-        return {"prompt": turns[0]["content"]}
-    return {"messages": turns, **({"tools": row["tools"]} if row.get("tools") else {})}
-
-
-def _with_system(asked: Row, row: Row) -> Row:
-    return {**asked, **({"system": row["system"]} if row.get("system") else {})}
-
-
-def _answer(row: Row, field: str, where: str) -> str:
-    """An answer as a text: itself, a turn, or the last of several turns."""
-    value = row.get(field)
-    if isinstance(value, list) and value:
-        value = value[-1]
-    if isinstance(value, Mapping):
-        value = value.get("content", value.get("value"))
-    return text_of({field: value} if value is not None else row, field, where)
-
-
-def _asked_by(row: Row) -> set[str]:
-    """The fields that say what is asked (and in a conversation what is answered), as `conversation` and `_prompt` read them."""
-    if "prompt" in row:
-        return {"prompt", "system", "tools"}
-    for field in ("messages", "conversations"):
-        if field in row:
-            return {field, "system", "tools"}
-    return {"instruction", "input", "history", "system"} if "instruction" in row else {"question", "system"}
-
-
-def _answered_by(row: Row) -> set[str]:
-    """The field that says what is answered, as `conversation` reads it."""
-    if "prompt" in row:
-        return {next((field for field in ("response", "completion") if field in row), "response")}
-    return {"output"} if "instruction" in row else {"answer"}
-
-
-def _left(row: Row, consumed: set[str]) -> Row:
-    """Fields that say something else."""
-    return {key: value for key, value in row.items() if key not in consumed}

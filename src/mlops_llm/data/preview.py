@@ -12,6 +12,7 @@ from typing import Any
 from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import Row
 from mlops_llm.data.structure import ANSWERS
+from mlops_llm.data.texts import spoken
 from mlops_llm.data.tokens import View, encoded, views
 from mlops_llm.errors import printable
 from mlops_llm.models.template import IGNORED
@@ -57,16 +58,17 @@ def _seen(view: View, tokenizer: Any, max_tokens: int) -> Seen:
 
 def read(row: Row, kind: Kind) -> Iterator[tuple[str, str]]:
     """A row as (who or what, text), in the order in which a person reads it."""
-    if isinstance(row.get("messages"), list):
-        for turn in row["messages"]:
+    turns = spoken(row, learned=kind in (Kind.sft, Kind.kto))
+    if row.get("system") and not (turns and turns[0]["role"] == "system"):
+        yield "system", _plain(row["system"])
+    if turns:
+        for turn in turns:
             called = "".join(f"\n→ {_plain(call.get('function', call))}" for call in turn.get("tool_calls") or [])
             yield str(turn["role"]), f"{turn.get('content') or ''}{called}".strip("\n")
     else:
-        if row.get("system"):
-            yield "system", _plain(row["system"])
         yield "user", _plain(row["prompt"])
     for field in (*ANSWERS[kind], "label"):
-        if field in row:
+        if field in row and not (turns and field == "response"):
             yield "assistant" if field == "response" else field, _plain(row[field])
 
 

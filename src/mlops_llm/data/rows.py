@@ -99,7 +99,7 @@ def names(keys: Iterable[Any]) -> str:
 
 
 def renamed(found: Iterator[Record], columns: Mapping[str, str] | None) -> Iterator[Record]:
-    """Records whose rows have our fields instead of their columns; a row without the column is a problem.
+    """Records whose rows have our fields instead of their columns; a row without the column, or with both, is a problem.
 
     Args:
         found: the records.
@@ -109,16 +109,23 @@ def renamed(found: Iterator[Record], columns: Mapping[str, str] | None) -> Itera
 
 
 def _renamed(found: Iterator[Record], columns: Mapping[str, str]) -> Iterator[Record]:
+    kept = {ours: theirs for ours, theirs in columns.items() if ours not in columns.values()}
     for record in found:
         row = record.row
         if row is None:
             yield record
             continue
         missing = next((theirs for theirs in columns.values() if theirs not in row), None)
-        if missing is None:
-            rest = {name: value for name, value in row.items() if name not in columns.values()}
-            yield record._replace(row={**rest, **{ours: row[theirs] for ours, theirs in columns.items()}})
-        else:
+        # An empty column, or one that says the same, is no loss.
+        taken = next((ours for ours, theirs in kept.items() if row.get(ours) not in (None, "", row.get(theirs))), None)
+        if missing is not None:
             hint = near(missing, [key for key in row if len(key) <= SHOWN])
             problem = f"has no column '{missing[:SHOWN]}'{hint}"
             yield record._replace(row=None, problem=problem, remedy=f"it has: {names(row)}")
+        elif taken is not None:
+            problem = f"has a column '{taken[:SHOWN]}' of its own, which read.columns would write over"
+            remedy = f"give that one a name too: read.columns.other_{taken[:SHOWN]}={taken[:SHOWN]}"
+            yield record._replace(row=None, problem=problem, remedy=remedy)
+        else:
+            rest = {name: value for name, value in row.items() if name not in columns.values()}
+            yield record._replace(row={**rest, **{ours: row[theirs] for ours, theirs in columns.items()}})

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from mlops_llm.data import solutions
 from mlops_llm.data.kinds import FIELDS, Kind, infer, own
 from mlops_llm.data.read import Row
-from mlops_llm.data.texts import sides
+from mlops_llm.data.texts import sides, spoken
 from mlops_llm.errors import UserError
 
 TEXTS = ("prompt", "response", "completion", "chosen", "rejected", "solution", "instruction", "output", "question", "answer")
@@ -30,8 +30,11 @@ TURNS = ("messages", "conversations", "prompt", "chosen", "rejected")
 """Fields that may hold a list of turns."""
 _FOREIGN = {"messages", "conversations", "completion", "instruction", "output", "question", "Question", "choices", "choice0",
             "canonical_solution", "system", "tools", "kto_tag"}  # fmt: skip
-_ROLES = re.compile(r"follows one by|answers nothing|the last turn is by|has no role|\.role'|\.from'|lacks 'from'")
-"""What chat.py says of turns whose order or roles are wrong."""
+_ROLES = re.compile(
+    r"follows one by|answers nothing|the last turn is by|ends with a turn by|has an answer before|has no role|\.role'|\.from'|"
+    r"lacks 'from'"
+)
+"""What chat.py and kinds.py say of turns whose order or roles are wrong."""
 
 
 class Problem(NamedTuple):
@@ -172,8 +175,9 @@ def parts(row: Row, kind: Kind) -> list[str]:
     Answers within a conversation belong to the prompt where only the next one is learned or judged, else to the response.
     """
     asked, answered, solution = sides(row)
-    if kind not in (Kind.sft, Kind.kto) and isinstance(row.get("messages"), list):
-        asked = "\n".join(filter(None, sides({"messages": row["messages"]})[:2]))
+    turns = spoken(row, learned=False)
+    if kind not in (Kind.sft, Kind.kto) and turns:
+        asked = "\n".join(filter(None, sides({"messages": turns})[:2]))
     if kind is Kind.dpo:
         return [asked, row["chosen"], row["rejected"]]
     if kind is Kind.grpo:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from mlops_llm.data.chat import Conversation, conversation
+from mlops_llm.data.chat import Conversation, conversation, headed, tools_of
 from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import Row
 from mlops_llm.data.texts import sound
@@ -53,14 +53,14 @@ def lengths(tokenizer: Any, texts: Sequence[str]) -> list[int]:
 def views(row: Row, kind: Kind) -> list[View]:
     """What the model sees of a row that has its kind's own fields (`kinds.own`)."""
     if kind is Kind.dpo:
-        asked = _asked(row)
+        asked, tools = _asked(row), tools_of(row, "")
         return [
-            View(side, Conversation([*asked, {"role": "assistant", "content": row[side]}], row.get("tools")), True)
+            View(side, Conversation([*asked, {"role": "assistant", "content": row[side]}], tools), True)
             for side in ("chosen", "rejected")
         ]
     if kind in (Kind.sft, Kind.kto):
         return [View("", conversation(row, ""), True)]
-    return [View("", Conversation(_asked(row), row.get("tools")), False)]
+    return [View("", Conversation(_asked(row), tools_of(row, "")), False)]
 
 
 def rendered(tokenizer: Any, view: View) -> str:
@@ -99,7 +99,5 @@ def chunks(items: Iterable[Any], size: int = CHUNK) -> Iterable[list[Any]]:
 
 
 def _asked(row: Row) -> list[dict[str, Any]]:
-    if isinstance(row.get("messages"), list):
-        return list(row["messages"])
-    system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
-    return [*system, {"role": "user", "content": row["prompt"]}]
+    turns = [{"role": "user", "content": row["prompt"]}] if isinstance(row.get("prompt"), str) else list(row["messages"])
+    return headed(turns, row, "")

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from mlops_llm.data.texts import CALLS, END, TOOLS, UNLEARNED
+
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003134f"
 _CJK = re.compile(f"[{CJK}]")
 _DIGITS = re.compile(r"\d+(?:[.,:/]\d+)*%?|[-+−×÷*/^<>=](?=\s*\(?\d)")
@@ -49,6 +51,16 @@ _NUMBER_WORDS = {
 _NUMBER_WORDS |= {f"{word}s": number for word, number in _NUMBER_WORDS.items()}
 
 
+_NOTED = re.compile(f"([{TOOLS}{CALLS}{UNLEARNED}])([^{END}]*){END}")
+_NAME = re.compile(r"(?<=[^\s.!?:;…\"“”(\[{*#>•-] )[\"“'‘(\[]?([A-ZÀ-ÖØ-Þ][^\W_]*(?:-[^\W_]+)*)")
+_FIRST_PERSON = {"I"}
+_SENTENCE = re.compile(r"[^。！!?？\n]+?(?:[。！!?？\n]+|\.(?=\s)|$)")
+_ASKING = re.compile(
+    r"[?？]\s*$|[吗么呢]\W*$|什么|怎么|怎样|如何|为何|多少|几(?!乎)|哪|谁|是否|能否|可否|(.)[不没]\1|^\W*(?i:what|how|why|who|whose|whom|when|where|"
+    r"which|is|are|am|was|were|do|does|did|can|could|will|would|should|shall|may|has|have|had)\b|\b(?i:what|who|where|when|why|how|which)\W*$"
+)
+
+
 class Traits(NamedTuple):
     """What two texts must share to be the same; the fields' names are what a person is told."""
 
@@ -56,7 +68,12 @@ class Traits(NamedTuple):
     negations: int
     opposites: tuple[str, ...]
     latin: tuple[str, ...]
+    names: tuple[str, ...]
     emoji: tuple[str, ...]
+    questions: int
+    tools: tuple[str, ...]
+    calls: tuple[str, ...]
+    weights: tuple[str, ...]
     solution: str | None
 
 
@@ -64,22 +81,40 @@ def traits(text: str, solution: str | None) -> Traits:
     """Read a text's traits.
 
     Numbers are digits with the sign or operator before them, number words of English (their value) and Chinese (as written;
-    一 alone is an article). Latin words count within Chinese text only, where they are names and terms.
+    一 alone is an article). Latin words count within Chinese text only, where they are names and terms; elsewhere those with a
+    capital letter that do not begin a sentence. Tools, calls of them and which answers are not learned count to the letter.
     """
+    noted = _NOTED.findall(text)
+    text = _NOTED.sub(" ", text)
     numbers = [each.replace(",", "") for each in _DIGITS.findall(text)]
     english = _ENGLISH.findall(text.lower())
     numbers += [_NUMBER_WORDS[word] for word in english if word in _NUMBER_WORDS]
     numbers += [each for each in _CHINESE.findall(text) if each != "一"]
-    latin = (each.lower() for each in _LATIN.findall(text)) if _CJK.search(text) else ()
-    emoji = _EMOJI.findall(text)
+    chinese = _CJK.search(text)
+    latin = (each.lower() for each in _LATIN.findall(text)) if chinese else ()
+    names = () if chinese else {each.lower() for each in _NAME.findall(text) if each not in _FIRST_PERSON}
     negations = len(_NEGATIONS.findall(text)) + sum(word in _NEGATING or word[-2:] in ("'t", "’t") for word in english)
     opposites = [*_OPPOSITES.findall(text), *(word for word in english if word in _OPPOSING)]
-    return Traits(_bag(numbers), negations, _bag(opposites), _bag(latin), _bag(emoji), (solution or "").strip() or None)
+    questions = sum(_ASKING.search(sentence) is not None for sentence in _SENTENCE.findall(text))
+    tools, calls, weights = (tuple(said for mark, said in noted if mark == which) for which in (TOOLS, CALLS, UNLEARNED))
+    return Traits(
+        numbers=_bag(numbers),
+        negations=negations,
+        opposites=_bag(opposites),
+        latin=_bag(latin),
+        names=_bag(names),
+        emoji=_bag(_EMOJI.findall(text)),
+        questions=questions,
+        tools=tools,
+        calls=calls,
+        weights=weights,
+        solution=(solution or "").strip() or None,
+    )
 
 
 def differences(one: Traits, other: Traits) -> str:
     """Name the traits that differ; empty if none does."""
-    names = {"latin": "Latin words"}
+    names = {"latin": "Latin words", "calls": "calls of tools"}
     pairs = zip(Traits._fields, one, other, strict=True)
     return ", ".join(names.get(name, name) for name, mine, others in pairs if mine != others)
 

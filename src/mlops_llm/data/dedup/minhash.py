@@ -20,6 +20,7 @@ from mlops_llm.data.dedup.guards import CJK
 from mlops_llm.data.dedup.keep import Keep
 from mlops_llm.data.dedup.settle import Settling, distinct
 from mlops_llm.data.engine import Engine
+from mlops_llm.data.texts import bare
 
 PERMUTATIONS = 128
 RECALL = 0.98
@@ -106,7 +107,7 @@ def signatures(table: pa.Table, size: int, cut: Bands) -> pa.Table:
     """The step from `place`, `text` to `place`, `bucket`: a row for each band of each text that has shingles."""
     from rensa import RMinHash
 
-    grams = [shingles(text, size) for text in table["text"].to_pylist()]
+    grams = [shingles(bare(text), size) for text in table["text"].to_pylist()]
     filled = np.array([bool(each) for each in grams], bool)
     matrix = RMinHash.digest_matrix_from_token_sets([each for each in grams if each], PERMUTATIONS, 42)
     digests = np.array(matrix.to_rows(), np.uint64).reshape(-1, PERMUTATIONS)

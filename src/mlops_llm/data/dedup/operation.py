@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from mlops_llm.data import ref, versions
 from mlops_llm.data.dedup.keep import Keep
 from mlops_llm.data.kinds import Kind, of_rows, own
 from mlops_llm.data.read import Row, Source
+from mlops_llm.data.texts import bare
 from mlops_llm.errors import UserError
 from mlops_llm.record import Grid, Result, Run
 
@@ -28,6 +30,8 @@ CUT = 200
 WRITTEN = 10_000
 """Pairs that are listed with their texts; further ones with lines, score and cluster only."""
 SHOWN = 5
+ROWS = "removed_rows.jsonl"
+"""File of the rows that went, whole, in the order of removed.json."""
 REVIEW = "to_review.json"
 """File of the pairs somewhat below the threshold."""
 
@@ -94,6 +98,8 @@ class Dedup(ABC):
         for name, columns in listed.items():
             if columns["line"]:
                 run.artifact(name, columns)
+        if target and gone:
+            run.artifact(ROWS, "".join(json.dumps(source.rows[one], ensure_ascii=False) + "\n" for one in sorted(gone)))
         left = found.rows - len(gone)
         run.metrics({"rows/original": found.rows, "rows/removed": len(gone), "rows/left": left}, 0)
         told = ("embedder", "threshold", "compared by")
@@ -142,9 +148,15 @@ class Dedup(ABC):
             "score": [round(score, 4) for score in found.removed["score"].to_pylist()],
             "cluster": [clusters[one] for one in equals],
             "compared": [", ".join(self.fields)] * len(ids),
+            "differ": [_apart(source.rows[one], source.rows[other]) for one, other in zip(ids, equals, strict=True)],
             "text": [shown.get(one, "") for one in ids],
             "equals_text": [shown.get(one, "") for one in equals],
         }
+
+
+def _apart(row: Row, other: Row) -> str:
+    """The fields in which two rows of a file differ."""
+    return ", ".join(name for name in {**other, **row} if name not in row or name not in other or row[name] != other[name])
 
 
 def _own(source: Source, kind: Kind) -> Iterator[tuple[int, Row]]:
@@ -173,7 +185,7 @@ def _texts(source: Source, kind: Kind, fields: list[str], wanted: frozenset[int]
     rows = ((source.lines[one], own(source.rows[one], kind, source.where(one))) for one in chosen)
     compared = (row for table in texts.tables(rows) for row in table.select(fields).to_pylist())
     for one, row in zip(chosen, compared, strict=True):
-        text = " ⏎ ".join(each for each in row.values() if each)
+        text = bare(" ⏎ ".join(each for each in row.values() if each))
         found[one] = text if len(text) <= CUT else f"{text[: CUT - 1]}…"
     return found
 
@@ -200,8 +212,9 @@ def _grids(tables: dict[str, dict[str, list[Any]]], apart: str) -> list[Grid]:
     removed, different, review = tables["removed.json"], tables[apart], tables[REVIEW]
     grids = []
     if removed["line"]:
-        rows = _rows(removed, "line", "equals_line", "score", "text", "equals_text")
-        grids.append(Grid(_first("removed", removed), ("line", "equals line", "score", "text", "equals"), rows))
+        rows = _rows(removed, "line", "equals_line", "score", "differ", "text", "equals_text")
+        heads = ("line", "equals line", "score", "differ in", "text", "equals")
+        grids.append(Grid(_first("removed", removed), heads, rows))
     if different["line"]:
         heads = ("line", "other line", "score", "differ in", "text", "other text")
         rows = _rows(different, "line", "other_line", "score", "differ", "text", "other_text")

@@ -16,6 +16,7 @@ from mlops_llm.data.dedup.found import PAIRS, Found
 from mlops_llm.data.dedup.keep import Keep
 from mlops_llm.data.dedup.texts import normal
 from mlops_llm.data.engine import Engine
+from mlops_llm.data.texts import bare
 
 Ints = npt.NDArray[np.int64]
 LISTED = 10_000
@@ -103,7 +104,10 @@ class Settling:
         return self.equals < 0
 
     def text(self, place: int) -> str:
-        """A row's text."""
+        """A row's text, as it is searched by: whether it asks is for the guards."""
+        return "\n".join(field.rstrip("? ") for field in bare(self._compared(place)).split("\n"))
+
+    def _compared(self, place: int) -> str:
         return str(self.texts[place].as_py())
 
     def pairs(self, first: Ints, second: Ints, score: npt.NDArray[np.float64]) -> None:
@@ -143,7 +147,7 @@ class Settling:
 
     def _read(self, place: int) -> None:
         if self._code[place] < 0:
-            found = guards.traits(self.text(place), self._solutions[place].as_py())
+            found = guards.traits(self._compared(place), self._solutions[place].as_py())
             self._code[place] = self._codes.setdefault(found, len(self._codes))
 
     def _decide(self, one: int, other: int, score: float) -> None:

@@ -19,7 +19,7 @@ ROWS = 8192
 _RAISED = "([⁰¹²³⁴-⁹₀-₉¼-¾⅐-⅞]+)"
 _FORMAT = r"[\p{Cf}\x{00}-\x{08}\x{0e}-\x{1b}\x{7f}]+"
 _SPACE = r"[\s\p{Z}\x{1c}-\x{1f}\x{85}]+"
-_END = r"[\s。．.！!？?，,；;：:、…~～]+$"
+_END = r"[\s。．.！!，,；;：:、…~～]+$"
 
 
 def tables(rows: Iterable[tuple[int, Row]], size: int = ROWS) -> Iterator[pa.Table]:
@@ -51,7 +51,7 @@ def normal(table: pa.Table, columns: Sequence[str], *, case: bool, ends: bool) -
         table: any table.
         columns: the text columns to bring together.
         case: make letters small too.
-        ends: strip final punctuation too.
+        ends: strip final punctuation too, but not what makes a question of a statement.
     """
     for name in columns:
         column: Any = pc.replace_substring_regex(table[name], _RAISED, r"^\1")
