@@ -32,7 +32,7 @@ def saved(output: Path, step: int) -> Path:
 
 
 def shelf(run: MemoryRun, limit: int | None = None, best: Best | None = None) -> Shelf:
-    return Shelf(run, best or Best(), limit, {"base": "tiny"}, {"digest.template": "abc"})
+    return Shelf(run, best or Best("eval/loss"), limit, {"base": "tiny"}, {"digest.template": "abc"})
 
 
 def fill(target: Shelf, output: Path, losses: dict[int, float | None]) -> None:

@@ -17,6 +17,9 @@ class Trainer:
     def __init__(self) -> None:
         self.scale = 1.0
 
+    def _prepare_inputs(self, inputs):
+        return inputs
+
     def training_step(self, model, inputs, items=None):
         return inputs["input_ids"].sum() * self.scale
 
@@ -158,3 +161,42 @@ def test_the_rate_is_none_before_the_first_step_and_counts_anew(file):
     assert 0 < rate < 4 / 0.05
     assert steps.rates == {1: rate}
     assert steps.rate() is None
+
+
+class Sampler(Trainer):
+    """A trainer that samples answers: it gets prompts, and learns from tensors."""
+
+    def __init__(self, *answers: list[int]) -> None:
+        super().__init__()
+        self._answers = list(answers)
+
+    def _prepare_inputs(self, inputs):
+        answer = torch.tensor([self._answers.pop(0)])
+        prompt = torch.ones(1, 3, dtype=torch.long)
+        mask = torch.ones_like(answer)
+        return {"prompt_ids": prompt, "prompt_mask": prompt, "completion_ids": answer, "completion_mask": mask}
+
+    def training_step(self, model, inputs, items=None):
+        found = self._prepare_inputs(inputs)
+        return found["completion_ids"].float().sum()
+
+
+def test_of_a_trainer_that_samples_the_answers_count(tmp_path):
+    batches = []
+    for place, answer in enumerate(([5, 6], [5, 7])):
+        steps, trainer = Steps(tmp_path / f"{place}.jsonl"), Sampler(answer)
+        steps.watch(trainer)
+        steps.begin()
+        trainer.training_step(None, [{"prompt": "a"}])
+        steps.end(1, 0.1)
+        steps.flush()
+        assert steps.tokens == 5
+        batches.append(json.loads((tmp_path / f"{place}.jsonl").read_text())["batch"])
+    assert batches[0] != batches[1]
+
+
+def test_answers_that_an_evaluation_samples_do_not_count(tmp_path):
+    steps, trainer = Steps(tmp_path / "steps.jsonl"), Sampler([1, 2])
+    steps.watch(trainer)
+    trainer._prepare_inputs([{"prompt": "a"}])
+    assert steps.tokens == 0

@@ -158,8 +158,7 @@ def _kept(examples: list[E], whole: Callable[[E], bool], source: Source, max_tok
 def _split(tokenizer: Any, view: View, max_tokens: int) -> Answered:
     """A conversation as its last answer and all before it; earlier answers belong to the prompt."""
     before = [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in view.chat.messages[:-1]]
-    last = {key: value for key, value in view.chat.messages[-1].items() if key != "weight"}
-    chat = replace(view.chat, messages=[*before, last])
+    chat = replace(view.chat, messages=[*before, view.chat.messages[-1]])
     coded = tokens.encoded(tokenizer, replace(view, chat=chat), max_tokens)
     place = next((place for place, label in enumerate(coded.labels) if label != IGNORED), len(coded.ids))
     return Answered(coded.ids[:place], coded.ids[place:], coded.cut)

@@ -12,7 +12,7 @@ from mlops_llm.data.kinds import FIELDS
 from mlops_llm.data.read import Source
 from mlops_llm.data.ref import open_dataset
 from mlops_llm.data.split import hold_out
-from mlops_llm.data.structure import kind_of_most
+from mlops_llm.data.structure import kind_of_most, turns
 from mlops_llm.data.validate import HEAD
 from mlops_llm.errors import UserError
 from mlops_llm.files import writable
@@ -115,6 +115,7 @@ def prepare(settings: Train) -> Plan | Result:
             raise UserError("leaves no row to train on", "holdout", "lower it or give more rows")
     tokenizer = load.tokenizer(files.base or files.place if not _has_tokenizer(files) else files.place)
     how = template.ensure(tokenizer, settings.model)
+    _warn_of_tools(tokenizer, source)
     train = Part(source, train_rows, _encoded(settings, tokenizer, source, train_rows), "training")
     validation = None
     if held_rows:
@@ -151,6 +152,16 @@ def _encoded(settings: Train, tokenizer: Any, source: Source, rows: list[int]) -
             source.path.name,
             f"take {' or '.join(fitting) or 'another algorithm'}, or another dataset",
         ) from None
+
+
+def _warn_of_tools(tokenizer: Any, source: Source) -> None:
+    """Say so where the model will not see tools that the rows have."""
+    with_tools = sum(1 for row in source.rows if row.get("tools") or any(turn.get("tool_calls") for _, turn in turns(row)))
+    if with_tools and not template.shows_tools(tokenizer):
+        console.warn(
+            f"{source.name}: {with_tools} rows have tools or calls of them, which the model's chat template does not show: "
+            "it learns without them; take a model whose template knows tools"
+        )
 
 
 def _check_rewards(settings: Train) -> None:

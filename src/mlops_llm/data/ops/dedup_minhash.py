@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class DedupMinhash(Dedup):
     """Remove rows that share most of their words (MinHash and LSH for candidates, then their true Jaccard similarity).
 
-    Rows that differ in numbers, negations, opposites, the order of words, Latin words within Chinese, emoji or solution stay
-    and are listed.
+    Rows that differ in numbers, negations, opposites, the order of words, names, Latin words within Chinese, emoji, questions,
+    tools, calls, weights or solution stay and are listed.
     """
 
     title: ClassVar[str] = "nearly the same words"

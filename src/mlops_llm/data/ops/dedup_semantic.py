@@ -28,8 +28,8 @@ class DedupSemantic(Dedup):
     """Remove rows that say nearly word for word the same, by the cosine of their vectors.
 
     No model tells a paraphrase from a changed number or a negation, so this is never done by similarity alone: rows that
-    differ in numbers, negations, opposites, the order of words, Latin words within Chinese, emoji or solution stay and are
-    listed.
+    differ in numbers, negations, opposites, the order of words, names, Latin words within Chinese, emoji, questions, tools,
+    calls, weights or solution stay and are listed.
     """
 
     title: ClassVar[str] = "nearly the same words, by cosine"

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mlops_llm import console
 from mlops_llm.component import component
-from mlops_llm.data.chat import Conversation, conversation
+from mlops_llm.data.chat import conversation
 from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import Source
 from mlops_llm.errors import UserError
-from mlops_llm.models.template import Encoded, encode, shows_tools
+from mlops_llm.models.template import Encoded, encode
 
 if TYPE_CHECKING:
     from mlops_llm.train.config import Train
@@ -60,9 +59,8 @@ class SFT:
             UserError: a row is not a conversation, or no row keeps a trained token.
         """
         encoded = []
-        chats = [conversation(source.rows[place], source.where(place)) for place in rows]
-        _warn_of_tools(tokenizer, chats, source.name)
-        for place, chat in zip(rows, chats, strict=True):
+        for place in rows:
+            chat = conversation(source.rows[place], source.where(place))
             try:
                 one = encode(
                     tokenizer,
@@ -107,16 +105,6 @@ class SFT:
             train_dataset=_dataset(job.train),
             eval_dataset=_dataset(job.validation) if job.validation else None,
             processing_class=job.tokenizer,
-        )
-
-
-def _warn_of_tools(tokenizer: Any, chats: Sequence[Conversation], name: str) -> None:
-    """Say so where the model will not see tools that the rows have."""
-    with_tools = sum(1 for chat in chats if chat.tools or any(turn.get("tool_calls") for turn in chat.messages))
-    if with_tools and not shows_tools(tokenizer):
-        console.warn(
-            f"{name}: {with_tools} rows have tools or calls of them, which the model's chat template does not show: "
-            "it learns without them; take a model whose template knows tools"
         )
 
 

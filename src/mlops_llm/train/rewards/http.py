@@ -56,7 +56,7 @@ class Http:
     weight: float = 1.0
     """Factor of this reward in the sum of all."""
     url: str = ""
-    """Address that is posted to, e.g. http://127.0.0.1:8100/rewards; example starts the one of projects/rlhf in this process."""
+    """Address that is posted to, e.g. http://127.0.0.1:8100/rewards; example starts that of projects/rlhf in this process."""
     api_key_env: Optional[str] = None  # noqa: UP045 (OmegaConf reads Optional)
     """Name of the environment variable with the key, which is sent as a bearer token."""
     batch_size: int = 16
