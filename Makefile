@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 LOCKED := $(PIP) install -c constraints.txt
 PORT ?= 5000
+KILLS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev install-test train test check ui bench smollm2 clean
+.PHONY: help install install-dev install-test train test resume check ui bench smollm2 clean
 
 help: ## list these targets
 	@echo "make TARGET [ARGS='more arguments'] [PYTHON=python3.11]"
@@ -25,8 +26,11 @@ install-test: $(VENV)/test.stamp ## install all that the tests need (several GB,
 train: install ## train a small model that ships with the project (ARGS='trainer.max_steps=50 seed=7')
 	@$(BIN)/python -m mlops_llm.train +experiment=sft_sales $(ARGS)
 
-test: install-test ## run the tests (ARGS='tests/unit -k digest')
-	@$(BIN)/python -m pytest $(ARGS)
+test: install-test ## run the tests, two at a time (ARGS='tests/unit -k digest')
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+resume: install-test ## kill every training method at random steps and resume it (KILLS=2 of each)
+	@MLOPS_LLM_KILLS=$(KILLS) $(BIN)/python -m pytest -n 2 tests/faults/test_resume.py $(ARGS)
 
 check: install-dev ## style, types and the order of imports
 	@$(BIN)/ruff check .

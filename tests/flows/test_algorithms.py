@@ -187,3 +187,30 @@ def test_requests_that_do_not_fit_are_one_line(tmp_path: Path, words: list[str],
     done = train(tmp_path, *words)
     assert done.returncode == 2, done.stdout + done.stderr
     assert said in done.stderr and len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(("peft", "least"), [("none", 0.2), ("lora", 0.15)])
+def test_ppo_raises_what_is_rewarded(tmp_path: Path, peft: str, least: float) -> None:
+    words = ["trainer.max_steps=40", "trainer.eval_steps=20", "trainer.save_steps=20", "samples.count=0", f"peft={peft}"]
+    words += ["trainer.learning_rate=2e-3"] if peft == "lora" else []
+    ok(train(tmp_path, "+experiment=ppo_math", *words, "run_name=ppo"))
+    store = client(tmp_path)
+    run = run_of(store, "ppo")
+    earned = [metric.value for metric in store.get_metric_history(run.info.run_id, "reward/mean")]
+    assert sum(earned[-5:]) / 5 - sum(earned[:5]) / 5 >= least
+    numbers = run.data.metrics
+    for name in ("kl", "kl_coefficient", "policy_loss", "value_loss", "value_mean", "explained_variance"):
+        assert math.isfinite(numbers[f"train/ppo/{name}"]), name
+    assert {"train/entropy", "train/clip_ratio/region_mean"} <= set(numbers)
+    assert value(store, "ppo", "train/ppo/kl", 1) == pytest.approx(0, abs=1e-4) and numbers["train/ppo/kl"] > 0
+    assert value(store, "ppo", "train/ppo/value_mean", 1) == 0 and numbers["train/ppo/value_mean"] > 0.2
+    assert (tmp_path / "outputs/ppo/checkpoint-40/critic/model.safetensors").is_file()
+    assert not any("critic" in path for path in artifacts_of(store, run))
+
+
+def test_ppo_is_rewarded_by_a_server(tmp_path: Path) -> None:
+    words = ["trainer.max_steps=4", "trainer.eval_steps=4", "trainer.save_steps=4", "trainer.batch_size=16"]
+    ok(train(tmp_path, "+experiment=ppo_general", *words, "run_name=general"))
+    store = client(tmp_path)
+    assert 0 < value(store, "general", "eval/reward", 4) < 1
+    assert store.get_model_version_by_alias("general", "challenger").run_id == run_of(store, "general").info.run_id

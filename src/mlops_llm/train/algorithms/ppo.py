@@ -59,7 +59,8 @@ class PPO:
     value_clip: float = 0.2
     """Most that a value moves in a round before the critic's loss holds it back."""
     critic_learning_rate: Optional[float] = None  # noqa: UP045
-    """Constant learning rate of the critic; null is trainer.learning_rate."""
+    """Constant learning rate of the critic, all of whose weights are trained; null is trainer.learning_rate, a tenth of it where
+    an adapter is trained."""
     critic_first: int = 0
     """Steps at the beginning in which only the critic learns."""
     iterations: int = 2
@@ -133,7 +134,7 @@ class PPO:
             num_generations_eval=self.eval_generations,
             reward_weights=[reward.weight for reward in job.rewards.values()],
         )
-        rate = self.critic_learning_rate or settings.learning_rate
+        rate = self.critic_learning_rate or settings.learning_rate * (0.1 if job.adapter else 1)
         critic = Critic(job.start, job.model.device, rate, self.value_clip, settings.max_grad_norm)
         made = trainer(
             critic,
