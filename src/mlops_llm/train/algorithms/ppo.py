@@ -59,8 +59,8 @@ class PPO:
     value_clip: float = 0.2
     """Most that a value moves in a round before the critic's loss holds it back."""
     critic_learning_rate: Optional[float] = None  # noqa: UP045
-    """Constant learning rate of the critic, all of whose weights are trained; null is trainer.learning_rate, a tenth of it where
-    an adapter is trained."""
+    """Constant learning rate of the critic, all of whose weights are trained; null is trainer.learning_rate, a tenth of it
+    where an adapter is trained."""
     critic_first: int = 0
     """Steps at the beginning in which only the critic learns."""
     iterations: int = 2
