@@ -22,6 +22,7 @@ METHODS = {
     "kto": ["+experiment=kto_sales"],
     "grpo": ["+experiment=grpo_math", "trainer.batch_size=16", "algo.iterations=2", "algo.steps_per_generation=1"],
     "ppo": ["+experiment=ppo_math", "trainer.batch_size=16", "algo.kl_target=1", "algo.kl_horizon=100"],
+    "distill": ["+experiment=distill_sales", "algo.top_k=16"],
     "rloo": ["+experiment=grpo_math", "algo=rloo", "trainer.batch_size=16", "algo.beta=0.05"],
 }
 LENGTH = [

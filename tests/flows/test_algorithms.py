@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,42 @@ def test_ppo_is_rewarded_by_a_server(tmp_path: Path) -> None:
     store = client(tmp_path)
     assert 0 < value(store, "general", "eval/reward", 4) < 1
     assert store.get_model_version_by_alias("general", "challenger").run_id == run_of(store, "general").info.run_id
+
+
+def test_a_student_of_a_teacher_beats_one_of_labels_alone(tmp_path: Path, jsonl) -> None:
+    ok(train(tmp_path, "+experiment=sft_sales", "trainer.max_steps=150", "samples.count=0", "run_name=teacher"))
+    few = jsonl(open_dataset("sales_sft").rows[:40])
+    words = [
+        f"dataset={few}",
+        "validation=sales_sft_val",
+        "trainer.max_steps=40",
+        "trainer.eval_steps=40",
+        "trainer.save_steps=40",
+    ]
+    words += ["trainer.learning_rate=1e-3", "samples.count=0", "register_as=null"]
+    ok(train(tmp_path, "+experiment=sft_sales", *words, "run_name=labels"))
+    taught = ["+experiment=distill_sales", *words, "algo.teacher=runs:/teacher/last"]
+    said = ok(train(tmp_path, *taught, "run_name=taught"))
+    ok(train(tmp_path, *taught, "algo.top_k=64", "run_name=top"))
+    store = client(tmp_path)
+    ends = {run: value(store, run, "eval/loss", 40) for run in ("labels", "taught", "top")}
+    assert ends["taught"] < ends["labels"] - 0.05 and ends["top"] < ends["labels"]
+    assert "of the teacher (held-out loss" in said and "times the teacher's" in said
+    run = run_of(store, "taught")
+    last = checkpoints_of(store, run_of(store, "teacher"))["checkpoint-150"]
+    assert run.data.tags["digest.teacher"] == last.tags["digest.weights"]
+    assert {"train/distill/soft_loss", "train/distill/hard_loss", "distill/teacher_loss"} <= set(run.data.metrics)
+    assert value(store, "taught", "eval/loss", 40) == pytest.approx(run.data.metrics["distill/student_loss"], rel=0.05)
+
+
+def test_a_teacher_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    other = tmp_path / "other"
+    shutil.copytree(tiny.folder(), other)
+    tokenizer = AutoTokenizer.from_pretrained(other)
+    tokenizer.add_tokens(["新"])
+    tokenizer.save_pretrained(other)
+    done = train(tmp_path, "+experiment=distill_sales", f"algo.teacher={other}")
+    assert done.returncode == 2 and "has another vocabulary than the student (digest " in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

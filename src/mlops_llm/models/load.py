@@ -101,6 +101,12 @@ def tokenizer(place: Place) -> Any:
     return loaded
 
 
+def tokenizer_of(files: Files) -> Any:
+    """Load the tokenizer that lies with a model; of an adapter without one, that of its base."""
+    there = any((files.place.folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json"))
+    return tokenizer(files.place if there or files.base is None else files.base)
+
+
 def model(files: Files, how: ModelLoad, *, merge: bool) -> Any:
     """Load a model on the CPU or GPU in the wanted number format and check every tensor for NaN and infinity.
 

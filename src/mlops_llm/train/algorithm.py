@@ -51,3 +51,7 @@ class Algorithm(Protocol):
     def trainer(self, job: Job) -> Any:
         """Build the Trainer."""
         ...
+
+    def conclude(self, job: Job) -> dict[str, str]:
+        """Lines of the closing table that only this method can tell; called once, after the last step."""
+        ...

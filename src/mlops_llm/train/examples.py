@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from mlops_llm.data import tokens
+from mlops_llm.data.chat import conversation
 from mlops_llm.data.kinds import Kind, infer, own
 from mlops_llm.data.read import Row, Source
 from mlops_llm.data.tokens import View
 from mlops_llm.errors import UserError
-from mlops_llm.models.template import IGNORED
+from mlops_llm.models.template import IGNORED, Encoded, encode
 
 
 class Example(Protocol):
@@ -88,6 +89,34 @@ class Pair:
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Example)
+
+
+def conversations(
+    tokenizer: Any, source: Source, rows: Sequence[int], max_tokens: int, *, answers_only: bool = True
+) -> list[Encoded]:
+    """Conversations with their answers marked; rows whose answers were cut away entirely are left out.
+
+    Raises:
+        UserError: a row is not a conversation, or no row keeps a trained token.
+    """
+    made = []
+    for place in rows:
+        where = source.where(place)
+        chat = conversation(source.rows[place], where)
+        try:
+            one = encode(tokenizer, chat.messages, tools=chat.tools, max_tokens=max_tokens, answers_only=answers_only)
+        except UserError as error:
+            raise UserError(error.what, where, error.remedy) from error
+        made.append(one)
+    kept = [one for one in made if one.trained]
+    if rows and not kept:
+        cut = sum(1 for one in made if one.cut)
+        raise UserError(
+            f"no row has a token to train on ({cut} of {len(made)} rows were cut at {max_tokens} tokens)",
+            str(source.path),
+            f"raise algo.max_tokens (the longest row has {max(len(one.ids) + one.cut for one in made)})",
+        )
+    return kept
 
 
 def pairs(tokenizer: Any, source: Source, rows: Sequence[int], max_tokens: int) -> list[Pair]:

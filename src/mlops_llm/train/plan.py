@@ -113,7 +113,7 @@ def prepare(settings: Train) -> Plan | Result:
         train_rows, held_rows = hold_out(source, settings.holdout)
         if not train_rows:
             raise UserError("leaves no row to train on", "holdout", "lower it or give more rows")
-    tokenizer = load.tokenizer(files.base or files.place if not _has_tokenizer(files) else files.place)
+    tokenizer = load.tokenizer_of(files)
     how = template.ensure(tokenizer, settings.model)
     _warn_of_tools(tokenizer, source)
     train = Part(source, train_rows, _encoded(settings, tokenizer, source, train_rows), "training")
@@ -197,10 +197,6 @@ def _tags_of(settings: Train) -> dict[str, str]:
     from mlops_llm.tracking.store import connect
 
     return ledger.find_run(connect(), str(settings.resume)).tags
-
-
-def _has_tokenizer(files: Files) -> bool:
-    return any((files.place.folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json"))
 
 
 def _warn_of_shared(train: Part, validation: Part) -> None:

@@ -52,7 +52,7 @@ def estimate(settings: Train, files: Files, lengths: list[int]) -> Estimate:
     if trainer.save_total_limit:
         kept = min(kept, trainer.save_total_limit + 1)
     output = Path(str(settings.output))
-    return Estimate(steps, fixed + inner + logits, fixed, _memory_there(), checkpoint, kept * checkpoint, free_bytes(output))
+    return Estimate(steps, fixed + inner + logits, fixed, memory_there(), checkpoint, kept * checkpoint, free_bytes(output))
 
 
 def refuse_impossible(needs: Estimate, settings: Train) -> None:
@@ -86,7 +86,8 @@ def refuse_impossible(needs: Estimate, settings: Train) -> None:
         )
 
 
-def _memory_there() -> int:
+def memory_there() -> int:
+    """Bytes of memory that are free, of the GPU where there is one."""
     import torch
 
     if torch.cuda.is_available():

@@ -19,6 +19,7 @@ from mlops_llm import console, digest
 from mlops_llm.errors import UserError
 from mlops_llm.files import is_disk_full
 from mlops_llm.models import load, template
+from mlops_llm.models.load import ModelLoad
 from mlops_llm.record import NullRun, Registration, Result, Run
 from mlops_llm.train.checkpoints import COMPLETE, Shelf, curves, drop_unfinished
 from mlops_llm.train.plan import Plan, warn_of_cuts
@@ -40,6 +41,8 @@ class Job:
     """An adapter is trained, the base stays."""
     new_adapter: bool
     """The adapter is new: until the first step the model is its base."""
+    load: ModelLoad
+    """How models are loaded."""
     start: Path
     """Folder of the whole start model; of an adapter, of its base."""
     rewards: Mapping[str, Any]
@@ -56,13 +59,13 @@ def fit(plan: Plan, run: Run | None = None) -> Result:
     run = run or NullRun()
     output = Path(str(plan.settings.output)).absolute()
     _record_inputs(plan, run)
-    model, trainer = _build(plan, output, run)
+    job, trainer = _build(plan, output, run)
     shelf = _shelf(plan, run)
     so_far = curves(plan.resume_from) if plan.resume_from else {}
     steps = Steps(output / "steps.jsonl", _step_of(plan.resume_from), so_far.get("rates", {}))
     steps.watch(trainer)
     recorder = _attach(trainer, run, shelf, steps, plan, so_far.get("evaluations", {}))
-    sampled = _Sampled(plan, output, model)
+    sampled = _Sampled(plan, output, job.model)
     changed = _changed(plan.resume_from)
     began, clock = time.time(), time.perf_counter()
     _train(trainer, plan, output)
@@ -70,9 +73,9 @@ def fit(plan: Plan, run: Run | None = None) -> Result:
     if plan.settings.resume:
         _verify(run, plan, steps, changed)
     run.artifact("steps.jsonl", output / "steps.jsonl")
-    sampled.record(run, model)
+    sampled.record(run, job.model)
     _figures(run, steps, shelf, recorder.evaluations)
-    return _result(plan, run, shelf, recorder, steps, began, seconds)
+    return _result(plan, job, shelf, recorder, steps, began, seconds)
 
 
 def _record_inputs(plan: Plan, run: Run) -> None:
@@ -103,7 +106,7 @@ def _record_inputs(plan: Plan, run: Run) -> None:
 
 
 def _build(plan: Plan, output: Path, run: Run) -> tuple[Any, Any]:
-    """Build model and trainer; the seed comes first, since a new adapter is random."""
+    """Build model (in the job) and trainer; the seed comes first, since a new adapter is random."""
     _quiet()
     from transformers import PrinterCallback, set_seed
 
@@ -118,6 +121,7 @@ def _build(plan: Plan, output: Path, run: Run) -> tuple[Any, Any]:
         _arguments(plan, output),
         settings.peft.adapter,
         settings.peft.adapter and not plan.files.is_adapter,
+        settings.model_load,
         (plan.files.base or plan.files.place).folder,
         settings.reward,
         run,
@@ -125,7 +129,7 @@ def _build(plan: Plan, output: Path, run: Run) -> tuple[Any, Any]:
     trainer = settings.algo.trainer(job)
     trainer.remove_callback(PrinterCallback)
     trainer.create_model_card = _no_card  # TRL's would lie in the run's folder and say nothing that is known here
-    return model, trainer
+    return job, trainer
 
 
 def _quiet() -> None:
@@ -297,8 +301,8 @@ def _figures(run: Run, steps: Steps, shelf: Shelf, evaluated: Mapping[int, Mappi
     run.figure("plots/tokens_per_second.png", figures.line("speed", "tokens a second", steps.rates))
 
 
-def _result(plan: Plan, run: Run, shelf: Shelf, recorder: Any, steps: Steps, began: float, seconds: float) -> Result:
-    settings, best = plan.settings, shelf.best()
+def _result(plan: Plan, job: Job, shelf: Shelf, recorder: Any, steps: Steps, began: float, seconds: float) -> Result:
+    settings, best, run = plan.settings, shelf.best(), job.run
     if best is None:
         raise UserError("no checkpoint was written")
     score = shelf.score(best)
@@ -332,6 +336,7 @@ def _result(plan: Plan, run: Run, shelf: Shelf, recorder: Any, steps: Steps, beg
             if name != metric and name in evaluated.get(best.step, {})
         },
         "training loss": f"{steps.losses[min(steps.losses)]:.4f} -> {steps.mean_loss(settings.trainer.logging_steps):.4f}",
+        **settings.algo.conclude(job),
         "steps": last.step,
         "time": f"{seconds:.1f} s",
         "checkpoints": len(shelf.checkpoints),

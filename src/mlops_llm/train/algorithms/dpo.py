@@ -100,6 +100,10 @@ class DPO:
         """Tokens of each row that a forward pass sees: those of both sides, padded to the longer one."""
         return [2 * (len(one.prompt) + max(len(one.chosen), len(one.rejected))) for one in encoded]
 
+    def conclude(self, job: Job) -> dict[str, str]:
+        """Nothing to add."""
+        return {}
+
     def trainer(self, job: Job) -> Any:
         """Build TRL's trainer over tokenized pairs."""
         from trl import DPOConfig, DPOTrainer

@@ -110,6 +110,10 @@ class GRPO:
         """Most tokens of each prompt with an answer."""
         return [len(one.ids) + self.max_new_tokens for one in encoded]
 
+    def conclude(self, job: Job) -> dict[str, str]:
+        """Nothing to add."""
+        return {}
+
     def trainer(self, job: Job) -> Any:
         """Build TRL's trainer with the rewards as functions."""
         from trl import GRPOConfig, GRPOTrainer

@@ -91,6 +91,10 @@ class KTO:
         passes = 2 if self.loss is Loss.kto else 1
         return [passes * len(one.ids) for one in encoded]
 
+    def conclude(self, job: Job) -> dict[str, str]:
+        """Nothing to add."""
+        return {}
+
     def trainer(self, job: Job) -> Any:
         """Build TRL's trainer over tokenized answers."""
         from trl import KTOConfig, KTOTrainer

@@ -114,6 +114,10 @@ class PPO:
         """Most tokens of each prompt with an answer."""
         return [len(one.ids) + self.max_new_tokens for one in encoded]
 
+    def conclude(self, job: Job) -> dict[str, str]:
+        """Nothing to add."""
+        return {}
+
     def trainer(self, job: Job) -> Any:
         """Build our trainer on TRL's sampling, with a critic that begins as the start model."""
         from trl import GRPOConfig

@@ -8,11 +8,11 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlops_llm.component import component
-from mlops_llm.data.chat import conversation
 from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import Source
 from mlops_llm.errors import UserError
-from mlops_llm.models.template import Encoded, encode
+from mlops_llm.models.template import Encoded
+from mlops_llm.train import examples
 
 if TYPE_CHECKING:
     from mlops_llm.train.config import Train
@@ -58,29 +58,7 @@ class SFT:
         Raises:
             UserError: a row is not a conversation, or no row keeps a trained token.
         """
-        encoded = []
-        for place in rows:
-            chat = conversation(source.rows[place], source.where(place))
-            try:
-                one = encode(
-                    tokenizer,
-                    chat.messages,
-                    tools=chat.tools,
-                    max_tokens=self.max_tokens,
-                    answers_only=self.loss_on is LossOn.answers,
-                )
-            except UserError as error:
-                raise UserError(error.what, source.where(place), error.remedy) from error
-            encoded.append(one)
-        kept = [one for one in encoded if one.trained]
-        if rows and not kept:
-            cut = sum(1 for one in encoded if one.cut)
-            raise UserError(
-                f"no row has a token to train on ({cut} of {len(encoded)} rows were cut at {self.max_tokens} tokens)",
-                str(source.path),
-                f"raise algo.max_tokens (the longest row has {max(len(one.ids) + one.cut for one in encoded)})",
-            )
-        return kept
+        return examples.conversations(tokenizer, source, rows, self.max_tokens, answers_only=self.loss_on is LossOn.answers)
 
     def sequences(self, encoded: Sequence[Encoded]) -> list[int]:
         """Length in tokens of each sequence that a forward pass sees."""
@@ -89,6 +67,10 @@ class SFT:
         from trl import pack_dataset
 
         return [len(ids) for ids in pack_dataset(_dataset(encoded), self.max_tokens)["input_ids"]]
+
+    def conclude(self, job: Job) -> dict[str, str]:
+        """Nothing to add."""
+        return {}
 
     def trainer(self, job: Job) -> Any:
         """Build TRL's trainer over tokenized rows."""

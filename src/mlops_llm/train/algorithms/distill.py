@@ -1,0 +1,194 @@
+"""Knowledge distillation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Optional
+
+from mlops_llm.component import component
+from mlops_llm.data.kinds import Kind
+from mlops_llm.data.read import Source
+from mlops_llm.errors import UserError
+from mlops_llm.models.template import Encoded
+from mlops_llm.train import examples
+
+if TYPE_CHECKING:
+    from mlops_llm.train.config import Train
+    from mlops_llm.train.train import Job
+
+
+@component("algo", "distill")
+@dataclass
+class Distill:
+    """Knowledge distillation (Hinton et al. 2015, arXiv:1503.02531): a student learns a teacher's distribution and the labels.
+
+    Loss: soft_weight T^2 KL(teacher || student) at temperature T + hard_weight cross entropy. `eval/loss` is the cross entropy
+    of the labels alone, so that it compares with a training without a teacher.
+    """
+
+    kinds: ClassVar[tuple[Kind, ...]] = (Kind.sft,)
+    best_metric: ClassVar[str] = "eval/loss"
+    telling: ClassVar[tuple[str, ...]] = ()
+    rewarded: ClassVar[bool] = False
+    leaves_out: ClassVar[str] = "nothing of their answer remained within algo.max_tokens"
+
+    teacher: str = "tiny"
+    """Ref of the teacher, whose vocabulary must be the student's."""
+    temperature: float = 2.0
+    """Both distributions are softened by it: the higher, the more the unlikely tokens count."""
+    soft_weight: float = 0.5
+    """Factor of the teacher's part of the loss."""
+    hard_weight: float = 0.5
+    """Factor of the labels' part of the loss."""
+    top_k: Optional[int] = None  # noqa: UP045 (OmegaConf reads Optional)
+    """Ask the teacher once before the training and keep its k likeliest tokens on disk (teacher/), all others as one; null
+    keeps the teacher in memory and asks it at each step."""
+    max_tokens: int = 512
+    """Longer rows are cut at the end, counted and reported."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not self.teacher:
+            raise UserError("names no teacher", "algo.teacher", "give a ref, such as models:/sales@champion")
+        if self.temperature <= 0:
+            raise UserError(f"is {self.temperature}", "algo.temperature", "give a number above 0, such as 2")
+        for name in ("soft_weight", "hard_weight"):
+            if getattr(self, name) < 0:
+                raise UserError(f"is {getattr(self, name)}", f"algo.{name}", "give 0, or a number above it")
+        if not self.soft_weight:
+            raise UserError("is 0, which needs no teacher", "algo.soft_weight", "take algo=sft, or a number above 0")
+        if self.top_k is not None and self.top_k < 1:
+            raise UserError(f"is {self.top_k}", "algo.top_k", "give a whole number from 1, or null")
+        if self.max_tokens < 2:
+            raise UserError(f"is {self.max_tokens}", "algo.max_tokens", "give a number from 2")
+
+    def check(self, settings: Train) -> None:
+        """See that the teacher is there, speaks the student's vocabulary and fits into memory.
+
+        Raises:
+            UserError: it does not.
+        """
+        from mlops_llm.models import load
+        from mlops_llm.models.ref import resolve
+        from mlops_llm.train import preflight, teacher
+
+        student = load.tokenizer_of(load.inspect(resolve(settings.model), settings.model_load))
+        teacher.inspect(self.teacher, student, preflight.memory_there())
+
+    def encode(self, tokenizer: Any, source: Source, rows: list[int]) -> list[Encoded]:
+        """Tokenize rows as the model sees them.
+
+        Raises:
+            UserError: a row is not a conversation, or no row keeps a trained token.
+        """
+        return examples.conversations(tokenizer, source, rows, self.max_tokens)
+
+    def sequences(self, encoded: Sequence[Encoded]) -> list[int]:
+        """Length in tokens of each sequence that a forward pass sees."""
+        return [len(one.ids) for one in encoded]
+
+    def trainer(self, job: Job) -> Any:
+        """Build a trainer whose loss looks at the teacher.
+
+        Raises:
+            UserError: the run began with another teacher.
+        """
+        import torch
+        import torch.nn.functional as F  # noqa: N812
+        from trl import SFTConfig, SFTTrainer
+
+        from mlops_llm.train import teacher as teachers
+
+        folder = Path(job.arguments["output_dir"])
+        files = teachers.inspect(self.teacher, job.tokenizer, 2**63)
+        digest = teachers.remember(folder, self.teacher, files)
+        job.run.tags({"teacher": self.teacher, "digest.teacher": digest})
+        teacher = teachers.loaded(files, job.load, job.model.device)
+        top = None
+        if self.top_k:
+            batch = int(job.arguments["per_device_train_batch_size"])
+            top = teachers.written(folder / "teacher", teacher, job.train, self.top_k, self.temperature, batch)
+            teacher.to("meta")
+        how = self
+
+        class Student(SFTTrainer):  # type: ignore[misc]
+            """Learns from labels and teacher."""
+
+            def compute_loss(
+                self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+            ) -> Any:
+                labels, places = inputs["labels"][:, 1:], inputs["place"]
+                seen = {key: inputs[key] for key in ("input_ids", "attention_mask")}
+                out = model(**seen, use_cache=False)
+                learned = labels != -100
+                logits = out.logits[:, :-1][learned]
+                hard = F.cross_entropy(logits.float(), labels[learned])
+                if not model.training:
+                    return (hard, out) if return_outputs else hard
+                if top:
+                    ids, logps = (torch.tensor(each, device=logits.device) for each in top.of(places.tolist()))
+                    soft = teachers.soft_loss_of_top(logits, ids.long(), logps, how.temperature)
+                else:
+                    with torch.no_grad():
+                        said = teacher(**seen, use_cache=False).logits[:, :-1][learned]
+                    width = min(logits.size(-1), said.size(-1))
+                    soft = teachers.soft_loss(logits[:, :width], said[:, :width], how.temperature)
+                self._metrics["train"]["distill/soft_loss"].append(float(soft.detach()))
+                self._metrics["train"]["distill/hard_loss"].append(float(hard.detach()))
+                loss = how.soft_weight * soft + how.hard_weight * hard
+                return (loss, out) if return_outputs else loss
+
+        settings = SFTConfig(
+            **job.arguments,
+            max_length=self.max_tokens,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            remove_unused_columns=False,
+        )
+        trainer = Student(
+            model=job.model,
+            args=settings,
+            train_dataset=_dataset(job.train),
+            eval_dataset=_dataset(job.validation) if job.validation else None,
+            processing_class=job.tokenizer,
+            data_collator=lambda rows: _batch(rows, job.tokenizer.pad_token_id),
+        )
+        trainer.model_accepts_loss_kwargs = False  # the loss is a mean over the batch
+        return trainer
+
+    def conclude(self, job: Job) -> dict[str, str]:
+        """How far the student came, on the held-out rows."""
+        from mlops_llm.train import preflight, teacher
+
+        if not job.validation:
+            return {}
+        files = teacher.inspect(self.teacher, job.tokenizer, preflight.memory_there())
+        master = teacher.mark(teacher.loaded(files, job.load, job.model.device), job.validation)
+        student = teacher.mark(job.model, job.validation)
+        job.run.metrics({"distill/teacher_loss": master.loss, "distill/student_loss": student.loss}, 0)
+        return teacher.compared(student, master)
+
+
+def _dataset(encoded: Sequence[Encoded]) -> Any:
+    from datasets import Dataset
+
+    columns = {"input_ids": [one.ids for one in encoded], "labels": [one.labels for one in encoded]}
+    return Dataset.from_dict({**columns, "place": list(range(len(encoded)))})
+
+
+def _batch(rows: Sequence[dict[str, Any]], pad: int) -> dict[str, Any]:
+    """Rows as tensors, padded at the end."""
+    import torch
+
+    length = max(len(row["input_ids"]) for row in rows)
+
+    def padded(values: Sequence[Sequence[int]], filler: int) -> Any:
+        return torch.tensor([[*each, *[filler] * (length - len(each))] for each in values])
+
+    return {
+        "input_ids": padded([row["input_ids"] for row in rows], pad),
+        "attention_mask": padded([[1] * len(row["input_ids"]) for row in rows], 0),
+        "labels": padded([row["labels"] for row in rows], -100),
+        "place": torch.tensor([row["place"] for row in rows]),
+    }
