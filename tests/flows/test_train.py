@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from mlops_llm import digest
+from mlops_llm.data.ref import open_dataset
 from mlops_llm.errors import UserError
 from mlops_llm.models.ref import resolve
 from mlops_llm.record import Checkpoint
 from mlops_llm.tracking.run import MlflowRun, Opening
 from mlops_llm.tracking.store import connect
 from tests.commands import SMOKE, environment, ok, train
-from tests.record import checkpoints_of, client, run_of
+from tests.record import checkpoints_of, client, run_of, steps_of
 
 SHORT = [*SMOKE[:1], "trainer.max_steps=2", "trainer.save_steps=2", "trainer.eval_steps=2", "samples.count=0"]
 
@@ -159,3 +160,32 @@ def test_what_the_registry_names_is_not_forgotten(trained: Path, monkeypatch: py
     assert digest.weights(resolve("runs:/kept/checkpoint-2").folder) == models["checkpoint-2"].tags["digest.weights"]
     with pytest.raises(UserError, match="were removed"):
         resolve("runs:/kept/checkpoint-4")
+
+
+def test_a_training_that_learns_too_much_is_marked_and_may_stop(tmp_path: Path, jsonl) -> None:
+    rows = jsonl(open_dataset("sales_sft").rows[:16])
+    words = [
+        "+experiment=sft_sales",
+        f"dataset={rows}",
+        "trainer.max_steps=60",
+        "trainer.eval_steps=10",
+        "trainer.save_steps=10",
+    ]
+    words += ["trainer.learning_rate=3e-3", "samples.count=0", "register_as=null"]
+    said = train(tmp_path, *words, "run_name=marked")
+    assert "warning: overfit from step 40 on: the held-out loss rose 3 times in a row" in said.stderr
+    store = client(tmp_path)
+    run = run_of(store, "marked")
+    assert run.data.tags["overfit.step"] == "40" and "stopped.step" not in run.data.tags
+    marked = {name for name, model in checkpoints_of(store, run).items() if "overfit" in model.tags}
+    assert marked == {f"checkpoint-{step}" for step in (40, 50, 60)}
+    said = ok(train(tmp_path, *words, "overfit.stop=true", "run_name=stopped"))
+    assert "the training stops at step 40: it is overfit (overfit.stop)" in said
+    stopped = run_of(store, "stopped")
+    assert set(checkpoints_of(store, stopped)) == {f"checkpoint-{step}" for step in (10, 20, 30, 40)}
+    assert steps_of(store, stopped, "eval/loss") == [0, 10, 20, 30, 40]
+    store.set_terminated(stopped.info.run_id, "KILLED")  # as if it had died after its last step
+    ok(train(tmp_path, "resume=stopped"))
+    assert len(checkpoints_of(store, run_of(store, "stopped"))) == 4
+    said = ok(train(tmp_path, *words, "overfit.patience=2", "run_name=patient"))
+    assert "stops at step 30: no better value in 2 evaluations since step 10" in said

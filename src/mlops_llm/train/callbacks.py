@@ -10,7 +10,9 @@ from transformers import TrainerCallback
 
 from mlops_llm import console
 from mlops_llm.record import Run
+from mlops_llm.train import overfit
 from mlops_llm.train.checkpoints import Curves, Shelf
+from mlops_llm.train.config import Train
 from mlops_llm.train.steps import Steps
 
 _CLOCKS = ("runtime", "samples_per_second", "steps_per_second", "num_tokens")
@@ -22,7 +24,9 @@ _TOTALS = ("train_runtime", "train_loss", "total_flos", "train_samples_per_secon
 class Recorder(TrainerCallback):  # type: ignore[misc]
     """Writes one batch of numbers a logged step and publishes every saved checkpoint."""
 
-    def __init__(self, run: Run, shelf: Shelf, steps: Steps, complete: Any, evaluated: Mapping[int, Any]) -> None:
+    def __init__(
+        self, run: Run, shelf: Shelf, steps: Steps, complete: Any, evaluated: Mapping[int, Any], settings: Train
+    ) -> None:
         """Keep where to write.
 
         Args:
@@ -31,9 +35,15 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             steps: the record of every step.
             complete: called with a checkpoint's folder before it is published, to complete its files.
             evaluated: step -> numbers of the evaluations before this process.
+            settings: the deciding metric, and when the training is overfit and stops.
         """
         self._run, self._shelf, self._steps, self._complete = run, shelf, steps, complete
         self._evaluated: dict[int, dict[str, float]] = dict(evaluated)
+        self._best, self._how = settings.best, settings.overfit
+        self._has_loss = not settings.algo.rewarded  # the loss of a policy says nothing of how good it is
+        self.overfit: int | None = None
+        """Step of the evaluation at which the training was first found to be overfit."""
+        self._say_overfit(overfit.first(*self._curves(), self._best.higher_is_better, self._how), again=True)
         self._progress: console.Progress | None = None
         self._note = ""
 
@@ -83,8 +93,46 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         if not self._evaluated:
             self._shelf.check(values)
         self._evaluated[state.global_step] = values
+        if state.global_step:
+            self._judge(state, control)
         if not control.should_save:
             self._run.metrics(values, state.global_step, None, "validation")
+
+    def _judge(self, state: Any, control: Any) -> None:
+        """See whether the training has learned too much, or long enough."""
+        curves, higher = self._curves(), self._best.higher_is_better
+        if self.overfit is None and (found := overfit.reason(*curves, higher, self._how)):
+            self._say_overfit((state.global_step, found))
+        why = self.enough
+        if why and state.global_step < state.max_steps:
+            console.say(f"the training stops at step {state.global_step}: {why}")
+            self._run.tags({"stopped.step": str(state.global_step), "stopped.reason": why})
+            control.should_training_stop = True
+            control.should_save = True
+
+    @property
+    def enough(self) -> str:
+        """Why the training stops, or would have stopped, at its newest evaluation; empty where it goes on."""
+        if self.overfit is not None and self._how.stop:
+            return "it is overfit (overfit.stop)"
+        return overfit.exhausted(self._curves()[2], self._best.higher_is_better, self._how.patience)
+
+    def _curves(self) -> tuple[dict[int, float], dict[int, float], dict[int, float]]:
+        """Training loss by step; held-out loss and deciding metric by evaluation."""
+        held, score = (
+            {step: values[name] for step, values in self._evaluated.items() if step and name in values}
+            for name in ("eval/loss", str(self._best.metric))
+        )
+        return self._steps.losses, held if self._has_loss else {}, score
+
+    def _say_overfit(self, found: tuple[int, str] | None, again: bool = False) -> None:
+        if found is None:
+            return
+        self.overfit, why = found
+        self._shelf.mark({"overfit": why})
+        if not again:
+            console.warn(f"overfit from step {self.overfit} on: {why}")
+            self._run.tags({"overfit.step": str(self.overfit), "overfit.reason": why})
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Publish the checkpoint that was just written."""

@@ -61,6 +61,10 @@ class Shelf:
         self._metrics: dict[str, dict[str, float]] = {}
         self.checkpoints: list[Checkpoint] = []
 
+    def mark(self, tags: Mapping[str, str]) -> None:
+        """Give every later checkpoint these tags too."""
+        self._tags = {**self._tags, **tags}
+
     def restore(self, output: Path) -> None:
         """Take up the whole checkpoints of an earlier process."""
         for each in whole(output):

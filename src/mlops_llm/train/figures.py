@@ -9,8 +9,8 @@ Curve = Mapping[int, float]
 """Step -> value."""
 
 
-def loss(train: Curve, held_out: Curve, best_step: int | None) -> Any:
-    """Training and held-out loss by step, the best checkpoint marked."""
+def loss(train: Curve, held_out: Curve, best_step: int | None, overfit_step: int | None = None) -> Any:
+    """Training and held-out loss by step; the best checkpoint is marked, and where the training is overfit."""
     figure, axes = _axes("loss", "cross entropy, nats a token")
     axes.plot(list(train), list(train.values()), label="training", linewidth=1)
     if held_out:
@@ -18,6 +18,8 @@ def loss(train: Curve, held_out: Curve, best_step: int | None) -> Any:
     if best_step is not None and best_step in held_out:
         axes.axvline(best_step, color="grey", linestyle=":", linewidth=1)
         axes.plot([best_step], [held_out[best_step]], "*", color="crimson", markersize=14, label=f"best: step {best_step}")
+    if overfit_step is not None:
+        axes.axvline(overfit_step, color="darkorange", linestyle="--", linewidth=1, label=f"overfit from step {overfit_step}")
     axes.legend()
     return figure
 

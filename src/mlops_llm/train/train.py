@@ -68,13 +68,13 @@ def fit(plan: Plan, run: Run | None = None) -> Result:
     sampled = _Sampled(plan, output, job.model)
     changed = _changed(plan.resume_from)
     began, clock = time.time(), time.perf_counter()
-    _train(trainer, plan, output)
+    _train(trainer, plan, output, bool(recorder.enough))
     seconds = time.perf_counter() - clock
     if plan.settings.resume:
         _verify(run, plan, steps, changed)
     run.artifact("steps.jsonl", output / "steps.jsonl")
     sampled.record(run, job.model)
-    _figures(run, steps, shelf, recorder.evaluations)
+    _figures(run, steps, shelf, recorder)
     return _result(plan, job, shelf, recorder, steps, began, seconds)
 
 
@@ -209,7 +209,7 @@ def _attach(trainer: Any, run: Run, shelf: Shelf, steps: Steps, plan: Plan, eval
         if (folder / "adapter_config.json").is_file():
             load.write_origin(folder, base)
 
-    recorder = Recorder(run, shelf, steps, complete, evaluated)
+    recorder = Recorder(run, shelf, steps, complete, evaluated, plan.settings)
     trainer.add_callback(recorder)
     return recorder
 
@@ -223,10 +223,10 @@ def _is_last(checkpoint: Path) -> bool:
     return bool(state["global_step"] >= state["max_steps"])
 
 
-def _train(trainer: Any, plan: Plan, output: Path) -> None:
+def _train(trainer: Any, plan: Plan, output: Path, enough: bool) -> None:
     if plan.settings.resume:
         drop_unfinished(output)
-    if plan.resume_from and _is_last(plan.resume_from):
+    if plan.resume_from and (enough or _is_last(plan.resume_from)):
         trainer._load_from_checkpoint(str(plan.resume_from))  # the Trainer would do one more step
         return
     try:
@@ -291,12 +291,12 @@ class _Sampled:
             run.artifact("samples.json", self._samples.table(self._prompts, self._before, after, self._wanted))
 
 
-def _figures(run: Run, steps: Steps, shelf: Shelf, evaluated: Mapping[int, Mapping[str, float]]) -> None:
+def _figures(run: Run, steps: Steps, shelf: Shelf, recorder: Any) -> None:
     from mlops_llm.train import figures
 
     best = shelf.best()
-    held_out = {step: values["eval/loss"] for step, values in evaluated.items() if "eval/loss" in values}
-    run.figure("plots/loss.png", figures.loss(steps.losses, held_out, best.step if best else None))
+    held_out = {step: values["eval/loss"] for step, values in recorder.evaluations.items() if "eval/loss" in values}
+    run.figure("plots/loss.png", figures.loss(steps.losses, held_out, best.step if best else None, recorder.overfit))
     run.figure("plots/learning_rate.png", figures.line("learning rate", "a step", steps.learning_rates))
     run.figure("plots/tokens_per_second.png", figures.line("speed", "tokens a second", steps.rates))
 
