@@ -111,3 +111,12 @@ def test_signs_of_death_are_said_once_and_only_when_they_last():
     watch = Watch(24)
     said = [line for _ in range(3) for line in watch.look({"frac_reward_zero_std": 0.0, "completions/clipped_ratio": 1.0})]
     assert len(said) == 1 and "algo.max_new_tokens=24" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "unit", "size"),
+    [(38, 32, 1, 19), (38, 64, 1, 38), (0, 8, 1, 1), (76, 32, 2, 26), (16, 16, 4, 16), (5, 4, 4, 4)],
+)
+def test_batches_of_an_evaluation_share_the_answers_evenly(count, most, unit, size):
+    found = rollouts.even(count, most, unit)
+    assert found == size and found % unit == 0

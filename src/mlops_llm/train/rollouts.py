@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from mlops_llm import console
 from mlops_llm.data import tokens
@@ -17,7 +18,11 @@ from mlops_llm.models.template import IGNORED
 from mlops_llm.record import Run
 from mlops_llm.train.config import Train
 from mlops_llm.train.examples import kind_of
+from mlops_llm.train.reference import freeze
 from mlops_llm.train.reward import Answers, Reward
+
+if TYPE_CHECKING:
+    from mlops_llm.train.train import Job
 
 PATIENCE = 3
 """Logged points in a row after which a sign of a dead training is said."""
@@ -157,60 +162,123 @@ def dataset(found: Sequence[Prompt]) -> Any:
     return Dataset.from_dict({"prompt": [one.turns for one in found], "row": [json.dumps(one.row) for one in found]})
 
 
-class Sampling(Protocol):
-    """The settings that every method has which samples answers."""
+@dataclass
+class Sampled:
+    """What every method has that samples answers and learns from what these earn."""
 
-    generations: int
-    max_new_tokens: int
-    max_prompt_tokens: int
-    temperature: float
-    top_p: float
-    iterations: int
-    steps_per_generation: int | None
-    table_steps: int
+    kinds: ClassVar[tuple[Kind, ...]]
+    best_metric: ClassVar[str] = "eval/reward"
+    telling: ClassVar[tuple[str, ...]] = ("eval/reward_accuracy", "eval/completions/mean_length", "eval/kl")
+    rewarded: ClassVar[bool] = True
+    leaves_out: ClassVar[str] = "their prompt is longer than algo.max_prompt_tokens, or they cannot be rewarded"
+
+    generations: int = 8
+    """Answers to each prompt of a round."""
+    max_new_tokens: int = 128
+    """Most tokens of an answer."""
+    max_prompt_tokens: int = 512
+    """Longer prompts are left out and counted."""
+    temperature: float = 1.0
+    """Temperature of sampling; near 0 all answers to a prompt are alike, and nothing is learned."""
+    top_p: float = 1.0
+    """Share of the probability that is sampled from."""
+    epsilon: float = 0.2
+    """The ratio of new to old probability is clipped to 1 - epsilon .. 1 + epsilon."""
+    iterations: int = 1
+    """Times that sampled answers are learned from."""
+    steps_per_generation: Optional[int] = None  # noqa: UP045 (OmegaConf reads Optional)
+    """Forward passes that one round of sampling serves; null is trainer.gradient_accumulation_steps."""
+    eval_generations: int = 1
+    """Answers to each held-out prompt in an evaluation."""
+    table_steps: int = 20
+    """Steps between two tables of sampled answers with their rewards (completions/)."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("max_new_tokens", "max_prompt_tokens", "iterations", "eval_generations", "table_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"is {getattr(self, name)}", f"algo.{name}", "give a whole number from 1")
+        if self.steps_per_generation is not None and self.steps_per_generation < 1:
+            raise UserError(
+                f"is {self.steps_per_generation}", "algo.steps_per_generation", "give a whole number from 1, or null"
+            )
+        if self.generations < 2:
+            what = f"is {self.generations}, and answers to one prompt are compared with each other"
+            raise UserError(what, "algo.generations", "give at least 2")
+        if self.temperature <= 0:
+            raise UserError(f"is {self.temperature}", "algo.temperature", "give a number above 0: answers must differ")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"is {self.top_p}", "algo.top_p", "give a share above 0, at most 1")
+        if not 0 < self.epsilon < 1:
+            raise UserError(f"is {self.epsilon}", "algo.epsilon", "give a number between 0 and 1")
+
+    def check(self, settings: Train) -> None:
+        """See that rounds of sampling hold whole groups, and move saving to their ends.
+
+        Raises:
+            UserError: a round is no multiple of the answers to a prompt.
+        """
+        trainer = settings.trainer
+        passes = self.steps_per_generation or trainer.gradient_accumulation_steps
+        check_group(trainer.batch_size * passes, self.generations)
+        align(settings, -(-passes * self.iterations // trainer.gradient_accumulation_steps))
+
+    def encode(self, tokenizer: Any, source: Source, rows: list[int]) -> list[Prompt]:
+        """Tokenize the prompts.
+
+        Raises:
+            UserError: a row asks nothing, or every prompt is too long.
+        """
+        return prompts(tokenizer, source, rows, self.kinds, self.max_prompt_tokens)
+
+    def sequences(self, encoded: Sequence[Prompt]) -> list[int]:
+        """Most tokens of each prompt with an answer."""
+        return [len(one.ids) + self.max_new_tokens for one in encoded]
+
+    def conclude(self, job: Job) -> dict[str, str]:
+        """Nothing to add."""
+        return {}
+
+    def settings(self, job: Job) -> dict[str, Any]:
+        """Keyword arguments of TRL's config classes."""
+        return {
+            **job.arguments,
+            "per_device_eval_batch_size": even(
+                len(job.validation) * self.eval_generations, job.arguments["per_device_eval_batch_size"], self.eval_generations
+            ),
+            "num_generations": self.generations,
+            "num_generations_eval": self.eval_generations,
+            "max_completion_length": self.max_new_tokens,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "epsilon": self.epsilon,
+            "num_iterations": self.iterations,
+            "steps_per_generation": self.steps_per_generation,
+            "reward_weights": [reward.weight for reward in job.rewards.values()],
+            "remove_unused_columns": False,
+        }
+
+    def built(self, job: Job, build: Callable[..., Any]) -> Any:
+        """Build a TRL trainer from the job's model, rewards and prompts, held to the start model, its answers written down."""
+        made = build(
+            model=job.model,
+            reward_funcs=functions(job.rewards),
+            train_dataset=dataset(job.train),
+            eval_dataset=dataset(job.validation) if job.validation else None,
+            processing_class=job.tokenizer,
+        )
+        freeze(made, job)
+        made.add_callback(watcher(made, job.run, self.max_new_tokens, self.table_steps))
+        return made
 
 
-def check_sampling(how: Sampling) -> None:
-    """Check the ranges.
+def even(count: int, most: int, unit: int) -> int:
+    """The size of batches of at most about `most` that share `count` evenly, a multiple of `unit`.
 
-    Raises:
-        UserError: a number is outside of its range.
+    TRL's numbers of an evaluation are means over its batches, in which a small last batch would count too much.
     """
-    for name in ("max_new_tokens", "max_prompt_tokens", "iterations", "table_steps"):
-        if getattr(how, name) < 1:
-            raise UserError(f"is {getattr(how, name)}", f"algo.{name}", "give a whole number from 1")
-    if how.steps_per_generation is not None and how.steps_per_generation < 1:
-        raise UserError(f"is {how.steps_per_generation}", "algo.steps_per_generation", "give a whole number from 1, or null")
-    if how.generations < 2:
-        what = f"is {how.generations}, and answers to one prompt are compared with each other"
-        raise UserError(what, "algo.generations", "give at least 2")
-    if how.temperature <= 0:
-        raise UserError(f"is {how.temperature}", "algo.temperature", "give a number above 0: answers must differ")
-    if not 0 < how.top_p <= 1:
-        raise UserError(f"is {how.top_p}", "algo.top_p", "give a share above 0, at most 1")
-
-
-def sampling(how: Sampling) -> dict[str, Any]:
-    """The keyword arguments of TRL's config classes."""
-    return {
-        "num_generations": how.generations,
-        "max_completion_length": how.max_new_tokens,
-        "temperature": how.temperature,
-        "top_p": how.top_p,
-        "remove_unused_columns": False,
-    }
-
-
-def check_rounds(how: Sampling, settings: Train) -> None:
-    """See that rounds of sampling hold whole groups, and move saving to their ends.
-
-    Raises:
-        UserError: a round is no multiple of the answers to a prompt.
-    """
-    trainer = settings.trainer
-    passes = how.steps_per_generation or trainer.gradient_accumulation_steps
-    check_group(trainer.batch_size * passes, how.generations)
-    align(settings, -(-passes * how.iterations // trainer.gradient_accumulation_steps))
+    parts = max(1, math.ceil(count / most))
+    return max(unit, math.ceil(math.ceil(count / parts) / unit) * unit)
 
 
 def check_group(answers: int, generations: int) -> None:
