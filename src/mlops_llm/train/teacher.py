@@ -111,6 +111,29 @@ def soft_loss_of_top(student: Tensor, ids: Tensor, logps: Tensor, temperature: f
 
 
 @dataclass(frozen=True)
+class Present:
+    """A teacher in memory, asked at each step."""
+
+    model: Any
+
+    def soft_loss(self, logits: Tensor, learned: Tensor, inputs: Any, temperature: float) -> Tensor:
+        """The teacher's part of the loss.
+
+        Args:
+            logits: the student's, of the learned tokens.
+            learned: which of the batch's predictions these are.
+            inputs: the batch.
+            temperature: by which both are divided.
+        """
+        import torch
+
+        with torch.no_grad():
+            said = self.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False).logits
+        width = min(logits.size(-1), said.size(-1))
+        return soft_loss(logits[:, :width], said[:, :-1][learned][:, :width], temperature)
+
+
+@dataclass(frozen=True)
 class Top:
     """The teacher's most likely tokens at every learned token of some examples, on disk."""
 
@@ -125,6 +148,13 @@ class Top:
         """Ids and log-probabilities of examples, one after the other."""
         parts = [slice(self.begins[place], self.begins[place + 1]) for place in places]
         return tuple(np.concatenate([column[part] for part in parts]) for column in (self.ids, self.logps))
+
+    def soft_loss(self, logits: Tensor, learned: Tensor, inputs: Any, temperature: float) -> Tensor:
+        """The teacher's part of the loss; arguments as those of `Present.soft_loss`."""
+        import torch
+
+        ids, logps = (torch.tensor(each, device=logits.device) for each in self.of(inputs["place"].tolist()))
+        return soft_loss_of_top(logits, ids.long(), logps, temperature)
 
 
 def written(folder: Path, teacher: Any, examples: Sequence[Encoded], k: int, temperature: float, batch: int) -> Top:

@@ -301,40 +301,53 @@ def _figures(run: Run, steps: Steps, shelf: Shelf, recorder: Any) -> None:
     run.figure("plots/tokens_per_second.png", figures.line("speed", "tokens a second", steps.rates))
 
 
+def _refuse_diverged(run: Run, steps: Steps, metric: str) -> None:
+    """Say at which step a training diverged, of which no checkpoint can be chosen.
+
+    Raises:
+        UserError: always.
+    """
+    broken = next((step for step, loss in steps.losses.items() if not math.isfinite(loss)), None)
+    run.tags({"diverged.step": str(broken or "unknown")})
+    raise UserError(
+        f"the training diverged: no checkpoint has a finite {metric}"
+        + (f" (the loss is not finite from step {broken} on)" if broken else ""),
+        run.name,
+        "lower trainer.learning_rate; nothing was registered",
+    )
+
+
+def _moved(evaluated: Mapping[int, Mapping[str, float]], last: int, names: Sequence[str]) -> dict[str, str]:
+    """Metrics of the evaluation at a step, each with what it was before the training."""
+    return {
+        name: " -> ".join(f"{evaluated[step][name]:.4f}" for step in (0, last) if name in evaluated.get(step, {}))
+        for name in names
+        if name in evaluated.get(last, {})
+    }
+
+
 def _result(plan: Plan, job: Job, shelf: Shelf, recorder: Any, steps: Steps, began: float, seconds: float) -> Result:
     settings, best, run = plan.settings, shelf.best(), job.run
     if best is None:
         raise UserError("no checkpoint was written")
     score = shelf.score(best)
     if plan.validation and score is None:
-        broken = next((step for step, loss in steps.losses.items() if not math.isfinite(loss)), None)
-        run.tags({"diverged.step": str(broken or "unknown")})
-        raise UserError(
-            f"the training diverged: no checkpoint has a finite {settings.best.metric}"
-            + (f" (the loss is not finite from step {broken} on)" if broken else ""),
-            run.name,
-            "lower trainer.learning_rate; nothing was registered",
-        )
+        _refuse_diverged(run, steps, str(settings.best.metric))
     metric = str(settings.best.metric) if score is not None else "step"
     evaluated = recorder.evaluations
     first = evaluated.get(0, {}).get(metric)
     last = shelf.checkpoints[-1]
+    why = f"last of {len(shelf.checkpoints)} checkpoints; nothing was held out to choose by"
     if score is not None:
         end = "highest" if settings.best.higher_is_better else "lowest"
         why = f"{metric} {score:.4f} at step {best.step}, {end} of {len(shelf.checkpoints)} checkpoints"
-    else:
-        why = f"last of {len(shelf.checkpoints)} checkpoints; nothing was held out to choose by"
     run.tags({"best.checkpoint": best.name, "best.reason": why, "digest.weights": last.tags["digest.weights"]})
     entry = Registration(best.name, settings.register_as, "challenger", why) if settings.register_as else None
     table = {
         "best checkpoint": f"{best.name} ({why})",
         f"{settings.best.metric} before": first,
         f"{settings.best.metric} best": score,
-        **{
-            name: " -> ".join(f"{evaluated[step][name]:.4f}" for step in (0, best.step) if name in evaluated.get(step, {}))
-            for name in settings.algo.telling
-            if name != metric and name in evaluated.get(best.step, {})
-        },
+        **_moved(evaluated, best.step, [name for name in settings.algo.telling if name != metric]),
         "training loss": f"{steps.losses[min(steps.losses)]:.4f} -> {steps.mean_loss(settings.trainer.logging_steps):.4f}",
         **settings.algo.conclude(job),
         "steps": last.step,

@@ -11,11 +11,12 @@ from mlops_llm.component import component
 from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import Source
 from mlops_llm.errors import UserError
-from mlops_llm.models.template import Encoded
+from mlops_llm.models.template import IGNORED, Encoded
 from mlops_llm.train import examples
 
 if TYPE_CHECKING:
     from mlops_llm.train.config import Train
+    from mlops_llm.train.teacher import Present, Top
     from mlops_llm.train.train import Job
 
 
@@ -95,50 +96,9 @@ class Distill:
         Raises:
             UserError: the run began with another teacher.
         """
-        import torch
-        import torch.nn.functional as F  # noqa: N812
-        from trl import SFTConfig, SFTTrainer
+        from trl import SFTConfig
 
-        from mlops_llm.train import teacher as teachers
-
-        folder = Path(job.arguments["output_dir"])
-        files = teachers.inspect(self.teacher, job.tokenizer, 2**63)
-        digest = teachers.remember(folder, self.teacher, files)
-        job.run.tags({"teacher": self.teacher, "digest.teacher": digest})
-        teacher = teachers.loaded(files, job.load, job.model.device)
-        top = None
-        if self.top_k:
-            batch = int(job.arguments["per_device_train_batch_size"])
-            top = teachers.written(folder / "teacher", teacher, job.train, self.top_k, self.temperature, batch)
-            teacher.to("meta")
-        how = self
-
-        class Student(SFTTrainer):  # type: ignore[misc]
-            """Learns from labels and teacher."""
-
-            def compute_loss(
-                self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-            ) -> Any:
-                labels, places = inputs["labels"][:, 1:], inputs["place"]
-                seen = {key: inputs[key] for key in ("input_ids", "attention_mask")}
-                out = model(**seen, use_cache=False)
-                learned = labels != -100
-                logits = out.logits[:, :-1][learned]
-                hard = F.cross_entropy(logits.float(), labels[learned])
-                if not model.training:
-                    return (hard, out) if return_outputs else hard
-                if top:
-                    ids, logps = (torch.tensor(each, device=logits.device) for each in top.of(places.tolist()))
-                    soft = teachers.soft_loss_of_top(logits, ids.long(), logps, how.temperature)
-                else:
-                    with torch.no_grad():
-                        said = teacher(**seen, use_cache=False).logits[:, :-1][learned]
-                    width = min(logits.size(-1), said.size(-1))
-                    soft = teachers.soft_loss(logits[:, :width], said[:, :width], how.temperature)
-                self._metrics["train"]["distill/soft_loss"].append(float(soft.detach()))
-                self._metrics["train"]["distill/hard_loss"].append(float(hard.detach()))
-                loss = how.soft_weight * soft + how.hard_weight * hard
-                return (loss, out) if return_outputs else loss
+        from mlops_llm.train.student import Student
 
         settings = SFTConfig(
             **job.arguments,
@@ -146,7 +106,11 @@ class Distill:
             dataset_kwargs={"skip_prepare_dataset": True},
             remove_unused_columns=False,
         )
-        trainer = Student(
+        return Student(
+            self._teacher(job),
+            self.temperature,
+            self.soft_weight,
+            self.hard_weight,
             model=job.model,
             args=settings,
             train_dataset=_dataset(job.train),
@@ -154,8 +118,20 @@ class Distill:
             processing_class=job.tokenizer,
             data_collator=lambda rows: _batch(rows, job.tokenizer.pad_token_id),
         )
-        trainer.model_accepts_loss_kwargs = False  # the loss is a mean over the batch
-        return trainer
+
+    def _teacher(self, job: Job) -> Present | Top:
+        """The teacher, or what it said of the training rows."""
+        from mlops_llm.train import teacher
+
+        folder = Path(job.arguments["output_dir"])
+        files = teacher.inspect(self.teacher, job.tokenizer, 2**63)
+        digest = teacher.remember(folder, self.teacher, files)
+        job.run.tags({"teacher": self.teacher, "digest.teacher": digest})
+        model = teacher.loaded(files, job.load, job.model.device)
+        if self.top_k is None:
+            return teacher.Present(model)
+        batch = int(job.arguments["per_device_train_batch_size"])
+        return teacher.written(folder / "teacher", model, job.train, self.top_k, self.temperature, batch)
 
     def conclude(self, job: Job) -> dict[str, str]:
         """How far the student came, on the held-out rows."""
@@ -189,6 +165,6 @@ def _batch(rows: Sequence[dict[str, Any]], pad: int) -> dict[str, Any]:
     return {
         "input_ids": padded([row["input_ids"] for row in rows], pad),
         "attention_mask": padded([[1] * len(row["input_ids"]) for row in rows], 0),
-        "labels": padded([row["labels"] for row in rows], -100),
+        "labels": padded([row["labels"] for row in rows], IGNORED),
         "place": torch.tensor([row["place"] for row in rows]),
     }

@@ -74,7 +74,7 @@ class PPO(Sampled):
 
         from mlops_llm.train.ppo.critic import Critic
         from mlops_llm.train.ppo.estimates import Coefficient
-        from mlops_llm.train.ppo.trainer import Settings, trainer
+        from mlops_llm.train.ppo.trainer import PPOTrainer, Settings
 
         settings = GRPOConfig(
             **self.settings(job),
@@ -86,4 +86,4 @@ class PPO(Sampled):
         critic = Critic(job.start, job.model.device, rate, self.value_clip, settings.max_grad_norm)
         coefficient = Coefficient(self.kl, self.kl_target, self.kl_horizon)
         how = Settings(self.gamma, self.lam, self.critic_first)
-        return self.built(job, partial(trainer, critic, coefficient, how, args=settings))
+        return self.built(job, partial(PPOTrainer, critic, coefficient, how, args=settings))

@@ -10,6 +10,9 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+from trl import GRPOTrainer
+
 from mlops_llm.train.ppo import estimates
 from mlops_llm.train.ppo.critic import FOLDER, Critic
 from mlops_llm.train.ppo.estimates import Coefficient
@@ -26,97 +29,95 @@ class Settings(NamedTuple):
     """Optimizer steps in which only the critic learns."""
 
 
-def trainer(critic: Critic, coefficient: Coefficient, how: Settings, **arguments: Any) -> Any:
-    """Build the trainer; `arguments` are those of TRL's GRPOTrainer."""
-    import torch
-    from trl import GRPOTrainer
+class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
+    """Proximal policy optimization with a critic."""
 
-    class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
-        def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
-            found = super()._calculate_rewards(*args, **kwargs)
-            weights = self.reward_weights.to(found.device)
-            self._scores = (found * weights).nansum(1)
-            return found
+    def __init__(self, critic: Critic, coefficient: Coefficient, how: Settings, **arguments: Any) -> None:
+        """Build the trainer; `arguments` are those of TRL's GRPOTrainer."""
+        self._critic, self._coefficient, self._how = critic, coefficient, how
+        super().__init__(**arguments)
 
-        def _generate_and_score_completions(self, inputs: Any) -> Any:
-            out = super()._generate_and_score_completions(inputs)
-            if not self.model.training:
-                return out
-            mask = out["completion_mask"].float()
-            first = self.accelerator.process_index * mask.size(0)
-            scores = self._scores[first : first + mask.size(0)]
-            ids, attention, length = _whole(out)
-            with torch.no_grad():
-                if out.get("old_per_token_logps") is None:
-                    out["old_per_token_logps"], *_ = self._get_per_token_logps_and_entropies(
-                        self.model, ids, attention, length, batch_size=self.args.per_device_train_batch_size
-                    )
-                values = critic.values(ids, attention, length) * mask
-            divergence = (out["old_per_token_logps"] - out["ref_per_token_logps"]) * mask
-            rewards = estimates.token_rewards(scores, divergence, mask, coefficient.value)
-            gained = estimates.advantages(rewards, values, mask, how.gamma, how.lam)
-            total, squares, count = self.accelerator.reduce(estimates.moments(gained, mask), "sum")
-            mean = total / count.clamp(min=1)
-            variance = (squares / count.clamp(min=1) - mean**2).clamp(min=0)
-            out |= {"returns": gained + values, "old_values": values}
-            out["advantages"] = estimates.whiten(gained, mask, mean, variance)
-            self._tell(out, divergence, mask)
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
+        found = super()._calculate_rewards(*args, **kwargs)
+        weights = self.reward_weights.to(found.device)
+        self._scores = (found * weights).nansum(1)
+        return found
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        out = super()._generate_and_score_completions(inputs)
+        if not self.model.training:
             return out
+        mask = out["completion_mask"].float()
+        first = self.accelerator.process_index * mask.size(0)
+        scores = self._scores[first : first + mask.size(0)]
+        ids, attention, length = _whole(out)
+        with torch.no_grad():
+            if out.get("old_per_token_logps") is None:
+                out["old_per_token_logps"], *_ = self._get_per_token_logps_and_entropies(
+                    self.model, ids, attention, length, batch_size=self.args.per_device_train_batch_size
+                )
+            values = self._critic.values(ids, attention, length) * mask
+        divergence = (out["old_per_token_logps"] - out["ref_per_token_logps"]) * mask
+        rewards = estimates.token_rewards(scores, divergence, mask, self._coefficient.value)
+        gained = estimates.advantages(rewards, values, mask, self._how.gamma, self._how.lam)
+        total, squares, count = self.accelerator.reduce(estimates.moments(gained, mask), "sum")
+        mean = total / count.clamp(min=1)
+        variance = (squares / count.clamp(min=1) - mean**2).clamp(min=0)
+        out |= {"returns": gained + values, "old_values": values}
+        out["advantages"] = estimates.whiten(gained, mask, mean, variance)
+        self._tell(out, divergence, mask)
+        return out
 
-        def _tell(self, out: Any, divergence: Any, mask: Any) -> None:
-            each = self.accelerator.gather(divergence.sum(1))
-            numbers = {
-                "kl": float(each.mean()),
-                "kl_coefficient": coefficient.value,
-                "value_mean": float((out["old_values"] * mask).sum() / mask.sum().clamp(min=1)),
-                "explained_variance": estimates.explained_variance(out["old_values"], out["returns"], mask),
-            }
-            for name, number in numbers.items():
-                self._metrics["train"][f"ppo/{name}"].append(number)
-            coefficient.update(numbers["kl"], each.numel())
+    def _tell(self, out: Any, divergence: Any, mask: Any) -> None:
+        each = self.accelerator.gather(divergence.sum(1))
+        numbers = {
+            "kl": float(each.mean()),
+            "kl_coefficient": self._coefficient.value,
+            "value_mean": float((out["old_values"] * mask).sum() / mask.sum().clamp(min=1)),
+            "explained_variance": estimates.explained_variance(out["old_values"], out["returns"], mask),
+        }
+        for name, number in numbers.items():
+            self._metrics["train"][f"ppo/{name}"].append(number)
+        self._coefficient.update(numbers["kl"], each.numel())
 
-        def _compute_loss(self, model: Any, inputs: Any) -> Any:
-            self.beta = 0.0  # the divergence is in the reward
-            try:
-                loss = super()._compute_loss(model, inputs)
-            finally:
-                self.beta = self.args.beta
-            if not self.model.training:
-                return loss
-            ids, attention, length = _whole(inputs)
-            mask = inputs["completion_mask"].float()
-            error = critic.learn(
-                critic.values(ids, attention, length) * mask,
-                inputs["old_values"],
-                inputs["returns"],
-                mask,
-                self.current_gradient_accumulation_steps,
-                self.accelerator.sync_gradients,
-            )
-            parts = self.current_gradient_accumulation_steps
-            self._metrics["train"]["ppo/value_loss"].append(error)
-            self._metrics["train"]["ppo/policy_loss"].append(float(loss.detach()) * parts)
-            return loss * 0.0 if self.state.global_step < how.critic_first else loss
+    def _compute_loss(self, model: Any, inputs: Any) -> Any:
+        self.beta = 0.0  # the divergence is in the reward
+        try:
+            loss = super()._compute_loss(model, inputs)
+        finally:
+            self.beta = self.args.beta
+        if not self.model.training:
+            return loss
+        ids, attention, length = _whole(inputs)
+        mask = inputs["completion_mask"].float()
+        error = self._critic.learn(
+            self._critic.values(ids, attention, length) * mask,
+            inputs["old_values"],
+            inputs["returns"],
+            mask,
+            self.current_gradient_accumulation_steps,
+            self.accelerator.sync_gradients,
+        )
+        parts = self.current_gradient_accumulation_steps
+        self._metrics["train"]["ppo/value_loss"].append(error)
+        self._metrics["train"]["ppo/policy_loss"].append(float(loss.detach()) * parts)
+        return loss * 0.0 if self.state.global_step < self._how.critic_first else loss
 
-        def _save_checkpoint(self, model: Any, trial: Any) -> None:
-            super()._save_checkpoint(model, trial)
-            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-            critic.save(folder)
-            (folder / FOLDER / STATE).write_text(json.dumps({"value": coefficient.value}), "utf-8")
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        self._critic.save(folder)
+        (folder / FOLDER / STATE).write_text(json.dumps({"value": self._coefficient.value}), "utf-8")
 
-        def _load_optimizer_and_scheduler(self, checkpoint: Any) -> None:
-            super()._load_optimizer_and_scheduler(checkpoint)
-            if checkpoint is not None:
-                critic.load(Path(checkpoint))
-                coefficient.value = json.loads((Path(checkpoint) / FOLDER / STATE).read_text("utf-8"))["value"]
-
-    return PPOTrainer(**arguments)
+    def _load_optimizer_and_scheduler(self, checkpoint: Any) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self._critic.load(Path(checkpoint))
+            self._coefficient.value = json.loads((Path(checkpoint) / FOLDER / STATE).read_text("utf-8"))["value"]
 
 
 def _whole(out: Any) -> tuple[Any, Any, int]:
     """Prompt with answer, their mask, and the number of the answer's tokens."""
-    import torch
-
     ids = torch.cat([out["prompt_ids"], out["completion_ids"]], 1)
     attention = torch.cat([out["prompt_mask"], out["completion_mask"]], 1)
     return ids, attention, int(out["completion_ids"].size(1))
