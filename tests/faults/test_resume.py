@@ -17,11 +17,11 @@ from tests.commands import ok, start, train, wait_for_step
 from tests.record import client, run_of, steps_of
 
 METHODS = {
-    "sft": ["+experiment=sft_sales"],
+    "sft": ["+experiment=sft_sales", "ema.decay=0.9", "ema.start_step=3"],
     "dpo": ["+experiment=dpo_sales"],
     "kto": ["+experiment=kto_sales"],
     "grpo": ["+experiment=grpo_math", "trainer.batch_size=16", "algo.iterations=2", "algo.steps_per_generation=1"],
-    "ppo": ["+experiment=ppo_math", "trainer.batch_size=16", "algo.kl_target=1", "algo.kl_horizon=100"],
+    "ppo": ["+experiment=ppo_math", "trainer.batch_size=16", "algo.kl_target=1", "algo.kl_horizon=100", "ema.decay=0.9"],
     "distill": ["+experiment=distill_sales", "algo.top_k=16"],
     "rloo": ["+experiment=grpo_math", "algo=rloo", "trainer.batch_size=16", "algo.beta=0.05"],
 }
@@ -42,6 +42,12 @@ def final(folder: Path, run: str) -> str:
     return str(json.loads((folder / f"outputs/{run}/result.json").read_text())["digest.weights"])
 
 
+def digests(run: Path) -> dict[str, tuple[str, float]]:
+    """Weights and numbers of the averaged checkpoints."""
+    facts = {path.parent.name: json.loads(path.read_text()) for path in run.glob("checkpoint-*-ema/.complete.json")}
+    return {name: (each["tags"]["digest.weights"], each["metrics"]) for name, each in facts.items()}
+
+
 @pytest.mark.parametrize(("method", "peft"), CASES)
 def test_a_killed_run_ends_in_the_weights_of_the_uninterrupted_one(tmp_path: Path, method: str, peft: str) -> None:
     words = [*METHODS[method], *LENGTH[: None if peft == "lora" else -1], f"peft={peft}"]
@@ -53,6 +59,8 @@ def test_a_killed_run_ends_in_the_weights_of_the_uninterrupted_one(tmp_path: Pat
         process.communicate()
         assert "resume verified" in ok(train(tmp_path, f"resume=killed-{kill}")), f"{method} {peft} killed at step {step}"
         assert final(tmp_path, f"killed-{kill}") == final(tmp_path, "whole"), f"{method} {peft} killed at step {step}"
+        averages = [digests(tmp_path / f"outputs/{name}") for name in ("whole", f"killed-{kill}")]
+        assert averages[0] == averages[1] and bool(averages[0]) is any("ema.decay" in word for word in words)
         steps = [(tmp_path / f"outputs/{name}/steps.jsonl").read_text() for name in ("whole", f"killed-{kill}")]
         assert steps[0] == steps[1]
         store = client(tmp_path)

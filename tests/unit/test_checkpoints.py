@@ -67,6 +67,33 @@ def test_what_cannot_be_published_is_not_whole(tmp_path):
     assert whole(tmp_path) == []
 
 
+def average(output: Path, step: int) -> Path:
+    return saved(output, step).rename(output / f"checkpoint-{step}-ema")
+
+
+def test_averages_stand_beside_the_raw_weights_and_go_with_them(tmp_path):
+    run = Registry()
+    target = shelf(run, limit=1)
+    for step, raw, smooth in ((5, 3.0, 1.0), (10, 2.0, 1.5), (15, 1.8, 1.7)):
+        target.add(average(tmp_path, step), step, {"eval/loss": smooth}, prefix="ema/")
+        target.add(saved(tmp_path, step), step, {"eval/loss": raw})
+    assert getattr(target.best(), "name", "") == "checkpoint-5-ema"
+    assert [each.name for each in whole(tmp_path)] == [
+        "checkpoint-5-ema", "checkpoint-5", "checkpoint-15-ema", "checkpoint-15"]  # fmt: skip
+    assert ("ema/eval/loss", 1.5, 10, "checkpoint-10-ema", "validation") in run.kept_metrics
+    again = shelf(run)
+    again.restore(tmp_path)
+    assert [each.name for each in again.checkpoints] == [each.name for each in target.checkpoints]
+    assert getattr(again.best(), "name", "") == "checkpoint-5-ema"
+
+
+def test_averages_whose_raw_weights_were_cut_off_are_dropped(tmp_path):
+    shelf(MemoryRun()).add(average(tmp_path, 5), 5, {})
+    saved(tmp_path, 5)
+    drop_unfinished(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_unfinished_folders_are_dropped_and_whole_ones_are_not_touched(tmp_path):
     shelf(MemoryRun()).add(saved(tmp_path, 5), 5, {})
     before = {file.name: hashlib.sha256(file.read_bytes()).digest() for file in (tmp_path / "checkpoint-5").iterdir()}

@@ -1,7 +1,7 @@
 """How a person names a model, and the place it stands for.
 
 `tiny`, `smollm2`; `models:/sales@champion`, `models:/sales/3`, `models:/m-…`; `runs:/<id or unique name>/checkpoint-100`
-(also `/best`, `/last`); a folder; a hub id such as `Qwen/Qwen2.5-0.5B`.
+(also `/best`, `/last`, and `/checkpoint-100-ema` for averaged weights); a folder; a hub id such as `Qwen/Qwen2.5-0.5B`.
 """
 
 from __future__ import annotations

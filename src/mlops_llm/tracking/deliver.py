@@ -128,7 +128,7 @@ def _bring(store: Store, model: Any, folder: Path, storage: str) -> str:
 
 def inference_files(folder: Path) -> list[Path]:
     """The files that another program needs to run the model: not optimizer, scheduler, random state or Trainer state."""
-    state = {"optimizer.pt", "scheduler.pt", "scaler.pt", "trainer_state.json", "training_args.bin"}
+    state = {"optimizer.pt", "scheduler.pt", "scaler.pt", "ema.pt", "trainer_state.json", "training_args.bin"}
     return sorted(
         file
         for file in folder.iterdir()

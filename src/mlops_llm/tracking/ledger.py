@@ -85,7 +85,7 @@ def running_here(store: Store, host: str) -> list[RunRow]:
 
 
 def checkpoints(store: Store, run: str) -> list[CheckpointRow]:
-    """A run's checkpoints by step, finished or not."""
+    """A run's checkpoints by step, finished or not; at a step averaged weights stand before the raw ones."""
     experiment = store.client.get_run(run).info.experiment_id
     rows: list[CheckpointRow] = []
     token = None
@@ -96,7 +96,7 @@ def checkpoints(store: Store, run: str) -> list[CheckpointRow]:
         rows += [_checkpoint(model) for model in page]
         token = page.token
         if not token:
-            return sorted(rows, key=lambda row: row.step)
+            return sorted(rows, key=lambda row: (row.step, not row.name.endswith("-ema")))
 
 
 def find_checkpoint(store: Store, run: str, name: str, experiment: str = "") -> Any:

@@ -21,6 +21,17 @@ _OURS = {"reward": "reward/mean", "reward_std": "reward/std", "reward_accuracy":
 _TOTALS = ("train_runtime", "train_loss", "total_flos", "train_samples_per_second", "train_steps_per_second")
 
 
+def evaluation(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The record's numbers in what a Trainer's evaluation returns."""
+    # The loss of a policy says nothing of how good it is; evaluations of one do not even compute it.
+    left_out = {"eval_loss"} if "eval_reward" in metrics else set()
+    return {
+        f"eval/{key.removeprefix('eval_')}": value
+        for key, value in metrics.items()
+        if key.startswith("eval_") and key not in left_out and not key.endswith(_CLOCKS) and isinstance(value, int | float)
+    }
+
+
 class Recorder(TrainerCallback):  # type: ignore[misc]
     """Writes one batch of numbers a logged step and publishes every saved checkpoint."""
 
@@ -85,18 +96,14 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Keep the evaluation for the checkpoint of this step, or write it at once where none is due."""
-        values = {
-            f"eval/{key.removeprefix('eval_')}": value
-            for key, value in (metrics or {}).items()
-            if key.startswith("eval_") and not key.endswith(_CLOCKS) and isinstance(value, int | float)
-        }
+        values = evaluation(metrics or {})
         if not self._evaluated:
             self._shelf.check(values)
         self._evaluated[state.global_step] = values
         if state.global_step:
             self._judge(state, control)
         if not control.should_save:
-            self._run.metrics(values, state.global_step, None, "validation")
+            self._shelf.note(values, state.global_step)
 
     def _judge(self, state: Any, control: Any) -> None:
         """See whether the training has learned too much, or long enough."""

@@ -20,15 +20,22 @@ Curves = Mapping[str, Mapping[int, Any]]
 """Name -> step -> value."""
 COMPLETE = ".complete.json"
 """Written last into a checkpoint's folder: what lacks it was cut off in mid-write."""
+AVERAGED = "-ema"
+"""Ends the name of a checkpoint of averaged weights; it is written before the raw one of its step."""
 
 
 def whole(output: Path) -> list[Checkpoint]:
-    """The whole checkpoints in an output folder, by step."""
+    """The whole checkpoints in an output folder, by step, averages before the raw weights."""
     found = []
     for mark in output.glob(f"checkpoint-*/{COMPLETE}"):
         facts = json.loads(mark.read_text("utf-8"))
         found.append(Checkpoint(mark.parent.name, facts["step"], mark.parent, facts["tags"]))
-    return sorted(found, key=lambda each: each.step)
+    return sorted(found, key=lambda each: (each.step, not is_average(each)))
+
+
+def is_average(checkpoint: Checkpoint) -> bool:
+    """Whether these are averaged weights, from which no training goes on."""
+    return checkpoint.name.endswith(AVERAGED)
 
 
 def curves(folder: Path) -> dict[str, dict[int, Any]]:
@@ -38,9 +45,10 @@ def curves(folder: Path) -> dict[str, dict[int, Any]]:
 
 
 def drop_unfinished(output: Path) -> None:
-    """Remove folders of a run's checkpoints that were cut off in mid-write."""
+    """Remove folders of a run's checkpoints that were cut off in mid-write, and averages whose raw weights were."""
     for folder in output.glob("checkpoint-*"):
-        if not (folder / COMPLETE).is_file():
+        raw = folder.with_name(folder.name.removesuffix(AVERAGED))
+        if not (folder / COMPLETE).is_file() or not (raw / COMPLETE).is_file():
             shutil.rmtree(folder)
 
 
@@ -71,16 +79,28 @@ class Shelf:
             self.checkpoints.append(each)
             self._metrics[each.name] = json.loads((each.folder / COMPLETE).read_text("utf-8"))["metrics"]
 
-    def add(self, folder: Path, step: int, metrics: Mapping[str, float], curves: Curves | None = None) -> Checkpoint:
+    def note(self, metrics: Mapping[str, float], step: int) -> None:
+        """Record numbers of an evaluation on held-out rows at which no checkpoint is due."""
+        self._run.metrics(metrics, step, None, "validation")
+
+    def add(
+        self, folder: Path, step: int, metrics: Mapping[str, float], curves: Curves | None = None, prefix: str = ""
+    ) -> Checkpoint:
         """Publish a checkpoint whose files are all written, with the numbers of its step.
 
-        `curves` are all numbers so far that the pictures at the end need; a resumed run finds them with the checkpoint.
+        Args:
+            folder: its files; the folder's name is the checkpoint's.
+            step: optimizer steps done.
+            metrics: numbers of its evaluation.
+            curves: all numbers so far that the pictures at the end need; a resumed run finds them with the checkpoint.
+            prefix: before the names of the metrics in the record.
         """
         from mlops_llm.tracking.deliver import published_bytes
 
         tags = {**self._tags, "digest.weights": digest.weights(folder), "bytes": str(published_bytes(folder))}
         checkpoint = Checkpoint(folder.name, step, folder, tags)
-        self._run.metrics(metrics, step, checkpoint, "validation")
+        recorded = {prefix + name: value for name, value in metrics.items()}
+        self._run.metrics(recorded, step, checkpoint, "validation")
         self._run.checkpoint(checkpoint, {**self._params, "step": step})
         facts = {"step": step, "tags": tags, "metrics": dict(metrics), "curves": curves or {}}
         write_text(folder / COMPLETE, json.dumps(facts, indent=2))
@@ -89,9 +109,13 @@ class Shelf:
         self._rotate()
         return checkpoint
 
+    def metrics(self, checkpoint: Checkpoint) -> Mapping[str, float]:
+        """The numbers of a checkpoint's evaluation."""
+        return self._metrics.get(checkpoint.name, {})
+
     def score(self, checkpoint: Checkpoint) -> float | None:
         """The deciding number of a checkpoint, if it is finite."""
-        value = self._metrics.get(checkpoint.name, {}).get(str(self._best.metric))
+        value = self.metrics(checkpoint).get(str(self._best.metric))
         return value if value is not None and math.isfinite(value) else None
 
     def check(self, metrics: Mapping[str, float]) -> None:
@@ -118,10 +142,11 @@ class Shelf:
     def _rotate(self) -> None:
         if self._limit is None:
             return
-        keep = {self.checkpoints[-1].name, getattr(self.best(), "name", "")}
-        for each in list(self.checkpoints):
-            if len(self.checkpoints) <= self._limit:
+        keep = {self.checkpoints[-1].step, getattr(self.best(), "step", None)}
+        for step in sorted({each.step for each in self.checkpoints} - keep):
+            if sum(not is_average(each) for each in self.checkpoints) <= self._limit:
                 return
-            if each.name not in keep and self._run.forget(each):
-                shutil.rmtree(each.folder)
-                self.checkpoints.remove(each)
+            for each in [each for each in self.checkpoints if each.step == step]:
+                if self._run.forget(each):
+                    shutil.rmtree(each.folder)
+                    self.checkpoints.remove(each)

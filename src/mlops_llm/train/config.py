@@ -10,6 +10,7 @@ from typing import Any, Optional
 from mlops_llm.data.read import Read
 from mlops_llm.errors import UserError
 from mlops_llm.models.load import ModelLoad
+from mlops_llm.train.ema import Ema
 from mlops_llm.train.overfit import Overfit
 
 
@@ -171,6 +172,7 @@ class Train:
     trainer: Trainer = field(default_factory=Trainer)
     best: Best = field(default_factory=Best)
     overfit: Overfit = field(default_factory=Overfit)
+    ema: Ema = field(default_factory=Ema)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     samples: Samples = field(default_factory=Samples)
     model_load: ModelLoad = field(default_factory=ModelLoad)

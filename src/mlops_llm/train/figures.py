@@ -9,15 +9,22 @@ Curve = Mapping[int, float]
 """Step -> value."""
 
 
-def loss(train: Curve, held_out: Curve, best_step: int | None, overfit_step: int | None = None) -> Any:
-    """Training and held-out loss by step; the best checkpoint is marked, and where the training is overfit."""
+def loss(
+    train: Curve, held_out: Curve, averaged: Curve, best: tuple[int, float] | None, overfit_step: int | None = None
+) -> Any:
+    """Training and held-out loss by step, also of averaged weights.
+
+    Marked are the best checkpoint (its step and held-out loss) and the step from which the training is overfit.
+    """
     figure, axes = _axes("loss", "cross entropy, nats a token")
     axes.plot(list(train), list(train.values()), label="training", linewidth=1)
     if held_out:
         axes.plot(list(held_out), list(held_out.values()), "o-", label="held out", markersize=4)
-    if best_step is not None and best_step in held_out:
-        axes.axvline(best_step, color="grey", linestyle=":", linewidth=1)
-        axes.plot([best_step], [held_out[best_step]], "*", color="crimson", markersize=14, label=f"best: step {best_step}")
+    if averaged:
+        axes.plot(list(averaged), list(averaged.values()), "s--", label="held out, averaged weights", markersize=3, linewidth=1)
+    if best is not None:
+        axes.axvline(best[0], color="grey", linestyle=":", linewidth=1)
+        axes.plot(*zip(best, strict=True), "*", color="crimson", markersize=14, label=f"best: step {best[0]}")
     if overfit_step is not None:
         axes.axvline(overfit_step, color="darkorange", linestyle="--", linewidth=1, label=f"overfit from step {overfit_step}")
     axes.legend()

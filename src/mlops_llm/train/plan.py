@@ -123,6 +123,7 @@ def prepare(settings: Train) -> Plan | Result:
         validation = Part(held, held_rows, encoded, "validation")
         _warn_of_shared(train, validation)
     estimate = preflight.estimate(settings, files, settings.algo.sequences(train.encoded))
+    settings.ema.check(estimate.steps)
     plan = Plan(settings, files, tokenizer, how, train, validation, estimate, _resume_from(settings, train, validation))
     if settings.op is Op.plan:
         return Result("plan", plan.facts(), {})
@@ -227,7 +228,7 @@ def _resume_from(settings: Train, train: Part, validation: Part | None) -> Path 
     """The last whole checkpoint of the run that is resumed, once its data is known to be the same."""
     if not settings.resume:
         return None
-    from mlops_llm.train.checkpoints import whole
+    from mlops_llm.train.checkpoints import is_average, whole
 
     tags = _tags_of(settings)
     for part, prefix in ((train, "data.train"), (validation, "data.validation")):
@@ -241,5 +242,5 @@ def _resume_from(settings: Train, train: Part, validation: Part | None) -> Path 
                     part.source.path.name if part else settings.dataset,
                     "bring the old file back, or start a new run",
                 )
-    found = whole(Path(str(settings.output)))
+    found = [each for each in whole(Path(str(settings.output))) if not is_average(each)]
     return found[-1].folder if found else None

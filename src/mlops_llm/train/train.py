@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def fit(plan: Plan, run: Run | None = None) -> Result:
     so_far = curves(plan.resume_from) if plan.resume_from else {}
     steps = Steps(output / "steps.jsonl", _step_of(plan.resume_from), so_far.get("rates", {}))
     steps.watch(trainer)
+    averager = _average(trainer, shelf, plan)
     recorder = _attach(trainer, run, shelf, steps, plan, so_far.get("evaluations", {}))
     sampled = _Sampled(plan, output, job.model)
     changed = _changed(plan.resume_from)
@@ -74,8 +76,9 @@ def fit(plan: Plan, run: Run | None = None) -> Result:
         _verify(run, plan, steps, changed)
     run.artifact("steps.jsonl", output / "steps.jsonl")
     sampled.record(run, job.model)
-    _figures(run, steps, shelf, recorder)
-    return _result(plan, job, shelf, recorder, steps, began, seconds)
+    averaged = averager.evaluations if averager else {}
+    _figures(run, steps, shelf, recorder, averaged)
+    return _result(plan, job, shelf, recorder, averaged, steps, began, seconds)
 
 
 def _record_inputs(plan: Plan, run: Run) -> None:
@@ -200,18 +203,31 @@ def _shelf(plan: Plan, run: Run) -> Shelf:
     return shelf
 
 
+def _average(trainer: Any, shelf: Shelf, plan: Plan) -> Any:
+    """Keep the average of the weights too, where it is wanted; its callback comes before the one that records."""
+    if plan.settings.ema.decay is None:
+        return None
+    from mlops_llm.train import callbacks, ema
+
+    averager = ema.averager(trainer, shelf, plan.settings.ema, partial(_complete, plan), callbacks.evaluation)
+    if plan.resume_from:
+        averager.resume(plan.resume_from)
+    trainer.add_callback(averager)
+    return averager
+
+
 def _attach(trainer: Any, run: Run, shelf: Shelf, steps: Steps, plan: Plan, evaluated: Mapping[int, Any]) -> Any:
     from mlops_llm.train.callbacks import Recorder
 
-    base = plan.files.base or plan.files.place
-
-    def complete(folder: Path) -> None:
-        if (folder / "adapter_config.json").is_file():
-            load.write_origin(folder, base)
-
-    recorder = Recorder(run, shelf, steps, complete, evaluated, plan.settings)
+    recorder = Recorder(run, shelf, steps, partial(_complete, plan), evaluated, plan.settings)
     trainer.add_callback(recorder)
     return recorder
+
+
+def _complete(plan: Plan, folder: Path) -> None:
+    """Say in an adapter's folder what its base is."""
+    if (folder / "adapter_config.json").is_file():
+        load.write_origin(folder, plan.files.base or plan.files.place)
 
 
 def _step_of(checkpoint: Path | None) -> int:
@@ -291,12 +307,17 @@ class _Sampled:
             run.artifact("samples.json", self._samples.table(self._prompts, self._before, after, self._wanted))
 
 
-def _figures(run: Run, steps: Steps, shelf: Shelf, recorder: Any) -> None:
+def _figures(run: Run, steps: Steps, shelf: Shelf, recorder: Any, averaged: Mapping[int, Mapping[str, float]]) -> None:
     from mlops_llm.train import figures
 
     best = shelf.best()
-    held_out = {step: values["eval/loss"] for step, values in recorder.evaluations.items() if "eval/loss" in values}
-    run.figure("plots/loss.png", figures.loss(steps.losses, held_out, best.step if best else None, recorder.overfit))
+    of_best = shelf.metrics(best).get("eval/loss") if best else None
+    point = (best.step, of_best) if best and of_best is not None else None
+    held_out, smooth = (
+        {step: values["eval/loss"] for step, values in found.items() if "eval/loss" in values}
+        for found in (recorder.evaluations, averaged)
+    )
+    run.figure("plots/loss.png", figures.loss(steps.losses, held_out, smooth, point, recorder.overfit))
     run.figure("plots/learning_rate.png", figures.line("learning rate", "a step", steps.learning_rates))
     run.figure("plots/tokens_per_second.png", figures.line("speed", "tokens a second", steps.rates))
 
@@ -317,16 +338,18 @@ def _refuse_diverged(run: Run, steps: Steps, metric: str) -> None:
     )
 
 
-def _moved(evaluated: Mapping[int, Mapping[str, float]], last: int, names: Sequence[str]) -> dict[str, str]:
-    """Metrics of the evaluation at a step, each with what it was before the training."""
+def _moved(before: Mapping[str, float], after: Mapping[str, float], names: Sequence[str]) -> dict[str, str]:
+    """Metrics of an evaluation, each with what it was before the training."""
     return {
-        name: " -> ".join(f"{evaluated[step][name]:.4f}" for step in (0, last) if name in evaluated.get(step, {}))
+        name: " -> ".join(f"{values[name]:.4f}" for values in (before, after) if name in values)
         for name in names
-        if name in evaluated.get(last, {})
+        if name in after
     }
 
 
-def _result(plan: Plan, job: Job, shelf: Shelf, recorder: Any, steps: Steps, began: float, seconds: float) -> Result:
+def _result(
+    plan: Plan, job: Job, shelf: Shelf, recorder: Any, averaged: Mapping[int, Any], steps: Steps, began: float, seconds: float
+) -> Result:
     settings, best, run = plan.settings, shelf.best(), job.run
     if best is None:
         raise UserError("no checkpoint was written")
@@ -334,8 +357,7 @@ def _result(plan: Plan, job: Job, shelf: Shelf, recorder: Any, steps: Steps, beg
     if plan.validation and score is None:
         _refuse_diverged(run, steps, str(settings.best.metric))
     metric = str(settings.best.metric) if score is not None else "step"
-    evaluated = recorder.evaluations
-    first = evaluated.get(0, {}).get(metric)
+    before = recorder.evaluations.get(0, {})
     last = shelf.checkpoints[-1]
     why = f"last of {len(shelf.checkpoints)} checkpoints; nothing was held out to choose by"
     if score is not None:
@@ -345,9 +367,10 @@ def _result(plan: Plan, job: Job, shelf: Shelf, recorder: Any, steps: Steps, beg
     entry = Registration(best.name, settings.register_as, "challenger", why) if settings.register_as else None
     table = {
         "best checkpoint": f"{best.name} ({why})",
-        f"{settings.best.metric} before": first,
+        f"{settings.best.metric} before": before.get(metric),
         f"{settings.best.metric} best": score,
-        **_moved(evaluated, best.step, [name for name in settings.algo.telling if name != metric]),
+        f"{settings.best.metric} averaged": averaged.get(last.step, {}).get(metric),
+        **_moved(before, shelf.metrics(best), [name for name in settings.algo.telling if name != metric]),
         "training loss": f"{steps.losses[min(steps.losses)]:.4f} -> {steps.mean_loss(settings.trainer.logging_steps):.4f}",
         **settings.algo.conclude(job),
         "steps": last.step,
