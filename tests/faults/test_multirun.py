@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -89,12 +90,17 @@ def test_a_folder_that_holds_something_is_left_alone(here: Path) -> None:
 
 
 def test_a_training_that_diverges_fails_and_registers_nothing(here: Path) -> None:
-    done = train(
-        here, *SHORT, "trainer.learning_rate=1e30", "trainer.schedule=constant", "trainer.warmup_ratio=0", "run_name=far"
-    )
-    assert done.returncode == 1 and "the training diverged" in done.stderr, done.stderr
+    words = ["trainer.max_steps=20", "trainer.save_steps=1", "trainer.eval_steps=1", "samples.count=0"]
+    # The learning rate is 0 in the first step, so that its checkpoint is a good one.
+    done = train(here, SMOKE[0], *words, "trainer.learning_rate=1e30", "trainer.warmup_ratio=0.1", "run_name=far")
+    assert done.returncode == 1 and done.stderr.count("error: ") == 1
+    assert "far: the training diverged: the loss is nan at step 3; the last good checkpoint is checkpoint-1" in done.stderr
     store = client(here)
-    assert run_of(store, "far").info.status == "FAILED" and not store.search_registered_models()
+    run = run_of(store, "far")
+    assert run.info.status == "FAILED" and not store.search_registered_models()
+    assert run.data.tags["diverged.step"] == "3" and run.data.tags["best.checkpoint"] == "checkpoint-1"
+    table = json.loads((here / "outputs/far/artifacts/spikes/step-00003.json").read_text())
+    assert len(table["data"]) == 8 and all(row[0].startswith("sales_sft.jsonl line ") for row in table["data"])
 
 
 def test_a_resumed_run_starts_from_the_weights_it_began_with(here: Path) -> None:

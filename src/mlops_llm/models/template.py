@@ -42,6 +42,13 @@ class Encoded:
     """Same length as ids; `IGNORED` where nothing is learned."""
     cut: int = 0
     """Tokens dropped at the end because the row was too long."""
+    place: int = -1
+    """Number of the row in its file, where it has one."""
+
+    @property
+    def sequences(self) -> list[list[int]]:
+        """What a forward pass sees of it."""
+        return [self.ids]
 
     @property
     def trained(self) -> int:

@@ -13,6 +13,7 @@ from mlops_llm.record import Run
 from mlops_llm.train import overfit
 from mlops_llm.train.checkpoints import Curves, Shelf
 from mlops_llm.train.config import Train
+from mlops_llm.train.divergence import Divergence
 from mlops_llm.train.steps import Steps
 
 _CLOCKS = ("runtime", "samples_per_second", "steps_per_second", "num_tokens")
@@ -36,7 +37,14 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
     """Writes one batch of numbers a logged step and publishes every saved checkpoint."""
 
     def __init__(
-        self, run: Run, shelf: Shelf, steps: Steps, complete: Any, evaluated: Mapping[int, Any], settings: Train
+        self,
+        run: Run,
+        shelf: Shelf,
+        steps: Steps,
+        divergence: Divergence,
+        complete: Any,
+        evaluated: Mapping[int, Any],
+        settings: Train,
     ) -> None:
         """Keep where to write.
 
@@ -44,6 +52,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             run: the record.
             shelf: publishes checkpoints.
             steps: the record of every step.
+            divergence: looks at every step's loss.
             complete: called with a checkpoint's folder before it is published, to complete its files.
             evaluated: step -> numbers of the evaluations before this process.
             settings: the deciding metric, and when the training is overfit and stops.
@@ -52,6 +61,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._evaluated: dict[int, dict[str, float]] = dict(evaluated)
         self._best, self._how = settings.best, settings.overfit
         self._has_loss = not settings.algo.rewarded  # the loss of a policy says nothing of how good it is
+        self.divergence = divergence
+        steps.heed = divergence.look
         self.overfit: int | None = None
         """Step of the evaluation at which the training was first found to be overfit."""
         self._say_overfit(overfit.first(*self._curves(), self._best.higher_is_better, self._how), again=True)
@@ -66,9 +77,18 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         """Start the clock of the step."""
         self._steps.begin()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> Any:
-        """Close the step; the last one is always logged."""
+    def on_step_end(
+        self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, model: Any = None, **kwargs: Any
+    ) -> Any:
+        """Close the step; the last one is always logged. After one that broke the weights nothing more is done."""
         self._steps.end(state.global_step, float(lr_scheduler.get_last_lr()[0]) if lr_scheduler else 0.0)
+        if control.should_save:
+            self._steps.flush()
+            self.divergence.check(state.global_step, model)
+        if self.divergence.broken:
+            control.should_training_stop = control.should_log = True
+            control.should_save = control.should_evaluate = False
+            return control
         if state.global_step >= state.max_steps:
             control.should_log = True
         elif self._progress:

@@ -69,6 +69,8 @@ class Trainer:
     """AdamW's decoupled weight decay."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm; 0 leaves them."""
+    spike: float = 6.0
+    """Standard deviations above the last 50 losses from which a loss is a spike, whose rows are named; 0 looks for none."""
     logging_steps: int = 10
     """Steps between two logged points; each logged loss is the mean since the last."""
     eval_steps: int = 50
@@ -93,6 +95,8 @@ class Trainer:
             raise UserError(f"is {self.epochs}", "trainer.epochs", "give a number above 0")
         if not 0 < self.learning_rate < math.inf:
             raise UserError(f"is {self.learning_rate}", "trainer.learning_rate", "give a number above 0")
+        if not 0 <= self.spike < math.inf:
+            raise UserError(f"is {self.spike}", "trainer.spike", "give a number from 0")
         if not 0 <= self.warmup_ratio < 1:
             raise UserError(f"is {self.warmup_ratio}", "trainer.warmup_ratio", "give a share from 0 to below 1")
         if self.save_total_limit is not None and self.save_total_limit < 1:

@@ -34,6 +34,14 @@ class Example(Protocol):
     def trained(self) -> int:
         """Tokens that are learned."""
 
+    @property
+    def place(self) -> int:
+        """Number of the row in its file."""
+
+    @property
+    def sequences(self) -> list[list[int]]:
+        """The token ids of each sequence that a forward pass sees of it."""
+
 
 @dataclass(frozen=True)
 class Answered:
@@ -44,6 +52,12 @@ class Answered:
     cut: int = 0
     wanted: bool = True
     """Whether the answer is a good one."""
+    place: int = -1
+
+    @property
+    def sequences(self) -> list[list[int]]:
+        """The one sequence."""
+        return [self.ids]
 
     @property
     def ids(self) -> list[int]:
@@ -69,6 +83,12 @@ class Pair:
     chosen: list[int]
     rejected: list[int]
     cut: int = 0
+    place: int = -1
+
+    @property
+    def sequences(self) -> list[list[int]]:
+        """The prompt with each answer."""
+        return [[*self.prompt, *self.chosen], [*self.prompt, *self.rejected]]
 
     @property
     def ids(self) -> list[int]:
@@ -107,7 +127,7 @@ def conversations(
             one = encode(tokenizer, chat.messages, tools=chat.tools, max_tokens=max_tokens, answers_only=answers_only)
         except UserError as error:
             raise UserError(error.what, where, error.remedy) from error
-        made.append(one)
+        made.append(replace(one, place=place))
     kept = [one for one in made if one.trained]
     if rows and not kept:
         cut = sum(1 for one in made if one.cut)
@@ -133,7 +153,8 @@ def pairs(tokenizer: Any, source: Source, rows: Sequence[int], max_tokens: int) 
         cut = chosen.cut + rejected.cut
         return Pair(chosen.ids[:asked], chosen.ids[asked:], rejected.ids[asked:], cut)
 
-    return _kept(_each(one, source, rows, (Kind.dpo,)), lambda pair: bool(pair.chosen and pair.rejected), source, max_tokens)
+    made = [replace(pair, place=place) for place, pair in zip(rows, _each(one, source, rows, (Kind.dpo,)), strict=True)]
+    return _kept(made, lambda pair: bool(pair.chosen and pair.rejected), source, max_tokens)
 
 
 def judged(tokenizer: Any, source: Source, rows: Sequence[int], max_tokens: int) -> list[Answered]:
@@ -149,7 +170,8 @@ def judged(tokenizer: Any, source: Source, rows: Sequence[int], max_tokens: int)
         return [replace(one, wanted=good) for one, good in zip(split, wanted, strict=True)]
 
     kinds = (Kind.kto, Kind.dpo)
-    made = [one for several in _each(of, source, rows, kinds) for one in several]
+    several = zip(rows, _each(of, source, rows, kinds), strict=True)
+    made = [replace(one, place=place) for place, ones in several for one in ones]
     return _kept(made, lambda each: bool(each.answer), source, max_tokens)
 
 

@@ -37,6 +37,12 @@ class Prompt:
     row: Row
     """The row in its kind's own fields."""
     cut: int = 0
+    place: int = -1
+
+    @property
+    def sequences(self) -> list[list[int]]:
+        """The prompt; answers are sampled."""
+        return [self.ids]
 
     @property
     def labels(self) -> list[int]:
@@ -65,7 +71,7 @@ def prompts(tokenizer: Any, source: Source, rows: Sequence[int], kinds: Sequence
             coded = tokens.encoded(tokenizer, view, most)
         except UserError as error:
             raise UserError(error.what, where, error.remedy) from error
-        found.append(Prompt(coded.ids, view.chat.messages, row, coded.cut))
+        found.append(Prompt(coded.ids, view.chat.messages, row, coded.cut, place))
     kept = [one for one in found if not one.cut]
     if found and not kept:
         longest = max(len(one.ids) + one.cut for one in found)

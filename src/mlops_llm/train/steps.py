@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlops_llm.files import write_text
 
@@ -24,6 +24,16 @@ class Step:
     """Digest of the token ids in the step's batches, in their order (16 hex digits)."""
     tokens: int
     """Tokens seen since the run began, padding left out."""
+
+
+class Seen(NamedTuple):
+    """A batch that a step learned from, as NumPy arrays of shape (sequences, tokens)."""
+
+    ids: Any
+    mask: Any
+    """1 where a token is no padding; None where there is no padding."""
+    positions: Any
+    """Place of each token in its row, where several rows are packed into a sequence; else None."""
 
 
 class Steps:
@@ -54,8 +64,11 @@ class Steps:
         """Time spent in steps since the last `rate`: forward, backward and optimizer; not evaluations or checkpoints."""
         self._begun = 0.0
         self._tokens_then = self._tokens
-        self._waiting: list[tuple[int, Any, float, str, int]] = []
+        self._waiting: list[tuple[int, Any, float, str, int, list[Seen]]] = []
         self._losses: list[Any] = []
+        self._seen: list[Seen] = []
+        self.heed: Callable[[Step, Mapping[int, float], Sequence[Seen]], None] | None = None
+        """Called with every closed step, the losses so far and the step's batches."""
         self._hash = hashlib.sha256()
         write_text(file, "".join(_line(each) for each in kept))
         self._out = file.open("a", encoding="utf-8")
@@ -74,7 +87,7 @@ class Steps:
             nonlocal sampling
             sampling = not isinstance(inputs, dict)
             if not sampling:
-                self._see(inputs["input_ids"], inputs.get("attention_mask"))
+                self._see(inputs["input_ids"], inputs.get("attention_mask"), inputs.get("position_ids"))
             loss = inner(model, inputs, *args, **kwargs)
             sampling = False
             self._losses.append(loss.detach())
@@ -89,9 +102,11 @@ class Steps:
 
         trainer.training_step, trainer._prepare_inputs = step, prepared
 
-    def _see(self, ids: Any, mask: Any) -> None:
-        self._hash.update(ids.cpu().numpy().tobytes())
-        self._tokens += int(mask.sum()) if mask is not None else ids.numel()
+    def _see(self, ids: Any, mask: Any, positions: Any = None) -> None:
+        seen = Seen(*(None if each is None else each.cpu().numpy() for each in (ids, mask, positions)))
+        self._seen.append(seen)
+        self._hash.update(seen.ids.tobytes())
+        self._tokens += int(seen.mask.sum()) if mask is not None else ids.numel()
 
     def begin(self) -> None:
         """Start the clock of a step."""
@@ -102,23 +117,24 @@ class Steps:
         if self._begun:
             self.seconds += time.perf_counter() - self._begun
         batch = self._hash.hexdigest()[:16]
-        self._waiting.append((step, self._losses, lr, batch, self._tokens))
-        self._losses, self._hash = [], hashlib.sha256()
+        self._waiting.append((step, self._losses, lr, batch, self._tokens, self._seen))
+        self._losses, self._seen, self._hash = [], [], hashlib.sha256()
         if self._waiting[-1][1] and self._waiting[-1][1][0].device.type == "cpu":
             self.flush()
 
     def flush(self) -> None:
         """Write the closed steps and compare those that an earlier process has done before."""
+        waiting, self._waiting = self._waiting, []
         done = [
-            Step(step, sum(float(loss) for loss in losses), lr, batch, tokens)
-            for step, losses, lr, batch, tokens in self._waiting
+            Step(step, sum(float(loss) for loss in losses), lr, batch, tokens) for step, losses, lr, batch, tokens, _ in waiting
         ]
-        self._waiting = []
         self._out.writelines(_line(each) for each in done)
         self._out.flush()
-        for each in done:
+        for each, (*_, seen) in zip(done, waiting, strict=True):
             self.losses[each.step] = each.loss
             self.learning_rates[each.step] = each.lr
+            if self.heed:
+                self.heed(each, self.losses, seen)
             before = self._expected.pop(each.step, None)
             if before is None:
                 continue

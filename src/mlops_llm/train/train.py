@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import shutil
 import sys
@@ -75,9 +74,13 @@ def fit(plan: Plan, run: Run | None = None) -> Result:
     if plan.settings.resume:
         _verify(run, plan, steps, changed)
     run.artifact("steps.jsonl", output / "steps.jsonl")
-    sampled.record(run, job.model)
+    broken = recorder.divergence.broken
+    if not broken:
+        sampled.record(run, job.model)
     averaged = averager.evaluations if averager else {}
     _figures(run, steps, shelf, recorder, averaged)
+    if broken:
+        _refuse_diverged(run, shelf, broken, evaluated=plan.validation is not None)
     return _result(plan, job, shelf, recorder, averaged, steps, began, seconds)
 
 
@@ -218,8 +221,11 @@ def _average(trainer: Any, shelf: Shelf, plan: Plan) -> Any:
 
 def _attach(trainer: Any, run: Run, shelf: Shelf, steps: Steps, plan: Plan, evaluated: Mapping[int, Any]) -> Any:
     from mlops_llm.train.callbacks import Recorder
+    from mlops_llm.train.divergence import Divergence
 
-    recorder = Recorder(run, shelf, steps, partial(_complete, plan), evaluated, plan.settings)
+    # The loss of a policy moves around 0, so that it cannot leap.
+    divergence = Divergence(run, plan.train, 0.0 if plan.settings.algo.rewarded else plan.settings.trainer.spike)
+    recorder = Recorder(run, shelf, steps, divergence, partial(_complete, plan), evaluated, plan.settings)
     trainer.add_callback(recorder)
     return recorder
 
@@ -322,20 +328,19 @@ def _figures(run: Run, steps: Steps, shelf: Shelf, recorder: Any, averaged: Mapp
     run.figure("plots/tokens_per_second.png", figures.line("speed", "tokens a second", steps.rates))
 
 
-def _refuse_diverged(run: Run, steps: Steps, metric: str) -> None:
-    """Say at which step a training diverged, of which no checkpoint can be chosen.
+def _refuse_diverged(run: Run, shelf: Shelf, why: str, evaluated: bool) -> None:
+    """Say why a training diverged, and what is left of it.
 
     Raises:
         UserError: always.
     """
-    broken = next((step for step, loss in steps.losses.items() if not math.isfinite(loss)), None)
-    run.tags({"diverged.step": str(broken or "unknown")})
-    raise UserError(
-        f"the training diverged: no checkpoint has a finite {metric}"
-        + (f" (the loss is not finite from step {broken} on)" if broken else ""),
-        run.name,
-        "lower trainer.learning_rate; nothing was registered",
-    )
+    good = [each for each in shelf.checkpoints if not evaluated or shelf.score(each) is not None]
+    left = "no good checkpoint was written before"
+    if good and (best := shelf.best()):
+        run.tags({"best.checkpoint": best.name, "best.reason": f"best before the training diverged: {why}"})
+        left = f"the last good checkpoint is {good[-1].name}" + ("" if best == good[-1] else f", the best one is {best.name}")
+    remedy = "lower trainer.learning_rate, or mend the rows in spikes/; nothing was registered"
+    raise UserError(f"the training diverged: {why}; {left}", run.name, remedy)
 
 
 def _moved(before: Mapping[str, float], after: Mapping[str, float], names: Sequence[str]) -> dict[str, str]:
@@ -355,7 +360,11 @@ def _result(
         raise UserError("no checkpoint was written")
     score = shelf.score(best)
     if plan.validation and score is None:
-        _refuse_diverged(run, steps, str(settings.best.metric))
+        raise UserError(
+            f"the training diverged: no checkpoint has a finite {settings.best.metric}",
+            run.name,
+            "lower trainer.learning_rate; nothing was registered",
+        )
     metric = str(settings.best.metric) if score is not None else "step"
     before = recorder.evaluations.get(0, {})
     last = shelf.checkpoints[-1]
