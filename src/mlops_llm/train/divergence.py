@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice, pairwise
+from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,12 +37,12 @@ def unusual(step: int, losses: Mapping[int, float], deviations: float) -> Unusua
     """Tell whether a step's loss is no number, or leaps above those before it.
 
     A leap is above the median of the last 50 losses by more than `deviations` robust standard deviations (1.4826 median
-    absolute deviations), above 1.5 times that median, and above half of the loss that the training began with: what has
-    learned nearly all has small losses, of which one is easily many times another.
+    absolute deviations), by more than half of that median, and by more than half a nat: where nearly all is learned, losses are
+    so small that one is easily many times another.
 
     Args:
         step: the newest one.
-        losses: loss of every step up to it, in their order.
+        losses: loss of every step up to it.
         deviations: 0 looks for no leap.
     """
     loss = losses[step]
@@ -53,7 +53,7 @@ def unusual(step: int, losses: Mapping[int, float], deviations: float) -> Unusua
         return None
     middle = median(recent)
     spread = _NORMAL * median(abs(each - middle) for each in recent)
-    if loss > max(middle + deviations * spread, 1.5 * middle, median(islice(losses.values(), 5)) / 2):
+    if loss > max(middle + deviations * spread, 1.5 * middle, middle + 0.5):
         return Unusual(f"the loss leaps to {loss:.4f}, where {middle:.4f} is usual", True)
     return None
 
