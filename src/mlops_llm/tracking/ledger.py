@@ -84,6 +84,13 @@ def running_here(store: Store, host: str) -> list[RunRow]:
     return [_run(store, run) for run in _all(store, query, 1000)]
 
 
+def predicted(store: Store, device: str, most: int) -> list[RunRow]:
+    """Finished trainings on a device (tag `device.name`) whose needs were predicted and measured, newest first."""
+    quote = '"' if "'" in device else "'"
+    query = f"attributes.status = 'FINISHED' and tags.`device.name` = {quote}{device}{quote} and metrics.`real/seconds` > 0"
+    return [_run(store, run) for run in _all(store, query, most)]
+
+
 def checkpoints(store: Store, run: str) -> list[CheckpointRow]:
     """A run's checkpoints by step, finished or not; at a step averaged weights stand before the raw ones."""
     experiment = store.client.get_run(run).info.experiment_id
