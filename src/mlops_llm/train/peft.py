@@ -56,7 +56,7 @@ class Lora:
         if files.is_adapter:
             return files.adapter
         widths = [width for name, width in matrices(files.place.folder).items() if self._adapts(name)]
-        return self.r * sum(widths)
+        return self.r * sum(widths)  # 0 for pickled weights, of which nothing is known yet
 
     def _adapts(self, module: str) -> bool:
         last = module.rpartition(".")[2]

@@ -47,8 +47,6 @@ class Estimate:
     """Bytes of memory at the peak by what takes them, uncorrected."""
     memory: int
     """Bytes at the peak."""
-    memory_least: int
-    """Bytes that no batch size can lower."""
     memory_there: int
     seconds: float
     """Of the steps that are left, and of their evaluations."""
@@ -65,6 +63,16 @@ class Estimate:
     def raw_memory(self) -> int:
         """Bytes at the peak, uncorrected."""
         return sum(self.parts.values())
+
+    @property
+    def fixed(self) -> dict[str, int]:
+        """The parts that no batch size lowers."""
+        return {name: count for name, count in self.parts.items() if name != "activations"}
+
+    @property
+    def memory_least(self) -> int:
+        """Bytes that no batch size lowers."""
+        return min(self.memory, sum(self.fixed.values()))
 
     @property
     def fits(self) -> bool:
@@ -98,7 +106,6 @@ def estimate(case: Case) -> Estimate:
         trained=settings.peft.trained(files),
         parts=parts,
         memory=memory,
-        memory_least=min(memory, sum(parts.values()) - parts["activations"]),
         memory_there=case.machine.memory,
         seconds=raw * case.correction.seconds,
         raw_seconds=raw,
@@ -117,7 +124,7 @@ def refuse_impossible(case: Case, found: Estimate) -> None:
     """
     there = console.size(found.memory_there)
     if found.memory_least > found.memory_there:
-        name, most = max(found.parts.items(), key=lambda part: part[1])
+        name, most = max(found.fixed.items(), key=lambda part: part[1])
         held = case.settings.algo.holds(case.settings, case.files)
         ref = next((one.ref for one in held if one.name == name and one.ref), "")
         least = f"{console.size(found.memory_least)} of memory are needed ({name} {console.size(most)})"

@@ -18,7 +18,7 @@ def fitting(case: Case) -> tuple[list[str], Estimate] | None:
     """The first combination of changes that fits, as overrides, with what it needs; None where none does.
 
     Changes are added one after the other, each as far as it goes, until all fits; then each is taken back as far as it still
-    fits.
+    fits, the last one first.
     """
     rungs = dict.fromkeys(_LADDERS, 0)
     for name in _LADDERS:
@@ -27,7 +27,7 @@ def fitting(case: Case) -> tuple[list[str], Estimate] | None:
             break
     else:
         return None
-    for name in _LADDERS:
+    for name in reversed(_LADDERS):
         rungs[name] = next(rung for rung in range(rungs[name] + 1) if _fits(case, {**rungs, name: rung}))
     words, changed = _changed(case, rungs)
     return words, estimate(changed)
