@@ -7,6 +7,7 @@ import json
 import math
 import os
 import struct
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def case(files: Files, algo: Any = None, memory: int = 100 * GB, **changes: Any)
         dataset="rows", model="./model", algo=algo, peft=changes.pop("peft", Full()), trainer=trainer, output="out",
         model_load=ModelLoad(Dtype.float32), **changes,
     )  # fmt: skip
-    there = Machine("Processor x 2", memory, GB // 10, 1e10, 1e-3, 1e-3, 1e-3)
+    there = Machine("Processor x 2", memory, GB // 10, GB // 20, 1e10, 1e-3, 1e-3, 1e-3)
     return Case(settings, files, encoded, **{"held_out": 0, "disk": 100 * GB, "machine": there, **given})
 
 
@@ -213,18 +214,21 @@ def test_disk_holds_what_is_trained_with_its_optimizer(files: Files):
     assert estimate(case(files, trainer={**trainer, "save_total_limit": 2})).disk == 3 * full.checkpoint
 
 
-def past(*ratios: float, base: str = "tiny", algo: str = "sft", peft: str = "none") -> list[Past]:
-    return [Past(base, algo, peft, ratio, 10 * ratio) for ratio in ratios]
-
-
 def test_the_nearest_earlier_runs_correct_by_their_median():
-    mine, far = past(1, 2, 9), past(5, peft="lora")
-    assert correction([*far, *mine], "tiny", "sft", "none") == Correction(2, 20, 3)
-    assert correction([*far, *mine], "other", "sft", "none") == Correction(2, 20, 3)
-    assert correction([*far, *mine], "tiny", "sft", "lora") == Correction(5, 50, 1)
-    assert correction([*mine, *far], "tiny", "dpo", "none") == Correction(3.5, 35, 4)
-    assert correction(past(*[1] * 5, 9, 9, 9, 9, 9, 9), "tiny", "sft", "none") == Correction(1, 10, 5)
-    assert correction([], "tiny", "sft", "none") == Correction(1, 1, 0)
+    runs = [("tiny", "sft", "none", 1), ("tiny", "sft", "none", 2), ("tiny", "sft", "none", 9), ("tiny", "sft", "lora", 5)]
+    facts = [
+        ({"tags.base": base, "params.choice.algo": algo, "params.choice.peft": peft}, Past(ratio, 10 * ratio))
+        for base, algo, peft, ratio in runs
+    ]
+
+    def find(same: Mapping[str, str]) -> list[Past]:
+        return [past for fact, past in facts if same.items() <= fact.items()]
+
+    assert correction(find, "tiny", "sft", "none") == Correction(2, 20, 3)
+    assert correction(find, "tiny", "sft", "lora") == Correction(5, 50, 1)
+    assert correction(find, "other", "sft", "none") == Correction(3.5, 35, 4)
+    assert correction(find, "tiny", "dpo", "none") == Correction(3.5, 35, 4)
+    assert correction(lambda same: [], "tiny", "sft", "none") == Correction(1, 1, 0)
 
 
 def test_a_correction_scales_the_prediction_and_the_record_keeps_both(files: Files):

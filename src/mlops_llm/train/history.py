@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,19 +14,13 @@ if TYPE_CHECKING:
 
 LAST = 5
 """How many runs of the nearest sort count."""
-_LOOKED_AT = 40
 
 
 @dataclass(frozen=True)
 class Past:
-    """An earlier training."""
+    """Of an earlier training: real over predicted, before any correction."""
 
-    base: str
-    """Ref of the start model."""
-    algo: str
-    peft: str
     memory: float
-    """Real over predicted, before any correction."""
     seconds: float
 
 
@@ -45,46 +39,48 @@ class Correction:
         return f"corrected by {self.runs} earlier run{'s' if self.runs > 1 else ''}" if self.runs else "uncorrected"
 
 
-def correction(past: Sequence[Past], base: str, algo: str, peft: str) -> Correction:
+def correction(find: Callable[[Mapping[str, str]], Sequence[Past]], base: str, algo: str, peft: str) -> Correction:
     """Medians over the last runs of the nearest sort: of the same start model and method, else of the method, else any.
 
     Args:
-        past: newest first.
+        find: the last runs, newest first, whose tags and parameters (`tags.NAME`, `params.NAME`) are these.
         base: ref of the start model.
         algo: name of the method.
         peft: which weights are trained.
     """
-    alike = [one for one in past if (one.algo, one.peft) == (algo, peft)]
-    sorts = ([one for one in alike if one.base == base], alike, [one for one in past if one.algo == algo], past)
-    nearest = next((sort for sort in sorts if sort), [])[:LAST]
+    method = {"params.choice.algo": algo}
+    sorts: tuple[dict[str, str], ...] = ({**method, "params.choice.peft": peft, "tags.base": base}, method, {})
+    nearest = next((found for sort in sorts if (found := find(sort))), ())
     if not nearest:
         return Correction()
     memory, seconds = (statistics.median(getattr(one, name) for one in nearest) for name in ("memory", "seconds"))
     return Correction(memory, seconds, len(nearest))
 
 
-def past(device: str) -> list[Past]:
-    """Earlier trainings on a device, newest first; none where there is no record, or its server does not answer."""
+def recorded(device: str) -> Callable[[Mapping[str, str]], Sequence[Past]]:
+    """A function that finds earlier trainings on a device in the record; none where it is new, or its server is silent."""
     from mlops_llm.tracking import ledger, store
 
     if not store.exists():
-        return []
+        return lambda same: ()
     try:
-        rows = ledger.predicted(store.connect(), device, _LOOKED_AT)
+        there = store.connect()
     except UserError:
-        return []  # a run says so when it opens; a plan needs no record
-    return [one for row in rows if (one := _past(row.params, row.tags, row.metrics))]
+        return lambda same: ()  # a run says so when it opens; a plan needs no record
+
+    def find(same: Mapping[str, str]) -> list[Past]:
+        rows = ledger.predicted(there, {"tags.device.name": device, **same}, LAST)
+        return [one for row in rows if (one := _past(row.metrics))]
+
+    return find
 
 
-def _past(params: Mapping[str, str], tags: Mapping[str, str], metrics: Mapping[str, float]) -> Past | None:
-    ratios = [
-        metrics.get(f"real/{name}", 0.0) / metrics.get(f"predicted/raw_{name}", 0.0)
-        for name in ("memory_bytes", "seconds")
-        if metrics.get(f"predicted/raw_{name}", 0.0) > 0
-    ]
-    if len(ratios) < 2:
+def _past(metrics: Mapping[str, float]) -> Past | None:
+    """What a run tells; one that was resumed after its last step tells nothing."""
+    memory, seconds = (metrics.get(f"predicted/raw_{name}", 0.0) for name in ("memory_bytes", "seconds"))
+    if not memory or not seconds:
         return None
-    return Past(tags.get("base", ""), params.get("choice.algo", ""), params.get("choice.peft", ""), *ratios)
+    return Past(metrics.get("real/memory_bytes", memory) / memory, metrics["real/seconds"] / seconds)
 
 
 def names(settings: Train) -> tuple[str, str, str]:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROCESS = 840_000_000
-"""Bytes that a training on a CPU holds besides its models: imported libraries, and rows as tokens."""
+"""Bytes that a training on a CPU holds besides its models: imported libraries."""
+SAMPLER = 150_000_000
+"""Bytes that the libraries of a training take more which samples answers."""
 _CGROUPS = Path("/sys/fs/cgroup")
 _MEMBER = Path("/proc/self/cgroup")
 
@@ -23,6 +25,8 @@ class Machine:
     """Bytes that this process can have, with those it has already."""
     base: int
     """Bytes that the process itself takes of them."""
+    sampler: int
+    """Bytes that it takes more where it samples answers."""
     speed: float
     """Floating point operations a second that training reaches."""
     layer: float
@@ -38,8 +42,9 @@ def here() -> Machine:
     import torch
 
     if torch.cuda.is_available():
-        return Machine(device(), memory_there(), 0, 5e13, 5e-5, 2e-3, 5e-3)
-    return Machine(device(), memory_there(), PROCESS, 3e10 * torch.get_num_threads(), 1e-3, 3e-3, 1e-2)
+        return Machine(device(), memory_there(), 0, 0, 5e13, 5e-5, 2e-3, 5e-3)
+    speed = 3e10 * torch.get_num_threads()
+    return Machine(device(), memory_there(), PROCESS, SAMPLER, speed, 1e-3, 5e-3, 1e-2)
 
 
 def device() -> str:

@@ -140,7 +140,7 @@ def average(settings: Train, files: Files, texts: int) -> list[Held]:
     return [Held("average", trained, passes=0, saved=trained * (4 + number_bytes(settings)) + texts)]
 
 
-def memory(settings: Train, files: Files, rows: Rows, held: Sequence[Held], base: int) -> dict[str, int]:
+def memory(settings: Train, files: Files, rows: Rows, held: Sequence[Held], machine: Machine) -> dict[str, int]:
     """Bytes of memory at the peak, by what takes them; the last entry, `activations`, is what a smaller batch lowers.
 
     Args:
@@ -148,13 +148,13 @@ def memory(settings: Train, files: Files, rows: Rows, held: Sequence[Held], base
         files: the start model.
         rows: its rows.
         held: models besides.
-        base: bytes of the process itself.
+        machine: where it trains.
     """
     each, trained = number_bytes(settings), settings.peft.trained(files)
     learned = 4 if settings.peft.adapter else each  # PEFT keeps adapters in float32
     adapter = trained * learned if settings.peft.adapter else 0
     parts = {
-        "process": base,
+        "process": machine.base + (machine.sampler if settings.algo.rollout(settings.trainer) else 0),
         "model": files.parameters * each + adapter,
         "gradients and optimizer": trained * 3 * learned,
         **{one.name: one.bytes for one in held if not one.aside},

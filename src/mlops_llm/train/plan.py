@@ -132,7 +132,7 @@ def prepare(settings: Train) -> Plan | Result:
 def _case(settings: Train, files: Files, train: Part, validation: Part | None, done: int) -> preflight.Case:
     """What the needs of a training depend on, as they are on this machine."""
     there = machine.here()
-    correction = history.correction(history.past(there.name), *history.names(settings))
+    correction = history.correction(history.recorded(there.name), *history.names(settings))
     held_out = len(validation.encoded) if validation else 0
     disk = preflight.disk_there(settings)
     return preflight.Case(settings, files, train.encoded, held_out, there, disk, correction, done)
