@@ -43,8 +43,8 @@ def here() -> Machine:
 
     if torch.cuda.is_available():
         return Machine(device(), memory_there(), 0, 0, 5e13, 5e-5, 2e-3, 5e-3)
-    speed = 3e10 * torch.get_num_threads()
-    return Machine(device(), memory_there(), PROCESS, SAMPLER, speed, 1e-3, 5e-3, 1e-2)
+    speed = 5e10 * torch.get_num_threads()
+    return Machine(device(), memory_there(), PROCESS, SAMPLER, speed, 1e-3, 3e-3, 1e-2)
 
 
 def device() -> str:
