@@ -195,7 +195,9 @@ def test_time_grows_with_steps_batch_and_sampling_and_a_resumed_run_has_less_of_
     assert time(trainer={"max_steps": 40}) == pytest.approx(2 * time())
     assert time(done=15) == pytest.approx(time() / 4)
     assert time(trainer={"batch_size": 32}) > 1.5 * time()
-    assert time(held_out=64, trainer={"eval_steps": 5, "save_steps": 5}) > time()
+    once = (time(held_out=64) - time()) / 2  # before the first step and after the last
+    assert once == pytest.approx(4 * (2 * PARAMETERS * 1600 / 1e10 + LAYERS * 1e-3))
+    assert time(held_out=64, trainer={"eval_steps": 8, "save_steps": 8}) == pytest.approx(time() + 4 * once)
     assert time(peft=Lora()) < time() < time(trainer={"gradient_checkpointing": True})
     # 6 operations a parameter and token, and three passes through the layers a step.
     assert time() == pytest.approx(20 * (6 * PARAMETERS * 1600 / 1e10 + 3 * LAYERS * 1e-3 + 1e-3))

@@ -198,7 +198,7 @@ def seconds(settings: Train, files: Files, rows: Rows, held: Sequence[Held], mac
     passes = 1 + backward + (1 if trainer.gradient_checkpointing else 0)
     forward = _forward(files.parameters, tokens, files, machine)
     step = trainer.gradient_accumulation_steps * (passes * forward + _others(held, tokens, files, machine))
-    evaluation = math.ceil(rows.held_out / trainer.batch_size) * (forward + _others(held, tokens, files, machine) / 3)
+    evaluation = math.ceil(rows.held_out / trainer.batch_size) * forward
     rollout = settings.algo.rollout(trainer)
     if rollout:
         share = rollout.answers / trainer.batch_size
@@ -208,7 +208,8 @@ def seconds(settings: Train, files: Files, rows: Rows, held: Sequence[Held], mac
         evaluation = rounds * (_decoding(min(answers, trainer.batch_size), rollout.tokens, files, machine) + forward)
     if settings.ema.decay is not None:
         evaluation *= 2
-    evaluations = steps // trainer.eval_steps - done // trainer.eval_steps + (0 if done else 1) if rows.held_out else 0
+    # One at the start, one after the last step whatever its number.
+    evaluations = math.ceil(steps / trainer.eval_steps) - math.ceil(done / trainer.eval_steps) + (0 if done else 1)
     return (steps - done) * (step + machine.step) + evaluations * evaluation
 
 

@@ -173,6 +173,6 @@ def disk_there(settings: Train) -> int:
 
 
 def _texts(folder: Path) -> int:
-    """Bytes of a model's files besides its weights."""
-    weights = (".safetensors", ".bin", ".pt")
-    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file() and file.suffix not in weights)
+    """Bytes of what lies with a model and goes into each checkpoint: tokenizer, template, config."""
+    kinds = (".json", ".jinja", ".txt", ".model")
+    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file() and file.suffix in kinds)
