@@ -32,7 +32,7 @@ from mlops_llm.train.algorithms.sft import SFT
 from mlops_llm.train.config import Train, Trainer
 from mlops_llm.train.ema import Ema
 from mlops_llm.train.examples import Answered, Pair
-from mlops_llm.train.history import Correction, Past, correction
+from mlops_llm.train.history import Correction, Past, correction, told
 from mlops_llm.train.machine import Machine
 from mlops_llm.train.needs import Rows
 from mlops_llm.train.peft import Full, Lora
@@ -231,6 +231,15 @@ def test_the_nearest_earlier_runs_correct_by_their_median():
     assert correction(find, "other", "sft", "none") == Correction(3.5, 35, 4)
     assert correction(find, "tiny", "dpo", "none") == Correction(3.5, 35, 4)
     assert correction(lambda same: [], "tiny", "sft", "none") == Correction(1, 1, 0)
+
+
+def test_a_run_tells_how_far_the_prediction_before_its_correction_was_off():
+    metrics = {"predicted/raw_memory_bytes": 4.0, "real/memory_bytes": 6.0, "predicted/memory_bytes": 5.0}
+    metrics |= {"predicted/raw_seconds": 10.0, "real/seconds": 15.0, "predicted/seconds": 30.0}
+    assert told(metrics | {"predicted/steps": 40, "real/steps": 40}) == Past(1.5, 1.5)
+    assert told(metrics | {"predicted/steps": 40, "real/steps": 10}) == Past(1.5, 6.0)  # it stopped early
+    assert told(metrics | {"predicted/steps": 0, "real/steps": 0}) is None
+    assert told({"real/seconds": 15.0}) is None
 
 
 def test_a_correction_scales_the_prediction_and_the_record_keeps_both(files: Files):

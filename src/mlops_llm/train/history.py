@@ -70,17 +70,19 @@ def recorded(device: str) -> Callable[[Mapping[str, str]], Sequence[Past]]:
 
     def find(same: Mapping[str, str]) -> list[Past]:
         rows = ledger.predicted(there, {"tags.device.name": device, **same}, LAST)
-        return [one for row in rows if (one := _past(row.metrics))]
+        return [one for row in rows if (one := told(row.metrics))]
 
     return find
 
 
-def _past(metrics: Mapping[str, float]) -> Past | None:
-    """What a run tells; one that was resumed after its last step tells nothing."""
-    memory, seconds = (metrics.get(f"predicted/raw_{name}", 0.0) for name in ("memory_bytes", "seconds"))
-    if not memory or not seconds:
+def told(metrics: Mapping[str, float]) -> Past | None:
+    """What a run tells, which may have stopped before its last step; one that did no step tells nothing."""
+    pairs = {"real/memory_bytes": "predicted/raw_memory_bytes", "real/seconds": "predicted/raw_seconds"}
+    pairs["real/steps"] = "predicted/steps"
+    if not all(metrics.get(name) for pair in pairs.items() for name in pair):
         return None
-    return Past(metrics.get("real/memory_bytes", memory) / memory, metrics["real/seconds"] / seconds)
+    memory, seconds, steps = (metrics[real] / metrics[before] for real, before in pairs.items())
+    return Past(memory, seconds / steps)
 
 
 def names(settings: Train) -> tuple[str, str, str]:

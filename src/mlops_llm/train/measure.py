@@ -46,8 +46,13 @@ class Taken:
 
     def record(self, run: Run, checkpoints: Sequence[Path], step: int) -> None:
         """Write down what was taken, at the step from which on it was; of checkpoints the bytes that are kept."""
-        disk = sum(size(folder) for folder in checkpoints)
-        run.metrics({"real/seconds": self.seconds, "real/memory_bytes": peak(), "real/disk_bytes": disk}, step)
+        values = {
+            "seconds": self.seconds,
+            "memory_bytes": peak(),
+            "disk_bytes": sum(size(folder) for folder in checkpoints),
+            "steps": max(self._steps.losses, default=step) - step,
+        }
+        run.metrics({f"real/{name}": value for name, value in values.items()}, step)
 
 
 def forget_peak() -> None:

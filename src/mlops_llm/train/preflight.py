@@ -162,6 +162,7 @@ def record(run: Run, found: Estimate, step: int) -> None:
         "disk_bytes": found.disk,
         "raw_seconds": found.raw_seconds,
         "raw_memory_bytes": found.raw_memory,
+        "steps": found.steps - step,
     }
     run.metrics({f"predicted/{name}": value for name, value in values.items()}, step)
     run.tags({"predicted.by": found.correction.said})
