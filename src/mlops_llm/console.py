@@ -118,6 +118,17 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def seconds(count: float) -> str:
+    """A duration as a person reads it, in its two largest units."""
+    if count < 99.5:
+        return f"{count:.1f} s" if count < 9.95 else f"{count:.0f} s"
+    minutes, rest = divmod(round(count), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
 class Reading:
     """Progress through a file whose rows nobody has counted: how many are read, at what rate, and the time left.
 

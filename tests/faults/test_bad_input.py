@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,6 +93,20 @@ def test_broken_tensors_fail_the_run(refused: Callable[..., str], folder: Path) 
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     line = refused(SALES, "model=./model", code=1, record=True)
     assert "tensor model.norm.weight holds NaN or infinity" in line
+
+
+def test_a_model_or_teacher_larger_than_memory(refused: Callable[..., str], folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    rows, size = 8 * 10**9, 4_096 * 10**9
+    big = json.dumps({"model.up_proj.weight": {"dtype": "F32", "shape": [rows, 128], "data_offsets": [0, size]}})
+    weights.write_bytes(struct.pack("<Q", len(big)) + big.encode())
+    os.truncate(weights, 8 + len(big) + size)  # it takes no room on the disk
+    said = refused(SALES, "model=./model", "op=plan")
+    assert said.startswith("./model: at least 16.4 TB") and said.endswith("no setting makes it fit: take a smaller model")
+    assert "gradients and optimizer 12.3 TB" in said
+    said = refused("+experiment=distill_sales", "algo.teacher=./model")
+    assert said.startswith("./model: at least 4.1 TB of memory are needed (teacher 4.1 TB)")
+    assert said.endswith("take a smaller teacher")
 
 
 def test_pickled_weights_are_refused(refused: Callable[..., str], folder: Path) -> None:

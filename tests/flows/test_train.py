@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -41,7 +42,9 @@ def test_refs_name_the_same_checkpoint(trained: Path, monkeypatch: pytest.Monkey
 
 def test_training_goes_on_from_a_registered_model_with_an_adapter_and_from_the_adapter(trained: Path) -> None:
     """Full -> adapter on it -> the adapter trained further -> the adapter merged and all weights trained."""
-    ok(train(trained, *SHORT, "model=models:/sales@challenger", "peft=lora", "register_as=null", "run_name=adapter"))
+    said = ok(train(trained, *SHORT, "model=models:/sales@challenger", "peft=lora", "register_as=null", "run_name=adapter"))
+    tensors = digest.tensor_places(trained / "outputs/adapter/checkpoint-2/adapter_model.safetensors").values()
+    assert f"{sum(math.prod(shape) for _, shape, _, _ in tensors):,} of them trained" in said
     store = client(trained)
     (adapter,) = checkpoints_of(store, run_of(store, "adapter")).values()
     assert run_of(store, "adapter").data.tags["base"] == "models:/sales@challenger"
@@ -129,8 +132,20 @@ def test_mlflow_project_adopts_the_run_that_mlflow_opened(here: Path) -> None:
 
 def test_plan_says_what_would_happen_and_records_nothing(here: Path) -> None:
     said = ok(train(here, *SHORT, "op=plan"))
-    assert "500 rows to train on, 50 held out" in said and "steps" in said
+    assert "500 rows to train on, 50 held out" in said and "steps" in said and "(uncorrected)" in said
     assert not (here / "mlflow.db").exists() and not (here / "outputs").exists()
+
+
+def test_what_was_predicted_is_recorded_with_what_it_took_and_corrects_the_next_plan(trained: Path) -> None:
+    found = run_of(client(trained), "first").data.metrics
+    assert found["predicted/raw_memory_bytes"] == found["predicted/memory_bytes"]  # the first run here
+    assert found["predicted/memory_bytes"] == pytest.approx(found["real/memory_bytes"], rel=0.5)
+    assert found["predicted/disk_bytes"] == pytest.approx(found["real/disk_bytes"], rel=0.02)
+    assert found["predicted/seconds"] > 0 < found["real/seconds"]
+    assert "(predicted " in json.loads((trained / "outputs/first/result.json").read_text("utf-8"))["time"]
+    said = ok(train(trained, *SHORT, "op=plan"))
+    peak, time = (next(line for line in said.splitlines() if word in line) for word in ("peak memory", "time"))
+    assert "(corrected by " in peak and "(corrected by " in time
 
 
 def test_save_total_limit_keeps_best_and_last_and_all_numbers(here: Path) -> None:

@@ -51,6 +51,8 @@ class Files:
     bytes: int
     base: Place | None = None
     """The base model, when the folder holds an adapter."""
+    adapter: int = 0
+    """Numbers of the adapter."""
 
     @property
     def is_adapter(self) -> bool:
@@ -67,15 +69,22 @@ def inspect(place: Place, how: ModelLoad) -> Files:
     folder = place.folder
     if (folder / "adapter_config.json").is_file():
         adapter = _json(folder / "adapter_config.json")
-        _weights(folder, "adapter_model", how)
+        count, _ = _weights(folder, "adapter_model", how)
         base = _base(folder, adapter)
         inner = inspect(base, how)
-        return Files(place, inner.config, inner.parameters, inner.bytes, base)
+        return Files(place, inner.config, inner.parameters, inner.bytes, base, count)
     if not (folder / "config.json").is_file():
         raise UserError("holds no model: config.json is missing", place.ref, "name a folder written by save_pretrained")
     config = _json(folder / "config.json")
     parameters, size = _weights(folder, "model", how)
     return Files(place, config, parameters, size)
+
+
+@cache
+def matrices(folder: Path) -> dict[str, int]:
+    """Module -> rows and columns together, of every weight with two dimensions in a folder's safetensors files."""
+    places = {name: place for file in folder.glob("*.safetensors") for name, place in digest.tensor_places(file).items()}
+    return {name.removesuffix(".weight"): sum(shape) for name, (_, shape, _, _) in places.items() if len(shape) == 2}
 
 
 def tokenizer(place: Place) -> Any:

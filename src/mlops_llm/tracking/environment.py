@@ -53,7 +53,7 @@ def describe(argv: list[str]) -> Environment:
         "mlflow.user": getpass.getuser(),
         "python": platform.python_version(),
         "host.system": f"{platform.system()} {platform.machine()}",
-        "host.cpu": f"{_cpu()} x {os.cpu_count()}",
+        "host.cpu": cpu(),
         "host.memory_gb": f"{psutil.virtual_memory().total / 2**30:.1f}",
         "host.gpu": _gpus(),
     }
@@ -146,7 +146,12 @@ def _git(folder: Path, *args: str, strip: bool = True, index: Path | None = None
     return done.stdout.strip() if strip else done.stdout
 
 
-def _cpu() -> str:
+def cpu() -> str:
+    """The processor and how many cores of it there are."""
+    return f"{_processor()} x {os.cpu_count()}"
+
+
+def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():

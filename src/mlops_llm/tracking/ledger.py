@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,24 @@ def running_here(store: Store, host: str) -> list[RunRow]:
     """Runs of processes on this machine (`name/boot`) that the record calls running, also from before its last start."""
     query = f"attributes.status = 'RUNNING' and tags.`run.host` LIKE '{host.partition('/')[0]}/%'"
     return [_run(store, run) for run in _all(store, query, 1000)]
+
+
+def predicted(store: Store, same: Mapping[str, str], most: int) -> list[RunRow]:
+    """Finished trainings whose needs were predicted and measured, newest first.
+
+    Args:
+        store: the record.
+        same: what they have in common: `tags.NAME` or `params.NAME` -> value.
+        most: how many.
+    """
+    wanted = ["attributes.status = 'FINISHED'", "metrics.`real/seconds` > 0"]
+    for key, value in same.items():
+        kind, _, name = key.partition(".")
+        quote = '"' if "'" in value else "'"
+        if quote in value:
+            return []
+        wanted.append(f"{kind}.`{name}` = {quote}{value}{quote}")
+    return [_run(store, run) for run in _all(store, " and ".join(wanted), most)]
 
 
 def checkpoints(store: Store, run: str) -> list[CheckpointRow]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import Source
+from mlops_llm.models.load import Files
+from mlops_llm.train.needs import Held, Rollout
 
 if TYPE_CHECKING:
-    from mlops_llm.train.config import Train
+    from mlops_llm.train.config import Train, Trainer
     from mlops_llm.train.train import Job
 
 
@@ -45,7 +48,23 @@ class Algorithm(Protocol):
         ...
 
     def sequences(self, encoded: Sequence[Any]) -> list[int]:
-        """Tokens of each sequence that a forward pass sees."""
+        """Tokens of each sequence that a forward pass sees, under this component's own limits."""
+        ...
+
+    def holds(self, settings: Train, files: Files) -> Sequence[Held]:
+        """Models in memory besides the one that is trained."""
+        ...
+
+    def rollout(self, trainer: Trainer) -> Rollout | None:
+        """A round of sampling; None where nothing is sampled."""
+        ...
+
+    def lighter(self) -> Mapping[str, Any]:
+        """This component with less memory and the same result: the override that says so -> the component."""
+        ...
+
+    def shorter(self) -> Mapping[str, Any]:
+        """This component on ever shorter sequences: the override that says so -> the component."""
         ...
 
     def trainer(self, job: Job) -> Any:
@@ -55,3 +74,12 @@ class Algorithm(Protocol):
     def conclude(self, job: Job) -> dict[str, str]:
         """Lines of the closing table that only this method can tell; called once, after the last step."""
         ...
+
+
+def halved(component: Any, name: str, least: int = 16) -> dict[str, Any]:
+    """A component with one of its numbers halved again and again: the override that says so -> the component."""
+    made, value = {}, getattr(component, name) // 2
+    while value >= least:
+        made[f"algo.{name}={value}"] = dataclasses.replace(component, **{name: value})
+        value //= 2
+    return made

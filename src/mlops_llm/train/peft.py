@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
-from mlops_llm.models.load import Files, ModelLoad, model
+from mlops_llm.models.load import Files, ModelLoad, matrices, model
 
 
 @component("peft", "none")
@@ -52,9 +52,17 @@ class Lora:
             raise UserError("is empty", "peft.targets", "name modules, or all-linear")
 
     def trained(self, files: Files) -> int:
-        """How many numbers are trained, roughly: two matrices for each of a layer's seven linear maps."""
-        hidden, layers = int(files.config.get("hidden_size", 0)), int(files.config.get("num_hidden_layers", 0))
-        return min(files.parameters, 2 * self.r * hidden * layers * 7)
+        """How many numbers are trained: two matrices for each target; of an adapter, those that it has."""
+        if files.is_adapter:
+            return files.adapter
+        widths = [width for name, width in matrices(files.place.folder).items() if self._adapts(name)]
+        return self.r * sum(widths)  # 0 for pickled weights, of which nothing is known yet
+
+    def _adapts(self, module: str) -> bool:
+        last = module.rpartition(".")[2]
+        if self.targets == ["all-linear"]:
+            return not any(part in last for part in ("embed", "wte", "wpe", "lm_head"))
+        return last in self.targets or any(module.endswith(f".{target}") for target in self.targets)
 
     def load(self, files: Files, how: ModelLoad) -> Any:
         """Load the base with a new adapter on it, or the adapter that `files` holds, ready to be trained further.

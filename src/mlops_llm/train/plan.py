@@ -20,7 +20,7 @@ from mlops_llm.models import load, template
 from mlops_llm.models.load import Files
 from mlops_llm.models.ref import Place, resolve
 from mlops_llm.record import DatasetInput, Result
-from mlops_llm.train import preflight
+from mlops_llm.train import history, machine, preflight
 from mlops_llm.train.config import Op, Train
 from mlops_llm.train.rollouts import rewardable
 
@@ -81,15 +81,14 @@ class Plan:
         lengths = [one.trained or len(one.ids) for one in self.train.encoded]
         counted = "prompt tokens" if self.settings.algo.rewarded else "trained tokens"
         return {
-            "model": f"{self.settings.model} ({self.files.parameters / 1e6:.1f} M parameters)",
+            "model": f"{self.settings.model} ({_millions(self.files.parameters)} parameters, "
+            f"{_millions(self.estimate.trained)} of them trained)",
             "dataset": f"{self.train.source.name}: {self.train.said} to train on"
             + (f", {len(self.validation.rows) - self.validation.left_out} held out" if self.validation else ", none held out"),
             counted: f"{sum(lengths)} (a row: min {min(lengths)}, mean {sum(lengths) / len(lengths):.0f}, max {max(lengths)})",
             "rows cut short": f"{len(cut)} ({sum(one.cut for one in cut)} tokens dropped)" if cut else "0",
             "chat template": self.template_source,
-            "steps": self.estimate.steps,
-            "memory, roughly": f"{console.size(self.estimate.memory)} of {console.size(self.estimate.memory_there)}",
-            "disk, roughly": f"{console.size(self.estimate.disk)} of {console.size(self.estimate.disk_there)} free",
+            **self.estimate.facts(),
         }
 
 
@@ -122,13 +121,21 @@ def prepare(settings: Train) -> Plan | Result:
         encoded = _encoded(settings, tokenizer, held, held_rows)
         validation = Part(held, held_rows, encoded, "validation")
         _warn_of_shared(train, validation)
-    estimate = preflight.estimate(settings, files, settings.algo.sequences(train.encoded))
-    settings.ema.check(estimate.steps)
-    plan = Plan(settings, files, tokenizer, how, train, validation, estimate, _resume_from(settings, train, validation))
-    if settings.op is Op.plan:
-        return Result("plan", plan.facts(), {})
-    preflight.refuse_impossible(estimate, settings)
-    return plan
+    resume_from = _resume_from(settings, train, validation)
+    case = _case(settings, files, train, validation, step_of(resume_from))
+    plan = Plan(settings, files, tokenizer, how, train, validation, preflight.estimate(case), resume_from)
+    settings.ema.check(plan.estimate.steps)
+    preflight.refuse_impossible(case, plan.estimate)
+    return Result("plan", plan.facts(), {}) if settings.op is Op.plan else plan
+
+
+def _case(settings: Train, files: Files, train: Part, validation: Part | None, done: int) -> preflight.Case:
+    """What the needs of a training depend on, as they are on this machine."""
+    there = machine.here()
+    correction = history.correction(history.recorded(there.name), *history.names(settings))
+    held_out = len(validation.encoded) if validation else 0
+    disk = preflight.disk_there(settings)
+    return preflight.Case(settings, files, train.encoded, held_out, there, disk, correction, done)
 
 
 def _encoded(settings: Train, tokenizer: Any, source: Source, rows: list[int]) -> list[Any]:
@@ -244,3 +251,12 @@ def _resume_from(settings: Train, train: Part, validation: Part | None) -> Path 
                 )
     found = [each for each in whole(Path(str(settings.output))) if not is_average(each)]
     return found[-1].folder if found else None
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """Steps that a checkpoint has behind it."""
+    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count:,}"

@@ -1,97 +1,179 @@
-"""Rough needs of a training, against what the machine has."""
+"""What a training will need, against what this machine has: predicted, refused where it cannot fit, compared in the end."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mlops_llm import console
 from mlops_llm.errors import UserError
 from mlops_llm.files import free_bytes
-from mlops_llm.models.load import Files, dtype_of
+from mlops_llm.models.load import Files
+from mlops_llm.record import Run
+from mlops_llm.train import needs
 from mlops_llm.train.config import Train
+from mlops_llm.train.history import Correction
+from mlops_llm.train.machine import Machine
+from mlops_llm.train.needs import Rows
+
+
+@dataclass(frozen=True)
+class Case:
+    """A training as its needs depend on it, with what is there for it."""
+
+    settings: Train
+    files: Files
+    encoded: Sequence[Any]
+    """Examples to train on, as the algorithm made them."""
+    held_out: int
+    machine: Machine
+    disk: int
+    """Bytes that are free."""
+    correction: Correction = field(default_factory=Correction)
+    done: int = 0
+    """Steps that a resumed run has behind it."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Needs in bytes and steps."""
+    """What a training needs, and what there is."""
 
     steps: int
+    trained: int
+    """Numbers that are trained."""
+    parts: dict[str, int]
+    """Bytes of memory at the peak by what takes them, uncorrected."""
     memory: int
-    """Weights, gradients, optimizer and activations."""
-    memory_least: int
-    """Weights, gradients and optimizer alone: what no batch size can lower."""
+    """Bytes at the peak."""
     memory_there: int
+    seconds: float
+    """Of the steps that are left, and of their evaluations."""
+    raw_seconds: float
+    """The same, uncorrected."""
     checkpoint: int
     """Bytes of one checkpoint, optimizer included."""
     disk: int
     """All checkpoints that are kept."""
     disk_there: int
+    correction: Correction
+
+    @property
+    def raw_memory(self) -> int:
+        """Bytes at the peak, uncorrected."""
+        return sum(self.parts.values())
+
+    @property
+    def fixed(self) -> dict[str, int]:
+        """The parts that no batch size lowers."""
+        return {name: count for name, count in self.parts.items() if name != "activations"}
+
+    @property
+    def memory_least(self) -> int:
+        """Bytes that no batch size lowers."""
+        return min(self.memory, sum(self.fixed.values()))
+
+    @property
+    def fits(self) -> bool:
+        """Whether memory and one checkpoint fit."""
+        return self.memory <= self.memory_there and self.checkpoint <= self.disk_there
+
+    def facts(self) -> dict[str, str]:
+        """The needs, as a person reads them."""
+        parts = ", ".join(f"{name} {console.size(count)}" for name, count in self.parts.items() if count)
+        return {
+            "steps": str(self.steps),
+            "peak memory": f"{console.size(self.memory)} of {console.size(self.memory_there)} ({self.correction.said})",
+            "of that": f"{parts} (before correction)" if self.correction.runs else parts,
+            "time": f"{console.seconds(self.seconds)} ({self.correction.said})",
+            "disk": f"{console.size(self.disk)} of {console.size(self.disk_there)} free",
+        }
 
 
-def estimate(settings: Train, files: Files, lengths: list[int]) -> Estimate:
-    """Estimate steps, memory and disk from the config and the lengths of its sequences in tokens.
+def estimate(case: Case) -> Estimate:
+    """Predict a training's needs."""
+    settings, files = case.settings, case.files
+    rows = Rows(settings.algo.sequences(case.encoded), case.held_out)
+    texts = _texts(files.place.folder)
+    held = [*settings.algo.holds(settings, files), *needs.average(settings, files, texts)]
+    parts = needs.memory(settings, files, rows, held, case.machine)
+    raw = needs.seconds(settings, files, rows, held, case.machine, case.done)
+    memory, steps = int(sum(parts.values()) * case.correction.memory), rows.steps(settings)
+    checkpoint = needs.checkpoint(settings, files, held, texts)
+    return Estimate(
+        steps=steps,
+        trained=settings.peft.trained(files),
+        parts=parts,
+        memory=memory,
+        memory_there=case.machine.memory,
+        seconds=raw * case.correction.seconds,
+        raw_seconds=raw,
+        checkpoint=checkpoint,
+        disk=needs.kept(settings, steps) * checkpoint,
+        disk_there=case.disk,
+        correction=case.correction,
+    )
 
-    Weights and gradients in the training format, two float32 AdamW moments a trained parameter; activations of about 34
-    bytes a token, hidden unit and layer at two bytes a number (Korthikanti et al. 2022, arXiv:2205.05198, equation 1 without
-    the attention term), and the logits with their gradient and float32 copy.
-    """
-    trainer, config = settings.trainer, files.config
-    bytes_each = 4 if dtype_of(settings.model_load.dtype).name == "float32" else 2
-    hidden, layers = int(config.get("hidden_size", 0)), int(config.get("num_hidden_layers", 0))
-    trained = settings.peft.trained(files)
-    fixed = files.parameters * bytes_each + trained * (bytes_each + 8)
-    tokens = trainer.batch_size * max(lengths)
-    inner = tokens * hidden * layers * 17 * bytes_each // (6 if trainer.gradient_checkpointing else 1)
-    logits = tokens * int(config.get("vocab_size", 0)) * (bytes_each * 2 + 4)
-    rows = trainer.batch_size * trainer.gradient_accumulation_steps
-    steps = trainer.max_steps if trainer.max_steps > 0 else math.ceil(math.ceil(len(lengths) / rows) * trainer.epochs)
-    checkpoint = trained * (bytes_each + 8)
-    kept = math.ceil(steps / trainer.save_steps)
-    if trainer.save_total_limit:
-        kept = min(kept, trainer.save_total_limit + 1)
-    output = Path(str(settings.output))
-    return Estimate(steps, fixed + inner + logits, fixed, memory_there(), checkpoint, kept * checkpoint, free_bytes(output))
 
-
-def refuse_impossible(needs: Estimate, settings: Train) -> None:
-    """Warn where the estimate is above what is there, refuse where even its lower bound is.
+def refuse_impossible(case: Case, found: Estimate) -> None:
+    """Warn where the estimate is above what is there, refuse where even its lower bound is; both name what would fit.
 
     Raises:
-        UserError: the weights alone, or one checkpoint alone, do not fit.
+        UserError: what no batch size can lower does not fit into memory, or one checkpoint not onto the disk.
     """
-    if needs.memory_least > needs.memory_there:
-        raise UserError(
-            f"weights, gradients and optimizer need {console.size(needs.memory_least)}, "
-            f"{console.size(needs.memory_there)} of memory are free",
-            settings.model,
-            "train an adapter (peft=lora) or a smaller model",
-        )
-    if needs.checkpoint > needs.disk_there:
-        raise UserError(
-            f"one checkpoint needs {console.size(needs.checkpoint)}, {console.size(needs.disk_there)} of disk are free",
-            str(settings.output),
-            "free disk or choose another output=",
-        )
-    if needs.memory > needs.memory_there:
+    there = console.size(found.memory_there)
+    if found.memory_least > found.memory_there:
+        name, most = max(found.fixed.items(), key=lambda part: part[1])
+        held = case.settings.algo.holds(case.settings, case.files)
+        ref = next((one.ref for one in held if one.name == name and one.ref), "")
+        least = f"{console.size(found.memory_least)} of memory are needed ({name} {console.size(most)})"
+        remedy = _remedy(case, f"a smaller {name if ref else 'model'}")
+        raise UserError(f"at least {least}, {there} are there", ref or case.settings.model, remedy)
+    if found.checkpoint > found.disk_there:
+        needed = f"one checkpoint needs {console.size(found.checkpoint)}, {console.size(found.disk_there)} of disk are free"
+        raise UserError(needed, str(case.settings.output), _remedy(case, "another output="))
+    if found.memory > found.memory_there:
+        needed = console.size(found.memory)
+        console.warn(f"about {needed} of memory may be needed, {there} are there: {_remedy(case, 'a smaller model')}")
+    if found.disk > found.disk_there:
         console.warn(
-            f"about {console.size(needs.memory)} of memory may be needed, {console.size(needs.memory_there)} are free: "
-            "lower trainer.batch_size or algo.max_tokens, or set trainer.gradient_checkpointing=true"
-        )
-    if needs.disk > needs.disk_there:
-        console.warn(
-            f"about {console.size(needs.disk)} of disk may be needed, {console.size(needs.disk_there)} are free: "
+            f"about {console.size(found.disk)} of disk may be needed, {console.size(found.disk_there)} are free: "
             "set trainer.save_total_limit or a larger trainer.save_steps"
         )
 
 
-def memory_there() -> int:
-    """Bytes of memory that are free, of the GPU where there is one."""
-    import torch
+def _remedy(case: Case, last: str) -> str:
+    """The change that would fit."""
+    from mlops_llm.train.sparing import fitting
 
-    if torch.cuda.is_available():
-        return int(torch.cuda.mem_get_info()[0])
-    import psutil
+    found = fitting(case)
+    if found is None:
+        return f"no setting makes it fit: take {last}"
+    words, needed = found
+    return f"with {' '.join(words)} it needs about {console.size(needed.memory)}"
 
-    return int(psutil.virtual_memory().available)
+
+def record(run: Run, found: Estimate, step: int) -> None:
+    """Write down what was predicted, at the step from which on it was."""
+    values = {
+        "seconds": found.seconds,
+        "memory_bytes": found.memory,
+        "disk_bytes": found.disk,
+        "raw_seconds": found.raw_seconds,
+        "raw_memory_bytes": found.raw_memory,
+        "steps": found.steps - step,
+    }
+    run.metrics({f"predicted/{name}": value for name, value in values.items()}, step)
+    run.tags({"predicted.by": found.correction.said})
+
+
+def disk_there(settings: Train) -> int:
+    """Bytes that are free where the run's files will lie."""
+    return free_bytes(Path(str(settings.output)))
+
+
+def _texts(folder: Path) -> int:
+    """Bytes of what lies with a model and goes into each checkpoint: tokenizer, template, config."""
+    kinds = (".json", ".jinja", ".txt", ".model")
+    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file() and file.suffix in kinds)

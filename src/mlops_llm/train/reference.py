@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlops_llm.errors import UserError
+from mlops_llm.models.load import Files
+from mlops_llm.train.needs import Held, number_bytes
 
 if TYPE_CHECKING:
+    from mlops_llm.train.config import Train
     from mlops_llm.train.train import Job
 
 
@@ -61,3 +64,16 @@ def against(job: Job, which: Reference, build: Callable[[Any], Any], *, copied: 
     # A checkpoint holds what is trained; the reference is loaded from the start model again.
     job.model.save_pretrained = partial(job.model.save_pretrained, selected_adapters=["default"])
     return trainer
+
+
+def held(settings: Train, files: Files, which: Reference, *, copied: bool) -> Sequence[Held]:
+    """What `against` keeps in memory, and how often it is asked."""
+    if not settings.peft.adapter:
+        return [Held("reference", files.parameters, bytes_each=number_bytes(settings))] if copied else []
+    return adapted(settings, files, 1.0, new=which is Reference.base)
+
+
+def adapted(settings: Train, files: Files, passes: float, *, new: bool = False) -> Sequence[Held]:
+    """The reference of an adapter: the model itself with the adapter off, or a frozen copy of the one that it began with."""
+    copy = 0 if new or not files.is_adapter else settings.peft.trained(files)
+    return [Held("reference", files.parameters, bytes_each=0, passes=passes), Held("reference adapter", copy, passes=0)]

@@ -14,11 +14,14 @@ from mlops_llm.data import tokens
 from mlops_llm.data.kinds import Kind, own
 from mlops_llm.data.read import Row, Source
 from mlops_llm.errors import UserError
+from mlops_llm.models.load import Files
 from mlops_llm.models.template import IGNORED
 from mlops_llm.record import Run
-from mlops_llm.train.config import Train
+from mlops_llm.train.algorithm import halved
+from mlops_llm.train.config import Train, Trainer
 from mlops_llm.train.examples import kind_of
-from mlops_llm.train.reference import freeze
+from mlops_llm.train.needs import Held, Rollout
+from mlops_llm.train.reference import adapted, freeze
 from mlops_llm.train.reward import Answers, Reward
 
 if TYPE_CHECKING:
@@ -224,10 +227,9 @@ class Sampled:
         Raises:
             UserError: a round is no multiple of the answers to a prompt.
         """
-        trainer = settings.trainer
-        passes = self.steps_per_generation or trainer.gradient_accumulation_steps
-        check_group(trainer.batch_size * passes, self.generations)
-        align(settings, -(-passes * self.iterations // trainer.gradient_accumulation_steps))
+        round = self.rollout(settings.trainer)
+        check_group(round.answers, self.generations)
+        align(settings, math.ceil(round.steps))
 
     def encode(self, tokenizer: Any, source: Source, rows: list[int]) -> list[Prompt]:
         """Tokenize the prompts.
@@ -240,6 +242,30 @@ class Sampled:
     def sequences(self, encoded: Sequence[Prompt]) -> list[int]:
         """Most tokens of each prompt with an answer."""
         return [len(one.ids) + self.max_new_tokens for one in encoded]
+
+    def rollout(self, trainer: Trainer) -> Rollout:
+        """A round of sampling."""
+        passes = self.steps_per_generation or trainer.gradient_accumulation_steps
+        answers, steps = trainer.batch_size * passes, passes * self.iterations / trainer.gradient_accumulation_steps
+        return Rollout(answers, answers // self.generations, self.max_new_tokens, steps, self.eval_generations)
+
+    def holds(self, settings: Train, files: Files) -> Sequence[Held]:
+        """No model besides."""
+        return ()
+
+    def reference(self, settings: Train, files: Files) -> Sequence[Held]:
+        """The start model, which TRL loads in float32; asked once a round."""
+        if settings.peft.adapter:
+            return adapted(settings, files, 1 / self.iterations)
+        return [Held("reference", files.parameters, passes=1 / self.iterations)]
+
+    def lighter(self) -> Mapping[str, Any]:
+        """Nothing to save without loss."""
+        return {}
+
+    def shorter(self) -> Mapping[str, Any]:
+        """Shorter answers."""
+        return halved(self, "max_new_tokens")
 
     def conclude(self, job: Job) -> dict[str, str]:
         """Nothing to add."""

@@ -62,6 +62,8 @@ class Steps:
         self.differs = self._verdict.read_text("utf-8") if done and self._verdict.is_file() else ""
         self.seconds = 0.0
         """Time spent in steps since the last `rate`: forward, backward and optimizer; not evaluations or checkpoints."""
+        self.spent = 0.0
+        """The same since this process began."""
         self._begun = 0.0
         self._tokens_then = self._tokens
         self._waiting: list[tuple[int, Any, float, str, int, list[Seen]]] = []
@@ -115,7 +117,8 @@ class Steps:
     def end(self, step: int, lr: float) -> None:
         """Close a step; its loss is read from the device at the next `flush`."""
         if self._begun:
-            self.seconds += time.perf_counter() - self._begun
+            taken = time.perf_counter() - self._begun
+            self.seconds, self.spent = self.seconds + taken, self.spent + taken
         batch = self._hash.hexdigest()[:16]
         self._waiting.append((step, self._losses, lr, batch, self._tokens, self._seen))
         self._losses, self._seen, self._hash = [], [], hashlib.sha256()

@@ -27,29 +27,34 @@ FILE = "teacher.json"
 """In the run's folder: who the teacher is, so that a resumed run has the same."""
 
 
-def inspect(ref: str, student: Any, memory: int) -> Files:
+def files(ref: str) -> Files:
+    """A teacher's files.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    return load.inspect(resolve(ref), ModelLoad())
+
+
+def inspect(ref: str, student: Any) -> Files:
     """Find a teacher and see that it can teach.
 
     Args:
         ref: the model.
         student: the student's tokenizer.
-        memory: bytes that are free.
 
     Raises:
-        UserError: there is no such model; its vocabulary is another one, or it does not fit into memory.
+        UserError: there is no such model; or its vocabulary is another one.
     """
-    files = load.inspect(resolve(ref), ModelLoad())
-    mine, theirs = (vocabulary(each) for each in (student, load.tokenizer_of(files)))
+    found = files(ref)
+    mine, theirs = (vocabulary(each) for each in (student, load.tokenizer_of(found)))
     if mine != theirs:
         raise UserError(
             f"'{ref}' has another vocabulary than the student (digest {theirs[:12]}… and {mine[:12]}…)",
             "algo.teacher",
             "take a teacher of the student's family",
         )
-    if files.bytes > memory:
-        needs, there = console.size(files.bytes), console.size(memory)
-        raise UserError(f"'{ref}' needs {needs}, {there} of memory are free", "algo.teacher", "take a smaller teacher")
-    return files
+    return found
 
 
 def vocabulary(tokenizer: Any) -> str:

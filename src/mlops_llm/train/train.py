@@ -21,8 +21,10 @@ from mlops_llm.files import is_disk_full
 from mlops_llm.models import load, template
 from mlops_llm.models.load import ModelLoad
 from mlops_llm.record import NullRun, Registration, Result, Run
+from mlops_llm.train import machine, preflight
 from mlops_llm.train.checkpoints import COMPLETE, Shelf, curves, drop_unfinished
-from mlops_llm.train.plan import Plan, warn_of_cuts
+from mlops_llm.train.measure import Taken
+from mlops_llm.train.plan import Plan, step_of, warn_of_cuts
 from mlops_llm.train.steps import Steps
 
 
@@ -62,8 +64,10 @@ def fit(plan: Plan, run: Run | None = None) -> Result:
     job, trainer = _build(plan, output, run)
     shelf = _shelf(plan, run)
     so_far = curves(plan.resume_from) if plan.resume_from else {}
-    steps = Steps(output / "steps.jsonl", _step_of(plan.resume_from), so_far.get("rates", {}))
+    steps = Steps(output / "steps.jsonl", step_of(plan.resume_from), so_far.get("rates", {}))
     steps.watch(trainer)
+    taken = Taken(steps)
+    taken.watch(trainer)
     averager = _average(trainer, shelf, plan)
     recorder = _attach(trainer, run, shelf, steps, plan, so_far.get("evaluations", {}))
     sampled = _Sampled(plan, output, job.model)
@@ -81,7 +85,8 @@ def fit(plan: Plan, run: Run | None = None) -> Result:
     _figures(run, steps, shelf, recorder, averaged)
     if broken:
         _refuse_diverged(run, shelf, broken, evaluated=plan.validation is not None)
-    return _result(plan, job, shelf, recorder, averaged, steps, began, seconds)
+    taken.record(run, [each.folder for each in shelf.checkpoints], step_of(plan.resume_from))
+    return _result(plan, job, shelf, recorder, averaged, steps, began, seconds, taken.seconds)
 
 
 def _record_inputs(plan: Plan, run: Run) -> None:
@@ -103,12 +108,14 @@ def _record_inputs(plan: Plan, run: Run) -> None:
             "digest.template": template.template_digest(plan.tokenizer),
             "dtype": load.dtype_of(plan.settings.model_load.dtype).name,
             "device": "cuda" if torch.cuda.is_available() else "cpu",
+            "device.name": machine.device(),
             "torch.threads": str(torch.get_num_threads()),
             "trained_tokens": str(plan.trained_tokens),
             "rows.cut": str(sum(1 for one in plan.train.encoded if one.cut)),
             "rows.left_out": str(plan.train.left_out),
         }
     )
+    preflight.record(run, plan.estimate, step_of(plan.resume_from))
 
 
 def _build(plan: Plan, output: Path, run: Run) -> tuple[Any, Any]:
@@ -236,10 +243,6 @@ def _complete(plan: Plan, folder: Path) -> None:
         load.write_origin(folder, plan.files.base or plan.files.place)
 
 
-def _step_of(checkpoint: Path | None) -> int:
-    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-
-
 def _is_last(checkpoint: Path) -> bool:
     state = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
     return bool(state["global_step"] >= state["max_steps"])
@@ -353,7 +356,15 @@ def _moved(before: Mapping[str, float], after: Mapping[str, float], names: Seque
 
 
 def _result(
-    plan: Plan, job: Job, shelf: Shelf, recorder: Any, averaged: Mapping[int, Any], steps: Steps, began: float, seconds: float
+    plan: Plan,
+    job: Job,
+    shelf: Shelf,
+    recorder: Any,
+    averaged: Mapping[int, Any],
+    steps: Steps,
+    began: float,
+    seconds: float,
+    taken: float,
 ) -> Result:
     settings, best, run = plan.settings, shelf.best(), job.run
     if best is None:
@@ -383,7 +394,7 @@ def _result(
         "training loss": f"{steps.losses[min(steps.losses)]:.4f} -> {steps.mean_loss(settings.trainer.logging_steps):.4f}",
         **settings.algo.conclude(job),
         "steps": last.step,
-        "time": f"{seconds:.1f} s",
+        "time": f"{console.seconds(taken)} (predicted {console.seconds(plan.estimate.seconds)})",
         "checkpoints": len(shelf.checkpoints),
         "registered": f"{settings.register_as} (alias challenger)" if entry else None,
         "weights digest": last.tags["digest.weights"][:16],

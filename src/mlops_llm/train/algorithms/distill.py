@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
@@ -11,8 +11,11 @@ from mlops_llm.component import component
 from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import Source
 from mlops_llm.errors import UserError
+from mlops_llm.models.load import Files
 from mlops_llm.models.template import IGNORED, Encoded
 from mlops_llm.train import examples
+from mlops_llm.train.needs import Held, number_bytes
+from mlops_llm.train.written import Written
 
 if TYPE_CHECKING:
     from mlops_llm.train.config import Train
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 @component("algo", "distill")
 @dataclass
-class Distill:
+class Distill(Written):
     """Knowledge distillation (Hinton et al. 2015, arXiv:1503.02531): a student learns a teacher's distribution and the labels.
 
     Loss: soft_weight T^2 KL(teacher || student) at temperature T + hard_weight cross entropy. `eval/loss` is the cross entropy
@@ -66,17 +69,17 @@ class Distill:
             raise UserError(f"is {self.max_tokens}", "algo.max_tokens", "give a number from 2")
 
     def check(self, settings: Train) -> None:
-        """See that the teacher is there, speaks the student's vocabulary and fits into memory.
+        """See that the teacher is there, speaks the student's vocabulary.
 
         Raises:
             UserError: it does not.
         """
         from mlops_llm.models import load
         from mlops_llm.models.ref import resolve
-        from mlops_llm.train import preflight, teacher
+        from mlops_llm.train import teacher
 
         student = load.tokenizer_of(load.inspect(resolve(settings.model), settings.model_load))
-        teacher.inspect(self.teacher, student, preflight.memory_there())
+        teacher.inspect(self.teacher, student)
 
     def encode(self, tokenizer: Any, source: Source, rows: list[int]) -> list[Encoded]:
         """Tokenize rows as the model sees them.
@@ -88,7 +91,18 @@ class Distill:
 
     def sequences(self, encoded: Sequence[Encoded]) -> list[int]:
         """Length in tokens of each sequence that a forward pass sees."""
-        return [len(one.ids) for one in encoded]
+        return [min(len(one.ids), self.max_tokens) for one in encoded]
+
+    def holds(self, settings: Train, files: Files) -> Sequence[Held]:
+        """The teacher, as it is loaded."""
+        from mlops_llm.train import teacher
+
+        parameters = teacher.files(self.teacher).parameters
+        return [Held("teacher", parameters, self.teacher, number_bytes(settings), aside=self.top_k is not None)]
+
+    def lighter(self) -> Mapping[str, Any]:
+        """The teacher asked before the training."""
+        return {} if self.top_k else {"algo.top_k=64": replace(self, top_k=64)}
 
     def trainer(self, job: Job) -> Any:
         """Build a trainer whose loss looks at the teacher.
@@ -124,7 +138,7 @@ class Distill:
         from mlops_llm.train import teacher
 
         folder = Path(job.arguments["output_dir"])
-        files = teacher.inspect(self.teacher, job.tokenizer, 2**63)
+        files = teacher.inspect(self.teacher, job.tokenizer)
         digest = teacher.remember(folder, self.teacher, files)
         job.run.tags({"teacher": self.teacher, "digest.teacher": digest})
         model = teacher.loaded(files, job.load, job.model.device)
@@ -135,11 +149,11 @@ class Distill:
 
     def conclude(self, job: Job) -> dict[str, str]:
         """How far the student came, on the held-out rows."""
-        from mlops_llm.train import preflight, teacher
+        from mlops_llm.train import teacher
 
         if not job.validation:
             return {}
-        files = teacher.inspect(self.teacher, job.tokenizer, preflight.memory_there())
+        files = teacher.inspect(self.teacher, job.tokenizer)
         master = teacher.mark(teacher.loaded(files, job.load, job.model.device), job.validation)
         student = teacher.mark(job.model, job.validation)
         job.run.metrics({"distill/teacher_loss": master.loss, "distill/student_loss": student.loss}, 0)

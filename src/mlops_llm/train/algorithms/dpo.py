@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from mlops_llm.component import component, near
 from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import Source
 from mlops_llm.errors import UserError
+from mlops_llm.models.load import Files
 from mlops_llm.train import examples
 from mlops_llm.train.examples import Pair
-from mlops_llm.train.reference import Reference, against, refuse_base
+from mlops_llm.train.needs import Held
+from mlops_llm.train.reference import Reference, against, held, refuse_base
+from mlops_llm.train.written import Written
 
 if TYPE_CHECKING:
     from mlops_llm.train.config import Train
@@ -27,7 +30,7 @@ _SMOOTHED = ("robust", "exo_pair", "aot", "aot_unpaired")
 
 @component("algo", "dpo")
 @dataclass
-class DPO:
+class DPO(Written):
     """Direct preference optimization (Rafailov et al. 2023, arXiv:2305.18290): prefer one answer to another (TRL's DPOTrainer).
 
     The reference is the start model. Dropout is off, so that both see the same.
@@ -98,11 +101,16 @@ class DPO:
 
     def sequences(self, encoded: Sequence[Pair]) -> list[int]:
         """Tokens of each row that a forward pass sees: those of both sides, padded to the longer one."""
-        return [2 * (len(one.prompt) + max(len(one.chosen), len(one.rejected))) for one in encoded]
+        longer = (len(one.prompt) + max(len(one.chosen), len(one.rejected)) for one in encoded)
+        return [2 * min(each, self.max_tokens) for each in longer]
 
-    def conclude(self, job: Job) -> dict[str, str]:
-        """Nothing to add."""
-        return {}
+    def holds(self, settings: Train, files: Files) -> Sequence[Held]:
+        """The reference, unless it was asked before."""
+        return held(settings, files, self.reference, copied=not self.precompute)
+
+    def lighter(self) -> Mapping[str, Any]:
+        """The reference asked before the training."""
+        return {} if self.precompute else {"algo.precompute=true": replace(self, precompute=True)}
 
     def trainer(self, job: Job) -> Any:
         """Build TRL's trainer over tokenized pairs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -10,9 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional
 from mlops_llm.component import component
 from mlops_llm.data.kinds import Kind
 from mlops_llm.errors import UserError
+from mlops_llm.models.load import Files
+from mlops_llm.train.needs import Held
 from mlops_llm.train.rollouts import Sampled
 
 if TYPE_CHECKING:
+    from mlops_llm.train.config import Train
     from mlops_llm.train.train import Job
 
 
@@ -59,6 +63,10 @@ class GRPO(Sampled):
             raise UserError(f"is {self.beta}", "algo.beta", "give 0, or a number above it")
         if self.epsilon_high is not None and self.epsilon_high < self.epsilon:
             raise UserError(f"is {self.epsilon_high}", "algo.epsilon_high", f"give at least algo.epsilon={self.epsilon}")
+
+    def holds(self, settings: Train, files: Files) -> Sequence[Held]:
+        """The reference, where it counts."""
+        return self.reference(settings, files) if self.beta else ()
 
     def trainer(self, job: Job) -> Any:
         """Build TRL's trainer with the rewards as functions."""

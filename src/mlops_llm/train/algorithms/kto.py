@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,9 +12,12 @@ from mlops_llm.component import component
 from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import Source
 from mlops_llm.errors import UserError
+from mlops_llm.models.load import Files
 from mlops_llm.train import examples
 from mlops_llm.train.examples import Answered
-from mlops_llm.train.reference import Reference, against, refuse_base
+from mlops_llm.train.needs import Held
+from mlops_llm.train.reference import Reference, against, held, refuse_base
+from mlops_llm.train.written import Written
 
 if TYPE_CHECKING:
     from mlops_llm.train.config import Train
@@ -30,7 +33,7 @@ class Loss(Enum):
 
 @component("algo", "kto")
 @dataclass
-class KTO:
+class KTO(Written):
     """Kahneman-Tversky optimization (Ethayarajh et al. 2024, arXiv:2402.01306): answers that are wanted or not.
 
     A preference pair counts as one answer of each sort. The reference is the start model. Rows are shuffled once by the seed
@@ -89,11 +92,15 @@ class KTO:
     def sequences(self, encoded: Sequence[Answered]) -> list[int]:
         """Tokens of each row that a forward pass sees: a second pass sees its neighbour's answer."""
         passes = 2 if self.loss is Loss.kto else 1
-        return [passes * len(one.ids) for one in encoded]
+        return [passes * min(len(one.ids), self.max_tokens) for one in encoded]
 
-    def conclude(self, job: Job) -> dict[str, str]:
-        """Nothing to add."""
-        return {}
+    def holds(self, settings: Train, files: Files) -> Sequence[Held]:
+        """The reference, unless it was asked before."""
+        return held(settings, files, self.reference, copied=not self.precompute)
+
+    def lighter(self) -> Mapping[str, Any]:
+        """The reference asked before the training."""
+        return {} if self.precompute else {"algo.precompute=true": replace(self, precompute=True)}
 
     def trainer(self, job: Job) -> Any:
         """Build TRL's trainer over tokenized answers."""

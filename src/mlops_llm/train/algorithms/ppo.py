@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
@@ -9,9 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional
 from mlops_llm.component import component
 from mlops_llm.data.kinds import Kind
 from mlops_llm.errors import UserError
+from mlops_llm.models.load import Files
+from mlops_llm.train.needs import Held
 from mlops_llm.train.rollouts import Sampled
 
 if TYPE_CHECKING:
+    from mlops_llm.train.config import Train
     from mlops_llm.train.train import Job
 
 
@@ -67,6 +71,10 @@ class PPO(Sampled):
             raise UserError(f"is {self.critic_learning_rate}", "algo.critic_learning_rate", "give a number above 0, or null")
         if self.critic_first < 0:
             raise UserError(f"is {self.critic_first}", "algo.critic_first", "give a whole number from 0")
+
+    def holds(self, settings: Train, files: Files) -> Sequence[Held]:
+        """The reference and the critic."""
+        return [*self.reference(settings, files), Held("critic", files.parameters, trained=True)]
 
     def trainer(self, job: Job) -> Any:
         """Build our trainer on TRL's sampling, with a critic that begins as the start model."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -9,9 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mlops_llm.component import component
 from mlops_llm.data.kinds import Kind
 from mlops_llm.errors import UserError
+from mlops_llm.models.load import Files
+from mlops_llm.train.needs import Held
 from mlops_llm.train.rollouts import Sampled
 
 if TYPE_CHECKING:
+    from mlops_llm.train.config import Train
     from mlops_llm.train.train import Job
 
 
@@ -37,6 +41,10 @@ class RLOO(Sampled):
         super().__post_init__()
         if self.beta < 0:
             raise UserError(f"is {self.beta}", "algo.beta", "give 0, or a number above it")
+
+    def holds(self, settings: Train, files: Files) -> Sequence[Held]:
+        """The reference, where it counts."""
+        return self.reference(settings, files) if self.beta else ()
 
     def trainer(self, job: Job) -> Any:
         """Build TRL's trainer with the rewards as functions."""

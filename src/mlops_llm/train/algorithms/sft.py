@@ -13,6 +13,7 @@ from mlops_llm.data.read import Source
 from mlops_llm.errors import UserError
 from mlops_llm.models.template import Encoded
 from mlops_llm.train import examples
+from mlops_llm.train.written import Written
 
 if TYPE_CHECKING:
     from mlops_llm.train.config import Train
@@ -28,7 +29,7 @@ class LossOn(Enum):
 
 @component("algo", "sft")
 @dataclass
-class SFT:
+class SFT(Written):
     """Supervised fine-tuning: next-token cross entropy on the answers (TRL's SFTTrainer)."""
 
     kinds: ClassVar[tuple[Kind, ...]] = (Kind.sft,)
@@ -63,14 +64,10 @@ class SFT:
     def sequences(self, encoded: Sequence[Encoded]) -> list[int]:
         """Length in tokens of each sequence that a forward pass sees."""
         if not self.packing:
-            return [len(one.ids) for one in encoded]
+            return [min(len(one.ids), self.max_tokens) for one in encoded]
         from trl import pack_dataset
 
         return [len(ids) for ids in pack_dataset(_dataset(encoded), self.max_tokens)["input_ids"]]
-
-    def conclude(self, job: Job) -> dict[str, str]:
-        """Nothing to add."""
-        return {}
 
     def trainer(self, job: Job) -> Any:
         """Build TRL's trainer over tokenized rows."""

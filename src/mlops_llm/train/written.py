@@ -1,0 +1,38 @@
+"""What methods share that learn from answers somebody wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlops_llm.models.load import Files
+from mlops_llm.train.algorithm import halved
+from mlops_llm.train.needs import Held, Rollout
+
+if TYPE_CHECKING:
+    from mlops_llm.train.config import Train, Trainer
+    from mlops_llm.train.train import Job
+
+
+class Written:
+    """One pass over rows of at most `max_tokens` tokens, and no model besides."""
+
+    def holds(self, settings: Train, files: Files) -> Sequence[Held]:
+        """No model besides."""
+        return ()
+
+    def rollout(self, trainer: Trainer) -> Rollout | None:
+        """Nothing is sampled."""
+        return None
+
+    def lighter(self) -> Mapping[str, Any]:
+        """Nothing to save without loss."""
+        return {}
+
+    def shorter(self) -> Mapping[str, Any]:
+        """Rows that are cut earlier."""
+        return halved(self, "max_tokens")
+
+    def conclude(self, job: Job) -> dict[str, str]:
+        """Nothing to add."""
+        return {}
