@@ -113,7 +113,8 @@ class MlflowRun:
     def input(self, dataset: DatasetInput) -> None:
         """Record a dataset with our digests: MLflow's own digest cannot see chat data."""
         self._inputs[dataset.context] = dataset
-        prefix = {"training": "data.train", "validation": "data.validation"}.get(dataset.context, "data")
+        prefixes = {"training": "data.train", "validation": "data.validation", "evaluation": "data.evaluation"}
+        prefix = prefixes.get(dataset.context, "data")
         facts = {"name": dataset.name, "version": dataset.version, "rows": str(dataset.rows)}
         facts |= {f"digest.{kind}": value for kind, value in dataset.digests.items()}
         self._put(
