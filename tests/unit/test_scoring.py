@@ -23,6 +23,7 @@ from mlops_llm.train.algorithms.sft import SFT
 from mlops_llm.train.callbacks import Recorder
 from mlops_llm.train.checkpoints import Shelf
 from mlops_llm.train.config import Best, Mode, Train, Trainer
+from mlops_llm.train.divergence import Divergence
 from mlops_llm.train.evaluate import Evaluate
 from mlops_llm.train.overfit import Overfit
 from mlops_llm.train.questions import Question
@@ -51,8 +52,10 @@ class Training:
         settings = Train(algo=SFT(), best=Best(best), overfit=overfit)
         self.shelf = Shelf(self.run, settings.best, None, {}, {})
         steps = Steps(folder / "steps.jsonl")
-        steps.losses = {step: 9.0 - step / 10 for step in range(1, 81)}
-        self.recorder: Any = Recorder(self.run, self.shelf, steps, lambda place: None, {}, settings, Fake(scores))
+        self.trainer = SimpleNamespace(training_step=lambda step, batch: torch.tensor(9.0 - step / 10), _prepare_inputs=None)
+        steps.watch(self.trainer)
+        watch = Divergence(self.run, None, 0.0)  # type: ignore[arg-type]
+        self.recorder: Any = Recorder(self.run, self.shelf, steps, watch, lambda place: None, {}, settings, Fake(scores))
         self.args = SimpleNamespace(output_dir=str(folder / "out"), eval_on_start=True, logging_steps=1)
         self.stopped = 0
 
@@ -64,8 +67,9 @@ class Training:
         for step in range(last + 1):
             state.global_step = step
             if step:
+                self.trainer.training_step(step, {"input_ids": torch.tensor([[step]])})
                 control.should_evaluate, control.should_save = step in losses, step % save == 0
-                self.recorder.on_step_end(self.args, state, control)
+                self.recorder.on_step_end(self.args, state, control, model=torch.nn.Linear(1, 1))
             if step in losses:
                 self.recorder.on_evaluate(self.args, state, control, metrics={"eval_loss": losses[step]})
             if step and control.should_save:
@@ -158,10 +162,13 @@ def test_settings_that_do_not_fit(wrong, said):
     assert said in str(caught.value)
 
 
-def test_scores_in_the_table_are_those_of_the_best_step_or_say_of_which():
+def test_where_the_best_step_has_no_score_the_one_before_it_is_shown_with_its_step():
     evaluated = {0: {"score/a": 1.0}, 10: {"score/a": 2.0, "score/b": 5.0}, 20: {"eval/loss": 1.0}, 30: {"score/a": 9.0}}
-    assert scoring.moved(evaluated, 10, ["score/a", "score/b"]) == {"score/a": "1.0000 -> 2.0000", "score/b": "5.0000"}
-    assert scoring.moved(evaluated, 20, ["score/a"]) == {"score/a": "1.0000 -> 2.0000 (step 10)"}
+    assert scoring.newest(evaluated, 20, ["score/a", "score/b"]) == {
+        "score/a": "1.0000 -> 2.0000 (step 10)",
+        "score/b": "5.0000 (step 10)",
+    }
+    assert scoring.newest(evaluated, 29, ["score/c"]) == {}
 
 
 def test_the_model_and_every_random_state_are_as_before():
