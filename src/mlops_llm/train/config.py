@@ -119,7 +119,7 @@ class Best:
     """Metric that decides; null takes the algorithm's own, such as eval/loss. With evaluate.every a score may decide, such as
     score/bleu. Without a held-out part or a score the last checkpoint is taken."""
     mode: Mode = Mode.auto
-    """min or max; auto takes min where the name ends in loss or perplexity."""
+    """min or max; auto takes min where the name ends in loss or perplexity, and of a score what its metric says."""
 
     @property
     def higher_is_better(self) -> bool:

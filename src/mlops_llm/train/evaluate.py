@@ -23,7 +23,7 @@ class Evaluate:
     samples: int = 10
     """Rows to answer, from the first on."""
     metric: list[str] = field(default_factory=lambda: ["bleu", "rouge"])
-    """What scores the answers: bleu, rouge, exact_match."""
+    """Metrics by which answers are scored; a name that is none shows those that there are."""
     max_new_tokens: int = 64
     """Most tokens of an answer."""
 
