@@ -32,7 +32,9 @@ def source(*rows: dict[str, Any]) -> Source:
         ({"prompt": "问", "reference": "答"}, Kind.eval, ["问"], ("答",)),
         ({"prompt": "问", "reference": ["答", " ", 8]}, Kind.eval, ["问"], ("答", "8")),
         ({"messages": TURNS}, Kind.eval, ["客服", "一"], ("二",)),
-        ({"prompt": "问", "label": "物流"}, Kind.eval, ["问"], ()),
+        ({"prompt": "问", "label": "物流"}, Kind.eval, ["问"], ("物流",)),
+        ({"prompt": "问", "label": "物流", "reference": "答"}, Kind.eval, ["问"], ("答",)),
+        ({"question": "1+1?", "choices": ["1", "2"], "answer": 1}, Kind.eval, ["1+1?\nA. 1\nB. 2"], ("B",)),
     ],
 )
 def test_a_row_asks_and_tells(row, kind, asked, references):

@@ -47,7 +47,7 @@ def _references(row: Row, kind: Kind, view: View) -> list[str]:
     if view.answered:
         wanted = kind is not Kind.kto or row["label"] is True
         return [str(view.chat.messages[-1].get("content") or "")] if wanted else []
-    found = row.get("reference", row.get("solution"))
+    found = next((row[field] for field in ("reference", "solution", "label") if row.get(field) is not None), None)
     several = found if isinstance(found, list) else [found]
     return [str(each) for each in several if isinstance(each, str | int | float) and not isinstance(each, bool)]
 
