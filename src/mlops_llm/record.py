@@ -19,7 +19,7 @@ class DatasetInput:
     source: str
     """Path or address of the file."""
     context: str
-    """`training` or `validation`."""
+    """`training`, `validation` or `evaluation` (whose answers are scored)."""
     rows: int
     """Rows used."""
     digests: Mapping[str, str]

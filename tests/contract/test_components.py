@@ -24,6 +24,7 @@ STAGES = {
 for stage in STAGES.values():
     for package in stage.packages:
         component.load(package)
+component.load("mlops_llm.eval.metrics")
 COMPONENTS = [
     (group, name, cls)
     for group, names in component.groups().items()

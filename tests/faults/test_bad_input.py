@@ -199,6 +199,18 @@ def test_best_metric_that_no_evaluation_gives(refused: Callable[..., str]) -> No
     assert "no evaluation gives 'eval/losss' (did you mean eval/loss?)" in line
 
 
+def test_answers_that_cannot_be_scored(refused: Callable[..., str], jsonl: Callable[..., Path]) -> None:
+    rows = jsonl({"prompt": f"问题 {place}", "response": f"回答 {place}"} for place in range(20))
+    words = [f"dataset={rows}", "evaluate.every=50", "holdout=0"]
+    assert "there is no metric 'blue' (did you mean bleu?)" in refused(*words, "evaluate.metric=[blue]")
+    assert "score them: evaluate.every=50" in refused(SALES, "best.metric=score/bleu")
+    assert "nothing is held out to ask; name rows: evaluate.dataset=REF" in refused(*words)
+    line = refused(*words, "evaluate.dataset=ppo_general")
+    assert line.startswith("ppo_general.json line 2: has no answer to compare with") and "evaluate.dataset=REF" in line
+    line = refused(*words, "evaluate.dataset=sales_eval", "evaluate.max_new_tokens=500")
+    assert "10 of 10 prompts" in line and "in the model's 512; take evaluate.max_new_tokens=" in line
+
+
 def test_resume_of_what_cannot_be_resumed(
     here: Path, jsonl: Callable[..., Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,8 +131,11 @@ def test_mlflow_project_adopts_the_run_that_mlflow_opened(here: Path) -> None:
 
 
 def test_plan_says_what_would_happen_and_records_nothing(here: Path) -> None:
-    said = ok(train(here, *SHORT, "op=plan"))
+    done = train(here, *SHORT, "op=plan", "evaluate.every=2", "evaluate.dataset=sales_sft", "evaluate.samples=3")
+    said = ok(done)
     assert "500 rows to train on, 50 held out" in said and "steps" in said and "(uncorrected)" in said
+    assert "answers scored 3 to sales_sft, every 2 steps (bleu, rouge)" in " ".join(said.split())
+    assert "3 of 3 questions of" in done.stderr and "are also trained on: their scores tell nothing of new ones" in done.stderr
     assert not (here / "mlflow.db").exists() and not (here / "outputs").exists()
 
 

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 
 import pytest
 
 from mlops_llm.record import Checkpoint, DatasetInput, MemoryRun, NullRun, Run
-from mlops_llm.tracking.run import MlflowRun
+from mlops_llm.tracking.run import LONGEST_TAG, MlflowRun, listed
 
 PROMISED = sorted(name for name in vars(Run) if not name.startswith("_"))
 DATA = DatasetInput("sales", "v1", "/sales.jsonl", "training", 3, {"raw": "a", "canonical": "b", "seen": "c"})
@@ -74,3 +75,11 @@ def test_null_takes_everything_and_keeps_nothing():
     assert run.forget(checkpoint)
     assert vars(run) == {}
     assert run.name == "unrecorded"
+
+
+def test_the_page_is_told_of_as_many_tables_as_its_tag_holds():
+    tables = [f"scores/step-{step:05d}.json" for step in range(0, 50_000, 50)]
+    few, many = json.loads(listed(tables[:3])), json.loads(listed(tables))
+    assert few == [{"path": table, "type": "table"} for table in tables[:3]]
+    assert [each["path"] for each in many] == tables[-len(many) :] and len(many) > 50
+    assert len(listed(tables)) <= LONGEST_TAG

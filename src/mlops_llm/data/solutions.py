@@ -40,6 +40,8 @@ _REACH = 2000
 """Characters at a text's end in which its last number is looked for."""
 _AROUND = "。.,;:!?、 \"'“”*`"
 _NUMERAL = "".join([*_DIGITS, *_SCALES])
+_BARE = set("0123456789.,%/+- 负分之点" + _NUMERAL)
+"""Characters of a number that has no unit."""
 _UNITS = "元块钱角分个件台只斤克吨米里天日周月年时秒岁人次本张页套双瓶箱盒包份位名辆米升度倍"
 _CHINESE = re.compile(
     rf"(?P<sign>负?)(?:(?P<percent>百分之)|(?P<under>[{_NUMERAL}]+)分之)?(?P<number>[{_NUMERAL}]+(?:点[{_NUMERAL}]+)?)"
@@ -104,6 +106,12 @@ def last_number(text: str) -> Solution | None:
         return _read(found[-1][0])
     numeral = _LAST_WORD.search(plain[-40:])
     return _read(numeral["numeral"]) if numeral else None
+
+
+def value(text: str) -> Fraction | None:
+    """The value of a text that is one number and nothing else, in any spelling but without a unit; None of any other."""
+    plain = _plain(text)
+    return None if set(plain) - _BARE else _number(plain)
 
 
 def problem(text: str) -> str:

@@ -6,7 +6,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,8 @@ class MlflowRun:
     def input(self, dataset: DatasetInput) -> None:
         """Record a dataset with our digests: MLflow's own digest cannot see chat data."""
         self._inputs[dataset.context] = dataset
-        prefix = {"training": "data.train", "validation": "data.validation"}.get(dataset.context, "data")
+        prefixes = {"training": "data.train", "validation": "data.validation", "evaluation": "data.evaluation"}
+        prefix = prefixes.get(dataset.context, "data")
         facts = {"name": dataset.name, "version": dataset.version, "rows": str(dataset.rows)}
         facts |= {f"digest.{kind}": value for kind, value in dataset.digests.items()}
         self._put(
@@ -139,9 +140,7 @@ class MlflowRun:
                 columns = list(content)
                 rows = [list(row) for row in zip(*content.values(), strict=True)]
                 content = json.dumps({"columns": columns, "data": rows}, ensure_ascii=False)
-                self._tables.append(name)
-                shown = [{"path": table, "type": "table"} for table in self._tables]
-                self.tags({"mlflow.loggedArtifacts": json.dumps(shown)})
+                self._list_table(name)
             write_text(path, content, "backslashreplace")
         if path.exists():
             self._put({"do": "artifact", "name": name, "path": str(path)})
@@ -206,6 +205,23 @@ class MlflowRun:
         with self._lock:
             self._outbox.put(write)
 
+    def _list_table(self, name: str) -> None:
+        """Name a table to MLflow's page, beside those of the run so far."""
+        if self._opening.resume and not self._tables:
+            self._tables = self._earlier_tables()
+        if name not in self._tables:
+            self._tables.append(name)
+        self.tags({"mlflow.loggedArtifacts": listed(self._tables)})
+
+    def _earlier_tables(self) -> list[str]:
+        try:
+            text = self._store.client.get_run(self.id).data.tags.get("mlflow.loggedArtifacts", "[]")
+        except Exception as error:
+            if not is_away(error):
+                raise
+            return []
+        return [each["path"] for each in json.loads(text) if each["type"] == "table"]
+
     def _is_logged(self, key: str, step: int) -> bool:
         if not self._opening.resume:
             return False
@@ -217,6 +233,14 @@ class MlflowRun:
                     raise
                 return False  # the write will wait too, and its delivery looks for what is there
         return step in self._logged[key]
+
+
+def listed(tables: Sequence[str]) -> str:
+    """Tables as MLflow's page wants them named; the oldest are left out where the tag would be too long."""
+    shown = [{"path": table, "type": "table"} for table in tables]
+    while len(text := json.dumps(shown)) > LONGEST_TAG:
+        shown = shown[1:]
+    return text
 
 
 def _cut(text: str, longest: int, where: str = "") -> str:

@@ -14,6 +14,7 @@ from mlops_llm.train import overfit
 from mlops_llm.train.checkpoints import Curves, Shelf
 from mlops_llm.train.config import Train
 from mlops_llm.train.divergence import Divergence
+from mlops_llm.train.scoring import Scoring
 from mlops_llm.train.steps import Steps
 
 _CLOCKS = ("runtime", "samples_per_second", "steps_per_second", "num_tokens")
@@ -45,6 +46,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         complete: Any,
         evaluated: Mapping[int, Any],
         settings: Train,
+        scoring: Scoring | None = None,
     ) -> None:
         """Keep where to write.
 
@@ -56,10 +58,12 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             complete: called with a checkpoint's folder before it is published, to complete its files.
             evaluated: step -> numbers of the evaluations before this process.
             settings: the deciding metric, and when the training is overfit and stops.
+            scoring: scores answers, where that is wanted.
         """
         self._run, self._shelf, self._steps, self._complete = run, shelf, steps, complete
         self._evaluated: dict[int, dict[str, float]] = dict(evaluated)
         self._best, self._how = settings.best, settings.overfit
+        self._scoring = scoring
         self._has_loss = not settings.algo.rewarded  # the loss of a policy says nothing of how good it is
         self.divergence = divergence
         steps.heed = divergence.look
@@ -70,8 +74,12 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._note = ""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the progress bar."""
+        """Start the progress bar; score the answers of the model that the training starts from."""
         self._progress = console.Progress("training", state.max_steps, state.global_step)
+        if self._scoring and not state.global_step:
+            self._score(0)
+            if not args.eval_on_start:
+                self._conclude(state, control)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start the clock of the step."""
@@ -93,6 +101,10 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             control.should_log = True
         elif self._progress:
             self._progress.at(state.global_step, self._note)
+        if self._scoring and self._scoring.due(state.global_step, state.max_steps):
+            self._score(state.global_step)
+            if not control.should_evaluate:
+                self._conclude(state, control)
         return control
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
@@ -116,14 +128,22 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Keep the evaluation for the checkpoint of this step, or write it at once where none is due."""
-        values = evaluation(metrics or {})
-        if not self._evaluated:
+        values = {**self._evaluated.get(state.global_step, {}), **evaluation(metrics or {})}
+        if not self._evaluated.keys() - {state.global_step}:
             self._shelf.check(values)
         self._evaluated[state.global_step] = values
+        self._conclude(state, control)
+
+    def _score(self, step: int) -> None:
+        if self._scoring:
+            self._evaluated[step] = {**self._evaluated.get(step, {}), **self._scoring.at(step)}
+
+    def _conclude(self, state: Any, control: Any) -> None:
+        """Judge the numbers of a step, once all are there, and write them at once where no checkpoint takes them."""
         if state.global_step:
             self._judge(state, control)
         if not control.should_save:
-            self._shelf.note(values, state.global_step)
+            self._shelf.note(self._evaluated[state.global_step], state.global_step)
 
     def _judge(self, state: Any, control: Any) -> None:
         """See whether the training has learned too much, or long enough."""
@@ -136,6 +156,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             self._run.tags({"stopped.step": str(state.global_step), "stopped.reason": why})
             control.should_training_stop = True
             control.should_save = True
+            if self._scoring and not self._scoring.due(state.global_step, state.max_steps):
+                self._score(state.global_step)
 
     @property
     def enough(self) -> str:

@@ -15,6 +15,7 @@ from mlops_llm.errors import UserError
 from mlops_llm.files import write_text
 from mlops_llm.record import Checkpoint, Run
 from mlops_llm.train.config import Best
+from mlops_llm.train.evaluate import PREFIX
 
 Curves = Mapping[str, Mapping[int, Any]]
 """Name -> step -> value."""
@@ -79,9 +80,20 @@ class Shelf:
             self.checkpoints.append(each)
             self._metrics[each.name] = json.loads((each.folder / COMPLETE).read_text("utf-8"))["metrics"]
 
-    def note(self, metrics: Mapping[str, float], step: int) -> None:
-        """Record numbers of an evaluation on held-out rows at which no checkpoint is due."""
-        self._run.metrics(metrics, step, None, "validation")
+    def note(self, metrics: Mapping[str, float], step: int, checkpoint: Checkpoint | None = None, prefix: str = "") -> None:
+        """Record numbers of an evaluation, each with the dataset that it is of: scores have one of their own.
+
+        Args:
+            metrics: the numbers.
+            step: optimizer steps done.
+            checkpoint: whose they are; None where none is due.
+            prefix: before the names in the record.
+        """
+        scores = {prefix + name: value for name, value in metrics.items() if name.startswith(PREFIX)}
+        losses = {prefix + name: value for name, value in metrics.items() if not name.startswith(PREFIX)}
+        for values, dataset in ((losses, "validation"), (scores, "evaluation")):
+            if values:
+                self._run.metrics(values, step, checkpoint, dataset)
 
     def add(
         self, folder: Path, step: int, metrics: Mapping[str, float], curves: Curves | None = None, prefix: str = ""
@@ -99,8 +111,7 @@ class Shelf:
 
         tags = {**self._tags, "digest.weights": digest.weights(folder), "bytes": str(published_bytes(folder))}
         checkpoint = Checkpoint(folder.name, step, folder, tags)
-        recorded = {prefix + name: value for name, value in metrics.items()}
-        self._run.metrics(recorded, step, checkpoint, "validation")
+        self.note(metrics, step, checkpoint, prefix)
         self._run.checkpoint(checkpoint, {**self._params, "step": step})
         facts = {"step": step, "tags": tags, "metrics": dict(metrics), "curves": curves or {}}
         write_text(folder / COMPLETE, json.dumps(facts, indent=2))

@@ -11,6 +11,7 @@ from mlops_llm.data.read import Read
 from mlops_llm.errors import UserError
 from mlops_llm.models.load import ModelLoad
 from mlops_llm.train.ema import Ema
+from mlops_llm.train.evaluate import Evaluate
 from mlops_llm.train.overfit import Overfit
 
 
@@ -115,10 +116,10 @@ class Best:
     """Which checkpoint is the best."""
 
     metric: Optional[str] = None  # noqa: UP045
-    """Metric that decides; null takes the algorithm's own, such as eval/loss. Without a held-out part the last checkpoint is
-    taken."""
+    """Metric that decides; null takes the algorithm's own, such as eval/loss. With evaluate.every a score may decide, such as
+    score/bleu. Without a held-out part or a score the last checkpoint is taken."""
     mode: Mode = Mode.auto
-    """min or max; auto takes min where the name ends in loss or perplexity."""
+    """min or max; auto takes min where the name ends in loss or perplexity, and of a score what its metric says."""
 
     @property
     def higher_is_better(self) -> bool:
@@ -177,6 +178,7 @@ class Train:
     best: Best = field(default_factory=Best)
     overfit: Overfit = field(default_factory=Overfit)
     ema: Ema = field(default_factory=Ema)
+    evaluate: Evaluate = field(default_factory=Evaluate)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     samples: Samples = field(default_factory=Samples)
     model_load: ModelLoad = field(default_factory=ModelLoad)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mlops_llm.train.checkpoints import Shelf
+    from mlops_llm.train.scoring import Scoring
 
 FILE = "ema.pt"
 """State of the averages within the folder of the raw checkpoint."""
@@ -85,7 +86,12 @@ class Average:
 
 
 def averager(
-    trainer: Any, shelf: Shelf, how: Ema, complete: Callable[[Path], None], read: Callable[[Any], dict[str, float]]
+    trainer: Any,
+    shelf: Shelf,
+    how: Ema,
+    complete: Callable[[Path], None],
+    read: Callable[[Any], dict[str, float]],
+    scoring: Scoring | None = None,
 ) -> Any:
     """A callback of a Hugging Face Trainer that keeps, evaluates and publishes the average; before the one that records.
 
@@ -95,6 +101,7 @@ def averager(
         how: decay and first step.
         complete: called with a checkpoint's folder, to complete its files.
         read: the record's numbers in what an evaluation returns.
+        scoring: scores answers of the average too, where an evaluation falls on a step at which that is due.
     """
     import torch
     from transformers import TrainerCallback
@@ -131,9 +138,11 @@ def averager(
                 return
             with self._average.applied(), random_state.kept(), _unheard(trainer):
                 found = read(trainer.evaluate())
+                if scoring and scoring.due(state.global_step, state.max_steps):
+                    found |= scoring.at(state.global_step, AVERAGED)
             self.evaluations[state.global_step] = found
             if not control.should_save:
-                shelf.note({PREFIX + name: value for name, value in found.items()}, state.global_step)
+                shelf.note(found, state.global_step, prefix=PREFIX)
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if self._average is None:

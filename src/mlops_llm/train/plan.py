@@ -20,8 +20,10 @@ from mlops_llm.models import load, template
 from mlops_llm.models.load import Files
 from mlops_llm.models.ref import Place, resolve
 from mlops_llm.record import DatasetInput, Result
-from mlops_llm.train import history, machine, preflight
+from mlops_llm.train import history, machine, preflight, scoring
+from mlops_llm.train.answers import prompted
 from mlops_llm.train.config import Op, Train
+from mlops_llm.train.questions import Questions
 from mlops_llm.train.rollouts import rewardable
 
 
@@ -69,6 +71,8 @@ class Plan:
     validation: Part | None
     estimate: preflight.Estimate
     resume_from: Path | None
+    questions: Questions | None = None
+    """What is asked while training, where answers are scored."""
 
     @property
     def trained_tokens(self) -> int:
@@ -85,11 +89,19 @@ class Plan:
             f"{_millions(self.estimate.trained)} of them trained)",
             "dataset": f"{self.train.source.name}: {self.train.said} to train on"
             + (f", {len(self.validation.rows) - self.validation.left_out} held out" if self.validation else ", none held out"),
+            **self._answered(),
             counted: f"{sum(lengths)} (a row: min {min(lengths)}, mean {sum(lengths) / len(lengths):.0f}, max {max(lengths)})",
             "rows cut short": f"{len(cut)} ({sum(one.cut for one in cut)} tokens dropped)" if cut else "0",
             "chat template": self.template_source,
             **self.estimate.facts(),
         }
+
+    def _answered(self) -> dict[str, str]:
+        how = self.settings.evaluate
+        if self.questions is None:
+            return {}
+        asked = f"{len(self.questions.asked)} to {self.questions.source.name}"
+        return {"answers scored": f"{asked}, every {how.every} steps ({', '.join(how.metric)})"}
 
 
 def prepare(settings: Train) -> Plan | Result:
@@ -101,6 +113,7 @@ def prepare(settings: Train) -> Plan | Result:
     _check_rewards(settings)
     settings.algo.check(settings)
     settings.best.metric = settings.best.metric or settings.algo.best_metric
+    scoring.check(settings)
     settings.output = str(writable(Path(settings.output or f"outputs/{settings.run_name or 'unnamed'}")))
     files = load.inspect(_start(settings), settings.model_load)
     source = open_dataset(settings.dataset, settings.read)
@@ -121,9 +134,11 @@ def prepare(settings: Train) -> Plan | Result:
         encoded = _encoded(settings, tokenizer, held, held_rows)
         validation = Part(held, held_rows, encoded, "validation")
         _warn_of_shared(train, validation)
-    resume_from = _resume_from(settings, train, validation)
-    case = _case(settings, files, train, validation, step_of(resume_from))
-    plan = Plan(settings, files, tokenizer, how, train, validation, preflight.estimate(case), resume_from)
+    asked = scoring.prepare(settings, tokenizer, files.config.get("max_position_embeddings"), validation)
+    _warn_of_learned(train, asked, settings, tokenizer)
+    start = _resume_from(settings, train, validation, asked)
+    case = _case(settings, files, train, validation, step_of(start))
+    plan = Plan(settings, files, tokenizer, how, train, validation, preflight.estimate(case), start, asked)
     settings.ema.check(plan.estimate.steps)
     preflight.refuse_impossible(case, plan.estimate)
     return Result("plan", plan.facts(), {}) if settings.op is Op.plan else plan
@@ -218,6 +233,20 @@ def _warn_of_shared(train: Part, validation: Part) -> None:
         )
 
 
+def _warn_of_learned(train: Part, asked: Questions | None, settings: Train, tokenizer: Any) -> None:
+    """Say so where questions are also trained on; of held-out rows it has been said."""
+    if asked is None or not settings.evaluate.dataset:
+        return
+    ids = [tuple(tokenizer(prompted(tokenizer, one), add_special_tokens=False)["input_ids"]) for one in asked.asked]
+    learned = {(length, hash(tuple(one.ids[:length]))) for length in set(map(len, ids)) for one in train.encoded}
+    shared = sum((len(each), hash(each)) in learned for each in ids)
+    if shared:
+        console.warn(
+            f"{shared} of {len(ids)} questions of {asked.source.path} are also trained on: "
+            "their scores tell nothing of new ones"
+        )
+
+
 def warn_of_cuts(plan: Plan) -> None:
     """Say which rows the model does not see whole."""
     for part in (plan.train, plan.validation):
@@ -231,20 +260,24 @@ def warn_of_cuts(plan: Plan) -> None:
             console.warn(f"{part.context}: {'; '.join(said)}")
 
 
-def _resume_from(settings: Train, train: Part, validation: Part | None) -> Path | None:
+def _resume_from(settings: Train, train: Part, validation: Part | None, asked: Questions | None) -> Path | None:
     """The last whole checkpoint of the run that is resumed, once its data is known to be the same."""
     if not settings.resume:
         return None
     from mlops_llm.train.checkpoints import is_average, whole
 
     tags = _tags_of(settings)
-    for part, prefix in ((train, "data.train"), (validation, "data.validation")):
+    for part, prefix, said in (
+        (train, "data.train", "training"),
+        (validation, "data.validation", "held-out"),
+        (asked, "data.evaluation", "asked"),
+    ):
         now = part.as_input().digests if part else {}
         for kind in ("canonical", "seen"):
             before = tags.get(f"{prefix}.digest.{kind}")
             if before and before != now.get(kind):
                 raise UserError(
-                    f"the {'training' if prefix == 'data.train' else 'held-out'} rows changed since the run began "
+                    f"the {said} rows changed since the run began "
                     f"({kind} digest {before[:12]}… then, {now.get(kind, 'none')[:12]}… now)",
                     part.source.path.name if part else settings.dataset,
                     "bring the old file back, or start a new run",

@@ -21,10 +21,13 @@ from mlops_llm.files import is_disk_full
 from mlops_llm.models import load, template
 from mlops_llm.models.load import ModelLoad
 from mlops_llm.record import NullRun, Registration, Result, Run
-from mlops_llm.train import machine, preflight
+from mlops_llm.train import machine, preflight, samples
+from mlops_llm.train.answers import answers
 from mlops_llm.train.checkpoints import COMPLETE, Shelf, curves, drop_unfinished
+from mlops_llm.train.config import Train
 from mlops_llm.train.measure import Taken
 from mlops_llm.train.plan import Plan, step_of, warn_of_cuts
+from mlops_llm.train.scoring import Scoring, newest
 from mlops_llm.train.steps import Steps
 
 
@@ -68,8 +71,9 @@ def fit(plan: Plan, run: Run | None = None) -> Result:
     steps.watch(trainer)
     taken = Taken(steps)
     taken.watch(trainer)
-    averager = _average(trainer, shelf, plan)
-    recorder = _attach(trainer, run, shelf, steps, plan, so_far.get("evaluations", {}))
+    scoring = Scoring(plan, plan.questions, job.model, run) if plan.questions else None
+    averager = _average(trainer, shelf, plan, scoring)
+    recorder = _attach(trainer, run, shelf, steps, plan, so_far.get("evaluations", {}), scoring)
     sampled = _Sampled(plan, output, job.model)
     changed = _changed(plan.resume_from)
     began, clock = time.time(), time.perf_counter()
@@ -84,9 +88,9 @@ def fit(plan: Plan, run: Run | None = None) -> Result:
     averaged = averager.evaluations if averager else {}
     _figures(run, steps, shelf, recorder, averaged)
     if broken:
-        _refuse_diverged(run, shelf, broken, evaluated=plan.validation is not None)
+        _refuse_diverged(run, shelf, broken, evaluated=_is_decided(plan))
     taken.record(run, [each.folder for each in shelf.checkpoints], step_of(plan.resume_from))
-    return _result(plan, job, shelf, recorder, averaged, steps, began, seconds, taken.seconds)
+    return _result(plan, job, shelf, recorder, averaged, steps, began, seconds, taken.seconds, scoring)
 
 
 def _record_inputs(plan: Plan, run: Run) -> None:
@@ -98,6 +102,8 @@ def _record_inputs(plan: Plan, run: Run) -> None:
     run.input(plan.train.as_input())
     if plan.validation:
         run.input(plan.validation.as_input())
+    if plan.questions:
+        run.input(plan.questions.as_input())
     place = plan.files.place
     run.tags(
         {
@@ -213,26 +219,34 @@ def _shelf(plan: Plan, run: Run) -> Shelf:
     return shelf
 
 
-def _average(trainer: Any, shelf: Shelf, plan: Plan) -> Any:
+def _average(trainer: Any, shelf: Shelf, plan: Plan, scoring: Scoring | None) -> Any:
     """Keep the average of the weights too, where it is wanted; its callback comes before the one that records."""
     if plan.settings.ema.decay is None:
         return None
     from mlops_llm.train import callbacks, ema
 
-    averager = ema.averager(trainer, shelf, plan.settings.ema, partial(_complete, plan), callbacks.evaluation)
+    averager = ema.averager(trainer, shelf, plan.settings.ema, partial(_complete, plan), callbacks.evaluation, scoring)
     if plan.resume_from:
         averager.resume(plan.resume_from)
     trainer.add_callback(averager)
     return averager
 
 
-def _attach(trainer: Any, run: Run, shelf: Shelf, steps: Steps, plan: Plan, evaluated: Mapping[int, Any]) -> Any:
+def _attach(
+    trainer: Any,
+    run: Run,
+    shelf: Shelf,
+    steps: Steps,
+    plan: Plan,
+    evaluated: Mapping[int, Any],
+    scoring: Scoring | None,
+) -> Any:
     from mlops_llm.train.callbacks import Recorder
     from mlops_llm.train.divergence import Divergence
 
     # The loss of a policy moves around 0, so that it cannot leap.
     divergence = Divergence(run, plan.train, 0.0 if plan.settings.algo.rewarded else plan.settings.trainer.spike)
-    recorder = Recorder(run, shelf, steps, divergence, partial(_complete, plan), evaluated, plan.settings)
+    recorder = Recorder(run, shelf, steps, divergence, partial(_complete, plan), evaluated, plan.settings, scoring)
     trainer.add_callback(recorder)
     return recorder
 
@@ -302,18 +316,15 @@ class _Sampled:
     """The table of a few answers before and after."""
 
     def __init__(self, plan: Plan, output: Path, model: Any) -> None:
-        from mlops_llm.train import samples
-
-        self._plan, self._samples = plan, samples
-        self._most = plan.settings.samples.max_new_tokens
-        self._prompts, self._wanted = samples.chosen(plan.validation, plan.settings.algo.kinds, plan.settings.samples)
-        self._before = samples.before(output / "samples_before.json", model, plan.tokenizer, self._prompts, self._most)
+        self._plan, self._most = plan, plan.settings.samples.max_new_tokens
+        self._asked = samples.chosen(plan.validation, plan.settings.algo.kinds, plan.settings.samples)
+        self._before = samples.before(output / "samples_before.json", model, plan.tokenizer, self._asked, self._most)
 
     def record(self, run: Run, model: Any) -> None:
         """Answer again and keep the table."""
-        if self._prompts:
-            after = self._samples.answers(model, self._plan.tokenizer, self._prompts, self._most)
-            run.artifact("samples.json", self._samples.table(self._prompts, self._before, after, self._wanted))
+        if self._asked:
+            after = answers(model, self._plan.tokenizer, self._asked, self._most)
+            run.artifact("samples.json", samples.table(self._asked, self._before, after))
 
 
 def _figures(run: Run, steps: Steps, shelf: Shelf, recorder: Any, averaged: Mapping[int, Mapping[str, float]]) -> None:
@@ -346,6 +357,17 @@ def _refuse_diverged(run: Run, shelf: Shelf, why: str, evaluated: bool) -> None:
     raise UserError(f"the training diverged: {why}; {left}", run.name, remedy)
 
 
+def _is_decided(plan: Plan) -> bool:
+    """Whether a number of an evaluation chooses the best checkpoint."""
+    return plan.validation is not None or plan.settings.best.metric in plan.settings.evaluate.scores()
+
+
+def _telling(settings: Train) -> list[str]:
+    """Metrics of the evaluation that the closing table shows besides the deciding one."""
+    names = [settings.algo.best_metric, *settings.algo.telling, *settings.evaluate.scores()]
+    return [name for name in names if name != settings.best.metric]
+
+
 def _moved(before: Mapping[str, float], after: Mapping[str, float], names: Sequence[str]) -> dict[str, str]:
     """Metrics of an evaluation, each with what it was before the training."""
     return {
@@ -365,12 +387,13 @@ def _result(
     began: float,
     seconds: float,
     taken: float,
+    scoring: Scoring | None,
 ) -> Result:
     settings, best, run = plan.settings, shelf.best(), job.run
     if best is None:
         raise UserError("no checkpoint was written")
     score = shelf.score(best)
-    if plan.validation and score is None:
+    if score is None and _is_decided(plan):
         raise UserError(
             f"the training diverged: no checkpoint has a finite {settings.best.metric}",
             run.name,
@@ -390,11 +413,13 @@ def _result(
         f"{settings.best.metric} before": before.get(metric),
         f"{settings.best.metric} best": score,
         f"{settings.best.metric} averaged": averaged.get(last.step, {}).get(metric),
-        **_moved(before, shelf.metrics(best), [name for name in settings.algo.telling if name != metric]),
+        **newest(recorder.evaluations, best.step, [name for name in settings.evaluate.scores() if name != metric]),
+        **_moved(before, shelf.metrics(best), _telling(settings)),
         "training loss": f"{steps.losses[min(steps.losses)]:.4f} -> {steps.mean_loss(settings.trainer.logging_steps):.4f}",
         **settings.algo.conclude(job),
         "steps": last.step,
         "time": f"{console.seconds(taken)} (predicted {console.seconds(plan.estimate.seconds)})",
+        "answers scored": scoring.said(seconds) if scoring and scoring.times else None,
         "checkpoints": len(shelf.checkpoints),
         "registered": f"{settings.register_as} (alias challenger)" if entry else None,
         "weights digest": last.tags["digest.weights"][:16],

@@ -1,0 +1,1 @@
+"""Evaluation: how good a model's answers are."""

@@ -1,0 +1,63 @@
+"""BLEU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar
+
+from mlops_llm.component import component
+from mlops_llm.errors import UserError
+from mlops_llm.eval.metric import Scores, check
+from mlops_llm.eval.words import tokenization
+
+Tokenize = Enum("Tokenize", {"auto": "auto", "zh": "zh", "13a": "13a", "char": "char"})
+"""How sacrebleu splits texts."""
+
+
+@component("metric", "bleu")
+@dataclass
+class Bleu:
+    """BLEU (Papineni et al. 2002) as sacrebleu counts it, 0 to 100.
+
+    The total is that of the corpus, not the mean. The values of single answers count only the lengths of n-grams that they
+    have, so that a short answer is not always 0; the total of a corpus that has no n-gram of full length is 0.
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("bleu",)
+    higher_is_better: ClassVar[bool] = True
+
+    n: int = 4
+    """Longest n-grams."""
+    tokenize: Tokenize = Tokenize.auto
+    """How texts are split; auto decides by the references: zh for Chinese, char for Japanese and Thai, else 13a."""
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if self.n < 1:
+            raise UserError(f"is {self.n}", "metric.bleu.n", "give a whole number from 1")
+
+    def score(self, answers: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
+        """BLEU of the corpus and of each answer.
+
+        Raises:
+            UserError: there is nothing to compare.
+        """
+        check(answers, references)
+        from sacrebleu.metrics.bleu import BLEU
+
+        split = self.tokenize.name
+        if self.tokenize is Tokenize.auto:
+            split = tokenization(each for wanted in references for each in wanted)
+        whole = BLEU(tokenize=split, max_ngram_order=self.n, force=True)
+        single = BLEU(tokenize=split, max_ngram_order=self.n, effective_order=True, force=True)
+        most = max(len(wanted) for wanted in references)
+        streams = [[wanted[place] if place < len(wanted) else None for wanted in references] for place in range(most)]
+        total = min(100.0, whole.corpus_score(list(answers), streams).score)
+        items = [
+            min(100.0, single.sentence_score(answer, list(wanted)).score)
+            for answer, wanted in zip(answers, references, strict=True)
+        ]
+        signature = str(whole.get_signature()) + ("" if self.n == 4 else f"|n:{self.n}")
+        return Scores({"bleu": total}, {"bleu": items}, signature)

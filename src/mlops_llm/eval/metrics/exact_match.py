@@ -1,0 +1,60 @@
+"""Whether the answer is the reference."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mlops_llm.component import component
+from mlops_llm.data.solutions import value
+from mlops_llm.eval.metric import Scores, check
+from mlops_llm.eval.words import unblanked
+
+
+@component("metric", "exact_match")
+@dataclass
+class ExactMatch:
+    """1 where the answer is one of the references, else 0; the total is the share.
+
+    Width does not count (NFKC). The whole answer counts: none is looked for in a sentence or a box.
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("exact_match",)
+    higher_is_better: ClassVar[bool] = True
+
+    ignore_case: bool = True
+    """Upper and lower case are the same."""
+    ignore_blanks: bool = True
+    """Runs of blanks are one blank, and none around the text, beside punctuation or between Chinese characters."""
+    ignore_number_forms: bool = True
+    """Texts that are numbers are compared by value: 1,299 and 1299.0, 50% and 0.5, 八 and 8; units make it another text."""
+
+    def score(self, answers: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
+        """1 or 0 of each answer, and their mean.
+
+        Raises:
+            UserError: there is nothing to compare.
+        """
+        check(answers, references)
+        items = [
+            float(any(self.same(answer, each) for each in wanted)) for answer, wanted in zip(answers, references, strict=True)
+        ]
+        rules = {"case": self.ignore_case, "blanks": self.ignore_blanks, "number forms": self.ignore_number_forms}
+        ignored = ",".join(["width", *(name for name, is_ignored in rules.items() if is_ignored)])
+        return Scores({"exact_match": sum(items) / len(items)}, {"exact_match": items}, f"ignored:{ignored}")
+
+    def same(self, one: str, other: str) -> bool:
+        """Whether two texts are the same."""
+        if self._plain(one) == self._plain(other):
+            return True
+        if not self.ignore_number_forms:
+            return False
+        values = value(one), value(other)
+        return values[0] is not None and values[0] == values[1]
+
+    def _plain(self, text: str) -> str:
+        text = unicodedata.normalize("NFKC", text)
+        text = text.casefold() if self.ignore_case else text
+        return unblanked(text) if self.ignore_blanks else text

@@ -1,0 +1,70 @@
+"""Settings of the answers that are scored while training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from mlops_llm import component
+from mlops_llm.errors import UserError
+
+PREFIX = "score/"
+"""What the names of scores begin with in the record."""
+
+
+@dataclass
+class Evaluate:
+    """Answers to a few questions, scored every some steps; the training's own numbers stay as they are."""
+
+    every: Optional[int] = None  # noqa: UP045 (OmegaConf reads Optional)
+    """Steps between two times that answers are scored, besides the start and the last step; null or 0 scores none."""
+    dataset: Optional[str] = None  # noqa: UP045
+    """Rows with what is asked and what a good answer is; null takes the held-out part."""
+    samples: int = 10
+    """Rows to answer, from the first on."""
+    metric: list[str] = field(default_factory=lambda: ["bleu", "rouge"])
+    """Metrics by which answers are scored; a name that is none shows those that there are."""
+    max_new_tokens: int = 64
+    """Most tokens of an answer."""
+
+    def __post_init__(self) -> None:
+        """Check ranges and names."""
+        if self.every is not None and self.every < 0:
+            raise UserError(f"is {self.every}", "evaluate.every", "give a number of steps, or 0 to score none")
+        for name in ("samples", "max_new_tokens"):
+            if getattr(self, name) < 1:
+                raise UserError(f"is {getattr(self, name)}", f"evaluate.{name}", "give a whole number from 1")
+        if self.every is None and self.dataset is not None:
+            raise UserError("is given, but no answers are scored", "evaluate.dataset", "score them: evaluate.every=50")
+        if self.every:
+            self._check_metrics()
+
+    def _check_metrics(self) -> None:
+        there = _there()
+        if not self.metric:
+            raise UserError("is empty", "evaluate.metric", f"name one or more of: {', '.join(there)}")
+        for name in self.metric:
+            if name not in there:
+                raise UserError(
+                    f"there is no metric '{name}'{component.near(name, there)}",
+                    "evaluate.metric",
+                    f"one of: {', '.join(there)}",
+                )
+        if len(set(self.metric)) < len(self.metric):
+            raise UserError(f"names one twice: {', '.join(self.metric)}", "evaluate.metric", "name each once")
+
+    def metrics(self) -> dict[str, Any]:
+        """The chosen metrics (`eval.metric.Metric`) by name."""
+        _there()
+        return {name: component.build("metric", name) for name in self.metric}
+
+    def scores(self) -> dict[str, bool]:
+        """Name in the record of each score -> whether higher is better; none where no answers are scored."""
+        if not self.every:
+            return {}
+        return {f"{PREFIX}{name}": one.higher_is_better for one in self.metrics().values() for name in one.names}
+
+
+def _there() -> list[str]:
+    component.load("mlops_llm.eval.metrics")
+    return sorted(component.groups()["metric"])

@@ -1,0 +1,102 @@
+"""What rows ask, and what good answers are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlops_llm.data.kinds import Kind, infer, own
+from mlops_llm.data.read import Row, Source
+from mlops_llm.data.tokens import View, views
+from mlops_llm.digest import canonical
+from mlops_llm.errors import UserError
+from mlops_llm.record import DatasetInput
+from mlops_llm.train.examples import kind_of
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a row asks."""
+
+    turns: list[dict[str, Any]]
+    """The conversation up to where the model is to answer."""
+    tools: list[Any] | None
+    references: tuple[str, ...]
+    """Good answers, as far as the row tells any."""
+
+    @property
+    def text(self) -> str:
+        """The last turn, for a person."""
+        return str(self.turns[-1].get("content") or "")
+
+
+def question(row: Row, kind: Kind, where: str) -> Question:
+    """What a row asks and what a good answer is: of a pair the chosen one; an answer that is not wanted is none.
+
+    Raises:
+        UserError: the row is not of this kind.
+    """
+    ours = own(row, kind, where)
+    view = views(ours, kind)[0]
+    turns = view.chat.messages[:-1] if view.answered else view.chat.messages
+    return Question(turns, view.chat.tools, tuple(each for each in _references(ours, kind, view) if each.strip()))
+
+
+def _references(row: Row, kind: Kind, view: View) -> list[str]:
+    if view.answered:
+        wanted = kind is not Kind.kto or row["label"] is True
+        return [str(view.chat.messages[-1].get("content") or "")] if wanted else []
+    found = next((row[field] for field in ("reference", "solution", "label") if row.get(field) is not None), None)
+    several = found if isinstance(found, list) else [found]
+    return [str(each) for each in several if isinstance(each, str | int | float) and not isinstance(each, bool)]
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The first questions of a dataset, each with a reference."""
+
+    source: Source
+    rows: list[int]
+    asked: list[Question]
+
+    @property
+    def name(self) -> str:
+        """The dataset's name, with the number of rows where not all of them are asked."""
+        return self.source.name + (f"[{len(self.rows)}]" if len(self.rows) < len(self.source.rows) else "")
+
+    def as_input(self) -> DatasetInput:
+        """The rows as the record names them."""
+        digests = {"raw": self.source.raw, "canonical": canonical(self.source.rows[row] for row in self.rows)}
+        return DatasetInput(self.name, self.source.version, str(self.source.path), "evaluation", len(self.rows), digests)
+
+
+def first(source: Source, rows: Sequence[int], kinds: Sequence[Kind], most: int) -> Questions:
+    """The first `most` questions of some rows; answers that are not wanted are passed over.
+
+    Args:
+        source: the dataset.
+        rows: places of its rows.
+        kinds: what the rows may be, the first where fields do not tell; none where each row tells, and is of kind eval if not.
+        most: questions at most.
+
+    Raises:
+        UserError: a row has no reference, or none is left; the row is named.
+    """
+    places, asked = list[int](), list[Question]()
+    for place in rows:
+        if len(asked) == most:
+            break
+        row, where = source.rows[place], source.where(place)
+        kind = kind_of(row, kinds) if kinds else infer(row) or Kind.eval
+        one = question(row, kind, where)
+        if not one.references and kind is Kind.kto:
+            continue
+        if not one.references:
+            remedy = "give the row a 'reference', or take other rows: evaluate.dataset=REF"
+            raise UserError("has no answer to compare with", where, remedy)
+        places.append(place)
+        asked.append(one)
+    if not asked:
+        raise UserError("no row has an answer to compare with", str(source.path), "take other rows: evaluate.dataset=REF")
+    return Questions(source, places, asked)
