@@ -10,7 +10,7 @@ from mlops_llm.component import build, groups, load
 from mlops_llm.errors import UserError
 from mlops_llm.eval.metrics.bleu import Bleu, Tokenize
 from mlops_llm.eval.metrics.exact_match import ExactMatch
-from mlops_llm.eval.metrics.rouge import Rouge, common
+from mlops_llm.eval.metrics.rouge import Rouge
 from mlops_llm.eval.words import tokenization, words
 
 load("mlops_llm.eval.metrics")
@@ -149,15 +149,6 @@ def test_what_cannot_be_compared_is_refused(name):
         METRICS[name].score(["x", "y"], [["a"]])
     with pytest.raises(ValueError, match="list of texts"):
         METRICS[name].score(["x"], ["a"])
-
-
-@given(one=st.lists(st.sampled_from("abc"), max_size=9), other=st.lists(st.sampled_from("abc"), max_size=9))
-def test_the_longest_common_sequence_is_that_of_the_table(one, other):
-    table = [[0] * (len(other) + 1) for _ in range(len(one) + 1)]
-    for i, a in enumerate(one):
-        for j, b in enumerate(other):
-            table[i + 1][j + 1] = table[i][j] + 1 if a == b else max(table[i][j + 1], table[i + 1][j])
-    assert common(one, other) == table[-1][-1] == common(other, one)
 
 
 def test_n_is_a_number_from_1():
