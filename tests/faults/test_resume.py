@@ -24,6 +24,7 @@ METHODS = {
     "ppo": ["+experiment=ppo_math", "trainer.batch_size=16", "algo.kl_target=1", "algo.kl_horizon=100", "ema.decay=0.9"],
     "distill": ["+experiment=distill_sales", "algo.top_k=16"],
     "rloo": ["+experiment=grpo_math", "algo=rloo", "trainer.batch_size=16", "algo.beta=0.05"],
+    "reward": ["+experiment=reward_sales"],
 }
 LENGTH = [
     "trainer.max_steps=20", "trainer.save_steps=5", "trainer.eval_steps=5", "trainer.logging_steps=1", "samples.count=0",

@@ -217,6 +217,54 @@ def test_ppo_is_rewarded_by_a_server(tmp_path: Path) -> None:
     assert store.get_model_version_by_alias("general", "challenger").run_id == run_of(store, "general").info.run_id
 
 
+@pytest.fixture(scope="session")
+def rated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a reward model."""
+    folder = tmp_path_factory.mktemp("rated")
+    words = ["trainer.max_steps=40", "trainer.save_steps=40", "algo.center_rewards_coefficient=0.01"]
+    ok(train(folder, "+experiment=reward_sales", *words, "run_name=rated"))
+    return folder
+
+
+def test_a_reward_model_scores_the_better_of_new_answers_higher(rated: Path) -> None:
+    """Its loss: -log sigmoid(chosen - rejected) + 0.01 (chosen + rejected)^2, here of plain transformers."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    source = open_dataset("sales_dpo")
+    pairs = examples.pairs(tokens.tokenizer("tiny"), source, hold_out(source, 0.1)[1], 512)
+    model = AutoModelForSequenceClassification.from_pretrained(rated / "outputs/rated/checkpoint-40").eval()
+    with torch.no_grad():
+        found = [
+            [float(model(torch.tensor([[*pair.prompt, *answer]])).logits) for answer in (pair.chosen, pair.rejected)]
+            for pair in pairs
+        ]
+    losses = [math.log1p(math.exp(bad - good)) + 0.01 * (good + bad) ** 2 for good, bad in found]
+    store = client(rated)
+    assert value(store, "rated", "eval/loss", 40) == pytest.approx(sum(losses) / len(losses), rel=1e-3)
+    right = sum(good > bad for good, bad in found) / len(found)
+    assert value(store, "rated", "eval/accuracy", 40) == pytest.approx(right) and right > 0.8
+    run = run_of(store, "rated")
+    assert {model.tags["task"] for model in checkpoints_of(store, run).values()} == {run.data.tags["task"]} == {"reward"}
+    table = json.loads(Path(store.download_artifacts(run.info.run_id, "pairs.json")).read_text("utf-8"))
+    good, bad = (table["columns"].index(f"{side} after") for side in ("chosen", "rejected"))
+    assert [[row[good], row[bad]] for row in table["data"]] == [pytest.approx(each, abs=1e-3) for each in found[:5]]
+    assert "samples.json" not in artifacts_of(store, run)
+
+
+def test_ppo_is_rewarded_by_a_reward_model(rated: Path) -> None:
+    words = ["+experiment=ppo_general", "reward=[model]", "reward.model.ref=models:/sales_reward@challenger"]
+    ok(train(rated, *words, "trainer.max_steps=2", "trainer.eval_steps=2", *SHORT[2:], "trainer.batch_size=16", "run_name=ppo"))
+    store = client(rated)
+    run = run_of(store, "ppo")
+    table = json.loads(Path(store.download_artifacts(run.info.run_id, "completions/step-00001.json")).read_text("utf-8"))
+    scores = [row[table["columns"].index("reward model")] for row in table["data"]]
+    assert len(set(scores)) > 8 and run.data.metrics["reward/mean"] == pytest.approx(sum(scores) / len(scores), abs=1e-3)
+    made = checkpoints_of(store, run_of(store, "rated"))["checkpoint-40"]
+    assert run.data.tags["digest.reward.model"] == made.tags["digest.weights"]
+    assert run.data.tags["reward.model.checkpoint"] == made.model_id and run.data.tags["task"] == "language"
+
+
 def test_a_student_of_a_teacher_beats_one_of_labels_alone(tmp_path: Path, jsonl) -> None:
     ok(train(tmp_path, "+experiment=sft_sales", "trainer.max_steps=150", "samples.count=0", "run_name=teacher"))
     few = jsonl(open_dataset("sales_sft").rows[:40])

@@ -17,9 +17,10 @@ from mlops_llm.train.rewards.format import Format
 from mlops_llm.train.rewards.http import Http
 from mlops_llm.train.rewards.keyword import Keyword
 from mlops_llm.train.rewards.length import Length, trapezoid
+from mlops_llm.train.rewards.model import RewardModel
 
 ASKED = [{"role": "user", "content": "?"}]
-REWARDS = {"accuracy": Accuracy, "format": Format, "http": Http, "keyword": Keyword, "length": Length}
+REWARDS = {"accuracy": Accuracy, "format": Format, "http": Http, "keyword": Keyword, "length": Length, "model": RewardModel}
 
 
 def score(reward, *completions, row=None, rows=None):

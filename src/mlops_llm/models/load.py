@@ -40,6 +40,24 @@ class ModelLoad:
     """Also load pickled weights (.bin); loading them can run code that somebody put there."""
 
 
+class Task(Enum):
+    """What a model's head gives."""
+
+    language = "language"
+    """The next token."""
+    reward = "reward"
+    """One number that says how good a text is."""
+
+
+_HEADS = ("score", "classifier")
+"""Names of the heads that PEFT saves with an adapter of task type SEQ_CLS."""
+_SAID = {Task.language: "a language model, whose head gives no score", Task.reward: "a reward model, which writes no answers"}
+_REMEDY = {
+    Task.language: "take a language model; algo=reward trains a reward model on, reward=model scores answers with it",
+    Task.reward: "take a reward model; one is trained by: python -m mlops_llm.train +experiment=reward_sales model=REF",
+}
+
+
 @dataclass(frozen=True)
 class Files:
     """What lies in a model folder, read without torch."""
@@ -53,6 +71,8 @@ class Files:
     """The base model, when the folder holds an adapter."""
     adapter: int = 0
     """Numbers of the adapter."""
+    task: Task = Task.language
+    """What the head gives, of an adapter that which it was trained with."""
 
     @property
     def is_adapter(self) -> bool:
@@ -60,24 +80,68 @@ class Files:
         return self.base is not None
 
 
-def inspect(place: Place, how: ModelLoad) -> Files:
+def inspect(place: Place, how: ModelLoad, task: Task = Task.language, *, fresh: bool = False) -> Files:
     """Check a model's files without loading them.
 
+    Args:
+        place: where they are.
+        how: number format and rules.
+        task: what the model is wanted for.
+        fresh: a language model will do too, since it gets a new head.
+
     Raises:
-        UserError: config or weights are missing, cut off, pickled, or the base of an adapter is gone.
+        UserError: config or weights are missing, cut off, pickled, the base of an adapter is gone, or the model is one for
+            another task.
     """
+    files = _files(place, how)
+    if files.task is not task and not (fresh and files.task is Task.language):
+        raise UserError(f"is {_SAID[files.task]}", place.ref, _REMEDY[task])
+    return files
+
+
+def _files(place: Place, how: ModelLoad) -> Files:
     folder = place.folder
     if (folder / "adapter_config.json").is_file():
         adapter = _json(folder / "adapter_config.json")
         count, _ = _weights(folder, "adapter_model", how)
         base = _base(folder, adapter)
-        inner = inspect(base, how)
-        return Files(place, inner.config, inner.parameters, inner.bytes, base, count)
+        inner = _files(base, how)
+        task = _adapter_task(place, adapter, inner.task)
+        return Files(place, inner.config, inner.parameters, inner.bytes, base, count, task)
     if not (folder / "config.json").is_file():
         raise UserError("holds no model: config.json is missing", place.ref, "name a folder written by save_pretrained")
     config = _json(folder / "config.json")
     parameters, size = _weights(folder, "model", how)
-    return Files(place, config, parameters, size)
+    return Files(place, config, parameters, size, task=_task(config, place))
+
+
+def _task(config: dict[str, Any], place: Place) -> Task:
+    """What a whole model's head gives.
+
+    Raises:
+        UserError: it tells classes apart.
+    """
+    if not any(str(name).endswith("ForSequenceClassification") for name in config.get("architectures") or ()):
+        return Task.language
+    classes = len(config.get("id2label") or "..")  # what is not written down is two
+    if classes != 1:
+        raise UserError(f"is a classifier of {classes} classes", place.ref, "take a language model, or a reward model")
+    return Task.reward
+
+
+def _adapter_task(place: Place, adapter: dict[str, Any], base: Task) -> Task:
+    """What the head gives with an adapter on.
+
+    Raises:
+        UserError: the adapter was trained with a head that is not there.
+    """
+    if adapter.get("task_type") != "SEQ_CLS":
+        return base
+    files = place.folder.glob("adapter_model*.safetensors")
+    names = [name for file in files for name in digest.tensor_places(file)]
+    if base is Task.language and names and not any(f".{head}." in name for name in names for head in _HEADS):
+        raise UserError("the adapter's head is missing", place.ref, "train it again with its head (modules_to_save)")
+    return Task.reward
 
 
 @cache
@@ -116,20 +180,21 @@ def tokenizer_of(files: Files) -> Any:
     return tokenizer(files.place if there or files.base is None else files.base)
 
 
-def model(files: Files, how: ModelLoad, *, merge: bool) -> Any:
+def model(files: Files, how: ModelLoad, *, merge: bool, task: Task = Task.language) -> Any:
     """Load a model on the CPU or GPU in the wanted number format and check every tensor for NaN and infinity.
 
     Args:
         files: from `inspect`.
         how: number format and rules.
         merge: for an adapter: merge it into its base, else keep it trainable on top.
+        task: what its head is to give; of a reward model made of a language model the head is new and random.
 
     Raises:
         UserError: tensors are missing, do not fit the config, or are not finite.
     """
     with _libraries():
         import torch
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
         from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
@@ -140,16 +205,19 @@ def model(files: Files, how: ModelLoad, *, merge: bool) -> Any:
     # Mixed precision in float16 scales gradients of float32 weights.
     dtype = torch.float32 if wanted is Dtype.float16 else getattr(torch, wanted.name)
     safe = not _pickled(place.folder)
+    form, more = (
+        (AutoModelForCausalLM, {}) if task is Task.language else (AutoModelForSequenceClassification, {"num_labels": 1})
+    )
     try:
-        loaded, report = AutoModelForCausalLM.from_pretrained(
-            place.folder, dtype=dtype, use_safetensors=safe, output_loading_info=True
-        )
+        loaded, report = form.from_pretrained(place.folder, dtype=dtype, use_safetensors=safe, output_loading_info=True, **more)
     except Exception as error:
         _explain_torchvision(error)
         raise UserError(
             f"the model cannot be loaded ({first_line(error)})", place.ref, "check config.json and the weights"
         ) from error
     missing = sorted(set(report["missing_keys"]) | {str(each) for each in report.get("mismatched_keys", [])})
+    if task is Task.reward and _task(files.config, place) is Task.language:
+        missing = [name for name in missing if name.startswith(f"{loaded.base_model_prefix}.")]
     if missing:
         raise UserError(
             f"{len(missing)} tensors are missing or of another shape, first {missing[0]}",
@@ -157,7 +225,7 @@ def model(files: Files, how: ModelLoad, *, merge: bool) -> Any:
             "copy the weights again",
         )
     if files.is_adapter:
-        loaded = _with_adapter(loaded, files, merge)
+        loaded = _with_adapter(loaded, files, merge, task)
     for name, tensor in loaded.named_parameters():
         if not bool(torch.isfinite(tensor.detach()).all()):
             raise UserError(f"tensor {name} holds NaN or infinity", files.place.ref, "take an earlier checkpoint")
@@ -205,11 +273,14 @@ def write_origin(folder: Path, base: Place) -> None:
     (folder / ORIGIN).write_text(text, "utf-8")
 
 
-def _with_adapter(base: Any, files: Files, merge: bool) -> Any:
+def _with_adapter(base: Any, files: Files, merge: bool, task: Task) -> Any:
     from peft import PeftModel
 
     try:
-        adapted = PeftModel.from_pretrained(base, files.place.folder, is_trainable=not merge)
+        if files.task is task:
+            adapted = PeftModel.from_pretrained(base, files.place.folder, is_trainable=not merge)
+        else:
+            adapted = _with_new_head(base, files.place.folder)
     except Exception as error:
         raise UserError(
             f"the adapter does not fit its base ({first_line(error)})", files.place.ref, "check base_model_name_or_path"
@@ -219,6 +290,19 @@ def _with_adapter(base: Any, files: Files, merge: bool) -> Any:
     merged = adapted.merge_and_unload()
     merged.requires_grad_(True)  # the adapter had frozen its base
     return merged
+
+
+def _with_new_head(base: Any, folder: Path) -> Any:
+    """A language model's adapter on a reward model, whose head is trained and saved with it from now on."""
+    from peft import PeftConfig, get_peft_model, load_peft_weights, set_peft_model_state_dict
+
+    config = PeftConfig.from_pretrained(folder)
+    config.task_type, config.inference_mode = "SEQ_CLS", False
+    body = f"{base.base_model_prefix}."
+    head = {f"base_model.model.{name}": each for name, each in base.named_parameters() if not name.startswith(body)}
+    adapted = get_peft_model(base, config)
+    set_peft_model_state_dict(adapted, {**load_peft_weights(folder, device="cpu"), **head})
+    return adapted
 
 
 def _base(folder: Path, adapter: dict[str, Any]) -> Place:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import Source
-from mlops_llm.models.load import Files
+from mlops_llm.models.load import Files, Task
 from mlops_llm.train.needs import Held, Rollout
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ class Algorithm(Protocol):
 
     kinds: ClassVar[tuple[Kind, ...]]
     """Kinds of rows that it learns from; the first is the one it is made for."""
+    task: ClassVar[Task]
+    """What the model that it trains is for; a reward model may begin as a language model, whose head is then new."""
     best_metric: ClassVar[str]
     """Metric that chooses the best checkpoint where the user names none."""
     telling: ClassVar[tuple[str, ...]]

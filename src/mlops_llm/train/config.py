@@ -142,7 +142,7 @@ class Samples:
     """Answers to a few held-out prompts, before and after."""
 
     count: int = 5
-    """How many prompts; 0 writes no table."""
+    """How many prompts, or pairs that a reward model scores; 0 writes no table."""
     max_new_tokens: int = 64
     """Most tokens an answer."""
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlops_llm.models.load import Files, dtype_of
+from mlops_llm.models.load import Files, Task, dtype_of
 
 if TYPE_CHECKING:
     from mlops_llm.train.config import Train
@@ -172,6 +172,8 @@ def _learning(settings: Train, files: Files, rows: Rows, each: int) -> int:
     shape, batch = Shape.of(files.config), settings.trainer.batch_size
     rollout = settings.algo.rollout(settings.trainer)
     kept, scored = shape.layers * shape.kept, rollout.tokens if rollout else rows.longest
+    if settings.algo.task is Task.reward:
+        scored = 0  # its head has one output
     if settings.trainer.gradient_checkpointing:
         kept = shape.layers * shape.hidden + shape.kept
     return int(batch * (rows.longest * kept * each + scored * shape.vocabulary * (2 * each + 8)))

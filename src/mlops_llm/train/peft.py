@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
-from mlops_llm.models.load import Files, ModelLoad, matrices, model
+from mlops_llm.models.load import Files, ModelLoad, Task, matrices, model
 
 
 @component("peft", "none")
@@ -21,9 +21,9 @@ class Full:
         """How many numbers are trained."""
         return files.parameters
 
-    def load(self, files: Files, how: ModelLoad) -> Any:
+    def load(self, files: Files, how: ModelLoad, task: Task = Task.language) -> Any:
         """Load the model that is trained."""
-        return model(files, how, merge=True)
+        return model(files, how, merge=True, task=task)
 
 
 @component("peft", "lora")
@@ -64,20 +64,26 @@ class Lora:
             return not any(part in last for part in ("embed", "wte", "wpe", "lm_head"))
         return last in self.targets or any(module.endswith(f".{target}") for target in self.targets)
 
-    def load(self, files: Files, how: ModelLoad) -> Any:
+    def load(self, files: Files, how: ModelLoad, task: Task = Task.language) -> Any:
         """Load the base with a new adapter on it, or the adapter that `files` holds, ready to be trained further.
+
+        A reward model's head is trained and saved with the adapter (PEFT's task type SEQ_CLS does so).
 
         Raises:
             UserError: no module has a target's name.
         """
-        base = model(files, how, merge=False)
+        base = model(files, how, merge=False, task=task)
         if files.is_adapter:
             return base
         from peft import LoraConfig, get_peft_model
 
         targets: Any = "all-linear" if self.targets == ["all-linear"] else list(self.targets)
         settings = LoraConfig(
-            r=self.r, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=targets, task_type="CAUSAL_LM"
+            r=self.r,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=targets,
+            task_type="CAUSAL_LM" if task is Task.language else "SEQ_CLS",
         )
         try:
             return get_peft_model(base, settings)

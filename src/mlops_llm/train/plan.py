@@ -17,7 +17,7 @@ from mlops_llm.data.validate import HEAD
 from mlops_llm.errors import UserError
 from mlops_llm.files import writable
 from mlops_llm.models import load, template
-from mlops_llm.models.load import Files
+from mlops_llm.models.load import Files, Task
 from mlops_llm.models.ref import Place, resolve
 from mlops_llm.record import DatasetInput, Result
 from mlops_llm.train import history, machine, preflight, scoring
@@ -83,9 +83,10 @@ class Plan:
         """What a person wants to know before the start."""
         cut = [one for part in (self.train, self.validation) if part for one in part.encoded if one.cut]
         lengths = [one.trained or len(one.ids) for one in self.train.encoded]
+        head = "" if self.files.task is self.settings.algo.task else ", its head new"
         counted = "prompt tokens" if self.settings.algo.rewarded else "trained tokens"
         return {
-            "model": f"{self.settings.model} ({_millions(self.files.parameters)} parameters, "
+            "model": f"{self.settings.model} ({_millions(self.files.parameters)} parameters{head}, "
             f"{_millions(self.estimate.trained)} of them trained)",
             "dataset": f"{self.train.source.name}: {self.train.said} to train on"
             + (f", {len(self.validation.rows) - self.validation.left_out} held out" if self.validation else ", none held out"),
@@ -115,7 +116,8 @@ def prepare(settings: Train) -> Plan | Result:
     settings.best.metric = settings.best.metric or settings.algo.best_metric
     scoring.check(settings)
     settings.output = str(writable(Path(settings.output or f"outputs/{settings.run_name or 'unnamed'}")))
-    files = load.inspect(_start(settings), settings.model_load)
+    task = settings.algo.task
+    files = load.inspect(_start(settings), settings.model_load, task, fresh=task is Task.reward)
     source = open_dataset(settings.dataset, settings.read)
     if settings.validation:
         held = open_dataset(settings.validation, settings.read)

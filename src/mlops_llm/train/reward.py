@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from mlops_llm.data.read import Row
@@ -37,6 +38,17 @@ class Reward(Protocol):
 
         Raises:
             UserError: no row can be, or a setting or the environment does not allow it.
+        """
+        ...
+
+    def begin(self, folder: Path) -> dict[str, str]:
+        """Get ready, once before the first step of a run or of its resumption; return what the record is to say as tags.
+
+        Args:
+            folder: the run's.
+
+        Raises:
+            UserError: a resumed run would be rewarded otherwise than before.
         """
         ...
 

@@ -7,6 +7,7 @@ import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from mlops_llm import console
@@ -14,7 +15,7 @@ from mlops_llm.data import tokens
 from mlops_llm.data.kinds import Kind, own
 from mlops_llm.data.read import Row, Source
 from mlops_llm.errors import UserError
-from mlops_llm.models.load import Files
+from mlops_llm.models.load import Files, Task
 from mlops_llm.models.template import IGNORED
 from mlops_llm.record import Run
 from mlops_llm.train.algorithm import halved
@@ -176,6 +177,7 @@ class Sampled:
     """What every method has that samples answers and learns from what these earn."""
 
     kinds: ClassVar[tuple[Kind, ...]]
+    task: ClassVar[Task] = Task.language
     best_metric: ClassVar[str] = "eval/reward"
     telling: ClassVar[tuple[str, ...]] = ("eval/reward_accuracy", "eval/completions/mean_length", "eval/kl")
     rewarded: ClassVar[bool] = True
@@ -292,6 +294,9 @@ class Sampled:
 
     def built(self, job: Job, build: Callable[..., Any]) -> Any:
         """Build a TRL trainer from the job's model, rewards and prompts, held to the start model, its answers written down."""
+        folder = Path(job.arguments["output_dir"])
+        for reward in job.rewards.values():
+            job.run.tags(reward.begin(folder))
         made = build(
             model=job.model,
             reward_funcs=functions(job.rewards),

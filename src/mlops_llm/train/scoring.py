@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mlops_llm import component
 from mlops_llm.component import near
 from mlops_llm.data.ref import open_dataset
 from mlops_llm.errors import UserError
+from mlops_llm.models.load import Task
 from mlops_llm.record import Run
 from mlops_llm.train import questions
 from mlops_llm.train.answers import answers, prompted
@@ -30,7 +30,7 @@ def check(settings: Train) -> None:
     """
     every, best, trainer = settings.evaluate.every, settings.best, settings.trainer
     wanted, scores = str(best.metric), settings.evaluate.scores()
-    if every and component.groups()["algo"].get("reward") is type(settings.algo):
+    if every and settings.algo.task is Task.reward:
         raise UserError("is given, but algo=reward trains a model that gives no answers", "evaluate.every", "leave it out")
     if not wanted.startswith(PREFIX):
         return

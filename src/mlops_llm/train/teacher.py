@@ -14,7 +14,6 @@ import numpy as np
 
 from mlops_llm import console, digest
 from mlops_llm.errors import UserError
-from mlops_llm.files import write_text
 from mlops_llm.models import load
 from mlops_llm.models.load import Files, ModelLoad
 from mlops_llm.models.ref import resolve
@@ -22,9 +21,6 @@ from mlops_llm.models.template import IGNORED, Encoded
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-FILE = "teacher.json"
-"""In the run's folder: who the teacher is, so that a resumed run has the same."""
 
 
 def files(ref: str) -> Files:
@@ -60,23 +56,6 @@ def inspect(ref: str, student: Any) -> Files:
 def vocabulary(tokenizer: Any) -> str:
     """Digest of a tokenizer's tokens and their ids."""
     return digest.text(json.dumps(sorted(tokenizer.get_vocab().items(), key=lambda each: each[1])))
-
-
-def remember(folder: Path, ref: str, files: Files) -> str:
-    """Keep who the teacher is; return the digest of its weights.
-
-    Raises:
-        UserError: the run began with another one.
-    """
-    now = load.weights_digest(files.place)
-    file = folder / FILE
-    before = json.loads(file.read_text("utf-8"))["digest"] if file.is_file() else now
-    if before != now:
-        what = f"the teacher changed since the run began (weights digest {before[:12]}… then, {now[:12]}… now)"
-        raise UserError(what, ref, "bring the old weights back, or start a new run")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps({"teacher": ref, "digest": now}))
-    return now
 
 
 def loaded(files: Files, how: ModelLoad, device: Any) -> Any:

@@ -19,13 +19,14 @@ from mlops_llm import console, digest
 from mlops_llm.errors import UserError
 from mlops_llm.files import is_disk_full
 from mlops_llm.models import load, template
-from mlops_llm.models.load import ModelLoad
+from mlops_llm.models.load import ModelLoad, Task
 from mlops_llm.record import NullRun, Registration, Result, Run
 from mlops_llm.train import machine, preflight, samples
 from mlops_llm.train.answers import answers
 from mlops_llm.train.checkpoints import COMPLETE, Shelf, curves, drop_unfinished
 from mlops_llm.train.config import Train
 from mlops_llm.train.measure import Taken
+from mlops_llm.train.pairs import ScoredPairs
 from mlops_llm.train.plan import Plan, step_of, warn_of_cuts
 from mlops_llm.train.scoring import Scoring, newest
 from mlops_llm.train.steps import Steps
@@ -74,7 +75,7 @@ def fit(plan: Plan, run: Run | None = None) -> Result:
     scoring = Scoring(plan, plan.questions, job.model, run) if plan.questions else None
     averager = _average(trainer, shelf, plan, scoring)
     recorder = _attach(trainer, run, shelf, steps, plan, so_far.get("evaluations", {}), scoring)
-    sampled = _Sampled(plan, output, job.model)
+    sampled = (_Sampled if plan.settings.algo.task is Task.language else ScoredPairs)(plan, output, job.model)
     changed = _changed(plan.resume_from)
     began, clock = time.time(), time.perf_counter()
     _train(trainer, plan, output, bool(recorder.enough))
@@ -109,6 +110,7 @@ def _record_inputs(plan: Plan, run: Run) -> None:
         {
             "base": plan.settings.model,
             "digest.base": load.weights_digest(place),
+            "task": plan.settings.algo.task.name,
             **({"base.checkpoint": place.checkpoint, "base.run": place.run} if place.checkpoint else {}),
             "template.source": plan.template_source,
             "digest.template": template.template_digest(plan.tokenizer),
@@ -131,7 +133,7 @@ def _build(plan: Plan, output: Path, run: Run) -> tuple[Any, Any]:
 
     settings = plan.settings
     set_seed(settings.seed)
-    model = settings.peft.load(plan.files, settings.model_load)
+    model = settings.peft.load(plan.files, settings.model_load, settings.algo.task)
     job = Job(
         model,
         plan.tokenizer,
@@ -210,7 +212,11 @@ def _shelf(plan: Plan, run: Run) -> Shelf:
         "algo": type(settings.algo).__name__.lower(),
         "peft": type(settings.peft).__name__.lower(),
     }
-    tags = {"digest.template": template.template_digest(plan.tokenizer), "dataset": plan.train.source.name}
+    tags = {
+        "task": settings.algo.task.name,
+        "digest.template": template.template_digest(plan.tokenizer),
+        "dataset": plan.train.source.name,
+    }
     if place.checkpoint:
         tags |= {"parent": place.checkpoint}
     shelf = Shelf(run, settings.best, settings.trainer.save_total_limit, params, tags)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from mlops_llm.models.load import Files
+from mlops_llm.models.load import Files, Task
 from mlops_llm.train.algorithm import halved
 from mlops_llm.train.needs import Held, Rollout
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 class Written:
     """One pass over rows of at most `max_tokens` tokens, and no model besides."""
+
+    task: ClassVar[Task] = Task.language
 
     def holds(self, settings: Train, files: Files) -> Sequence[Held]:
         """No model besides."""

@@ -136,11 +136,12 @@ class Distill(Written):
     def _teacher(self, job: Job) -> Present | Top:
         """The teacher, or what it said of the training rows."""
         from mlops_llm.train import teacher
+        from mlops_llm.train.companion import companion
 
         folder = Path(job.arguments["output_dir"])
-        files = teacher.inspect(self.teacher, job.tokenizer)
-        digest = teacher.remember(folder, self.teacher, files)
-        job.run.tags({"teacher": self.teacher, "digest.teacher": digest})
+        master = companion(folder, "teacher", self.teacher)
+        files = teacher.inspect(master.place.ref, job.tokenizer)
+        job.run.tags({"teacher": self.teacher, "digest.teacher": master.digest})
         model = teacher.loaded(files, job.load, job.model.device)
         if self.top_k is None:
             return teacher.Present(model)
@@ -150,10 +151,12 @@ class Distill(Written):
     def conclude(self, job: Job) -> dict[str, str]:
         """How far the student came, on the held-out rows."""
         from mlops_llm.train import teacher
+        from mlops_llm.train.companion import companion
 
         if not job.validation:
             return {}
-        files = teacher.inspect(self.teacher, job.tokenizer)
+        which = companion(Path(job.arguments["output_dir"]), "teacher", self.teacher)
+        files = teacher.inspect(which.place.ref, job.tokenizer)
         master = teacher.mark(teacher.loaded(files, job.load, job.model.device), job.validation)
         student = teacher.mark(job.model, job.validation)
         job.run.metrics({"distill/teacher_loss": master.loss, "distill/student_loss": student.loss}, 0)

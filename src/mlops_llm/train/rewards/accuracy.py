@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 from mlops_llm.component import component
 from mlops_llm.data import solutions
@@ -53,6 +54,10 @@ class Accuracy:
             remedy = "give rows of the kind grpo: {prompt, solution}"
             raise UserError(f"no row has a solution to compare (the first: {found[0]})", "reward.accuracy", remedy)
         return found
+
+    def begin(self, folder: Path) -> dict[str, str]:
+        """Nothing to get ready, nothing to add to the settings."""
+        return {}
 
     def score(self, answers: Answers) -> list[float | None]:
         """1 or 0; None where the row's solution cannot be compared."""

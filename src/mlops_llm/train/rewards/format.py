@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Optional
 
 from mlops_llm.component import component
@@ -40,6 +41,10 @@ class Format:
     def check(self, rows: Sequence[Row]) -> list[str | None]:
         """Every row can be rewarded."""
         return [None] * len(rows)
+
+    def begin(self, folder: Path) -> dict[str, str]:
+        """Nothing to get ready, nothing to add to the settings."""
+        return {}
 
     def score(self, answers: Answers) -> list[float | None]:
         """1 or 0; None where the pattern takes too long."""

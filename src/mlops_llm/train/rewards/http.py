@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 from mlops_llm import console
@@ -111,6 +112,10 @@ class Http:
         if self.api_key_env:
             read_key(self.api_key_env, "reward.http.api_key_env")
         return [None] * len(rows)
+
+    def begin(self, folder: Path) -> dict[str, str]:
+        """Nothing to get ready, nothing to add to the settings."""
+        return {}
 
     def score(self, answers: Answers) -> list[float | None]:
         """The server's reward of each answer; None where it has no valid one.

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mlops_llm.component import component
@@ -58,6 +59,10 @@ class Keyword:
             remedy = "name words, e.g. 'reward.keyword.words=[您好,保修]', or give the rows a field 'keywords'"
             raise UserError(f"there is no word to look for{said}", "reward.keyword.words", remedy)
         return found
+
+    def begin(self, folder: Path) -> dict[str, str]:
+        """Nothing to get ready, nothing to add to the settings."""
+        return {}
 
     def score(self, answers: Answers) -> list[float | None]:
         """0 to 1 of each answer; None where no word is named for its row."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from mlops_llm.component import component
 from mlops_llm.data.read import Row
@@ -43,6 +44,10 @@ class Length:
     def check(self, rows: Sequence[Row]) -> list[str | None]:
         """Every row can be rewarded."""
         return [None] * len(rows)
+
+    def begin(self, folder: Path) -> dict[str, str]:
+        """Nothing to get ready, nothing to add to the settings."""
+        return {}
 
     def score(self, answers: Answers) -> list[float | None]:
         """0 to 1 of each answer."""
