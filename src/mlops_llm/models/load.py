@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -15,10 +14,9 @@ from typing import Any
 
 from mlops_llm import digest
 from mlops_llm.errors import UserError, first_line
-from mlops_llm.models.ref import Place, resolve
-
-ORIGIN = "mlops_llm.json"
-"""File in an adapter's folder that names its base as a ref, with the digest of the base's weights."""
+from mlops_llm.files import read_object
+from mlops_llm.models import adapter
+from mlops_llm.models.ref import Place
 
 
 class Dtype(Enum):
@@ -49,15 +47,22 @@ class Files:
     """config.json of the model, or of the base for an adapter."""
     parameters: int
     bytes: int
-    base: Place | None = None
-    """The base model, when the folder holds an adapter."""
+    base: Files | None = None
+    """What an adapter lies on: a whole model, or an adapter that is merged into its own base first."""
     adapter: int = 0
     """Numbers of the adapter."""
+    adapter_config: dict[str, Any] = field(default_factory=dict)
+    """adapter_config.json, when the folder holds an adapter."""
 
     @property
     def is_adapter(self) -> bool:
         """Whether the folder holds a LoRA adapter."""
         return self.base is not None
+
+    @property
+    def whole(self) -> Files:
+        """The whole model beneath all adapters."""
+        return self if self.base is None else self.base.whole
 
 
 def inspect(place: Place, how: ModelLoad) -> Files:
@@ -66,16 +71,24 @@ def inspect(place: Place, how: ModelLoad) -> Files:
     Raises:
         UserError: config or weights are missing, cut off, pickled, or the base of an adapter is gone.
     """
+    return _inspect(place, how, ())
+
+
+def _inspect(place: Place, how: ModelLoad, above: tuple[Path, ...]) -> Files:
+    """As `inspect`; `above` are the adapters that lie on the folder."""
     folder = place.folder
-    if (folder / "adapter_config.json").is_file():
-        adapter = _json(folder / "adapter_config.json")
+    if (folder / adapter.CONFIG).is_file():
+        config = read_object(folder / adapter.CONFIG)
         count, _ = _weights(folder, "adapter_model", how)
-        base = _base(folder, adapter)
-        inner = inspect(base, how)
-        return Files(place, inner.config, inner.parameters, inner.bytes, base, count)
+        under = adapter.base_of(folder, config)
+        if under.folder in (*above, folder):
+            raise UserError("the adapter lies on itself", str(folder), "mend base_model_name_or_path")
+        base = _inspect(under, how, (*above, folder))
+        adapter.check_origin(folder, adapter.read_origin(folder), base)
+        return Files(place, base.config, base.parameters, base.bytes, base, count, config)
     if not (folder / "config.json").is_file():
         raise UserError("holds no model: config.json is missing", place.ref, "name a folder written by save_pretrained")
-    config = _json(folder / "config.json")
+    config = read_object(folder / "config.json")
     parameters, size = _weights(folder, "model", how)
     return Files(place, config, parameters, size)
 
@@ -113,7 +126,7 @@ def tokenizer(place: Place) -> Any:
 def tokenizer_of(files: Files) -> Any:
     """Load the tokenizer that lies with a model; of an adapter without one, that of its base."""
     there = any((files.place.folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json"))
-    return tokenizer(files.place if there or files.base is None else files.base)
+    return tokenizer(files.place) if there or files.base is None else tokenizer_of(files.base)
 
 
 def model(files: Files, how: ModelLoad, *, merge: bool) -> Any:
@@ -129,13 +142,30 @@ def model(files: Files, how: ModelLoad, *, merge: bool) -> Any:
     """
     with _libraries():
         import torch
+
+    loaded = _loaded(files, how, merge=merge)
+    for name, tensor in loaded.named_parameters():
+        if not bool(torch.isfinite(tensor.detach()).all()):
+            raise UserError(f"tensor {name} holds NaN or infinity", files.place.ref, "take an earlier checkpoint")
+    return loaded
+
+
+def _loaded(files: Files, how: ModelLoad, *, merge: bool) -> Any:
+    """The model; an adapter's base is whole, whatever it was made of."""
+    if files.base is None:
+        return _whole(files.place, how)
+    return adapter.put_on(_loaded(files.base, how, merge=True), files, merge=merge)
+
+
+def _whole(place: Place, how: ModelLoad) -> Any:
+    with _libraries():
+        import torch
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
     # What its warnings say of tensors is checked below; the rest is not for the user of a training.
     transformers_logging.set_verbosity_error()
-    place = files.base or files.place
     wanted = dtype_of(how.dtype)
     # Mixed precision in float16 scales gradients of float32 weights.
     dtype = torch.float32 if wanted is Dtype.float16 else getattr(torch, wanted.name)
@@ -156,11 +186,6 @@ def model(files: Files, how: ModelLoad, *, merge: bool) -> Any:
             place.ref,
             "copy the weights again",
         )
-    if files.is_adapter:
-        loaded = _with_adapter(loaded, files, merge)
-    for name, tensor in loaded.named_parameters():
-        if not bool(torch.isfinite(tensor.detach()).all()):
-            raise UserError(f"tensor {name} holds NaN or infinity", files.place.ref, "take an earlier checkpoint")
     return loaded
 
 
@@ -199,45 +224,6 @@ def _folder_digest(folder: Path) -> str:
         return "none"  # pickled weights
 
 
-def write_origin(folder: Path, base: Place) -> None:
-    """Say in an adapter's folder what its base is, so that it is found again elsewhere."""
-    text = json.dumps({"base": base.ref, "base.digest": weights_digest(base)}, indent=2)
-    (folder / ORIGIN).write_text(text, "utf-8")
-
-
-def _with_adapter(base: Any, files: Files, merge: bool) -> Any:
-    from peft import PeftModel
-
-    try:
-        adapted = PeftModel.from_pretrained(base, files.place.folder, is_trainable=not merge)
-    except Exception as error:
-        raise UserError(
-            f"the adapter does not fit its base ({first_line(error)})", files.place.ref, "check base_model_name_or_path"
-        ) from error
-    if not merge:
-        return adapted
-    merged = adapted.merge_and_unload()
-    merged.requires_grad_(True)  # the adapter had frozen its base
-    return merged
-
-
-def _base(folder: Path, adapter: dict[str, Any]) -> Place:
-    """Find an adapter's base: where its config says, else by the ref that was written beside it."""
-    named = str(adapter.get("base_model_name_or_path") or "")
-    origin = folder / ORIGIN
-    wanted = _json(origin) if origin.is_file() else {}
-    ref = str(wanted.get("base") or named)
-    try:
-        place = Place(named, Path(named).absolute()) if named and Path(named).is_dir() else resolve(ref or "?")
-    except UserError as error:
-        raise UserError(
-            f"the adapter's base '{ref or '?'}' is gone", str(folder), "bring it back or mend base_model_name_or_path"
-        ) from error
-    if wanted and digest.weights(place.folder) != wanted["base.digest"]:
-        raise UserError(f"the adapter's base '{ref}' has other weights now", str(folder), "bring the old base back")
-    return place
-
-
 def _weights(folder: Path, stem: str, how: ModelLoad) -> tuple[int, int]:
     """Count parameters and bytes from the headers of a folder's weights."""
     files = sorted(folder.glob(f"{stem}*.safetensors"))
@@ -254,7 +240,7 @@ def _weights(folder: Path, stem: str, how: ModelLoad) -> tuple[int, int]:
         return size // 4, size
     index = folder / f"{stem}.safetensors.index.json"
     if index.is_file():
-        for name in sorted(set(_json(index).get("weight_map", {}).values())):
+        for name in sorted(set(read_object(index).get("weight_map", {}).values())):
             if not (folder / name).is_file():
                 raise UserError(f"{name} is missing, which the index names", str(folder), "copy the weights again")
     parameters = size = 0
@@ -282,16 +268,6 @@ def _header(file: Path) -> tuple[int, int]:
 
 def _pickled(folder: Path) -> bool:
     return not any(folder.glob("*.safetensors")) and any(folder.glob("*.bin"))
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot be read ({first_line(error)})", str(file), "copy it again") from error
-    if not isinstance(value, dict):
-        raise UserError("is not an object", str(file), "copy it again")
-    return value
 
 
 @contextmanager

@@ -84,9 +84,11 @@ class Plan:
         cut = [one for part in (self.train, self.validation) if part for one in part.encoded if one.cut]
         lengths = [one.trained or len(one.ids) for one in self.train.encoded]
         counted = "prompt tokens" if self.settings.algo.rewarded else "trained tokens"
+        start = self.settings.peft.told(self.files)
         return {
             "model": f"{self.settings.model} ({_millions(self.files.parameters)} parameters, "
             f"{_millions(self.estimate.trained)} of them trained)",
+            **({"its adapter": start} if start else {}),
             "dataset": f"{self.train.source.name}: {self.train.said} to train on"
             + (f", {len(self.validation.rows) - self.validation.left_out} held out" if self.validation else ", none held out"),
             **self._answered(),
@@ -116,6 +118,7 @@ def prepare(settings: Train) -> Plan | Result:
     scoring.check(settings)
     settings.output = str(writable(Path(settings.output or f"outputs/{settings.run_name or 'unnamed'}")))
     files = load.inspect(_start(settings), settings.model_load)
+    settings.peft = settings.peft.starting(files)
     source = open_dataset(settings.dataset, settings.read)
     if settings.validation:
         held = open_dataset(settings.validation, settings.read)

@@ -255,7 +255,7 @@ class Sampled:
 
     def reference(self, settings: Train, files: Files) -> Sequence[Held]:
         """The start model, which TRL loads in float32; asked once a round."""
-        if settings.peft.adapter:
+        if settings.peft.trains_adapter:
             return adapted(settings, files, 1 / self.iterations)
         return [Held("reference", files.parameters, passes=1 / self.iterations)]
 

@@ -18,8 +18,8 @@ from typing import Any
 from mlops_llm import console, digest
 from mlops_llm.errors import UserError
 from mlops_llm.files import is_disk_full
-from mlops_llm.models import load, template
-from mlops_llm.models.load import ModelLoad
+from mlops_llm.models import adapter, load, template
+from mlops_llm.models.load import Files, ModelLoad
 from mlops_llm.record import NullRun, Registration, Result, Run
 from mlops_llm.train import machine, preflight, samples
 from mlops_llm.train.answers import answers
@@ -48,8 +48,8 @@ class Job:
     """The adapter is new: until the first step the model is its base."""
     load: ModelLoad
     """How models are loaded."""
-    start: Path
-    """Folder of the whole start model; of an adapter, of its base."""
+    start: Files
+    """The start model."""
     rewards: Mapping[str, Any]
     """Name -> reward (`train.reward.Reward`)."""
     run: Run
@@ -110,6 +110,7 @@ def _record_inputs(plan: Plan, run: Run) -> None:
             "base": plan.settings.model,
             "digest.base": load.weights_digest(place),
             **({"base.checkpoint": place.checkpoint, "base.run": place.run} if place.checkpoint else {}),
+            **({"base.adapter": plan.settings.peft.told(plan.files)} if plan.files.is_adapter else {}),
             "template.source": plan.template_source,
             "digest.template": template.template_digest(plan.tokenizer),
             "dtype": load.dtype_of(plan.settings.model_load.dtype).name,
@@ -138,10 +139,10 @@ def _build(plan: Plan, output: Path, run: Run) -> tuple[Any, Any]:
         plan.train.encoded,
         plan.validation.encoded if plan.validation else (),
         _arguments(plan, output),
-        settings.peft.adapter,
-        settings.peft.adapter and not plan.files.is_adapter,
+        settings.peft.trains_adapter,
+        settings.peft.base(plan.files) is plan.files,
         settings.model_load,
-        (plan.files.base or plan.files.place).folder,
+        plan.files,
         settings.reward,
         run,
     )
@@ -253,8 +254,9 @@ def _attach(
 
 def _complete(plan: Plan, folder: Path) -> None:
     """Say in an adapter's folder what its base is."""
-    if (folder / "adapter_config.json").is_file():
-        load.write_origin(folder, plan.files.base or plan.files.place)
+    base = plan.settings.peft.base(plan.files)
+    if base is not None:
+        adapter.write_origin(folder, base)
 
 
 def _is_last(checkpoint: Path) -> bool:
