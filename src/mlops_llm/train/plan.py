@@ -25,6 +25,7 @@ from mlops_llm.train.answers import prompted
 from mlops_llm.train.config import Op, Train
 from mlops_llm.train.questions import Questions
 from mlops_llm.train.rollouts import rewardable
+from mlops_llm.train.samplers.hf import Hf
 
 
 @dataclass(frozen=True)
@@ -196,9 +197,11 @@ def _check_rewards(settings: Train) -> None:
     if settings.algo.rewarded and not settings.reward:
         there = ", ".join(table.get("reward", {}))
         raise UserError(f"algo={mine} learns from rewards, and none is named", "reward", f"give one or more of: {there}")
+    rewarded = " or ".join(f"algo={name}" for name, cls in table["algo"].items() if cls.rewarded)  # type: ignore[attr-defined]
     if settings.reward and not settings.algo.rewarded:
-        rewarded = [f"algo={name}" for name, cls in table["algo"].items() if cls.rewarded]  # type: ignore[attr-defined]
-        raise UserError(f"algo={mine} samples no answers that could be rewarded", "reward", f"take {' or '.join(rewarded)}")
+        raise UserError(f"algo={mine} samples no answers that could be rewarded", "reward", f"take {rewarded}")
+    if settings.rollout != Hf() and not settings.algo.rewarded:
+        raise UserError(f"algo={mine} samples no answers", "rollout", f"leave it out, or take {rewarded}")
 
 
 def _start(settings: Train) -> Place:

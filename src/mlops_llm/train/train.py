@@ -27,6 +27,7 @@ from mlops_llm.train.checkpoints import COMPLETE, Shelf, curves, drop_unfinished
 from mlops_llm.train.config import Train
 from mlops_llm.train.measure import Taken
 from mlops_llm.train.plan import Plan, step_of, warn_of_cuts
+from mlops_llm.train.sampler import Sampler
 from mlops_llm.train.scoring import Scoring, newest
 from mlops_llm.train.steps import Steps
 
@@ -52,6 +53,8 @@ class Job:
     """The start model."""
     rewards: Mapping[str, Any]
     """Name -> reward (`train.reward.Reward`)."""
+    rollout: Sampler
+    """What samples answers."""
     run: Run
 
 
@@ -144,6 +147,7 @@ def _build(plan: Plan, output: Path, run: Run) -> tuple[Any, Any]:
         settings.model_load,
         plan.files,
         settings.reward,
+        settings.rollout,
         run,
     )
     trainer = settings.algo.trainer(job)
