@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -140,13 +140,50 @@ def model(files: Files, how: ModelLoad, *, merge: bool) -> Any:
     Raises:
         UserError: tensors are missing, do not fit the config, or are not finite.
     """
-    with _libraries():
-        import torch
-
     loaded = _loaded(files, how, merge=merge)
-    for name, tensor in loaded.named_parameters():
-        if not bool(torch.isfinite(tensor.detach()).all()):
-            raise UserError(f"tensor {name} holds NaN or infinity", files.place.ref, "take an earlier checkpoint")
+    check_finite(((name, tensor.detach()) for name, tensor in loaded.named_parameters()), files.place.ref)
+    return loaded
+
+
+def check_finite(tensors: Iterable[tuple[str, Any]], ref: str) -> None:
+    """See that every number of a model is finite.
+
+    Raises:
+        UserError: one is not.
+    """
+    import torch
+
+    for name, tensor in tensors:
+        if not bool(torch.isfinite(tensor).all()):
+            raise UserError(f"tensor {name} holds NaN or infinity", ref, "take an earlier checkpoint")
+
+
+def in_four_bits(files: Files, how: ModelLoad) -> Any:
+    """Load a whole model with its linear layers, but the output head, as 4-bit numbers (NF4, their scales quantized again).
+
+    The weights are checked where they lie, since 4-bit numbers show neither NaN nor infinity.
+
+    Raises:
+        UserError: tensors are missing, do not fit the config, or are not finite.
+    """
+    import torch
+    from safetensors import safe_open
+    from transformers import BitsAndBytesConfig
+
+    for file in sorted(files.place.folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as tensors:
+            check_finite(((name, tensors.get_tensor(name)) for name in tensors.keys()), files.place.ref)  # noqa: SIM118
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype_of(how.dtype).name),
+    )
+    loaded = _whole(files.place, how, quantization_config=settings)
+    for module in loaded.modules():
+        if type(module).__name__ == "Linear4bit":
+            # On a CPU the first evaluation would pack the weights into a form through which no gradient passes.
+            module.support_avx512bf16_for_cpu = False
     return loaded
 
 
@@ -157,7 +194,7 @@ def _loaded(files: Files, how: ModelLoad, *, merge: bool) -> Any:
     return adapter.put_on(_loaded(files.base, how, merge=True), files, merge=merge)
 
 
-def _whole(place: Place, how: ModelLoad) -> Any:
+def _whole(place: Place, how: ModelLoad, **arguments: Any) -> Any:
     with _libraries():
         import torch
         from transformers import AutoModelForCausalLM
@@ -172,7 +209,7 @@ def _whole(place: Place, how: ModelLoad) -> Any:
     safe = not _pickled(place.folder)
     try:
         loaded, report = AutoModelForCausalLM.from_pretrained(
-            place.folder, dtype=dtype, use_safetensors=safe, output_loading_info=True
+            place.folder, dtype=dtype, use_safetensors=safe, output_loading_info=True, **arguments
         )
     except Exception as error:
         _explain_torchvision(error)

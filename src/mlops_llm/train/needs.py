@@ -155,7 +155,7 @@ def memory(settings: Train, files: Files, rows: Rows, held: Sequence[Held], mach
     adapter = trained * learned if settings.peft.trains_adapter else 0
     parts = {
         "process": machine.base + (machine.sampler if settings.algo.rollout(settings.trainer) else 0),
-        "model": files.parameters * each + adapter,
+        "model": settings.peft.weights(files, each) + adapter,
         "gradients and optimizer": trained * 3 * learned,
         **{one.name: one.bytes for one in held if not one.aside},
     }

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from importlib.util import find_spec
 from typing import Any, ClassVar
 
 from mlops_llm import console
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
-from mlops_llm.models.load import Files, ModelLoad, matrices, model
+from mlops_llm.models.adapter import put_on
+from mlops_llm.models.load import Files, ModelLoad, check_finite, in_four_bits, matrices, model
 
 
 class Adapter(Enum):
@@ -25,6 +27,11 @@ class Full:
     """All weights are trained; a start from an adapter is merged into its base first."""
 
     trains_adapter: ClassVar[bool] = False
+    quantized: ClassVar[bool] = False
+
+    def weights(self, files: Files, bytes_each: int) -> int:
+        """Bytes of the model in memory, `bytes_each` a number."""
+        return files.parameters * bytes_each
 
     def starting(self, files: Files) -> Full:
         """The settings as they hold for a start model."""
@@ -53,6 +60,7 @@ class Lora:
     """A low-rank adapter is trained, the base stays (Hu et al. 2021, arXiv:2106.09685)."""
 
     trains_adapter: ClassVar[bool] = True
+    quantized: ClassVar[bool] = False
 
     r: int = 8
     """Rank of the update matrices."""
@@ -74,6 +82,10 @@ class Lora:
             raise UserError(f"is {self.dropout}", "peft.dropout", "give a share from 0 to below 1")
         if not self.targets:
             raise UserError("is empty", "peft.targets", "name modules, or all-linear")
+
+    def weights(self, files: Files, bytes_each: int) -> int:
+        """Bytes of the model in memory."""
+        return files.parameters * bytes_each
 
     def starting(self, files: Files) -> Lora:
         """The settings as they hold for a start model: an adapter that is trained on keeps its own; others are said."""
@@ -122,10 +134,11 @@ class Lora:
         Raises:
             UserError: no module has a target's name.
         """
-        new = self.base(files) is files
-        base = model(files, how, merge=new)
-        if not new:
-            return base
+        base = self._under(self.base(files), how)
+        if self.base(files) is not files:
+            kept = put_on(base, files, merge=False)
+            check_finite(((name, tensor) for name, tensor in kept.named_parameters() if tensor.requires_grad), files.place.ref)
+            return kept
         from peft import LoraConfig, get_peft_model
 
         targets: Any = "all-linear" if self.targets == ["all-linear"] else list(self.targets)
@@ -141,6 +154,51 @@ class Lora:
             raise UserError(
                 f"the model has no modules {self.targets}", "peft.targets", f"its linear layers are: {', '.join(names)}"
             ) from error
+
+    def _under(self, base: Files, how: ModelLoad) -> Any:
+        """Load what the adapter lies on."""
+        return model(base, how, merge=True)
+
+
+@component("peft", "qlora")
+@dataclass
+class Qlora(Lora):
+    """As lora, on a base of 4-bit numbers (Dettmers et al. 2023, arXiv:2305.14314): NF4, scales quantized again, bitsandbytes.
+
+    Only the training sees 4-bit numbers: checkpoints hold the adapter, and wherever it is loaded it lies on the base as it was,
+    so that its answers and losses there differ a little.
+    """
+
+    quantized: ClassVar[bool] = True
+
+    def starting(self, files: Files) -> Lora:
+        """The settings as they hold for a start model.
+
+        Raises:
+            UserError: bitsandbytes is missing, or the base is no folder's weights, which alone can be loaded as 4-bit numbers.
+        """
+        if find_spec("bitsandbytes") is None:
+            raise UserError(
+                "bitsandbytes is not installed", "peft", "install it with: pip install 'mlops-llm[qlora]', or take peft=lora"
+            )
+        if self.base(files).is_adapter:
+            raise UserError(
+                "a base with a merged adapter cannot be loaded as 4-bit numbers",
+                "peft",
+                "take peft=lora" + ("" if self.adapter is Adapter.keep else ", or leave out peft.adapter=merge"),
+            )
+        return super().starting(files)
+
+    def weights(self, files: Files, bytes_each: int) -> int:
+        """Bytes of the model in memory, roughly: embeddings as they are, all else as 4-bit numbers with a scale for 64 each."""
+        embeddings = int(files.config.get("vocab_size", 0)) * int(files.config.get("hidden_size", 0))
+        return min(embeddings, files.parameters) * 4 + max(0, files.parameters - embeddings) * 33 // 64
+
+    def _under(self, base: Files, how: ModelLoad) -> Any:
+        from peft import prepare_model_for_kbit_training
+
+        # Gradients are checkpointed by the trainer, where that is wanted.
+        return prepare_model_for_kbit_training(in_four_bits(base, how), use_gradient_checkpointing=False)
 
 
 def _own(adapter: dict[str, Any]) -> dict[str, Any]:

@@ -82,6 +82,8 @@ class Vllm:
         """
         import torch
 
+        if settings.peft.quantized:
+            raise UserError("cannot take the weights of a base of 4-bit numbers", "rollout", "take rollout=hf, or peft=lora")
         cuda = torch.cuda.is_available()
         _check_release(cuda)
         if self.mode is Where.server:
