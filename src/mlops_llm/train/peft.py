@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from importlib.util import find_spec
@@ -199,6 +201,23 @@ class Qlora(Lora):
 
         # Gradients are checkpointed by the trainer, where that is wanted.
         return prepare_model_for_kbit_training(in_four_bits(base, how), use_gradient_checkpointing=False)
+
+
+@contextmanager
+def whole_numbers(model: Any) -> Iterator[None]:
+    """While a TRL trainer is built: keep an adapter on a base of 4-bit numbers in float32, as every other adapter.
+
+    TRL would round it to bfloat16, and a resumed run, which loads it as float32, would not repeat the one before.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    four = getattr(base, "is_loaded_in_4bit", False)
+    if four:
+        base.is_loaded_in_4bit = False
+    try:
+        yield
+    finally:
+        if four:
+            base.is_loaded_in_4bit = True
 
 
 def _own(adapter: dict[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from mlops_llm.train.answers import answers
 from mlops_llm.train.checkpoints import COMPLETE, Shelf, curves, drop_unfinished
 from mlops_llm.train.config import Train
 from mlops_llm.train.measure import Taken
+from mlops_llm.train.peft import whole_numbers
 from mlops_llm.train.plan import Plan, step_of, warn_of_cuts
 from mlops_llm.train.sampler import Sampler
 from mlops_llm.train.scoring import Scoring, newest
@@ -150,7 +151,8 @@ def _build(plan: Plan, output: Path, run: Run) -> tuple[Any, Any]:
         settings.rollout,
         run,
     )
-    trainer = settings.algo.trainer(job)
+    with whole_numbers(model):
+        trainer = settings.algo.trainer(job)
     trainer.remove_callback(PrinterCallback)
     trainer.create_model_card = _no_card  # TRL's would lie in the run's folder and say nothing that is known here
     return job, trainer
