@@ -17,6 +17,8 @@ from mlops_llm.train.peft import Adapter, Lora
 
 IDS = torch.tensor([[5, 17, 200, 31, 8]])
 HOW = ModelLoad()
+LAYERS = 2 * (2 * (128 + 128) + 2 * (128 + 64) + 3 * (128 + 384))
+"""Widths of the linear layers of tiny, in and out."""
 
 
 def inspected(ref: str | Path) -> Files:
@@ -121,7 +123,7 @@ def test_a_kept_adapter_keeps_its_own_settings(here: Path, capsys: pytest.Captur
     kept = Lora(r=16, targets=["v_proj", "q_proj"]).starting(start)
     assert kept == Lora(r=4, alpha=8, dropout=0.05, targets=["q_proj", "v_proj"])
     assert "its own r=4, alpha=8.0, dropout=0.05; peft.r, peft.alpha, peft.dropout would" in capsys.readouterr().err
-    assert kept.trained(start) < Lora(r=16).trained(start)
+    assert kept.trained(start) == start.adapter < Lora(r=16, adapter=Adapter.merge).trained(start) == 16 * LAYERS
     assert Lora(r=4, alpha=8, dropout=0.05).starting(start) == kept  # all-linear stands for no names
     new = Lora(r=16, adapter=Adapter.merge)
     assert new.starting(start) is new and "merged" in new.told(start) and new.told(inspected("tiny")) == ""

