@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from mlops_llm.errors import UserError
+from mlops_llm.errors import UserError, first_line
 
 
 @contextmanager
@@ -31,6 +33,21 @@ def whole_folder(out: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        UserError: it cannot be read, or the file holds something else.
+    """
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot be read ({first_line(error)})", str(path), "copy it again") from error
+    if not isinstance(value, dict):
+        raise UserError("is not an object", str(path), "copy it again")
+    return value
 
 
 def write_text(path: Path, text: str, errors: str = "strict") -> Path:

@@ -6,8 +6,10 @@ import inspect
 
 import pytest
 from trl import DPOTrainer, GRPOTrainer, KTOTrainer, RLOOTrainer
+from trl.generation.vllm_generation import VLLMGeneration
 
 USED = {
+    VLLMGeneration: {"_iter_named_params": [], "sync_weights": []},
     DPOTrainer: {"_prepare_dataset": ["dataset"]},
     KTOTrainer: {"_prepare_dataset": ["dataset"]},
     GRPOTrainer: {
@@ -27,6 +29,13 @@ USED = {
 def test_the_methods_that_we_override_or_call_are_there(trainer, method):
     parameters = list(inspect.signature(getattr(trainer, method)).parameters)
     assert parameters[0] == "self" and parameters[1 : 1 + len(USED[trainer][method])] == USED[trainer][method]
+
+
+def test_where_vllm_takes_the_weights_from():
+    assert inspect.getsource(VLLMGeneration.sync_weights).count("self._iter_named_params()") >= 3
+    for trainer in (GRPOTrainer, RLOOTrainer):
+        assert "self.vllm_generation = VLLMGeneration(" in inspect.getsource(trainer.__init__)
+        assert "self.vllm_generation.sync_weights()" in inspect.getsource(trainer)
 
 
 def test_what_a_round_of_sampling_holds():

@@ -73,6 +73,11 @@ def test_numbers_that_do_not_fit(refused: Callable[..., str]) -> None:
     assert refused(SALES, "peft=lora", "peft.r=0").startswith("peft.r: is 0")
 
 
+def test_an_engine_for_a_method_that_does_not_sample(refused: Callable[..., str]) -> None:
+    assert "rollout: algo=sft samples no answers; leave it out, or take algo=grpo" in refused(SALES, "rollout=vllm")
+    assert "unknown rollout 'vlm' (did you mean vllm?)" in refused("+experiment=grpo_math", "rollout=vlm")
+
+
 def test_model_folders(refused: Callable[..., str], folder: Path, here: Path) -> None:
     assert "there is no such model folder" in refused(SALES, "model=./nowhere")
     (here / "empty").mkdir()

@@ -92,6 +92,23 @@ def test_dpo_from_an_adapter_holds_to_that_adapter_and_not_to_its_base(preferred
     assert abs(value(store, "based", "eval/loss", 0) - math.log(2)) > 1e-3
 
 
+def test_an_adapter_is_merged_a_new_one_trained_and_the_run_resumed(preferred: Path) -> None:
+    words = ["+experiment=dpo_sales", *ADAPTER, *SHORT[:3], "model=runs:/sft/last"]
+    ok(train(preferred, *words, "peft.adapter=merge", "run_name=onto"))
+    store = client(preferred)
+    assert value(store, "onto", "eval/loss", 0) == pytest.approx(math.log(2), abs=1e-6)
+    ended = checkpoints_of(store, run_of(store, "onto"))["checkpoint-4"].tags["digest.weights"]
+    first = checkpoints_of(store, run_of(store, "sft"))["checkpoint-60"]
+    origin = json.loads((preferred / "outputs/onto/checkpoint-4/mlops_llm.json").read_text())
+    assert origin["base"] == f"models:/{first.model_id}" and origin["base.of"]["base"] == "tiny"
+    store.set_terminated(run_of(store, "onto").info.run_id, "KILLED")
+    shutil.rmtree(preferred / "outputs/onto/checkpoint-4")
+    ok(train(preferred, "resume=onto"))
+    run = run_of(store, "onto")
+    assert run.data.tags["resume.verified"] == "true" and run.data.tags["digest.weights"] == ended
+    assert run.data.tags["base.adapter"] == "merged, a new one is trained"
+
+
 @pytest.mark.parametrize("precompute", ["true", "false"])
 def test_dpo_of_all_weights_from_an_adapter_holds_to_the_merged_model(preferred: Path, precompute: str) -> None:
     words = ["+experiment=dpo_sales", *SHORT, "model=runs:/sft/last", f"algo.precompute={precompute}"]
@@ -170,6 +187,10 @@ def test_a_recorded_run_of_rewards_is_rebuilt_from_the_record(rewarded: Path) ->
         (["+experiment=dpo_sales", "algo.loss=[sigmoid,sft]", "algo.loss_weights=[1]"], "gives 1 for 2 losses"),
         (["+experiment=dpo_sales", "algo.label_smoothing=0.1"], "is not used by sigmoid"),
         (["+experiment=dpo_sales", "algo.reference=base"], "no adapter is trained that could be left off"),
+        (
+            ["+experiment=dpo_sales", "peft=lora", "peft.dropout=0.1"],
+            "compares the model with its reference, both without dropout",
+        ),
         (["+experiment=dpo_sales", "dataset=sales_sft"], "holds rows of kind sft, and algo=dpo learns from dpo"),
         (["+experiment=sft_sales", "dataset=sales_dpo"], "take algo=dpo or algo=kto, or another dataset"),
         (["+experiment=sft_sales", "reward=[accuracy]"], "algo=sft samples no answers that could be rewarded"),

@@ -38,6 +38,7 @@ from mlops_llm.train.needs import Rows
 from mlops_llm.train.peft import Full, Lora
 from mlops_llm.train.preflight import Case, estimate
 from mlops_llm.train.rollouts import Prompt
+from mlops_llm.train.samplers.hf import Hf
 
 GB = 10**9
 HIDDEN, LAYERS, INNER, KV, VOCABULARY = 512, 4, 1024, 128, 2048
@@ -92,6 +93,7 @@ def case(files: Files, algo: Any = None, memory: int = 100 * GB, **changes: Any)
     given = {name: changes.pop(name) for name in ("disk", "correction", "done", "held_out") if name in changes}
     trainer = Trainer(**{"max_steps": 20, "batch_size": 16, **changes.pop("trainer", {})})
     settings = Train(
+        rollout=Hf(),
         dataset="rows", model="./model", algo=algo, peft=changes.pop("peft", Full()), trainer=trainer, output="out",
         model_load=ModelLoad(Dtype.float32), **changes,
     )  # fmt: skip

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -15,10 +14,9 @@ from typing import Any
 
 from mlops_llm import digest
 from mlops_llm.errors import UserError, first_line
-from mlops_llm.models.ref import Place, resolve
-
-ORIGIN = "mlops_llm.json"
-"""File in an adapter's folder that names its base as a ref, with the digest of the base's weights."""
+from mlops_llm.files import read_object
+from mlops_llm.models import adapter
+from mlops_llm.models.ref import Place
 
 
 class Dtype(Enum):
@@ -67,17 +65,24 @@ class Files:
     """config.json of the model, or of the base for an adapter."""
     parameters: int
     bytes: int
-    base: Place | None = None
-    """The base model, when the folder holds an adapter."""
+    base: Files | None = None
+    """What an adapter lies on: a whole model, or an adapter that is merged into its own base first."""
     adapter: int = 0
     """Numbers of the adapter."""
     task: Task = Task.language
     """What the head gives, of an adapter that which it was trained with."""
+    adapter_config: dict[str, Any] = field(default_factory=dict)
+    """adapter_config.json, when the folder holds an adapter."""
 
     @property
     def is_adapter(self) -> bool:
         """Whether the folder holds a LoRA adapter."""
         return self.base is not None
+
+    @property
+    def whole(self) -> Files:
+        """The whole model beneath all adapters."""
+        return self if self.base is None else self.base.whole
 
 
 def inspect(place: Place, how: ModelLoad, task: Task = Task.language, *, fresh: bool = False) -> Files:
@@ -93,24 +98,28 @@ def inspect(place: Place, how: ModelLoad, task: Task = Task.language, *, fresh: 
         UserError: config or weights are missing, cut off, pickled, the base of an adapter is gone, or the model is one for
             another task.
     """
-    files = _files(place, how)
+    files = _inspect(place, how, ())
     if files.task is not task and not (fresh and files.task is Task.language):
         raise UserError(f"is {_SAID[files.task]}", place.ref, _REMEDY[task])
     return files
 
 
-def _files(place: Place, how: ModelLoad) -> Files:
+def _inspect(place: Place, how: ModelLoad, above: tuple[Path, ...]) -> Files:
+    """As `inspect`, for any task; `above` are the adapters that lie on the folder."""
     folder = place.folder
-    if (folder / "adapter_config.json").is_file():
-        adapter = _json(folder / "adapter_config.json")
+    if (folder / adapter.CONFIG).is_file():
+        config = read_object(folder / adapter.CONFIG)
         count, _ = _weights(folder, "adapter_model", how)
-        base = _base(folder, adapter)
-        inner = _files(base, how)
-        task = _adapter_task(place, adapter, inner.task)
-        return Files(place, inner.config, inner.parameters, inner.bytes, base, count, task)
+        under = adapter.base_of(folder, config)
+        if under.folder in (*above, folder):
+            raise UserError("the adapter lies on itself", str(folder), "mend base_model_name_or_path")
+        base = _inspect(under, how, (*above, folder))
+        adapter.check_origin(folder, adapter.read_origin(folder), base)
+        task = _adapter_task(place, config, base.task)
+        return Files(place, base.config, base.parameters, base.bytes, base, count, task, config)
     if not (folder / "config.json").is_file():
         raise UserError("holds no model: config.json is missing", place.ref, "name a folder written by save_pretrained")
-    config = _json(folder / "config.json")
+    config = read_object(folder / "config.json")
     parameters, size = _weights(folder, "model", how)
     return Files(place, config, parameters, size, task=_task(config, place))
 
@@ -177,7 +186,7 @@ def tokenizer(place: Place) -> Any:
 def tokenizer_of(files: Files) -> Any:
     """Load the tokenizer that lies with a model; of an adapter without one, that of its base."""
     there = any((files.place.folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json"))
-    return tokenizer(files.place if there or files.base is None else files.base)
+    return tokenizer(files.place) if there or files.base is None else tokenizer_of(files.base)
 
 
 def model(files: Files, how: ModelLoad, *, merge: bool, task: Task = Task.language) -> Any:
@@ -192,6 +201,61 @@ def model(files: Files, how: ModelLoad, *, merge: bool, task: Task = Task.langua
     Raises:
         UserError: tensors are missing, do not fit the config, or are not finite.
     """
+    loaded = _loaded(files, how, task, merge=merge)
+    check_finite(((name, tensor.detach()) for name, tensor in loaded.named_parameters()), files.place.ref)
+    return loaded
+
+
+def check_finite(tensors: Iterable[tuple[str, Any]], ref: str) -> None:
+    """See that every number of a model is finite.
+
+    Raises:
+        UserError: one is not.
+    """
+    import torch
+
+    for name, tensor in tensors:
+        if not bool(torch.isfinite(tensor).all()):
+            raise UserError(f"tensor {name} holds NaN or infinity", ref, "take an earlier checkpoint")
+
+
+def in_four_bits(files: Files, how: ModelLoad) -> Any:
+    """Load a whole model with its linear layers, but the output head, as 4-bit numbers (NF4, their scales quantized again).
+
+    The weights are checked where they lie, since 4-bit numbers show neither NaN nor infinity.
+
+    Raises:
+        UserError: tensors are missing, do not fit the config, or are not finite.
+    """
+    import torch
+    from safetensors import safe_open
+    from transformers import BitsAndBytesConfig
+
+    for file in sorted(files.place.folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as tensors:
+            check_finite(((name, tensors.get_tensor(name)) for name in tensors.keys()), files.place.ref)  # noqa: SIM118
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype_of(how.dtype).name),
+    )
+    loaded = _whole(files.place, how, Task.language, quantization_config=settings)
+    for module in loaded.modules():
+        if type(module).__name__ == "Linear4bit":
+            # On a CPU the first evaluation would pack the weights into a form through which no gradient passes.
+            module.support_avx512bf16_for_cpu = False
+    return loaded
+
+
+def _loaded(files: Files, how: ModelLoad, task: Task, *, merge: bool) -> Any:
+    """The model; an adapter's base is whole, whatever it was made of."""
+    if files.base is None:
+        return _whole(files.place, how, task)
+    return adapter.put_on(_loaded(files.base, how, task, merge=True), files, task, merge=merge)
+
+
+def _whole(place: Place, how: ModelLoad, task: Task, **arguments: Any) -> Any:
     with _libraries():
         import torch
         from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
@@ -200,7 +264,6 @@ def model(files: Files, how: ModelLoad, *, merge: bool, task: Task = Task.langua
     transformers_logging.disable_progress_bar()
     # What its warnings say of tensors is checked below; the rest is not for the user of a training.
     transformers_logging.set_verbosity_error()
-    place = files.base or files.place
     wanted = dtype_of(how.dtype)
     # Mixed precision in float16 scales gradients of float32 weights.
     dtype = torch.float32 if wanted is Dtype.float16 else getattr(torch, wanted.name)
@@ -209,14 +272,16 @@ def model(files: Files, how: ModelLoad, *, merge: bool, task: Task = Task.langua
         (AutoModelForCausalLM, {}) if task is Task.language else (AutoModelForSequenceClassification, {"num_labels": 1})
     )
     try:
-        loaded, report = form.from_pretrained(place.folder, dtype=dtype, use_safetensors=safe, output_loading_info=True, **more)
+        loaded, report = form.from_pretrained(
+            place.folder, dtype=dtype, use_safetensors=safe, output_loading_info=True, **more, **arguments
+        )
     except Exception as error:
         _explain_torchvision(error)
         raise UserError(
             f"the model cannot be loaded ({first_line(error)})", place.ref, "check config.json and the weights"
         ) from error
     missing = sorted(set(report["missing_keys"]) | {str(each) for each in report.get("mismatched_keys", [])})
-    if task is Task.reward and _task(files.config, place) is Task.language:
+    if task is Task.reward and _task(read_object(place.folder / "config.json"), place) is Task.language:
         missing = [name for name in missing if name.startswith(f"{loaded.base_model_prefix}.")]
     if missing:
         raise UserError(
@@ -224,11 +289,6 @@ def model(files: Files, how: ModelLoad, *, merge: bool, task: Task = Task.langua
             place.ref,
             "copy the weights again",
         )
-    if files.is_adapter:
-        loaded = _with_adapter(loaded, files, merge, task)
-    for name, tensor in loaded.named_parameters():
-        if not bool(torch.isfinite(tensor.detach()).all()):
-            raise UserError(f"tensor {name} holds NaN or infinity", files.place.ref, "take an earlier checkpoint")
     return loaded
 
 
@@ -267,61 +327,6 @@ def _folder_digest(folder: Path) -> str:
         return "none"  # pickled weights
 
 
-def write_origin(folder: Path, base: Place) -> None:
-    """Say in an adapter's folder what its base is, so that it is found again elsewhere."""
-    text = json.dumps({"base": base.ref, "base.digest": weights_digest(base)}, indent=2)
-    (folder / ORIGIN).write_text(text, "utf-8")
-
-
-def _with_adapter(base: Any, files: Files, merge: bool, task: Task) -> Any:
-    from peft import PeftModel
-
-    try:
-        if files.task is task:
-            adapted = PeftModel.from_pretrained(base, files.place.folder, is_trainable=not merge)
-        else:
-            adapted = _with_new_head(base, files.place.folder)
-    except Exception as error:
-        raise UserError(
-            f"the adapter does not fit its base ({first_line(error)})", files.place.ref, "check base_model_name_or_path"
-        ) from error
-    if not merge:
-        return adapted
-    merged = adapted.merge_and_unload()
-    merged.requires_grad_(True)  # the adapter had frozen its base
-    return merged
-
-
-def _with_new_head(base: Any, folder: Path) -> Any:
-    """A language model's adapter on a reward model, whose head is trained and saved with it from now on."""
-    from peft import PeftConfig, get_peft_model, load_peft_weights, set_peft_model_state_dict
-
-    config = PeftConfig.from_pretrained(folder)
-    config.task_type, config.inference_mode = "SEQ_CLS", False
-    body = f"{base.base_model_prefix}."
-    head = {f"base_model.model.{name}": each for name, each in base.named_parameters() if not name.startswith(body)}
-    adapted = get_peft_model(base, config)
-    set_peft_model_state_dict(adapted, {**load_peft_weights(folder, device="cpu"), **head})
-    return adapted
-
-
-def _base(folder: Path, adapter: dict[str, Any]) -> Place:
-    """Find an adapter's base: where its config says, else by the ref that was written beside it."""
-    named = str(adapter.get("base_model_name_or_path") or "")
-    origin = folder / ORIGIN
-    wanted = _json(origin) if origin.is_file() else {}
-    ref = str(wanted.get("base") or named)
-    try:
-        place = Place(named, Path(named).absolute()) if named and Path(named).is_dir() else resolve(ref or "?")
-    except UserError as error:
-        raise UserError(
-            f"the adapter's base '{ref or '?'}' is gone", str(folder), "bring it back or mend base_model_name_or_path"
-        ) from error
-    if wanted and digest.weights(place.folder) != wanted["base.digest"]:
-        raise UserError(f"the adapter's base '{ref}' has other weights now", str(folder), "bring the old base back")
-    return place
-
-
 def _weights(folder: Path, stem: str, how: ModelLoad) -> tuple[int, int]:
     """Count parameters and bytes from the headers of a folder's weights."""
     files = sorted(folder.glob(f"{stem}*.safetensors"))
@@ -338,7 +343,7 @@ def _weights(folder: Path, stem: str, how: ModelLoad) -> tuple[int, int]:
         return size // 4, size
     index = folder / f"{stem}.safetensors.index.json"
     if index.is_file():
-        for name in sorted(set(_json(index).get("weight_map", {}).values())):
+        for name in sorted(set(read_object(index).get("weight_map", {}).values())):
             if not (folder / name).is_file():
                 raise UserError(f"{name} is missing, which the index names", str(folder), "copy the weights again")
     parameters = size = 0
@@ -366,16 +371,6 @@ def _header(file: Path) -> tuple[int, int]:
 
 def _pickled(folder: Path) -> bool:
     return not any(folder.glob("*.safetensors")) and any(folder.glob("*.bin"))
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot be read ({first_line(error)})", str(file), "copy it again") from error
-    if not isinstance(value, dict):
-        raise UserError("is not an object", str(file), "copy it again")
-    return value
 
 
 @contextmanager

@@ -23,7 +23,7 @@ STAGE = Stage(
     schema=Train,
     prepare=_prepare,
     work=_fit,
-    packages=("mlops_llm.train.algorithms", "mlops_llm.train.peft", "mlops_llm.train.rewards"),
+    packages=("mlops_llm.train.algorithms", "mlops_llm.train.peft", "mlops_llm.train.rewards", "mlops_llm.train.samplers"),
     examples=(
         "python -m mlops_llm.train +experiment=sft_sales",
         "python -m mlops_llm.train +experiment=sft_sales peft=lora trainer.max_steps=50 trainer.learning_rate=1e-3 seed=7",

@@ -171,9 +171,11 @@ class Train:
     algo: Any = "???"
     """Training method."""
     peft: Any = "???"
-    """Which weights are trained: none trains all, lora trains an adapter."""
+    """Which weights are trained: none trains all, lora an adapter, qlora an adapter on a base of 4-bit numbers."""
     reward: dict[str, Any] = field(default_factory=dict)
     """What rates sampled answers (algo=grpo and its like); several add up by their weights."""
+    rollout: Any = "???"
+    """What samples the answers that are rewarded: hf is the model itself, vllm an engine."""
     trainer: Trainer = field(default_factory=Trainer)
     best: Best = field(default_factory=Best)
     overfit: Overfit = field(default_factory=Overfit)

@@ -151,11 +151,11 @@ def memory(settings: Train, files: Files, rows: Rows, held: Sequence[Held], mach
         machine: where it trains.
     """
     each, trained = number_bytes(settings), settings.peft.trained(files)
-    learned = 4 if settings.peft.adapter else each  # PEFT keeps adapters in float32
-    adapter = trained * learned if settings.peft.adapter else 0
+    learned = 4 if settings.peft.trains_adapter else each  # PEFT keeps adapters in float32
+    adapter = trained * learned if settings.peft.trains_adapter else 0
     parts = {
         "process": machine.base + (machine.sampler if settings.algo.rollout(settings.trainer) else 0),
-        "model": files.parameters * each + adapter,
+        "model": settings.peft.weights(files, each) + adapter,
         "gradients and optimizer": trained * 3 * learned,
         **{one.name: one.bytes for one in held if not one.aside},
     }
@@ -196,7 +196,7 @@ def seconds(settings: Train, files: Files, rows: Rows, held: Sequence[Held], mac
     """
     trainer, steps = settings.trainer, rows.steps(settings)
     tokens = trainer.batch_size * rows.padded(trainer.batch_size)
-    backward = 1.0 if settings.peft.adapter else 2.0
+    backward = 1.0 if settings.peft.trains_adapter else 2.0
     passes = 1 + backward + (1 if trainer.gradient_checkpointing else 0)
     forward = _forward(files.parameters, tokens, files, machine)
     step = trainer.gradient_accumulation_steps * (passes * forward + _others(held, tokens, files, machine))
@@ -235,7 +235,7 @@ def _decoding(answers: int, tokens: int, files: Files, machine: Machine) -> floa
 
 def checkpoint(settings: Train, files: Files, held: Sequence[Held], texts: int) -> int:
     """Bytes of one checkpoint: what is trained, its optimizer, and the texts that lie with a model (tokenizer)."""
-    trained, each = int(settings.peft.trained(files)), 4 if settings.peft.adapter else number_bytes(settings)
+    trained, each = int(settings.peft.trained(files)), 4 if settings.peft.trains_adapter else number_bytes(settings)
     return trained * 3 * each + sum(one.parameters * 12 if one.trained else one.saved for one in held) + texts + _STATE
 
 

@@ -25,6 +25,7 @@ from mlops_llm.train.answers import prompted
 from mlops_llm.train.config import Op, Train
 from mlops_llm.train.questions import Questions
 from mlops_llm.train.rollouts import rewardable
+from mlops_llm.train.samplers.hf import Hf
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,11 @@ class Plan:
         lengths = [one.trained or len(one.ids) for one in self.train.encoded]
         head = "" if self.files.task is self.settings.algo.task else ", its head new"
         counted = "prompt tokens" if self.settings.algo.rewarded else "trained tokens"
+        start = self.settings.peft.told(self.files)
         return {
             "model": f"{self.settings.model} ({_millions(self.files.parameters)} parameters{head}, "
             f"{_millions(self.estimate.trained)} of them trained)",
+            **({"its adapter": start} if start else {}),
             "dataset": f"{self.train.source.name}: {self.train.said} to train on"
             + (f", {len(self.validation.rows) - self.validation.left_out} held out" if self.validation else ", none held out"),
             **self._answered(),
@@ -118,6 +121,7 @@ def prepare(settings: Train) -> Plan | Result:
     settings.output = str(writable(Path(settings.output or f"outputs/{settings.run_name or 'unnamed'}")))
     task = settings.algo.task
     files = load.inspect(_start(settings), settings.model_load, task, fresh=task is Task.reward)
+    settings.peft = settings.peft.starting(files)
     source = open_dataset(settings.dataset, settings.read)
     if settings.validation:
         held = open_dataset(settings.validation, settings.read)
@@ -195,9 +199,11 @@ def _check_rewards(settings: Train) -> None:
     if settings.algo.rewarded and not settings.reward:
         there = ", ".join(table.get("reward", {}))
         raise UserError(f"algo={mine} learns from rewards, and none is named", "reward", f"give one or more of: {there}")
+    rewarded = " or ".join(f"algo={name}" for name, cls in table["algo"].items() if cls.rewarded)  # type: ignore[attr-defined]
     if settings.reward and not settings.algo.rewarded:
-        rewarded = [f"algo={name}" for name, cls in table["algo"].items() if cls.rewarded]  # type: ignore[attr-defined]
-        raise UserError(f"algo={mine} samples no answers that could be rewarded", "reward", f"take {' or '.join(rewarded)}")
+        raise UserError(f"algo={mine} samples no answers that could be rewarded", "reward", f"take {rewarded}")
+    if settings.rollout != Hf() and not settings.algo.rewarded:
+        raise UserError(f"algo={mine} samples no answers", "rollout", f"leave it out, or take {rewarded}")
 
 
 def _start(settings: Train) -> Place:

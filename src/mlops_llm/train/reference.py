@@ -8,6 +8,7 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mlops_llm import console
 from mlops_llm.errors import UserError
 from mlops_llm.models.load import Files
 from mlops_llm.train.needs import Held, number_bytes
@@ -36,6 +37,17 @@ def refuse_base(which: Reference, adapter: bool) -> None:
         raise UserError("is base, and no adapter is trained that could be left off", "algo.reference", remedy)
 
 
+def refuse_dropout(peft: Any, algo: str) -> None:
+    """See that no dropout is wanted where model and reference are to see the same.
+
+    Raises:
+        UserError: it is.
+    """
+    if peft.trains_adapter and peft.dropout:
+        what = f"is {peft.dropout}, and algo={algo} compares the model with its reference, both without dropout"
+        raise UserError(what, "peft.dropout", "leave it out")
+
+
 def freeze(trainer: Any, job: Job) -> None:
     """Make the reference of a TRL trainer that loads its own the start model as it is now, and keep it out of checkpoints."""
     if trainer.ref_model is not None:
@@ -58,6 +70,9 @@ def against(job: Job, which: Reference, build: Callable[[Any], Any], *, copied: 
     """
     if not job.adapter:
         return build(copy.deepcopy(job.model).requires_grad_(False).eval() if copied else None)
+    dropout = job.model.peft_config["default"].lora_dropout
+    if dropout:
+        console.say(f"the adapter's dropout of {dropout} is off: the model and its reference are to see the same")
     trainer = build(None)  # TRL copies the adapter as it is now to a frozen one called "ref"
     if job.new_adapter or which is Reference.base:
         job.model.delete_adapter("ref")
@@ -68,12 +83,12 @@ def against(job: Job, which: Reference, build: Callable[[Any], Any], *, copied: 
 
 def held(settings: Train, files: Files, which: Reference, *, copied: bool) -> Sequence[Held]:
     """What `against` keeps in memory, and how often it is asked."""
-    if not settings.peft.adapter:
+    if not settings.peft.trains_adapter:
         return [Held("reference", files.parameters, bytes_each=number_bytes(settings))] if copied else []
     return adapted(settings, files, 1.0, new=which is Reference.base)
 
 
 def adapted(settings: Train, files: Files, passes: float, *, new: bool = False) -> Sequence[Held]:
     """The reference of an adapter: the model itself with the adapter off, or a frozen copy of the one that it began with."""
-    copy = 0 if new or not files.is_adapter else settings.peft.trained(files)
+    copy = 0 if new or settings.peft.base(files) is files else settings.peft.trained(files)
     return [Held("reference", files.parameters, bytes_each=0, passes=passes), Held("reference adapter", copy, passes=0)]

@@ -227,10 +227,11 @@ class Sampled:
         """See that rounds of sampling hold whole groups, and move saving to their ends.
 
         Raises:
-            UserError: a round is no multiple of the answers to a prompt.
+            UserError: a round is no multiple of the answers to a prompt, or what is to sample cannot run here.
         """
         round = self.rollout(settings.trainer)
         check_group(round.answers, self.generations)
+        settings.rollout.check(settings)
         align(settings, math.ceil(round.steps))
 
     def encode(self, tokenizer: Any, source: Source, rows: list[int]) -> list[Prompt]:
@@ -257,7 +258,7 @@ class Sampled:
 
     def reference(self, settings: Train, files: Files) -> Sequence[Held]:
         """The start model, which TRL loads in float32; asked once a round."""
-        if settings.peft.adapter:
+        if settings.peft.trains_adapter:
             return adapted(settings, files, 1 / self.iterations)
         return [Held("reference", files.parameters, passes=1 / self.iterations)]
 
@@ -275,8 +276,11 @@ class Sampled:
 
     def settings(self, job: Job) -> dict[str, Any]:
         """Keyword arguments of TRL's config classes."""
+        job.rollout.prepare()
+        prompt = max(len(one.ids) for one in (*job.train, *job.validation))
         return {
             **job.arguments,
+            **job.rollout.arguments(prompt + self.max_new_tokens),
             "per_device_eval_batch_size": even(
                 len(job.validation) * self.eval_generations, job.arguments["per_device_eval_batch_size"], self.eval_generations
             ),
@@ -305,6 +309,7 @@ class Sampled:
             processing_class=job.tokenizer,
         )
         freeze(made, job)
+        job.rollout.attach(made)
         made.add_callback(watcher(made, job.run, self.max_new_tokens, self.table_steps))
         return made
 

@@ -54,7 +54,7 @@ def _ladder(name: str, settings: Train) -> dict[str, Train]:
         changed = replace(trainer, gradient_checkpointing=True)
         return {"trainer.gradient_checkpointing=true": _with(settings, trainer=changed)}
     if name == "adapter":
-        return {} if settings.peft.adapter else {"peft=lora": _with(settings, peft=component.build("peft", "lora"))}
+        return {} if settings.peft.trains_adapter else {"peft=lora": _with(settings, peft=component.build("peft", "lora"))}
     found = settings.algo.lighter() if name == "lighter" else settings.algo.shorter()
     return {words: _with(settings, algo=algo) for words, algo in found.items()}
 

@@ -18,8 +18,8 @@ from typing import Any
 from mlops_llm import console, digest
 from mlops_llm.errors import UserError
 from mlops_llm.files import is_disk_full
-from mlops_llm.models import load, template
-from mlops_llm.models.load import ModelLoad, Task
+from mlops_llm.models import adapter, load, template
+from mlops_llm.models.load import Files, ModelLoad, Task
 from mlops_llm.record import NullRun, Registration, Result, Run
 from mlops_llm.train import machine, preflight, samples
 from mlops_llm.train.answers import answers
@@ -27,7 +27,9 @@ from mlops_llm.train.checkpoints import COMPLETE, Shelf, curves, drop_unfinished
 from mlops_llm.train.config import Train
 from mlops_llm.train.measure import Taken
 from mlops_llm.train.pairs import ScoredPairs
+from mlops_llm.train.peft import whole_numbers
 from mlops_llm.train.plan import Plan, step_of, warn_of_cuts
+from mlops_llm.train.sampler import Sampler
 from mlops_llm.train.scoring import Scoring, newest
 from mlops_llm.train.steps import Steps
 
@@ -49,10 +51,12 @@ class Job:
     """The adapter is new: until the first step the model is its base."""
     load: ModelLoad
     """How models are loaded."""
-    start: Path
-    """Folder of the whole start model; of an adapter, of its base."""
+    start: Files
+    """The start model."""
     rewards: Mapping[str, Any]
     """Name -> reward (`train.reward.Reward`)."""
+    rollout: Sampler
+    """What samples answers."""
     run: Run
 
 
@@ -112,6 +116,7 @@ def _record_inputs(plan: Plan, run: Run) -> None:
             "digest.base": load.weights_digest(place),
             "task": plan.settings.algo.task.name,
             **({"base.checkpoint": place.checkpoint, "base.run": place.run} if place.checkpoint else {}),
+            **({"base.adapter": plan.settings.peft.told(plan.files)} if plan.files.is_adapter else {}),
             "template.source": plan.template_source,
             "digest.template": template.template_digest(plan.tokenizer),
             "dtype": load.dtype_of(plan.settings.model_load.dtype).name,
@@ -140,14 +145,16 @@ def _build(plan: Plan, output: Path, run: Run) -> tuple[Any, Any]:
         plan.train.encoded,
         plan.validation.encoded if plan.validation else (),
         _arguments(plan, output),
-        settings.peft.adapter,
-        settings.peft.adapter and not plan.files.is_adapter,
+        settings.peft.trains_adapter,
+        settings.peft.base(plan.files) is plan.files,
         settings.model_load,
-        (plan.files.base or plan.files.place).folder,
+        plan.files,
         settings.reward,
+        settings.rollout,
         run,
     )
-    trainer = settings.algo.trainer(job)
+    with whole_numbers(model):
+        trainer = settings.algo.trainer(job)
     trainer.remove_callback(PrinterCallback)
     trainer.create_model_card = _no_card  # TRL's would lie in the run's folder and say nothing that is known here
     return job, trainer
@@ -259,8 +266,9 @@ def _attach(
 
 def _complete(plan: Plan, folder: Path) -> None:
     """Say in an adapter's folder what its base is."""
-    if (folder / "adapter_config.json").is_file():
-        load.write_origin(folder, plan.files.base or plan.files.place)
+    base = plan.settings.peft.base(plan.files)
+    if base is not None:
+        adapter.write_origin(folder, base)
 
 
 def _is_last(checkpoint: Path) -> bool:

@@ -14,7 +14,7 @@ from mlops_llm.models.load import Files
 from mlops_llm.train import examples
 from mlops_llm.train.examples import Pair
 from mlops_llm.train.needs import Held
-from mlops_llm.train.reference import Reference, against, held, refuse_base
+from mlops_llm.train.reference import Reference, against, held, refuse_base, refuse_dropout
 from mlops_llm.train.written import Written
 
 if TYPE_CHECKING:
@@ -84,12 +84,13 @@ class DPO(Written):
             raise UserError("is 0, for which exo_pair is not defined", "algo.label_smoothing", "give a small one, such as 1e-3")
 
     def check(self, settings: Train) -> None:
-        """Check the reference.
+        """Check the reference and that no dropout is wanted.
 
         Raises:
-            UserError: no adapter is trained that could be left off.
+            UserError: no adapter is trained that could be left off; or there is to be dropout.
         """
-        refuse_base(self.reference, settings.peft.adapter)
+        refuse_base(self.reference, settings.peft.trains_adapter)
+        refuse_dropout(settings.peft, "dpo")
 
     def encode(self, tokenizer: Any, source: Source, rows: list[int]) -> list[Pair]:
         """Tokenize pairs as the model sees them.

@@ -16,7 +16,7 @@ from mlops_llm.models.load import Files
 from mlops_llm.train import examples
 from mlops_llm.train.examples import Answered
 from mlops_llm.train.needs import Held
-from mlops_llm.train.reference import Reference, against, held, refuse_base
+from mlops_llm.train.reference import Reference, against, held, refuse_base, refuse_dropout
 from mlops_llm.train.written import Written
 
 if TYPE_CHECKING:
@@ -73,10 +73,11 @@ class KTO(Written):
         """Check the reference and the batch.
 
         Raises:
-            UserError: no adapter is trained that could be left off; or a batch holds one row, of which no divergence can be
-                estimated.
+            UserError: no adapter is trained that could be left off; there is to be dropout; or a batch holds one row, of which
+                no divergence can be estimated.
         """
-        refuse_base(self.reference, settings.peft.adapter)
+        refuse_base(self.reference, settings.peft.trains_adapter)
+        refuse_dropout(settings.peft, "kto")
         if self.loss is Loss.kto and settings.trainer.batch_size < 2:
             remedy = "give at least 2, or take algo.loss=apo_zero_unpaired"
             raise UserError("is 1, and kto compares the rows of a batch", "trainer.batch_size", remedy)

@@ -80,6 +80,8 @@ class PPO(Sampled):
         """Build our trainer on TRL's sampling, with a critic that begins as the start model."""
         from trl import GRPOConfig
 
+        from mlops_llm.models import load
+        from mlops_llm.models.load import Dtype, ModelLoad
         from mlops_llm.train.ppo.critic import Critic
         from mlops_llm.train.ppo.estimates import Coefficient
         from mlops_llm.train.ppo.trainer import PPOTrainer, Settings
@@ -91,7 +93,8 @@ class PPO(Sampled):
             scale_rewards="none",
         )
         rate = self.critic_learning_rate or settings.learning_rate * (0.1 if job.adapter else 1)
-        critic = Critic(job.start, job.model.device, rate, self.value_clip, settings.max_grad_norm)
+        start = load.model(job.start, ModelLoad(Dtype.float32, job.load.allow_pickle), merge=True)
+        critic = Critic(start, job.model.device, rate, self.value_clip, settings.max_grad_norm)
         coefficient = Coefficient(self.kl, self.kl_target, self.kl_horizon)
         how = Settings(self.gamma, self.lam, self.critic_first)
         return self.built(job, partial(PPOTrainer, critic, coefficient, how, args=settings))

@@ -51,7 +51,13 @@ class Reward(Written):
             raise UserError(f"is {self.max_tokens}", "algo.max_tokens", "give a number from 2")
 
     def check(self, settings: Train) -> None:
-        """Every setting fits."""
+        """Check which weights are trained.
+
+        Raises:
+            UserError: the base is of 4-bit numbers, as which the head cannot be trained.
+        """
+        if settings.peft.quantized:
+            raise UserError("trains no reward model, whose head needs whole numbers", "peft=qlora", "take peft=lora")
 
     def encode(self, tokenizer: Any, source: Source, rows: list[int]) -> list[Pair]:
         """Tokenize pairs as the model sees them.

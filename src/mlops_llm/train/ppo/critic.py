@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,11 @@ FOLDER = "critic"
 class Critic:
     """A copy of a language model whose head gives one number a token, with an optimizer of its own."""
 
-    def __init__(self, start: Path, device: Any, learning_rate: float, clip: float, max_grad_norm: float) -> None:
-        """Load the copy; its head begins at 0, so that the first advantages are the rewards themselves.
+    def __init__(self, start: Any, device: Any, learning_rate: float, clip: float, max_grad_norm: float) -> None:
+        """Take the weights of a language model; the head begins at 0, so that the first advantages are the rewards themselves.
 
         Args:
-            start: folder of a model.
+            start: the language model, in float32; it is used up.
             device: where it runs.
             learning_rate: of AdamW, constant.
             clip: most that a value moves in a round before the loss holds it back.
@@ -34,12 +35,19 @@ class Critic:
         import torch
         from transformers import AutoModelForTokenClassification
 
+        config = copy.deepcopy(start.config)
+        config.num_labels = 1
         try:
-            self.model = AutoModelForTokenClassification.from_pretrained(start, num_labels=1, dtype=torch.float32)
+            with torch.device("meta"):
+                self.model = AutoModelForTokenClassification.from_config(config, dtype=torch.float32)
         except ValueError as error:
             raise UserError(
-                f"no critic can be made of this architecture ({first_line(error)})", str(start), "take algo=rloo or algo=grpo"
+                f"no critic can be made of this architecture ({first_line(error)})",
+                str(start.config.model_type),
+                "take algo=rloo or algo=grpo",
             ) from error
+        setattr(self.model, self.model.base_model_prefix, start.base_model)
+        self.model.score.to_empty(device="cpu")
         self._undrop()
         with torch.no_grad():
             for parameter in self.model.score.parameters():

@@ -1,0 +1,1 @@
+"""What samples answers, one file each."""
