@@ -31,7 +31,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "gpus", lambda: 0)
 
 
-@pytest.mark.parametrize("algo", ["sft", "dpo", "kto", "distill", "grpo", "rloo", "ppo"])
+@pytest.mark.parametrize("algo", ["sft", "dpo", "kto", "distill", "grpo", "rloo", "ppo", "reward"])
 def test_every_method_trains_in_copies_and_says_what_else_it_allows(algo):
     Distributed().check(settings(algo, Distributed()))
     Replicated(2).check(settings(algo))
