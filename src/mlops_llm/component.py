@@ -15,6 +15,8 @@ import inspect
 import itertools
 import pkgutil
 import textwrap
+import types
+import typing
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, TypeVar
@@ -57,21 +59,74 @@ def build(group: str, name: str, settings: Mapping[str, Any] | None = None) -> A
     Raises:
         UserError: the group has no such name, or the component no such field; the nearest is named.
     """
-    names = _table.get(group, {})
-    if name not in names:
-        raise UserError(f"unknown {group} '{name}'{near(name, names)}", remedy=f"one of: {', '.join(sorted(names))}")
-    fields = {field.name: field for field in dataclasses.fields(names[name])}
+    cls = _class(group, name)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
     values = dict(settings or {})
     for key, value in values.items():
         if key not in fields:
-            raise UserError(f"Key '{key}' not in '{names[name].__name__}'{near(key, fields)}")
+            raise UserError(f"Key '{key}' not in '{cls.__name__}'{near(key, fields)}")
         default = fields[key].default
         if isinstance(default, enum.Enum) and isinstance(value, str):
             choices = type(default).__members__
             if value not in choices:
                 raise UserError(f"'{value}' is none of: {', '.join(choices)}", f"{group}.{key}")
             values[key] = choices[value]
-    return names[name](**values)
+    return cls(**values)
+
+
+def _class(group: str, name: str) -> type:
+    names = _table.get(group, {})
+    if name not in names:
+        raise UserError(f"unknown {group} '{name}'{near(name, names)}", remedy=f"one of: {', '.join(sorted(names))}")
+    return names[name]
+
+
+def plain(value: Any) -> Any:
+    """Settings as JSON can hold them: a dataclass is a mapping, a choice its name, a component also says what it is."""
+    if isinstance(value, enum.Enum):
+        return value.name
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        found = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        where = _place(type(value))
+        return {"component": where, "settings": found} if where else found
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def rebuilt(cls: type, values: Mapping[str, Any]) -> Any:
+    """Make settings of a class from what `plain` made of them; their components must be loaded.
+
+    Raises:
+        UserError: one of the components is not there.
+    """
+    hints = typing.get_type_hints(cls)
+    return cls(**{name: _revived(hints[name], value) for name, value in values.items()})
+
+
+def _revived(hint: Any, value: Any) -> Any:
+    if isinstance(value, Mapping) and set(value) == {"component", "settings"}:
+        group, name = value["component"]
+        return rebuilt(_class(group, name), value["settings"])
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = next(each for each in typing.get_args(hint) if each is not type(None))
+    if value is not None and isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return hint[value]
+    if isinstance(value, Mapping):
+        inner = [*typing.get_args(hint), Any, Any][1]
+        return (
+            rebuilt(hint, value)
+            if dataclasses.is_dataclass(hint) and isinstance(hint, type)
+            else {key: _revived(inner, each) for key, each in value.items()}
+        )
+    if isinstance(value, list):
+        return [_revived([*typing.get_args(hint), Any][0], each) for each in value]
+    return value
+
+
+def _place(cls: type) -> list[str] | None:
+    """Group and name under which a class is registered."""
+    return next(([group, name] for group, names in _table.items() for name, each in names.items() if each is cls), None)
 
 
 def near(word: str, words: Any) -> str:

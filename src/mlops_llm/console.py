@@ -13,6 +13,7 @@ from typing import Any
 _log = logging.getLogger("mlops_llm")
 _log.addHandler(logging.NullHandler())
 _label = ""
+_told: Callable[[str, list[Any]], None] | None = None
 
 
 class _Formatter(logging.Formatter):
@@ -44,14 +45,52 @@ def labelled(name: str) -> Iterator[None]:
         _label = ""
 
 
+def tell(listener: Callable[[str, list[Any]], None]) -> None:
+    """Print nothing in this process from now on: what would be printed goes to `listener`, for `told` in another process.
+
+    Args:
+        listener: called with what is to be done (`say`, `warn`, `progress`, ...) and its values.
+    """
+    global _told
+    _told = listener
+
+
+class Told:
+    """Prints what another process tells."""
+
+    def __init__(self) -> None:
+        """Begin without a bar."""
+        self._progress: Progress | None = None
+
+    def hear(self, what: str, values: list[Any]) -> None:
+        """Do what was told."""
+        if what == "progress":
+            self._progress = Progress(*values)
+        elif what in ("at", "close") and self._progress:
+            getattr(self._progress, what)(*values)
+        elif what in ("say", "detail", "warn"):
+            {"say": say, "detail": detail, "warn": warn}[what](*values)
+
+    def close(self) -> None:
+        """Take a bar away that is still there."""
+        if self._progress:
+            self._progress.close()
+
+
 def say(line: str) -> None:
     """Print a line and log it."""
+    if _told:
+        _told("say", [line])
+        return
     print(f"{_label}{line}", flush=True)
     _log.info(line)
 
 
 def detail(line: str) -> None:
     """Print a line that is too much where several jobs print, and log it."""
+    if _told:
+        _told("detail", [line])
+        return
     if not _label:
         print(line, flush=True)
     _log.info(line)
@@ -59,6 +98,9 @@ def detail(line: str) -> None:
 
 def warn(line: str) -> None:
     """Print a warning to the error stream and log it."""
+    if _told:
+        _told("warn", [line])
+        return
     print(f"{_label}warning: {line}", file=sys.stderr, flush=True)
     _log.warning(line)
 
@@ -150,7 +192,7 @@ class Reading:
         """Show how many rows are read."""
         now = time.monotonic()
         passed = now - self._begun
-        if passed < 1.0:
+        if _told or passed < 1.0:
             return
         rate = f"{done:,} rows  {done / passed:,.0f} rows/s"
         left = f"{passed * (1 - self._share) / self._share:.0f} s left" if self._share else ""
@@ -175,11 +217,16 @@ class Progress:
         self._what, self._total, self._start, self._every = what, total, start, every
         self._begun = self._last = time.monotonic()
         self._bar: Any = None
-        if sys.stderr.isatty():
+        if _told:
+            _told("progress", [what, total, start, every])
+        elif sys.stderr.isatty():
             self._bar = _bar(what, total, start)
 
     def at(self, done: int, note: str = "") -> None:
         """Show that `done` of the total are done."""
+        if _told:
+            _told("at", [done, note])
+            return
         now = time.monotonic()
         rate = (done - self._start) / max(now - self._begun, 1e-9)
         left = (self._total - done) / rate if rate else 0.0
@@ -192,6 +239,8 @@ class Progress:
 
     def close(self) -> None:
         """Take the bar away."""
+        if _told:
+            _told("close", [])
         if self._bar:
             self._bar.stop()
 

@@ -8,6 +8,7 @@ import importlib
 import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -34,6 +35,15 @@ COMPONENTS = [
 each_component = pytest.mark.parametrize(
     ("group", "name", "cls"), COMPONENTS, ids=[f"{group}={name}" for group, name, _ in COMPONENTS]
 )
+
+
+@dataclasses.dataclass
+class Holder:
+    """Settings with components."""
+
+    one: Any = None
+    named: dict[str, Any] = dataclasses.field(default_factory=dict)
+    several: list[Any] = dataclasses.field(default_factory=list)
 
 
 def settings_classes() -> list[type]:
@@ -92,6 +102,14 @@ def test_round_trips_through_json(group, name, cls):
     made = cls()
     text = json.dumps(dataclasses.asdict(made), default=lambda choice: choice.name)
     assert component.build(group, name, json.loads(text)) == made
+
+
+@each_component
+def test_settings_that_hold_it_are_rebuilt_from_json(group, name, cls):
+    """As the processes of a training are given them."""
+    held = Holder(cls(), {name: cls()}, [cls()])
+    again = component.rebuilt(Holder, json.loads(json.dumps(component.plain(held))))
+    assert again == held and type(again.one) is cls
 
 
 @each_component

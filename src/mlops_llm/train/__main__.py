@@ -3,7 +3,7 @@
 import sys
 
 from mlops_llm.entry import Stage, launch
-from mlops_llm.train.config import Train
+from mlops_llm.train.config import PACKAGES, Train
 
 
 def _prepare(settings: Train) -> object:
@@ -23,7 +23,7 @@ STAGE = Stage(
     schema=Train,
     prepare=_prepare,
     work=_fit,
-    packages=("mlops_llm.train.algorithms", "mlops_llm.train.peft", "mlops_llm.train.rewards", "mlops_llm.train.samplers"),
+    packages=PACKAGES,
     examples=(
         "python -m mlops_llm.train +experiment=sft_sales",
         "python -m mlops_llm.train +experiment=sft_sales peft=lora trainer.max_steps=50 trainer.learning_rate=1e-3 seed=7",

@@ -32,6 +32,8 @@ class Algorithm(Protocol):
     """It learns from rewards of answers that it samples."""
     leaves_out: ClassVar[str]
     """Why rows are left out, for a person."""
+    distributed: ClassVar[tuple[str, ...]]
+    """Ways in which several processes can train it: choices of the group `distributed` besides none."""
 
     def check(self, settings: Train) -> None:
         """Check what depends on other settings, before anything is read.

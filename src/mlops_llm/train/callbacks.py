@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 from mlops_llm import console
 from mlops_llm.record import Run
-from mlops_llm.train import overfit
+from mlops_llm.train import overfit, ranks
 from mlops_llm.train.checkpoints import Curves, Shelf
 from mlops_llm.train.config import Train
 from mlops_llm.train.divergence import Divergence
@@ -150,7 +150,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         curves, higher = self._curves(), self._best.higher_is_better
         if self.overfit is None and (found := overfit.reason(*curves, higher, self._how)):
             self._say_overfit((state.global_step, found))
-        why = self.enough
+        why = ranks.of_first(self.enough)
         if why and state.global_step < state.max_steps:
             console.say(f"the training stops at step {state.global_step}: {why}")
             self._run.tags({"stopped.step": str(state.global_step), "stopped.reason": why})
@@ -185,6 +185,9 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Publish the checkpoint that was just written."""
+        ranks.wait()  # each process writes its random state
+        if not ranks.first():
+            return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         self._complete(folder)
         curves: Curves = {"evaluations": self._evaluated, "rates": self._steps.rates}

@@ -10,9 +10,19 @@ from typing import Any, Optional
 from mlops_llm.data.read import Read
 from mlops_llm.errors import UserError
 from mlops_llm.models.load import ModelLoad
+from mlops_llm.train.distributed import Distributed
 from mlops_llm.train.ema import Ema
 from mlops_llm.train.evaluate import Evaluate
 from mlops_llm.train.overfit import Overfit
+
+PACKAGES = (
+    "mlops_llm.train.algorithms",
+    "mlops_llm.train.distributed",
+    "mlops_llm.train.peft",
+    "mlops_llm.train.rewards",
+    "mlops_llm.train.samplers",
+)
+"""Where the components of a training are."""
 
 
 class Op(Enum):
@@ -172,6 +182,8 @@ class Train:
     """Training method."""
     peft: Any = "???"
     """Which weights are trained: none trains all, lora an adapter, qlora an adapter on a base of 4-bit numbers."""
+    distributed: Any = field(default_factory=Distributed)
+    """How many processes train, and how they share the model: none is one, ddp copies it, fsdp2 and zero3 divide it."""
     reward: dict[str, Any] = field(default_factory=dict)
     """What rates sampled answers (algo=grpo and its like); several add up by their weights."""
     rollout: Any = "???"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlops_llm import console
 from mlops_llm.record import Run
+from mlops_llm.train import ranks
 from mlops_llm.train.steps import Seen, Step
 
 if TYPE_CHECKING:
@@ -91,13 +92,21 @@ class Divergence:
         """See that weights which are to be saved are numbers: an update that breaks them shows in the next step's loss only."""
         import torch
 
-        for name, weight in model.named_parameters():
-            if not self.broken and weight.requires_grad and not bool(torch.isfinite(weight.detach()).all()):
-                self.broken = f"the weights are no numbers any more after step {step} ({name})"
-                self._run.tags({"diverged.step": str(step)})
+        if self.broken:
+            return
+        # Where a process has parts of the weights, it looks at its own.
+        trained = [(name, weight.detach()) for name, weight in model.named_parameters() if weight.requires_grad]
+        mine = ((name, weight.to_local() if hasattr(weight, "to_local") else weight) for name, weight in trained)
+        bad = next((name for name, weight in mine if not bool(torch.isfinite(weight).all())), "")
+        bad = next((name for name in ranks.of_all([bad]) if name), "")
+        if bad:
+            self.broken = f"the weights are no numbers any more after step {step} ({bad})"
+            self._run.tags({"diverged.step": str(step)})
 
     def _name(self, step: Step, found: Unusual, seen: Sequence[Seen]) -> None:
-        places = list(dict.fromkeys(place for place in map(self._places_of, sequences(seen)) if place is not None))
+        places = list(
+            dict.fromkeys(place for place in map(self._places_of, sequences(ranks.of_all(seen))) if place is not None)
+        )
         source = self._part.source
         name = f"spikes/step-{step.step:05d}.json"
         table: dict[str, list[Any]] = {

@@ -12,6 +12,7 @@ from typing import Any
 
 from mlops_llm.files import size
 from mlops_llm.record import Run
+from mlops_llm.train import ranks
 from mlops_llm.train.steps import Steps
 
 
@@ -46,9 +47,11 @@ class Taken:
 
     def record(self, run: Run, checkpoints: Sequence[Path], step: int) -> None:
         """Write down what was taken, at the step from which on it was; of checkpoints the bytes that are kept."""
+        import torch
+
         values = {
             "seconds": self.seconds,
-            "memory_bytes": peak(),
+            "memory_bytes": peak() * (1 if torch.cuda.is_available() else ranks.count()),
             "disk_bytes": sum(size(folder) for folder in checkpoints),
             "steps": max(self._steps.losses, default=step) - step,
         }

@@ -116,14 +116,14 @@ class Rows:
 
     def steps(self, settings: Train) -> int:
         """Optimizer steps of the training."""
-        trainer = settings.trainer
+        trainer, processes = settings.trainer, int(settings.distributed.count)
         if trainer.max_steps > 0:
             return trainer.max_steps
         rollout: Rollout | None = settings.algo.rollout(trainer)
         if rollout:
-            rounds = max(1, len(self.lengths) // rollout.prompts)
+            rounds = max(1, len(self.lengths) // (rollout.prompts * processes))
             return math.ceil(rounds * rollout.steps * trainer.epochs)
-        batches = math.ceil(len(self.lengths) / trainer.batch_size)
+        batches = math.ceil(len(self.lengths) / (trainer.batch_size * processes))
         return math.ceil(math.ceil(batches / trainer.gradient_accumulation_steps) * trainer.epochs)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from mlops_llm.models import load, template
 from mlops_llm.models.load import Files, Task
 from mlops_llm.models.ref import Place, resolve
 from mlops_llm.record import DatasetInput, Result
-from mlops_llm.train import history, machine, preflight, scoring
+from mlops_llm.train import history, launcher, machine, preflight, scoring
 from mlops_llm.train.answers import prompted
 from mlops_llm.train.config import Op, Train
 from mlops_llm.train.questions import Questions
@@ -74,6 +74,8 @@ class Plan:
     resume_from: Path | None
     questions: Questions | None = None
     """What is asked while training, where answers are scored."""
+    folder: Path = field(default_factory=Path.cwd)
+    """Where its relative paths mean what they say."""
 
     @property
     def trained_tokens(self) -> int:
@@ -97,6 +99,7 @@ class Plan:
             counted: f"{sum(lengths)} (a row: min {min(lengths)}, mean {sum(lengths) / len(lengths):.0f}, max {max(lengths)})",
             "rows cut short": f"{len(cut)} ({sum(one.cut for one in cut)} tokens dropped)" if cut else "0",
             "chat template": self.template_source,
+            **self.settings.distributed.facts(self.settings),
             **self.estimate.facts(),
         }
 
@@ -115,6 +118,9 @@ def prepare(settings: Train) -> Plan | Result:
         UserError: model, dataset, template or machine do not allow it; the first bad row is named.
     """
     _check_rewards(settings)
+    settings.distributed.check(settings)
+    if settings.op is Op.fit:
+        settings.distributed.require()
     settings.algo.check(settings)
     settings.best.metric = settings.best.metric or settings.algo.best_metric
     scoring.check(settings)
@@ -147,13 +153,13 @@ def prepare(settings: Train) -> Plan | Result:
     plan = Plan(settings, files, tokenizer, how, train, validation, preflight.estimate(case), start, asked)
     settings.ema.check(plan.estimate.steps)
     preflight.refuse_impossible(case, plan.estimate)
-    return Result("plan", plan.facts(), {}) if settings.op is Op.plan else plan
+    return Result("plan", plan.facts() | launcher.dry(settings), {}) if settings.op is Op.plan else plan
 
 
 def _case(settings: Train, files: Files, train: Part, validation: Part | None, done: int) -> preflight.Case:
     """What the needs of a training depend on, as they are on this machine."""
     there = machine.here()
-    correction = history.correction(history.recorded(there.name), *history.names(settings))
+    correction = history.correction(history.recorded(settings.distributed.sort(there.name)), *history.names(settings))
     held_out = len(validation.encoded) if validation else 0
     disk = preflight.disk_there(settings)
     return preflight.Case(settings, files, train.encoded, held_out, there, disk, correction, done)
@@ -275,6 +281,7 @@ def _resume_from(settings: Train, train: Part, validation: Part | None, asked: Q
     from mlops_llm.train.checkpoints import is_average, whole
 
     tags = _tags_of(settings)
+    settings.distributed.same(tags.get("processes", ""))
     for part, prefix, said in (
         (train, "data.train", "training"),
         (validation, "data.validation", "held-out"),

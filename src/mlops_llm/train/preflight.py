@@ -97,7 +97,7 @@ def estimate(case: Case) -> Estimate:
     rows = Rows(settings.algo.sequences(case.encoded), case.held_out)
     texts = _texts(files.place.folder)
     held = [*settings.algo.holds(settings, files), *needs.average(settings, files, texts)]
-    parts = needs.memory(settings, files, rows, held, case.machine)
+    parts = settings.distributed.spread(needs.memory(settings, files, rows, held, case.machine))
     raw = needs.seconds(settings, files, rows, held, case.machine, case.done)
     memory, steps = int(sum(parts.values()) * case.correction.memory), rows.steps(settings)
     checkpoint = needs.checkpoint(settings, files, held, texts)

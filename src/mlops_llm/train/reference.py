@@ -6,11 +6,13 @@ import copy
 from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_llm import console
 from mlops_llm.errors import UserError
 from mlops_llm.models.load import Files
+from mlops_llm.train import ranks
 from mlops_llm.train.needs import Held, number_bytes
 
 if TYPE_CHECKING:
@@ -56,6 +58,14 @@ def freeze(trainer: Any, job: Job) -> None:
         job.model.save_pretrained = partial(job.model.save_pretrained, selected_adapters=["default"])
 
 
+def shared(dataset: Any, folder: Path) -> Any:
+    """Let TRL's processes find what the first of them computes of a dataset in memory: in a file in `folder`."""
+    if dataset is not None and ranks.count() > 1:
+        folder.mkdir(parents=True, exist_ok=True)
+        dataset._get_cache_file_path = lambda fingerprint: str(folder / f"{fingerprint}.arrow")
+    return dataset
+
+
 def against(job: Job, which: Reference, build: Callable[[Any], Any], *, copied: bool) -> Any:
     """Build a TRL trainer that compares with a reference.
 
@@ -69,6 +79,7 @@ def against(job: Job, which: Reference, build: Callable[[Any], Any], *, copied: 
         copied: a copy of all weights is needed; else the trainer asks the start model before it changes.
     """
     if not job.adapter:
+        copied = copied or "deepspeed" in job.arguments or "fsdp" in job.arguments  # the start model itself is divided
         return build(copy.deepcopy(job.model).requires_grad_(False).eval() if copied else None)
     dropout = job.model.peft_config["default"].lora_dropout
     if dropout:

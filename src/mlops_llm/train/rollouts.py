@@ -182,6 +182,7 @@ class Sampled:
     telling: ClassVar[tuple[str, ...]] = ("eval/reward_accuracy", "eval/completions/mean_length", "eval/kl")
     rewarded: ClassVar[bool] = True
     leaves_out: ClassVar[str] = "their prompt is longer than algo.max_prompt_tokens, or they cannot be rewarded"
+    distributed: ClassVar[tuple[str, ...]] = ("ddp",)
 
     generations: int = 8
     """Answers to each prompt of a round."""
@@ -230,7 +231,7 @@ class Sampled:
             UserError: a round is no multiple of the answers to a prompt, or what is to sample cannot run here.
         """
         round = self.rollout(settings.trainer)
-        check_group(round.answers, self.generations)
+        check_group(round.answers, self.generations, settings.distributed.count)
         settings.rollout.check(settings)
         align(settings, math.ceil(round.steps))
 
@@ -278,12 +279,11 @@ class Sampled:
         """Keyword arguments of TRL's config classes."""
         job.rollout.prepare()
         prompt = max(len(one.ids) for one in (*job.train, *job.validation))
+        most, unit = job.arguments["per_device_eval_batch_size"] * job.processes, math.lcm(self.eval_generations, job.processes)
         return {
             **job.arguments,
             **job.rollout.arguments(prompt + self.max_new_tokens),
-            "per_device_eval_batch_size": even(
-                len(job.validation) * self.eval_generations, job.arguments["per_device_eval_batch_size"], self.eval_generations
-            ),
+            "per_device_eval_batch_size": even(len(job.validation) * self.eval_generations, most, unit) // job.processes,
             "num_generations": self.generations,
             "num_generations_eval": self.eval_generations,
             "max_completion_length": self.max_new_tokens,
@@ -323,19 +323,20 @@ def even(count: int, most: int, unit: int) -> int:
     return max(unit, math.ceil(math.ceil(count / parts) / unit) * unit)
 
 
-def check_group(answers: int, generations: int) -> None:
-    """See that the answers of one round are whole groups.
+def check_group(answers: int, generations: int, processes: int = 1) -> None:
+    """See that the answers of one round, over all processes, are whole groups.
 
     Raises:
         UserError: they are not; the nearest numbers that are, are named.
     """
-    if answers % generations:
-        below, above = answers // generations * generations, (answers // generations + 1) * generations
+    if answers * processes % generations:
+        unit = generations // math.gcd(generations, processes)
+        below, above = answers // unit * unit, (answers // unit + 1) * unit
         near = " or ".join(str(each) for each in (below, above) if each)
         raise UserError(
-            f"a round of {answers} answers is no multiple of algo.generations={generations}",
+            f"a round of {answers * processes} answers is no multiple of algo.generations={generations}",
             "trainer.batch_size",
-            f"make it {near} answers (trainer.batch_size counts answers, not prompts)",
+            f"make it {near} answers{' a process' if processes > 1 else ''} (trainer.batch_size counts answers, not prompts)",
         )
 
 

@@ -26,6 +26,8 @@ def chosen(part: Part | None, kinds: Sequence[Kind], how: Samples) -> list[Quest
 
 def before(file: Path, model: Any, tokenizer: Any, asked: Sequence[Question], most: int) -> list[str]:
     """Answers before training; a resumed run reads those that it gave when it began."""
+    if not asked:
+        return []
     if file.is_file():
         return list(json.loads(file.read_text("utf-8")))
     given = answers(model, tokenizer, asked, most)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlops_llm.files import write_text
+from mlops_llm.train import ranks
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,10 @@ class Seen(NamedTuple):
 
 
 class Steps:
-    """Records each step, and after a resume compares it with what the earlier process recorded."""
+    """Records each step, and after a resume compares it with what the earlier process recorded.
+
+    Where several processes train, each knows all numbers, and only the first writes and compares; batches are its own.
+    """
 
     def __init__(self, file: Path, done: int = 0, rates: Mapping[int, float] | None = None) -> None:
         """Begin after step `done`, with the tokens a second up to there; later steps in the file become the expectation."""
@@ -46,11 +50,12 @@ class Steps:
         kept = [each for each in recorded if each.step <= done]
         # What an earlier process did is kept beside until it was compared, over any number of interruptions.
         self._before = file.with_suffix(".before.jsonl")
-        later = [each for each in [*recorded, *_read(self._before)] if each.step > done]
+        self._writes = ranks.first()
+        later = [each for each in [*recorded, *_read(self._before)] if each.step > done] if self._writes else []
         self._expected = {each.step: each for each in later}
         if later:
             write_text(self._before, "".join(_line(each) for each in self._expected.values()))
-        else:
+        elif self._writes:
             self._before.unlink(missing_ok=True)
         self._tokens = kept[-1].tokens if kept else 0
         self.losses = {each.step: each.loss for each in kept}
@@ -71,13 +76,14 @@ class Steps:
         self._seen: list[Seen] = []
         self.heed: Callable[[Step, Mapping[int, float], Sequence[Seen]], None] | None = None
         """Called with every closed step, the losses so far and the step's batches."""
-        self._hash = hashlib.sha256()
-        write_text(file, "".join(_line(each) for each in kept))
-        self._out = file.open("a", encoding="utf-8")
+        self._hash, self._fresh = hashlib.sha256(), 0
+        if self._writes:
+            write_text(file, "".join(_line(each) for each in kept))
+        self._out = file.open("a", encoding="utf-8") if self._writes else None
 
     @property
     def tokens(self) -> int:
-        """Tokens seen since the run began."""
+        """Tokens seen since the run began, in the closed steps that are written."""
         return self._tokens
 
     def watch(self, trainer: Any) -> None:
@@ -108,7 +114,7 @@ class Steps:
         seen = Seen(*(None if each is None else each.cpu().numpy() for each in (ids, mask, positions)))
         self._seen.append(seen)
         self._hash.update(seen.ids.tobytes())
-        self._tokens += int(seen.mask.sum()) if mask is not None else ids.numel()
+        self._fresh += int(seen.mask.sum()) if mask is not None else ids.numel()
 
     def begin(self) -> None:
         """Start the clock of a step."""
@@ -120,19 +126,25 @@ class Steps:
             taken = time.perf_counter() - self._begun
             self.seconds, self.spent = self.seconds + taken, self.spent + taken
         batch = self._hash.hexdigest()[:16]
-        self._waiting.append((step, self._losses, lr, batch, self._tokens, self._seen))
-        self._losses, self._seen, self._hash = [], [], hashlib.sha256()
+        self._waiting.append((step, self._losses, lr, batch, self._fresh, self._seen))
+        self._losses, self._seen, self._hash, self._fresh = [], [], hashlib.sha256(), 0
         if self._waiting[-1][1] and self._waiting[-1][1][0].device.type == "cpu":
             self.flush()
 
     def flush(self) -> None:
-        """Write the closed steps and compare those that an earlier process has done before."""
+        """Write the closed steps and compare those that an earlier process has done before.
+
+        Loss and tokens are those of all processes together, each of which calls this at the same steps.
+        """
         waiting, self._waiting = self._waiting, []
-        done = [
-            Step(step, sum(float(loss) for loss in losses), lr, batch, tokens) for step, losses, lr, batch, tokens, _ in waiting
-        ]
-        self._out.writelines(_line(each) for each in done)
-        self._out.flush()
+        sums = ranks.sums([(sum(float(loss) for loss in losses), tokens) for _, losses, _, _, tokens, _ in waiting])
+        done = []
+        for (step, _, lr, batch, *_), (loss, tokens) in zip(waiting, sums, strict=True):
+            self._tokens += int(tokens)
+            done.append(Step(step, loss / ranks.count(), lr, batch, self._tokens))
+        if self._out:
+            self._out.writelines(_line(each) for each in done)
+            self._out.flush()
         for each, (*_, seen) in zip(done, waiting, strict=True):
             self.losses[each.step] = each.loss
             self.learning_rates[each.step] = each.lr

@@ -21,10 +21,11 @@ from mlops_llm.files import is_disk_full
 from mlops_llm.models import adapter, load, template
 from mlops_llm.models.load import Files, ModelLoad, Task
 from mlops_llm.record import NullRun, Registration, Result, Run
-from mlops_llm.train import machine, preflight, samples
+from mlops_llm.train import machine, preflight, ranks, samples
 from mlops_llm.train.answers import answers
 from mlops_llm.train.checkpoints import COMPLETE, Shelf, curves, drop_unfinished
 from mlops_llm.train.config import Train
+from mlops_llm.train.distributed import save_tied_once
 from mlops_llm.train.measure import Taken
 from mlops_llm.train.pairs import ScoredPairs
 from mlops_llm.train.peft import whole_numbers
@@ -58,6 +59,8 @@ class Job:
     rollout: Sampler
     """What samples answers."""
     run: Run
+    processes: int
+    """How many train together."""
 
 
 def fit(plan: Plan, run: Run | None = None) -> Result:
@@ -67,6 +70,19 @@ def fit(plan: Plan, run: Run | None = None) -> Result:
         UserError: the weights are broken, or the disk fills up; earlier checkpoints stay whole.
     """
     run = run or NullRun()
+    if plan.settings.distributed.several:
+        from mlops_llm.train.launcher import launched
+
+        return launched(plan, run)
+    return fit_here(plan, run)
+
+
+def fit_here(plan: Plan, run: Run) -> Result:
+    """Train in this process, as the only one or together with others of which the first alone records.
+
+    Raises:
+        UserError: see `fit`.
+    """
     output = Path(str(plan.settings.output)).absolute()
     _record_inputs(plan, run)
     job, trainer = _build(plan, output, run)
@@ -90,6 +106,8 @@ def fit(plan: Plan, run: Run | None = None) -> Result:
     broken = recorder.divergence.broken
     if not broken:
         sampled.record(run, job.model)
+    if not ranks.first():
+        return Result("", {}, {})  # the first process has the whole one
     averaged = averager.evaluations if averager else {}
     _figures(run, steps, shelf, recorder, averaged)
     if broken:
@@ -121,8 +139,9 @@ def _record_inputs(plan: Plan, run: Run) -> None:
             "digest.template": template.template_digest(plan.tokenizer),
             "dtype": load.dtype_of(plan.settings.model_load.dtype).name,
             "device": "cuda" if torch.cuda.is_available() else "cpu",
-            "device.name": machine.device(),
+            "device.name": plan.settings.distributed.sort(machine.device()),
             "torch.threads": str(torch.get_num_threads()),
+            "processes": str(plan.settings.distributed.count),
             "trained_tokens": str(plan.trained_tokens),
             "rows.cut": str(sum(1 for one in plan.train.encoded if one.cut)),
             "rows.left_out": str(plan.train.left_out),
@@ -152,9 +171,13 @@ def _build(plan: Plan, output: Path, run: Run) -> tuple[Any, Any]:
         settings.reward,
         settings.rollout,
         run,
+        settings.distributed.count,
     )
     with whole_numbers(model):
         trainer = settings.algo.trainer(job)
+    settings.distributed.confirm(trainer)
+    if settings.distributed.sharded:
+        save_tied_once(trainer)
     trainer.remove_callback(PrinterCallback)
     trainer.create_model_card = _no_card  # TRL's would lie in the run's folder and say nothing that is known here
     return job, trainer
@@ -208,6 +231,7 @@ def _arguments(plan: Plan, output: Path) -> dict[str, Any]:
         "data_seed": settings.seed,
         "report_to": "none",
         "disable_tqdm": True,
+        **settings.distributed.arguments(settings),
     }
 
 
@@ -278,9 +302,11 @@ def _is_last(checkpoint: Path) -> bool:
 
 def _train(trainer: Any, plan: Plan, output: Path, enough: bool) -> None:
     if plan.settings.resume:
-        drop_unfinished(output)
+        with ranks.first_before_others():
+            drop_unfinished(output)
     if plan.resume_from and (enough or _is_last(plan.resume_from)):
-        trainer._load_from_checkpoint(str(plan.resume_from))  # the Trainer would do one more step
+        if not plan.settings.distributed.sharded:
+            trainer._load_from_checkpoint(str(plan.resume_from))  # the Trainer would do one more step
         return
     try:
         trainer.train(resume_from_checkpoint=str(plan.resume_from) if plan.resume_from else None)
@@ -331,7 +357,8 @@ class _Sampled:
 
     def __init__(self, plan: Plan, output: Path, model: Any) -> None:
         self._plan, self._most = plan, plan.settings.samples.max_new_tokens
-        self._asked = samples.chosen(plan.validation, plan.settings.algo.kinds, plan.settings.samples)
+        part = plan.validation if ranks.first() and not plan.settings.distributed.sharded else None
+        self._asked = samples.chosen(part, plan.settings.algo.kinds, plan.settings.samples)
         self._before = samples.before(output / "samples_before.json", model, plan.tokenizer, self._asked, self._most)
 
     def record(self, run: Run, model: Any) -> None:

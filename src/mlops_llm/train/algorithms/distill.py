@@ -13,7 +13,7 @@ from mlops_llm.data.read import Source
 from mlops_llm.errors import UserError
 from mlops_llm.models.load import Files
 from mlops_llm.models.template import IGNORED, Encoded
-from mlops_llm.train import examples
+from mlops_llm.train import examples, ranks
 from mlops_llm.train.needs import Held, number_bytes
 from mlops_llm.train.written import Written
 
@@ -37,6 +37,7 @@ class Distill(Written):
     telling: ClassVar[tuple[str, ...]] = ()
     rewarded: ClassVar[bool] = False
     leaves_out: ClassVar[str] = "nothing of their answer remained within algo.max_tokens"
+    distributed: ClassVar[tuple[str, ...]] = ("ddp",)
 
     teacher: str = "tiny"
     """Ref of the teacher, whose vocabulary must be the student's."""
@@ -146,7 +147,8 @@ class Distill(Written):
         if self.top_k is None:
             return teacher.Present(model)
         batch = int(job.arguments["per_device_train_batch_size"])
-        return teacher.written(folder / "teacher", model, job.train, self.top_k, self.temperature, batch)
+        with ranks.first_before_others():
+            return teacher.written(folder / "teacher", model, job.train, self.top_k, self.temperature, batch)
 
     def conclude(self, job: Job) -> dict[str, str]:
         """How far the student came, on the held-out rows."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from mlops_llm.component import component, near
@@ -14,7 +15,7 @@ from mlops_llm.models.load import Files
 from mlops_llm.train import examples
 from mlops_llm.train.examples import Pair
 from mlops_llm.train.needs import Held
-from mlops_llm.train.reference import Reference, against, held, refuse_base, refuse_dropout
+from mlops_llm.train.reference import Reference, against, held, refuse_base, refuse_dropout, shared
 from mlops_llm.train.written import Written
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class DPO(Written):
     telling: ClassVar[tuple[str, ...]] = ("eval/rewards/accuracies", "eval/rewards/margins")
     rewarded: ClassVar[bool] = False
     leaves_out: ClassVar[str] = "nothing of their answer remained within algo.max_tokens"
+    distributed: ClassVar[tuple[str, ...]] = ("ddp", "fsdp2", "zero3")
 
     beta: float = 0.1
     """How strongly the model is held to the reference: the higher, the nearer."""
@@ -132,6 +134,7 @@ class DPO(Written):
             max_length=None,
             precompute_ref_log_probs=self.precompute and not job.adapter,
         )
+        beside = Path(job.arguments["output_dir"]) / "reference"
         return against(
             job,
             self.reference,
@@ -139,8 +142,8 @@ class DPO(Written):
                 model=job.model,
                 ref_model=reference,
                 args=settings,
-                train_dataset=_dataset(job.train),
-                eval_dataset=_dataset(job.validation) if job.validation else None,
+                train_dataset=shared(_dataset(job.train), beside),
+                eval_dataset=shared(_dataset(job.validation), beside) if job.validation else None,
                 processing_class=job.tokenizer,
             ),
             copied=not settings.precompute_ref_log_probs,

@@ -6,6 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlops_llm.component import component
@@ -16,7 +17,7 @@ from mlops_llm.models.load import Files
 from mlops_llm.train import examples
 from mlops_llm.train.examples import Answered
 from mlops_llm.train.needs import Held
-from mlops_llm.train.reference import Reference, against, held, refuse_base, refuse_dropout
+from mlops_llm.train.reference import Reference, against, held, refuse_base, refuse_dropout, shared
 from mlops_llm.train.written import Written
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class KTO(Written):
     telling: ClassVar[tuple[str, ...]] = ("eval/rewards/chosen", "eval/rewards/rejected", "eval/rewards/margins")
     rewarded: ClassVar[bool] = False
     leaves_out: ClassVar[str] = "nothing of their answer remained within algo.max_tokens"
+    distributed: ClassVar[tuple[str, ...]] = ("ddp", "fsdp2", "zero3")
 
     beta: float = 0.1
     """How strongly the model is held to the reference: the higher, the nearer."""
@@ -125,6 +127,7 @@ class KTO(Written):
         )
         shuffled = list(job.train)
         random.Random(job.arguments["seed"]).shuffle(shuffled)
+        beside = Path(job.arguments["output_dir"]) / "reference"
         return against(
             job,
             self.reference,
@@ -132,8 +135,8 @@ class KTO(Written):
                 model=job.model,
                 ref_model=reference,
                 args=settings,
-                train_dataset=self._dataset(shuffled, batch),
-                eval_dataset=self._dataset(job.validation, batch) if job.validation else None,
+                train_dataset=shared(self._dataset(shuffled, batch), beside),
+                eval_dataset=shared(self._dataset(job.validation, batch), beside) if job.validation else None,
                 processing_class=job.tokenizer,
             ),
             copied=not settings.precompute_ref_log_probs,

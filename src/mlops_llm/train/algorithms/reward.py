@@ -35,6 +35,7 @@ class Reward(Written):
     telling: ClassVar[tuple[str, ...]] = ("eval/accuracy", "eval/margin")
     rewarded: ClassVar[bool] = False
     leaves_out: ClassVar[str] = "nothing of their answer remained within algo.max_tokens"
+    distributed: ClassVar[tuple[str, ...]] = ("ddp",)
 
     center_rewards_coefficient: float = 0.0
     """Factor of the squared sum of both scores, which holds their mean at 0 (Eisenstein et al. 2023, arXiv:2312.09244,

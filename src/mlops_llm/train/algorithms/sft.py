@@ -37,6 +37,7 @@ class SFT(Written):
     telling: ClassVar[tuple[str, ...]] = ()
     rewarded: ClassVar[bool] = False
     leaves_out: ClassVar[str] = "nothing of their answer remained within algo.max_tokens"
+    distributed: ClassVar[tuple[str, ...]] = ("ddp", "fsdp2", "zero3")
 
     loss_on: LossOn = LossOn.answers
     """answers learns the assistant's turns with their end mark, whole learns every token."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_llm.errors import UserError, first_line
+from mlops_llm.train import ranks
 from mlops_llm.train.ppo import estimates
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Critic:
         loss = estimates.value_loss(new, old, returns, mask, self._clip)
         (loss / parts).backward()
         if last:
+            ranks.average_gradients(list(self.model.parameters()))
             if self._max_grad_norm:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._max_grad_norm)
             self._optimizer.step()

@@ -105,6 +105,8 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
+        if not self.is_world_process_zero():
+            return
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         self._critic.save(folder)
         (folder / FOLDER / STATE).write_text(json.dumps({"value": self._coefficient.value}), "utf-8")

@@ -84,7 +84,12 @@ class Vllm:
 
         if settings.peft.quantized:
             raise UserError("cannot take the weights of a base of 4-bit numbers", "rollout", "take rollout=hf, or peft=lora")
-        cuda = torch.cuda.is_available()
+        cuda, processes = torch.cuda.is_available(), settings.distributed.count
+        if processes % self.tensor_parallel:
+            what = f"is {self.tensor_parallel}, which does not divide the training's {processes} processes"
+            raise UserError(what, "rollout.tensor_parallel", "give a divisor")
+        if processes > 1 and not cuda:
+            raise UserError("shares no CPU with several processes", "rollout", "take rollout=hf, or leave distributed out")
         _check_release(cuda)
         if self.mode is Where.server:
             examine(str(self.url))
@@ -99,14 +104,7 @@ class Vllm:
 
         Args:
             tokens: most of a prompt and its answer together.
-
-        Raises:
-            UserError: the training has not as many processes as the model is to be divided over.
         """
-        processes = int(os.environ.get("WORLD_SIZE", "1"))
-        if processes % self.tensor_parallel:
-            what = f"is {self.tensor_parallel}, which does not divide the training's {processes} processes"
-            raise UserError(what, "rollout.tensor_parallel", "give a divisor")
         return {
             "use_vllm": True,
             "vllm_mode": self.mode.value,

@@ -1,0 +1,293 @@
+"""How many processes train one model, and how they share it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Optional
+
+from mlops_llm import component
+from mlops_llm.errors import UserError, need
+
+if TYPE_CHECKING:
+    from mlops_llm.train.config import Train
+
+
+@component.component("distributed", "none")
+@dataclass
+class Distributed:
+    """One process, on the GPU where there is one; and what every choice of the group `distributed` can tell."""
+
+    several: ClassVar[bool] = False
+    """Processes of their own do the training."""
+    sharded: ClassVar[bool] = False
+    """Each process holds a part of the weights, so that none can be used alone."""
+
+    @property
+    def count(self) -> int:
+        """How many processes train."""
+        return 1
+
+    def spread(self, parts: Mapping[str, int]) -> dict[str, int]:
+        """Bytes in one memory, a GPU's or without one the machine's, of what a process needs that trains alone."""
+        return dict(parts)
+
+    def sort(self, device: str) -> str:
+        """A device with so many processes, as the record tells one sort of run from another."""
+        return device
+
+    def check(self, settings: Train) -> None:
+        """See that the settings allow it, before anything is read.
+
+        Raises:
+            UserError: they do not; what they allow is named.
+        """
+
+    def require(self) -> None:
+        """See that this machine allows it.
+
+        Raises:
+            UserError: it does not.
+        """
+
+    def same(self, before: str) -> None:
+        """See that a resumed run has as many processes as it began with (empty where it did not say).
+
+        Batches, their order and random states are those of so many processes.
+
+        Raises:
+            UserError: it has not.
+        """
+
+    def arguments(self, settings: Train) -> dict[str, Any]:
+        """Keyword arguments of TRL's config classes."""
+        return {}
+
+    def facts(self, settings: Train) -> dict[str, str]:
+        """What a person wants to know before the start."""
+        return {}
+
+    def confirm(self, trainer: Any) -> None:
+        """See that a Trainer trains with as many processes as were asked for, and shares the model as was asked for.
+
+        Raises:
+            UserError: it does not.
+        """
+        if trainer.accelerator.num_processes != 1:
+            remedy = "start the command plainly, with distributed=ddp"
+            raise UserError(f"{trainer.accelerator.num_processes} processes were started from outside", "distributed", remedy)
+
+
+@dataclass
+class Several(Distributed):
+    """What every way has that starts several processes on this machine."""
+
+    several: ClassVar[bool] = True
+    kinds: ClassVar[tuple[str, ...]]
+    """What accelerate may call it."""
+
+    processes: Optional[int] = None  # noqa: UP045 (OmegaConf reads Optional)
+    """How many, one a GPU; null takes every GPU of this machine. Without a GPU they share the CPU."""
+    port: Optional[int] = None  # noqa: UP045
+    """Port of this machine at which they find each other; null takes a free one."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.processes is not None and self.processes < 1:
+            raise UserError(f"is {self.processes}", "distributed.processes", "give a whole number from 1, or null")
+        if self.port is not None and not 0 < self.port < 65536:
+            raise UserError(f"is {self.port}", "distributed.port", "give a number from 1 to 65535, or null")
+
+    @property
+    def count(self) -> int:
+        """How many processes train."""
+        return self.processes or max(1, gpus())
+
+    def spread(self, parts: Mapping[str, int]) -> dict[str, int]:
+        """Bytes in one memory: of a GPU for one process, without one for all; what is divided is there once in all of them."""
+        together = 1 if gpus() else self.count
+        divided = self.count if self.sharded else 1
+        own = ("process", "activations")
+        return {name: size * together // (1 if name in own else divided) for name, size in parts.items()}
+
+    def sort(self, device: str) -> str:
+        """The device with the number of processes."""
+        return f"{device}, {self.count} processes"
+
+    def check(self, settings: Train) -> None:
+        """See that the algorithm allows it, and the average of the weights.
+
+        Raises:
+            UserError: it does not; what it allows is named.
+        """
+        mine = _name("distributed", self)
+        if mine not in settings.algo.distributed:
+            allowed = " or ".join(f"distributed={name}" for name in ("none", *settings.algo.distributed))
+            raise UserError(
+                f"algo={_name('algo', settings.algo)} cannot be trained so", f"distributed={mine}", f"take {allowed}"
+            )
+        for place, value in (("ema.decay", settings.ema.decay), ("evaluate.every", settings.evaluate.every)):
+            if self.sharded and value:
+                what = f"is given, and with distributed={mine} no process has the whole model that this needs"
+                raise UserError(what, place, "leave it out, or take distributed=ddp")
+
+    def require(self) -> None:
+        """See that there are as many GPUs; copies may share the CPU, as many as are given.
+
+        Raises:
+            UserError: there are not.
+        """
+        there, mine = gpus(), _name("distributed", self)
+        if not there and self.sharded:
+            raise UserError("needs GPUs, and this machine has none", f"distributed={mine}", "take distributed=ddp")
+        if not there and self.processes is None:
+            remedy = "say how many processes share the CPU, e.g. distributed.processes=2"
+            raise UserError("is null, and this machine has no GPU", "distributed.processes", remedy)
+        if there and self.count > there:
+            raise UserError(
+                f"is {self.count}, and this machine has {there} GPUs", "distributed.processes", f"give at most {there}"
+            )
+
+    def same(self, before: str) -> None:
+        """See that as many train as before: batches, their order and random states are those of so many processes.
+
+        Raises:
+            UserError: it has not.
+        """
+        if before and int(before) != self.count:
+            remedy = f"resume it where {before} are, or start a new run from runs:/NAME/last"
+            raise UserError(
+                f"the run began with {before} processes, and here it has {self.count}", "distributed.processes", remedy
+            )
+
+    def arguments(self, settings: Train) -> dict[str, Any]:
+        """Keyword arguments of TRL's config classes."""
+        return {} if gpus() else {"ddp_backend": "gloo"}
+
+    def facts(self, settings: Train) -> dict[str, str]:
+        """What a person wants to know before the start."""
+        trainer, unit = settings.trainer, "answers" if settings.algo.rewarded else "rows"
+        parts = [(trainer.batch_size, unit), (self.count, "processes"), (trainer.gradient_accumulation_steps, "passes")]
+        whole = trainer.batch_size * self.count * trainer.gradient_accumulation_steps
+        found = {"batch": " x ".join(f"{number} {what}" for number, what in parts) + f" = {whole} {unit} a step"}
+        if self.sharded and settings.samples.count:
+            found["sample answers"] = "none: no process has the whole model"
+        return found
+
+    def confirm(self, trainer: Any) -> None:
+        """See that the processes found each other.
+
+        Raises:
+            UserError: they are not as many as were asked for, or share the model in another way.
+        """
+        found, kind = trainer.accelerator.num_processes, trainer.accelerator.distributed_type.name
+        if found != self.count or (kind not in self.kinds and not (found == 1 and kind == "NO")):
+            wanted = f"{self.count} processes ({' or '.join(self.kinds)})"
+            raise UserError(f"{wanted} were asked for, and there are {found} ({kind})", "distributed")
+
+
+@component.component("distributed", "ddp")
+@dataclass
+class Replicated(Several):
+    """Data parallel: each process has the whole model and its own rows, gradients are averaged (Li et al. 2020)."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("MULTI_GPU", "MULTI_CPU")
+
+    def arguments(self, settings: Train) -> dict[str, Any]:
+        """Keyword arguments of TRL's config classes."""
+        return super().arguments(settings) | {"ddp_find_unused_parameters": False}
+
+
+@component.component("distributed", "fsdp2")
+@dataclass
+class Sharded(Several):
+    """Fully sharded data parallel (Zhao et al. 2023; PyTorch's FSDP2): weights, gradients and optimizer lie in parts.
+
+    Checkpoints hold whole weights. No sample answers are written: no process has a whole model to answer with.
+    """
+
+    sharded: ClassVar[bool] = True
+    kinds: ClassVar[tuple[str, ...]] = ("FSDP",)
+
+    cpu_offload: bool = False
+    """Keep parts that are not in use in the CPU's memory: less of the GPU's, and slower."""
+
+    def arguments(self, settings: Train) -> dict[str, Any]:
+        """Keyword arguments of TRL's config classes."""
+        how = {
+            "version": 2,
+            "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+            "reshard_after_forward": True,
+            "state_dict_type": "FULL_STATE_DICT",
+            "cpu_offload": self.cpu_offload,
+            "activation_checkpointing": settings.trainer.gradient_checkpointing,
+        }
+        return super().arguments(settings) | {"fsdp": True, "fsdp_config": how, "gradient_checkpointing": False}
+
+
+@component.component("distributed", "zero3")
+@dataclass
+class Zero3(Several):
+    """ZeRO stage 3 (Rajbhandari et al. 2020; DeepSpeed): weights, gradients and optimizer lie in parts on the GPUs.
+
+    Checkpoints hold whole weights. No sample answers are written: no process has a whole model to answer with.
+    """
+
+    sharded: ClassVar[bool] = True
+    kinds: ClassVar[tuple[str, ...]] = ("DEEPSPEED",)
+
+    offload: bool = False
+    """Keep optimizer and weights in the CPU's memory: less of the GPU's, and slower."""
+
+    def require(self) -> None:
+        """See that there are GPUs, and DeepSpeed.
+
+        Raises:
+            UserError: there are not.
+        """
+        super().require()
+        need("deepspeed", "zero3")
+
+    def arguments(self, settings: Train) -> dict[str, Any]:
+        """Keyword arguments of TRL's config classes; `auto` is what the Trainer knows."""
+        place = {"device": "cpu" if self.offload else "none"}
+        stage = {
+            "stage": 3,
+            "overlap_comm": True,
+            "contiguous_gradients": True,
+            "offload_optimizer": place,
+            "offload_param": place,
+            "stage3_gather_16bit_weights_on_model_save": True,
+        }
+        config = {
+            "zero_optimization": stage,
+            "bf16": {"enabled": "auto"},
+            "fp16": {"enabled": "auto"},
+            "gradient_clipping": "auto",
+            "gradient_accumulation_steps": "auto",
+            "train_micro_batch_size_per_gpu": "auto",
+            "train_batch_size": "auto",
+        }
+        return {"deepspeed": config}
+
+
+def save_tied_once(trainer: Any) -> None:
+    """Keep tied tensors out of a Trainer's checkpoints a second time: put together from parts, both no longer look like one."""
+    tied, save = set(getattr(trainer.model, "all_tied_weights_keys", None) or ()), trainer._save
+
+    def once(output_dir: Any = None, state_dict: Any = None) -> None:
+        kept = state_dict and {name: tensor for name, tensor in state_dict.items() if name not in tied}
+        save(output_dir, kept)
+
+    trainer._save = once
+
+
+def gpus() -> int:
+    """How many GPUs this machine has."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _name(group: str, chosen: Any) -> str:
+    return next(name for name, cls in component.groups()[group].items() if cls is type(chosen))

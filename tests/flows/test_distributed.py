@@ -1,0 +1,80 @@
+"""Two processes train one model as one process does; one of them is killed, and the run goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mlops_llm import component
+from mlops_llm.record import MemoryRun, Result
+from mlops_llm.train.config import PACKAGES, Samples, Train, Trainer
+from mlops_llm.train.plan import Plan, prepare
+from mlops_llm.train.train import fit
+from tests.commands import ok, start, train, wait_for_step
+from tests.record import checkpoints_of, client, run_of, steps_of
+
+STEPS = {"max_steps": 12, "eval_steps": 4, "save_steps": 4, "logging_steps": 1}
+
+
+def fitted(folder: Path, algo: str, dataset: str, rate: float, **distributed: int) -> tuple[Result, MemoryRun]:
+    """Train without the command line: 8 rows a step, whatever the number of processes."""
+    for package in PACKAGES:
+        component.load(package)
+    batch = 8 // distributed.get("processes", 1)
+    settings = Train(
+        dataset=dataset,
+        algo=component.build("algo", algo),
+        peft=component.build("peft", "none"),
+        distributed=component.build("distributed", "ddp" if distributed else "none", distributed),
+        trainer=Trainer(batch_size=batch, learning_rate=rate, **STEPS),
+        samples=Samples(count=2 if distributed else 0, max_new_tokens=4),
+        output=str(folder),
+    )
+    run = MemoryRun()
+    plan = prepare(settings)
+    assert isinstance(plan, Plan)
+    return fit(plan, run), run
+
+
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "steps.jsonl").read_text().splitlines()]
+
+
+def test_two_processes_learn_what_one_learns(here: Path) -> None:
+    alone, _ = fitted(here / "one", "sft", "sales_sft", 2e-3)
+    together, run = fitted(here / "two", "sft", "sales_sft", 2e-3, processes=2)
+    assert losses(here / "two") == pytest.approx(losses(here / "one"), rel=1e-4)
+    assert together.score == pytest.approx(alone.score, rel=0.02)  # of batches of other sizes
+    # The first alone has recorded, and everything.
+    assert [step for key, _, step, *_ in run.kept_metrics if key == "train/loss"] == list(range(1, 13))
+    assert [each.name for each in run.checkpoints] == ["checkpoint-4", "checkpoint-8", "checkpoint-12"]
+    assert len(run.artifacts["samples.json"]["after"]) == 2 and run.kept_tags["processes"] == "2"
+    assert {"plots/loss.png", "steps.jsonl"} <= set(run.artifacts) and len(run.inputs) == 2
+    assert [each["tokens"] for each in map(json.loads, (here / "two/steps.jsonl").open())] == [
+        each["tokens"] for each in map(json.loads, (here / "one/steps.jsonl").open())
+    ]
+
+
+def test_a_run_of_which_a_process_was_killed_goes_on(here: Path) -> None:
+    fitted(here / "one", "dpo", "sales_dpo", 5e-4)
+    words = [f"trainer.{name}={value}" for name, value in STEPS.items()]
+    words += ["trainer.batch_size=4", "distributed=ddp", "distributed.processes=2", "samples.count=0", "register_as=null"]
+    process = start(here, "+experiment=dpo_sales", *words, "run_name=two")
+    wait_for_step(here, "two", 6, process)
+    (torchrun,) = psutil.Process(process.pid).children()
+    ranks = torchrun.children()
+    ranks[1].kill()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1 and errors.strip().endswith(
+        "process 1 of 2 ended without a word (SIGKILL: killed, or out of memory); go on with: resume=two"
+    )
+    assert len(errors.strip().splitlines()) == 1 and not any(each.is_running() for each in [torchrun, *ranks])
+    assert run_of(client(here), "two").info.status == "FAILED"
+    assert "resume verified" in ok(train(here, "resume=two"))
+    assert losses(here / "outputs/two") == pytest.approx(losses(here / "one"), rel=1e-3, abs=1e-4)
+    run = run_of(client(here), "two")
+    assert steps_of(client(here), run, "train/loss") == list(range(1, 13))
+    assert set(checkpoints_of(client(here), run)) == {"checkpoint-4", "checkpoint-8", "checkpoint-12"}

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from mlops_llm import component
+from mlops_llm.errors import UserError
+from mlops_llm.train import distributed, launcher
+from mlops_llm.train.config import PACKAGES, Train, Trainer
+from mlops_llm.train.distributed import Distributed, Replicated, Sharded, Zero3
+from mlops_llm.train.ema import Ema
+from mlops_llm.train.evaluate import Evaluate
+
+for package in PACKAGES:
+    component.load(package)
+
+
+def settings(algo: str = "sft", how: object = None, **values) -> Train:
+    return Train(dataset="x", algo=component.build("algo", algo), peft=None, distributed=how or Replicated(2), **values)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "gpus", lambda: 2)
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "gpus", lambda: 0)
+
+
+@pytest.mark.parametrize("algo", ["sft", "dpo", "kto", "distill", "grpo", "rloo", "ppo", "reward"])
+def test_every_method_trains_in_copies_and_says_what_else_it_allows(algo):
+    Distributed().check(settings(algo, Distributed()))
+    Replicated(2).check(settings(algo))
+    for name, how in (("fsdp2", Sharded(2)), ("zero3", Zero3(2))):
+        allowed = type(component.build("algo", algo)).distributed
+        if name in allowed:
+            how.check(settings(algo, how))
+        else:
+            with pytest.raises(UserError, match=f"distributed={name}: algo={algo} cannot .*take .*none or distributed=ddp$"):
+                how.check(settings(algo, how))
+
+
+@pytest.mark.parametrize(("place", "given"), [("ema.decay", {"ema": Ema(0.9)}), ("evaluate.every", {"evaluate": Evaluate(5)})])
+def test_what_needs_the_whole_model_is_refused_where_nobody_has_it(place, given):
+    with pytest.raises(UserError, match=f"{place}: is given, and with distributed=fsdp2"):
+        Sharded(2).check(settings(how=Sharded(2), **given))
+    Replicated(2).check(settings(**given))
+
+
+def test_without_a_gpu_a_number_is_wanted(no_gpu):
+    with pytest.raises(UserError, match="is null, and this machine has no GPU; say how many"):
+        Replicated().require()
+    Replicated(3).require()
+    for how in (Sharded(2), Zero3(2)):
+        with pytest.raises(UserError, match="needs GPUs, and this machine has none"):
+            how.require()
+    parts = {"process": 10, "model": 30, "activations": 6}
+    assert Replicated(3).spread(parts) == {"process": 30, "model": 90, "activations": 18} and Replicated().count == 1
+    assert Sharded(3).spread(parts) == {"process": 30, "model": 30, "activations": 18}
+
+
+def test_there_are_no_more_processes_than_gpus(two_gpus):
+    with pytest.raises(UserError, match="processes: is 3, and this machine has 2 GPUs; give at most 2"):
+        Sharded(3).require()
+    Sharded().require()
+    parts = {"process": 10, "model": 30, "activations": 6}
+    assert Sharded().count == 2 and Sharded().spread(parts) == {"process": 10, "model": 15, "activations": 6}
+
+
+@pytest.mark.parametrize(("field", "value"), [("processes", 0), ("port", 0), ("port", 65536)])
+def test_numbers_out_of_range_are_refused(field, value):
+    with pytest.raises(UserError, match=f"distributed.{field}: is {value}"):
+        Replicated(**{field: value})
+
+
+def test_a_resumed_run_has_as_many_processes_as_it_began_with():
+    Replicated(2).same("2")
+    Replicated(2).same("")
+    with pytest.raises(UserError, match="the run began with 4 processes, and here it has 2"):
+        Replicated(2).same("4")
+
+
+def trainer(count: int, kind: str) -> SimpleNamespace:
+    return SimpleNamespace(accelerator=SimpleNamespace(num_processes=count, distributed_type=SimpleNamespace(name=kind)))
+
+
+def test_processes_that_did_not_find_each_other_are_told():
+    Replicated(2).confirm(trainer(2, "MULTI_CPU"))
+    Distributed().confirm(trainer(1, "NO"))
+    with pytest.raises(UserError, match=r"2 processes .*MULTI_CPU.* were asked for, and there are 1"):
+        Replicated(2).confirm(trainer(1, "NO"))
+    with pytest.raises(UserError, match=r"2 processes \(FSDP\) were asked for, and there are 2 \(MULTI_CPU\)"):
+        Sharded(2).confirm(trainer(2, "MULTI_CPU"))
+    with pytest.raises(UserError, match="2 processes were started from outside"):
+        Distributed().confirm(trainer(2, "MULTI_CPU"))
+
+
+def test_the_batch_of_a_step_is_that_of_all_processes():
+    how = settings(trainer=Trainer(batch_size=4, gradient_accumulation_steps=3))
+    assert Replicated(2).facts(how) == {"batch": "4 rows x 2 processes x 3 passes = 24 rows a step"}
+
+
+def test_the_plan_tells_what_would_be_started(no_gpu):
+    told = launcher.dry(settings(how=Zero3(2, port=29511), output="out"))
+    assert told["starts"].startswith("python -m torch.distributed.run --nnodes=1 --master-addr=127.0.0.1 --master-port=29511")
+    assert told["starts"].endswith("--nproc-per-node=2 -m mlops_llm.train.worker out/ranks/settings.json")
+    assert '"stage": 3' in told["with"] and "needs GPUs" in told["cannot run here"]
+    assert launcher.dry(settings(how=Distributed())) == {}
+
+
+def test_fsdp_is_composed_as_the_libraries_read_it():
+    from accelerate import FullyShardedDataParallelPlugin
+    from transformers import TrainingArguments
+
+    made = object.__new__(TrainingArguments)  # a whole one would look for the other processes
+    made.__dict__ |= Sharded(2).arguments(settings(trainer=replace(Trainer(), gradient_checkpointing=True)))
+    plugin = FullyShardedDataParallelPlugin(**made._process_fsdp_args())
+    assert (plugin.fsdp_version, plugin.reshard_after_forward, plugin.activation_checkpointing) == (2, True, True)
+    assert "FULL_STATE_DICT" in str(plugin.state_dict_type) and not made.gradient_checkpointing
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_zero_is_composed_as_the_libraries_read_it(offload):
+    from accelerate.utils.deepspeed import HfDeepSpeedConfig
+
+    made = HfDeepSpeedConfig(Zero3(2, offload=offload).arguments(settings())["deepspeed"])
+    assert made.is_zero3() and made.is_offload() is offload
+    assert made.get_value("zero_optimization.stage3_gather_16bit_weights_on_model_save") is True

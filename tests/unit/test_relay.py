@@ -1,0 +1,142 @@
+"""The record and the last word of the processes of a training, over real sockets and processes; without torch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mlops_llm.errors import UserError
+from mlops_llm.record import DatasetInput, Grid, MemoryRun, Registration, Result
+from mlops_llm.train import launcher
+from mlops_llm.train.launcher import Ranks
+
+BEGIN = """
+import os, sys, time
+from pathlib import Path
+from mlops_llm.record import *
+from mlops_llm.train.relay import Launcher, RelayedRun
+def join(rank):
+    return Launcher(os.environ["MLOPS_LLM_LAUNCHER"], rank)
+"""
+
+
+def start(folder: Path, script: str) -> Ranks:
+    """A script instead of torchrun."""
+    return Ranks([sys.executable, "-c", BEGIN + script], os.environ, folder, folder)
+
+
+def served(folder: Path, script: str, run: MemoryRun | None = None, count: int = 2) -> Result:
+    ranks = start(folder, script)
+    try:
+        return ranks.serve(run or MemoryRun("mine"), count)
+    finally:
+        ranks.close()
+
+
+def test_what_the_first_process_records_arrives_as_it_was(tmp_path):
+    run = MemoryRun("mine")
+    script = """
+first, second = join(0), join(1)
+run = RelayedRun(first, "mine", Path("out"))
+run.params({"a": 1}); run.tags({"b": "中"})
+checkpoint = Checkpoint("checkpoint-2", 2, Path("out/checkpoint-2"), {"digest.weights": "x"})
+run.metrics({"loss": 0.1, "bad": float("nan")}, 2, checkpoint, "validation")
+run.input(DatasetInput("sales", "v1", "s.jsonl", "training", 3, {"raw": "r"}))
+run.artifact("a.json", {"column": ["x", None, 1.5]}); run.artifact("b.txt", Path("b.txt")); run.artifact("c.txt", "text")
+run.checkpoint(checkpoint, {"step": 2})
+assert run.forget(checkpoint) is True
+first.tell(done=Result("t", {"loss": 0.5}, {"n": 1}, shown=[Grid("g", ["a"], [[1]])], best=Registration("c", "m", "a", "d")))
+second.tell(done=None)
+"""
+    result = served(tmp_path, script, run)
+    assert (run.kept_params, run.kept_tags) == ({"a": 1}, {"b": "中"})
+    assert run.kept_metrics[0] == ("loss", 0.1, 2, "checkpoint-2", "validation") and run.kept_metrics[1][1] != 0
+    assert run.inputs == [DatasetInput("sales", "v1", "s.jsonl", "training", 3, {"raw": "r"})]
+    assert run.artifacts == {"a.json": {"column": ["x", None, 1.5]}, "b.txt": Path("b.txt"), "c.txt": "text"}
+    assert run.checkpoints == [] and result.table == {"loss": 0.5}
+    assert result.best == Registration("c", "m", "a", "d") and result.shown == [Grid("g", ["a"], [[1]])]
+
+
+def test_nothing_but_the_record_is_called(tmp_path):
+    with pytest.raises(ValueError, match="nothing in a record is called register"):
+        served(tmp_path, "join(0).ask(record='register', arguments=[])")
+
+
+def test_what_it_would_print_is_printed_here(tmp_path, capfd):
+    served(tmp_path, "one = join(0); one.tell(told='say', values=['training 3/3']); one.tell(done=Result('', {}, {}))")
+    assert capfd.readouterr().out == "training 3/3\n"
+
+
+def test_the_first_failure_is_told_and_not_what_came_of_it(tmp_path):
+    """Process 1 is killed; that 0 missed it is heard first."""
+    script = """
+if os.fork():
+    one = join(0)
+    one.tell(failed=["RuntimeError: Connection closed by peer"], missed=True, traceback=""); os.wait(); sys.exit(1)
+join(1); time.sleep(0.3); os.kill(os.getpid(), 9)
+"""
+    with pytest.raises(UserError, match=r"rank-1.log: process 1 of 2 ended without a word .*go on with: resume=mine"):
+        served(tmp_path, script)
+
+
+def test_an_error_of_one_process_is_one_line_with_its_traceback_behind(tmp_path):
+    script = "join(0).tell(failed=['ValueError: boom'], missed=False, traceback='Traceback: here')"
+    with pytest.raises(UserError, match="process 0 of 2 failed: ValueError: boom; go on with: resume=mine") as caught:
+        served(tmp_path, script)
+    assert "\n" not in str(caught.value) and "Traceback: here" in str(caught.value.__cause__)
+
+
+def test_a_users_mistake_stays_one(tmp_path):
+    with pytest.raises(UserError) as caught:
+        served(tmp_path, "join(1).tell(failed=['is 0', 'algo.beta', 'give more'], user=True)")
+    assert (caught.value.what, caught.value.where, caught.value.remedy) == ("is 0", "algo.beta", "give more")
+
+
+def test_processes_that_never_start_are_told(tmp_path):
+    with pytest.raises(UserError, match=r"the processes did not start .*no such module"):
+        served(tmp_path, "sys.exit('no such module')")
+
+
+@pytest.mark.parametrize("how", ["this one gives up", "what started them dies"])
+def test_none_is_left_behind(tmp_path, how):
+    ranks = start(tmp_path, "if not os.fork(): join(0); Path('pid.txt').write_text(str(os.getpid()))\ntime.sleep(60)")
+    pid = tmp_path / "pid.txt"
+    while not (pid.is_file() and pid.read_text()):
+        time.sleep(0.01)
+    child = int(pid.read_text())
+    if how == "this one gives up":
+        ranks.close()
+    else:
+        os.kill(ranks._torchrun.pid, signal.SIGKILL)
+        with pytest.raises(UserError, match="ended without a word"):
+            ranks.serve(MemoryRun(), 1)
+        ranks.close()
+    with suppress(psutil.NoSuchProcess):
+        assert psutil.Process(child).status() == psutil.STATUS_ZOMBIE  # dead, and not yet buried
+
+
+def test_a_process_whose_launcher_is_gone_ends(tmp_path):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "launcher"))
+        listener.listen()
+        env = {**os.environ, launcher.ADDRESS: str(tmp_path / "launcher")}
+        child = subprocess.Popen([sys.executable, "-c", BEGIN + "join(0); time.sleep(60)"], env=env)
+        listener.accept()[0].close()
+    assert child.wait(30) == 1
+
+
+def test_the_environment_lets_them_find_each_other_on_this_machine(monkeypatch):
+    monkeypatch.setattr("mlops_llm.train.distributed.gpus", lambda: 0)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    made = launcher.environment(2)
+    assert made["ACCELERATE_TORCH_DEVICE"] == "cpu" and made["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1"
+    assert int(made["OMP_NUM_THREADS"]) == max(1, (os.cpu_count() or 1) // 2)
