@@ -129,7 +129,7 @@ def _bring(store: Store, model: Any, folder: Path, storage: str) -> str:
 def inference_files(folder: Path) -> list[Path]:
     """The files that another program needs to run the model: not optimizer, scheduler, random state or Trainer state."""
     state = {"optimizer.pt", "scheduler.pt", "scaler.pt", "ema.pt", "trainer_state.json", "training_args.bin"}
-    state |= {"pytorch_model_fsdp.bin", "latest", "zero_to_fp32.py"}  # of several processes
+    state |= {"pytorch_model_fsdp.bin", "latest", "zero_to_fp32.py", "zero_to_torch.py"}  # of several processes
     return sorted(
         file
         for file in folder.iterdir()
