@@ -13,7 +13,7 @@ from mlops_llm.train.needs import Held, Rollout
 
 if TYPE_CHECKING:
     from mlops_llm.train.config import Train, Trainer
-    from mlops_llm.train.train import Job
+    from mlops_llm.train.job import Job
 
 
 class Algorithm(Protocol):

@@ -26,7 +26,7 @@ from mlops_llm.train.reference import adapted, freeze
 from mlops_llm.train.reward import Answers, Reward
 
 if TYPE_CHECKING:
-    from mlops_llm.train.train import Job
+    from mlops_llm.train.job import Job
 
 PATIENCE = 3
 """Logged points in a row after which a sign of a dead training is said."""

@@ -9,11 +9,30 @@ from typing import Any
 
 from mlops_llm.data.kinds import Kind
 from mlops_llm.files import write_text
+from mlops_llm.record import Run
+from mlops_llm.train import ranks
 from mlops_llm.train.answers import answers
 from mlops_llm.train.config import Samples
 from mlops_llm.train.examples import kind_of
-from mlops_llm.train.plan import Part
+from mlops_llm.train.plan import Part, Plan
 from mlops_llm.train.questions import Question, question
+
+
+class GivenAnswers:
+    """The table of a few answers before and after."""
+
+    def __init__(self, plan: Plan, output: Path, model: Any) -> None:
+        """Answer for the first time; a resumed run reads the answers that it gave when it began."""
+        self._tokenizer, self._most = plan.tokenizer, plan.settings.samples.max_new_tokens
+        part = plan.validation if ranks.first() and not plan.settings.distributed.sharded else None
+        self._asked = chosen(part, plan.settings.algo.kinds, plan.settings.samples)
+        self._before = before(output / "samples_before.json", model, plan.tokenizer, self._asked, self._most)
+
+    def record(self, run: Run, model: Any) -> None:
+        """Answer again and keep the table."""
+        if self._asked:
+            after = answers(model, self._tokenizer, self._asked, self._most)
+            run.artifact("samples.json", table(self._asked, self._before, after))
 
 
 def chosen(part: Part | None, kinds: Sequence[Kind], how: Samples) -> list[Question]:

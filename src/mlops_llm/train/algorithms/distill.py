@@ -19,8 +19,8 @@ from mlops_llm.train.written import Written
 
 if TYPE_CHECKING:
     from mlops_llm.train.config import Train
+    from mlops_llm.train.job import Job
     from mlops_llm.train.teacher import Present, Top
-    from mlops_llm.train.train import Job
 
 
 @component("algo", "distill")

@@ -20,7 +20,7 @@ from mlops_llm.train.written import Written
 
 if TYPE_CHECKING:
     from mlops_llm.train.config import Train
-    from mlops_llm.train.train import Job
+    from mlops_llm.train.job import Job
 
 LOSSES = (
     "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero",

@@ -16,7 +16,7 @@ from mlops_llm.train.rollouts import Sampled
 
 if TYPE_CHECKING:
     from mlops_llm.train.config import Train
-    from mlops_llm.train.train import Job
+    from mlops_llm.train.job import Job
 
 
 @component("algo", "ppo")

@@ -17,7 +17,7 @@ from mlops_llm.train.written import Written
 
 if TYPE_CHECKING:
     from mlops_llm.train.config import Train
-    from mlops_llm.train.train import Job
+    from mlops_llm.train.job import Job
 
 
 class LossOn(Enum):

@@ -1,0 +1,155 @@
+"""What remains of a training when its last step is done: pictures, the best checkpoint, the closing table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mlops_llm import console
+from mlops_llm.errors import UserError
+from mlops_llm.record import Registration, Result, Run
+from mlops_llm.train.checkpoints import Shelf
+from mlops_llm.train.config import Train
+from mlops_llm.train.job import Job
+from mlops_llm.train.plan import Plan
+from mlops_llm.train.scoring import Scoring, newest
+from mlops_llm.train.steps import Steps
+
+
+@dataclass(frozen=True)
+class Course:
+    """What happened in a training."""
+
+    plan: Plan
+    job: Job
+    shelf: Shelf
+    steps: Steps
+    evaluations: Mapping[int, Mapping[str, float]]
+    """Step -> numbers of its evaluation."""
+    averaged: Mapping[int, Mapping[str, float]]
+    """The same of averaged weights."""
+    overfit: int | None
+    """Step from which the training is overfit."""
+    scoring: Scoring | None
+    began: float
+    """Seconds since 1970."""
+    seconds: float
+    """From the first step to the last, with checkpoints."""
+    taken: float
+    """Seconds of steps and evaluations in this process."""
+
+
+def pictures(course: Course, run: Run) -> None:
+    """Draw loss, learning rate and speed."""
+    from mlops_llm.train import figures
+
+    shelf, steps = course.shelf, course.steps
+    best = shelf.best()
+    of_best = shelf.metrics(best).get("eval/loss") if best else None
+    point = (best.step, of_best) if best and of_best is not None else None
+    held_out, smooth = (
+        {step: values["eval/loss"] for step, values in found.items() if "eval/loss" in values}
+        for found in (course.evaluations, course.averaged)
+    )
+    run.figure("plots/loss.png", figures.loss(steps.losses, held_out, smooth, point, course.overfit))
+    run.figure("plots/learning_rate.png", figures.line("learning rate", "a step", steps.learning_rates))
+    run.figure("plots/tokens_per_second.png", figures.line("speed", "tokens a second", steps.rates))
+
+
+def refuse_diverged(course: Course, run: Run, why: str) -> None:
+    """Say why a training diverged, and what is left of it.
+
+    Raises:
+        UserError: always.
+    """
+    shelf, evaluated = course.shelf, _is_decided(course.plan)
+    good = [each for each in shelf.checkpoints if not evaluated or shelf.score(each) is not None]
+    left = "no good checkpoint was written before"
+    if good and (best := shelf.best()):
+        run.tags({"best.checkpoint": best.name, "best.reason": f"best before the training diverged: {why}"})
+        left = f"the last good checkpoint is {good[-1].name}" + ("" if best == good[-1] else f", the best one is {best.name}")
+    remedy = "lower trainer.learning_rate, or mend the rows in spikes/; nothing was registered"
+    raise UserError(f"the training diverged: {why}; {left}", run.name, remedy)
+
+
+def _is_decided(plan: Plan) -> bool:
+    """Whether a number of an evaluation chooses the best checkpoint."""
+    return plan.validation is not None or plan.settings.best.metric in plan.settings.evaluate.scores()
+
+
+def _telling(settings: Train) -> list[str]:
+    """Metrics of the evaluation that the closing table shows besides the deciding one."""
+    names = [settings.algo.best_metric, *settings.algo.telling, *settings.evaluate.scores()]
+    return [name for name in names if name != settings.best.metric]
+
+
+def _moved(before: Mapping[str, float], after: Mapping[str, float], names: Sequence[str]) -> dict[str, str]:
+    """Metrics of an evaluation, each with what it was before the training."""
+    return {
+        name: " -> ".join(f"{values[name]:.4f}" for values in (before, after) if name in values)
+        for name in names
+        if name in after
+    }
+
+
+def result(course: Course, run: Run) -> Result:
+    """Choose the best checkpoint and say how it went.
+
+    Raises:
+        UserError: there is no checkpoint, or of none the deciding number is finite.
+    """
+    plan, shelf, steps, scoring = course.plan, course.shelf, course.steps, course.scoring
+    settings, best = plan.settings, shelf.best()
+    if best is None:
+        raise UserError("no checkpoint was written")
+    score = shelf.score(best)
+    if score is None and _is_decided(plan):
+        raise UserError(
+            f"the training diverged: no checkpoint has a finite {settings.best.metric}",
+            run.name,
+            "lower trainer.learning_rate; nothing was registered",
+        )
+    metric = str(settings.best.metric) if score is not None else "step"
+    before = course.evaluations.get(0, {})
+    last = shelf.checkpoints[-1]
+    why = f"last of {len(shelf.checkpoints)} checkpoints; nothing was held out to choose by"
+    if score is not None:
+        end = "highest" if settings.best.higher_is_better else "lowest"
+        why = f"{metric} {score:.4f} at step {best.step}, {end} of {len(shelf.checkpoints)} checkpoints"
+    run.tags({"best.checkpoint": best.name, "best.reason": why, "digest.weights": last.tags["digest.weights"]})
+    entry = Registration(best.name, settings.register_as, "challenger", why) if settings.register_as else None
+    table = {
+        "best checkpoint": f"{best.name} ({why})",
+        f"{settings.best.metric} before": before.get(metric),
+        f"{settings.best.metric} best": score,
+        f"{settings.best.metric} averaged": course.averaged.get(last.step, {}).get(metric),
+        **newest(course.evaluations, best.step, [name for name in settings.evaluate.scores() if name != metric]),
+        **_moved(before, shelf.metrics(best), _telling(settings)),
+        "training loss": f"{steps.losses[min(steps.losses)]:.4f} -> {steps.mean_loss(settings.trainer.logging_steps):.4f}",
+        **settings.algo.conclude(course.job),
+        "steps": last.step,
+        "time": f"{console.seconds(course.taken)} (predicted {console.seconds(plan.estimate.seconds)})",
+        "answers scored": scoring.said(course.seconds) if scoring and scoring.times else None,
+        "checkpoints": len(shelf.checkpoints),
+        "registered": f"{settings.register_as} (alias challenger)" if entry else None,
+        "weights digest": last.tags["digest.weights"][:16],
+    }
+    values = {
+        "name": run.name,
+        "best": best.name,
+        "score": score,
+        "digest.weights": last.tags["digest.weights"],
+        "began": course.began,
+        "seconds": course.seconds,
+        "output": str(settings.output),
+    }
+    table = {key: value for key, value in table.items() if value is not None}
+    return Result(
+        f"{run.name}: trained",
+        table,
+        values,
+        best=entry,
+        score=score,
+        higher_is_better=settings.best.higher_is_better,
+        score_name=metric,
+    )

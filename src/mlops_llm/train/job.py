@@ -1,0 +1,135 @@
+"""What an algorithm builds its trainer from, and the building."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops_llm.models import load
+from mlops_llm.models.load import Files, ModelLoad
+from mlops_llm.record import Run
+from mlops_llm.train.distributed import save_tied_once
+from mlops_llm.train.peft import whole_numbers
+from mlops_llm.train.sampler import Sampler
+
+if TYPE_CHECKING:
+    from mlops_llm.train.plan import Plan
+
+
+@dataclass(frozen=True)
+class Job:
+    """What an algorithm builds its trainer from."""
+
+    model: Any
+    tokenizer: Any
+    train: Sequence[Any]
+    """Examples, as the algorithm's `encode` made them."""
+    validation: Sequence[Any]
+    arguments: dict[str, Any]
+    """Keyword arguments of TRL's config class, the same for every algorithm."""
+    adapter: bool
+    """An adapter is trained, the base stays."""
+    new_adapter: bool
+    """The adapter is new: until the first step the model is its base."""
+    load: ModelLoad
+    """How models are loaded."""
+    start: Files
+    """The start model."""
+    rewards: Mapping[str, Any]
+    """Name -> reward (`train.reward.Reward`)."""
+    rollout: Sampler
+    """What samples answers."""
+    run: Run
+    processes: int
+    """How many train together."""
+
+
+def build(plan: Plan, output: Path, run: Run) -> tuple[Any, Any]:
+    """Build model (in the job) and trainer; the seed comes first, since a new adapter is random."""
+    _quiet()
+    from transformers import PrinterCallback, set_seed
+
+    settings = plan.settings
+    set_seed(settings.seed)
+    model = settings.peft.load(plan.files, settings.model_load, settings.algo.task)
+    job = Job(
+        model,
+        plan.tokenizer,
+        plan.train.encoded,
+        plan.validation.encoded if plan.validation else (),
+        _arguments(plan, output),
+        settings.peft.trains_adapter,
+        settings.peft.base(plan.files) is plan.files,
+        settings.model_load,
+        plan.files,
+        settings.reward,
+        settings.rollout,
+        run,
+        settings.distributed.count,
+    )
+    with whole_numbers(model):
+        trainer = settings.algo.trainer(job)
+    settings.distributed.confirm(trainer)
+    if settings.distributed.sharded:
+        save_tied_once(trainer)
+    trainer.remove_callback(PrinterCallback)
+    trainer.create_model_card = _no_card  # TRL's would lie in the run's folder and say nothing that is known here
+    return job, trainer
+
+
+def _quiet() -> None:
+    """Keep what libraries print of their own doings off the terminal."""
+    from datasets import disable_progress_bars
+
+    disable_progress_bars()
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "TRL currently supports vLLM")  # said also where no vLLM is used
+    if not sys.stderr.isatty():
+        os.environ["TQDM_DISABLE"] = "1"
+
+
+def _no_card(*args: Any, **kwargs: Any) -> None:
+    """Write no model card."""
+
+
+def _arguments(plan: Plan, output: Path) -> dict[str, Any]:
+    import torch
+
+    settings, trainer = plan.settings, plan.settings.trainer
+    dtype = load.dtype_of(settings.model_load.dtype).name
+    cuda = torch.cuda.is_available()
+    return {
+        "output_dir": str(output),
+        "max_steps": trainer.max_steps,
+        "num_train_epochs": trainer.epochs,
+        "per_device_train_batch_size": trainer.batch_size,
+        "per_device_eval_batch_size": trainer.batch_size,
+        "gradient_accumulation_steps": trainer.gradient_accumulation_steps,
+        "learning_rate": trainer.learning_rate,
+        "lr_scheduler_type": trainer.schedule.value,
+        "warmup_steps": trainer.warmup_ratio,
+        "weight_decay": trainer.weight_decay,
+        "max_grad_norm": trainer.max_grad_norm,
+        "logging_steps": trainer.logging_steps,
+        "eval_strategy": "steps" if plan.validation else "no",
+        "eval_steps": trainer.eval_steps,
+        "eval_on_start": bool(plan.validation) and plan.resume_from is None,
+        "save_strategy": "steps",
+        "save_steps": trainer.save_steps,
+        "gradient_checkpointing": trainer.gradient_checkpointing,
+        "bf16": cuda and dtype == "bfloat16",
+        "fp16": cuda and dtype == "float16",
+        "use_cpu": not cuda,
+        "dataloader_pin_memory": cuda,
+        "seed": settings.seed,
+        "data_seed": settings.seed,
+        "report_to": "none",
+        "disable_tqdm": True,
+        **settings.distributed.arguments(settings),
+    }
