@@ -44,6 +44,11 @@ def test_every_method_trains_in_copies_and_says_what_else_it_allows(algo):
                 how.check(settings(algo, how))
 
 
+def test_a_base_of_4_bit_numbers_is_not_divided():
+    with pytest.raises(UserError, match="peft=qlora: is not divided by distributed=zero3; take peft=lora, or"):
+        Zero3(2).check(replace(settings(how=Zero3(2)), peft=component.build("peft", "qlora")))
+
+
 @pytest.mark.parametrize(("place", "given"), [("ema.decay", {"ema": Ema(0.9)}), ("evaluate.every", {"evaluate": Evaluate(5)})])
 def test_what_needs_the_whole_model_is_refused_where_nobody_has_it(place, given):
     with pytest.raises(UserError, match=f"{place}: is given, and with distributed=fsdp2"):

@@ -126,6 +126,8 @@ class Several(Distributed):
             raise UserError(
                 f"algo={_name('algo', settings.algo)} cannot be trained so", f"distributed={mine}", f"take {allowed}"
             )
+        if self.sharded and settings.peft and _name("peft", settings.peft) == "qlora":
+            raise UserError(f"is not divided by distributed={mine}", "peft=qlora", "take peft=lora, or distributed=ddp")
         for place, value in (("ema.decay", settings.ema.decay), ("evaluate.every", settings.evaluate.every)):
             if self.sharded and value:
                 what = f"is given, and with distributed={mine} no process has the whole model that this needs"
