@@ -189,7 +189,7 @@ def _sampling(settings: Train, files: Files, rows: Rows, each: int) -> int:
 
 
 def seconds(settings: Train, files: Files, rows: Rows, held: Sequence[Held], machine: Machine, done: int = 0) -> float:
-    """Time of the steps after `done`, and of their evaluations.
+    """Time of the steps after `done`, of their evaluations, and of answers that are scored.
 
     A forward pass takes 2 operations a parameter and token, a backward pass 4, or 2 where the weights stay (Kaplan et al.
     2020, arXiv:2001.08361, section 2.1; without attention), and some time a layer whatever its size.
@@ -210,9 +210,15 @@ def seconds(settings: Train, files: Files, rows: Rows, held: Sequence[Held], mac
         evaluation = rounds * (_decoding(min(answers, trainer.batch_size), rollout.tokens, files, machine) + forward)
     if settings.ema.decay is not None:
         evaluation *= 2
-    # One at the start, one after the last step whatever its number.
-    evaluations = math.ceil(steps / trainer.eval_steps) - math.ceil(done / trainer.eval_steps) + (0 if done else 1)
-    return (steps - done) * (step + machine.step) + evaluations * evaluation
+    how, scored = settings.evaluate, 0.0
+    if how.every:
+        scored = _times(steps, done, how.every) * _decoding(how.samples, how.max_new_tokens, files, machine)
+    return (steps - done) * (step + machine.step) + _times(steps, done, trainer.eval_steps) * evaluation + scored
+
+
+def _times(steps: int, done: int, every: int) -> int:
+    """Evaluations that are left: one at the start, one after the last step whatever its number."""
+    return math.ceil(steps / every) - math.ceil(done / every) + (0 if done else 1)
 
 
 def _forward(parameters: int, tokens: float, files: Files, machine: Machine) -> float:

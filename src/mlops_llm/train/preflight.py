@@ -16,7 +16,7 @@ from mlops_llm.train import needs
 from mlops_llm.train.config import Train
 from mlops_llm.train.history import Correction
 from mlops_llm.train.machine import Machine
-from mlops_llm.train.needs import Rows
+from mlops_llm.train.needs import Held, Rows
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def estimate(case: Case) -> Estimate:
     settings, files = case.settings, case.files
     rows = Rows(settings.algo.sequences(case.encoded), case.held_out)
     texts = _texts(files.place.folder)
-    held = [*settings.algo.holds(settings, files), *needs.average(settings, files, texts)]
+    held = [*_besides(case), *needs.average(settings, files, texts)]
     parts = settings.distributed.spread(needs.memory(settings, files, rows, held, case.machine))
     raw = needs.seconds(settings, files, rows, held, case.machine, case.done)
     memory, steps = int(sum(parts.values()) * case.correction.memory), rows.steps(settings)
@@ -125,8 +125,7 @@ def refuse_impossible(case: Case, found: Estimate) -> None:
     there = console.size(found.memory_there)
     if found.memory_least > found.memory_there:
         name, most = max(found.fixed.items(), key=lambda part: part[1])
-        held = case.settings.algo.holds(case.settings, case.files)
-        ref = next((one.ref for one in held if one.name == name and one.ref), "")
+        ref = next((one.ref for one in _besides(case) if one.name == name and one.ref), "")
         least = f"{console.size(found.memory_least)} of memory are needed ({name} {console.size(most)})"
         remedy = _remedy(case, f"a smaller {name if ref else 'model'}")
         raise UserError(f"at least {least}, {there} are there", ref or case.settings.model, remedy)
@@ -141,6 +140,12 @@ def refuse_impossible(case: Case, found: Estimate) -> None:
             f"about {console.size(found.disk)} of disk may be needed, {console.size(found.disk_there)} are free: "
             "set trainer.save_total_limit or a larger trainer.save_steps"
         )
+
+
+def _besides(case: Case) -> list[Held]:
+    """Models of the method and of the rewards."""
+    rewards = [one for reward in case.settings.reward.values() for one in reward.holds()]
+    return [*case.settings.algo.holds(case.settings, case.files), *rewards]
 
 
 def _remedy(case: Case, last: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from mlops_llm.data.read import Row
 from mlops_llm.errors import UserError
+from mlops_llm.train.needs import Held
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class Reward(Protocol):
         """
         ...
 
+    def holds(self) -> Sequence[Held]:
+        """Models that it keeps in memory; called after `check`."""
+        ...
+
     def score(self, answers: Answers) -> list[float | None]:
         """The reward of each answer; None where it cannot be told, which leaves the row out of this reward.
 
@@ -59,6 +64,18 @@ class Reward(Protocol):
             UserError: a reward cannot be had at all (a server that refuses).
         """
         ...
+
+
+class Ready:
+    """What every reward has that needs nothing but its settings."""
+
+    def begin(self, folder: Path) -> dict[str, str]:
+        """Nothing to get ready, nothing to add to the settings."""
+        return {}
+
+    def holds(self) -> Sequence[Held]:
+        """No model."""
+        return ()
 
 
 def check_weight(weight: float, name: str) -> None:

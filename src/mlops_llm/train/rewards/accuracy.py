@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 
 from mlops_llm.component import component
 from mlops_llm.data import solutions
 from mlops_llm.data.read import Row
 from mlops_llm.data.solutions import Solution
 from mlops_llm.errors import UserError
-from mlops_llm.train.reward import Answers, check_weight
+from mlops_llm.train.reward import Answers, Ready, check_weight
 
 
 class Counts(Enum):
@@ -25,7 +24,7 @@ class Counts(Enum):
 
 @component("reward", "accuracy")
 @dataclass
-class Accuracy:
+class Accuracy(Ready):
     r"""1 where the answer agrees with the row's `solution`, 0 where it does not.
 
     Numbers in many spellings (3/4, 75%, 1,299, 三百二十五, \frac{1}{2}) are compared by value, other solutions as texts, in
@@ -54,10 +53,6 @@ class Accuracy:
             remedy = "give rows of the kind grpo: {prompt, solution}"
             raise UserError(f"no row has a solution to compare (the first: {found[0]})", "reward.accuracy", remedy)
         return found
-
-    def begin(self, folder: Path) -> dict[str, str]:
-        """Nothing to get ready, nothing to add to the settings."""
-        return {}
 
     def score(self, answers: Answers) -> list[float | None]:
         """1 or 0; None where the row's solution cannot be compared."""

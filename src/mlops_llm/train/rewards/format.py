@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Optional
 
 from mlops_llm.component import component
 from mlops_llm.data import solutions
 from mlops_llm.data.read import Row
 from mlops_llm.errors import UserError, first_line
-from mlops_llm.train.reward import Answers, check_weight
+from mlops_llm.train.reward import Answers, Ready, check_weight
 
 LONGEST = 20_000
 """Characters of an answer that a pattern is looked for in."""
@@ -21,7 +20,7 @@ PATIENCE = 0.2
 
 @component("reward", "format")
 @dataclass
-class Format:
+class Format(Ready):
     r"""1 where the answer has the wanted shape, else 0: by default a \boxed{…} that holds something, and none left open.
 
     A pattern that takes too long on an answer tells nothing about it, so that the answer has no such reward.
@@ -41,10 +40,6 @@ class Format:
     def check(self, rows: Sequence[Row]) -> list[str | None]:
         """Every row can be rewarded."""
         return [None] * len(rows)
-
-    def begin(self, folder: Path) -> dict[str, str]:
-        """Nothing to get ready, nothing to add to the settings."""
-        return {}
 
     def score(self, answers: Answers) -> list[float | None]:
         """1 or 0; None where the pattern takes too long."""

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 from mlops_llm import console
@@ -19,7 +18,7 @@ from mlops_llm.data.read import Row
 from mlops_llm.endpoint import Endpoint, HopelessError, MisshapenError, check_address, read_key
 from mlops_llm.errors import UserError
 from mlops_llm.train import example_server
-from mlops_llm.train.reward import Answers, check_weight
+from mlops_llm.train.reward import Answers, Ready, check_weight
 
 REMEMBERED = 100_000
 """Rewards kept; the longest unused goes first."""
@@ -46,7 +45,7 @@ class Asked(NamedTuple):
 
 @component("reward", "http")
 @dataclass
-class Http:
+class Http(Ready):
     """Asks a server: POST {"prompts": [...], "completions": [...]} to `url`, which answers {"rewards": [...]}.
 
     A prompt is a text where it is one turn of the user, else the list of its messages. What may pass (no connection, HTTP 429
@@ -112,10 +111,6 @@ class Http:
         if self.api_key_env:
             read_key(self.api_key_env, "reward.http.api_key_env")
         return [None] * len(rows)
-
-    def begin(self, folder: Path) -> dict[str, str]:
-        """Nothing to get ready, nothing to add to the settings."""
-        return {}
 
     def score(self, answers: Answers) -> list[float | None]:
         """The server's reward of each answer; None where it has no valid one.

@@ -7,18 +7,17 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from mlops_llm.component import component
 from mlops_llm.data.read import Row
 from mlops_llm.errors import UserError
-from mlops_llm.train.reward import Answers, check_weight
+from mlops_llm.train.reward import Answers, Ready, check_weight
 
 
 @component("reward", "keyword")
 @dataclass
-class Keyword:
+class Keyword(Ready):
     """The share of the wanted words that the answer holds, less `penalty` for each unwanted one; from 0 to 1.
 
     The row's own `keywords` (a list, or a text with commas) go before `words`. Width and case do not count. A word is held
@@ -59,10 +58,6 @@ class Keyword:
             remedy = "name words, e.g. 'reward.keyword.words=[您好,保修]', or give the rows a field 'keywords'"
             raise UserError(f"there is no word to look for{said}", "reward.keyword.words", remedy)
         return found
-
-    def begin(self, folder: Path) -> dict[str, str]:
-        """Nothing to get ready, nothing to add to the settings."""
-        return {}
 
     def score(self, answers: Answers) -> list[float | None]:
         """0 to 1 of each answer; None where no word is named for its row."""

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from mlops_llm.component import component
 from mlops_llm.data.read import Row
 from mlops_llm.errors import UserError
-from mlops_llm.train.reward import Answers, check_weight
+from mlops_llm.train.reward import Answers, Ready, check_weight
 
 
 @component("reward", "length")
 @dataclass
-class Length:
+class Length(Ready):
     """1 for an answer of `least` to `most` characters, falling in a straight line to 0 at `margin` characters outside.
 
     Blanks around the answer do not count, so that nothing is won with them. An empty answer has 0 unless least is 0: where
@@ -44,10 +43,6 @@ class Length:
     def check(self, rows: Sequence[Row]) -> list[str | None]:
         """Every row can be rewarded."""
         return [None] * len(rows)
-
-    def begin(self, folder: Path) -> dict[str, str]:
-        """Nothing to get ready, nothing to add to the settings."""
-        return {}
 
     def score(self, answers: Answers) -> list[float | None]:
         """0 to 1 of each answer."""

@@ -13,10 +13,11 @@ from mlops_llm.component import component
 from mlops_llm.data.read import Row
 from mlops_llm.errors import UserError
 from mlops_llm.models import load, template
-from mlops_llm.models.load import ModelLoad, Task
+from mlops_llm.models.load import Dtype, ModelLoad, Task
 from mlops_llm.models.ref import Place, resolve
 from mlops_llm.models.scores import scores
 from mlops_llm.train.companion import companion
+from mlops_llm.train.needs import Held
 from mlops_llm.train.reward import Answers, check_weight
 
 
@@ -60,6 +61,12 @@ class RewardModel:
         files = load.inspect(resolve(self.ref), ModelLoad(), Task.reward)
         template.ensure(load.tokenizer_of(files), self.ref)
         return [None] * len(rows)
+
+    def holds(self) -> Sequence[Held]:
+        """The model itself."""
+        files = load.inspect(resolve(self.ref), ModelLoad(), Task.reward)
+        each = 2 if load.dtype_of(ModelLoad().dtype) is Dtype.bfloat16 else 4
+        return [Held("reward model", files.parameters, self.ref, each)]
 
     def begin(self, folder: Path) -> dict[str, str]:
         """Load the model; a resumed run has the one that it began with.
