@@ -1,7 +1,7 @@
 """Every training method, killed with -9 and resumed, ends in the weights of the uninterrupted run.
 
-One kill a method, of all weights or of an adapter in turn; with MLOPS_LLM_KILLS=N (make resume) N kills of each method and of
-both.
+One kill of each of five methods, of all weights or of an adapter in turn; with MLOPS_LLM_KILLS=N (make resume) N kills of each
+method and of both.
 """
 
 from __future__ import annotations
@@ -33,12 +33,8 @@ LENGTH = [
 UNDROPPED = ("dpo", "kto")
 """Methods that compare with a reference and refuse dropout."""
 KILLS = int(os.environ.get("MLOPS_LLM_KILLS", "0"))
-CASES = [
-    (method, peft)
-    for place, method in enumerate(METHODS)
-    for peft in ("none", "lora")
-    if KILLS or (place % 2) == (peft == "lora")
-]
+ALWAYS = {"sft": "none", "dpo": "lora", "grpo": "none", "ppo": "lora", "distill": "none"}
+CASES = [(method, peft) for method in METHODS for peft in ("none", "lora") if KILLS or ALWAYS.get(method) == peft]
 
 
 def final(folder: Path, run: str) -> str:

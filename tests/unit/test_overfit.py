@@ -75,3 +75,7 @@ def test_patience_ends():
 def test_ranges(wrong):
     with pytest.raises(UserError):
         Overfit(**wrong)
+
+
+def test_a_value_that_is_no_number_is_no_best():
+    assert not exhausted({1: float("nan"), 2: 3.0, 3: 2.0, 4: 1.0}, False, 2)

@@ -13,8 +13,11 @@ from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import Source
 from mlops_llm.errors import UserError
 from mlops_llm.train import rollouts
+from mlops_llm.train.algorithms.grpo import GRPO
 from mlops_llm.train.config import Train, Trainer
+from mlops_llm.train.peft import Full
 from mlops_llm.train.rollouts import Watch
+from mlops_llm.train.samplers.hf import Hf
 
 
 @pytest.fixture(scope="module")
@@ -103,14 +106,23 @@ def test_saving_moves_to_the_end_of_a_round(every, cycle, then):
     assert moved == then and moved[0] % cycle == 0 and moved[1] % moved[0] == 0
 
 
+def test_rounds_that_end_within_a_step_are_saved_where_both_end():
+    # Three forward passes a round and two a step: every second round ends with every third step.
+    trainer = Trainer(batch_size=8, gradient_accumulation_steps=2, eval_steps=2, save_steps=2)
+    settings = Train(dataset="x", peft=Full(), rollout=Hf(), trainer=trainer)
+    GRPO(generations=8, steps_per_generation=3).check(settings)
+    assert (settings.trainer.eval_steps, settings.trainer.save_steps) == (3, 3)
+
+
 def test_signs_of_death_are_said_once_and_only_when_they_last():
     watch, dead = Watch(24), {"frac_reward_zero_std": 1.0, "completions/clipped_ratio": 0.2}
     assert [bool(watch.look(dead)) for _ in range(6)] == [False, False, True, False, False, False]
     watch = Watch(24)
     assert not any(watch.look(each) for each in [dead, dead, {"frac_reward_zero_std": 0.5}, dead, dead])
     watch = Watch(24)
-    said = [line for _ in range(3) for line in watch.look({"frac_reward_zero_std": 0.0, "completions/clipped_ratio": 1.0})]
-    assert len(said) == 1 and "algo.max_new_tokens=24" in said[0]
+    cut = {"frac_reward_zero_std": 0.0, "completions/clipped_ratio": 1.0}
+    said = [line for _ in range(3) for line in watch.look(cut).items()]
+    assert len(said) == 1 and said[0][0] == "cut" and "algo.max_new_tokens=24" in said[0][1]
 
 
 @pytest.mark.parametrize(

@@ -62,16 +62,16 @@ class Training:
     def go(self, losses: dict[int, float], save: int, last: int = 80) -> None:
         state = SimpleNamespace(global_step=0, max_steps=last)
         control = SimpleNamespace(should_evaluate=False, should_save=False, should_training_stop=False, should_log=False)
-        self.args.eval_on_start = 0 in losses
-        self.recorder.on_train_begin(self.args, state, control)
+        self.args.eval_on_start, self.args.eval_strategy = 0 in losses, "steps" if losses else "no"
+        self.recorder.on_train_begin(self.args, state, control, model=torch.nn.Linear(1, 1))
         for step in range(last + 1):
             state.global_step = step
             if step:
                 self.trainer.training_step(step, {"input_ids": torch.tensor([[step]])})
                 control.should_evaluate, control.should_save = step in losses, step % save == 0
                 self.recorder.on_step_end(self.args, state, control, model=torch.nn.Linear(1, 1))
-            if step in losses:
-                self.recorder.on_evaluate(self.args, state, control, metrics={"eval_loss": losses[step]})
+            if control.should_evaluate or step in losses:
+                self.recorder.on_evaluate(self.args, state, control, metrics={"eval_loss": losses.get(step, 9.0)})
             if step and control.should_save:
                 saved(self.folder / "out", step)
                 self.recorder.on_save(self.args, state, control)

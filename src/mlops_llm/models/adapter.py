@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops_llm import digest
 from mlops_llm.errors import UserError, first_line
 from mlops_llm.files import read_object, write_text
 from mlops_llm.models.ref import Place, resolve
@@ -51,7 +50,9 @@ def check_origin(folder: Path, origin: dict[str, Any], base: Files) -> None:
     """
     if not origin:
         return
-    if digest.weights(base.place.folder) != origin.get("base.digest"):
+    from mlops_llm.models.load import digest_now
+
+    if digest_now(base.place.folder) != origin.get("base.digest"):
         raise UserError(f"the adapter's base '{base.place.ref}' has other weights now", str(folder), "bring the old base back")
     if base.base is not None:
         check_origin(folder, origin.get("base.of") or {}, base.base)

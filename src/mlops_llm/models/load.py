@@ -319,12 +319,15 @@ def weights_digest(place: Place) -> str:
     return found
 
 
-@cache
-def _folder_digest(folder: Path) -> str:
+def digest_now(folder: Path) -> str:
+    """Digest of the weights that lie in a folder; `none` of pickled ones."""
     try:
         return digest.weights(folder)
     except FileNotFoundError:
-        return "none"  # pickled weights
+        return "none"
+
+
+_folder_digest = cache(digest_now)
 
 
 def _weights(folder: Path, stem: str, how: ModelLoad) -> tuple[int, int]:

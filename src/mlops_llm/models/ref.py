@@ -95,7 +95,7 @@ def _of_run(store, run: str, which: str, ref: str):  # type: ignore[no-untyped-d
         raise UserError(f"run '{found.name}' has no whole checkpoint", ref, "take another run or resume it")
     names = {row.name: row for row in rows}
     if which == "last":
-        return rows[-1]
+        return next((row for row in reversed(rows) if not row.name.endswith("-ema")), rows[-1])
     if which == "best":
         best = found.tags.get("best.checkpoint", "")
         if best not in names:

@@ -18,7 +18,7 @@ def scores(model: Any, texts: Sequence[Sequence[int]], pad: int, batch: int) -> 
     import torch
 
     found: list[float] = []
-    training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         for start in range(0, len(texts), batch):
@@ -30,5 +30,6 @@ def scores(model: Any, texts: Sequence[Sequence[int]], pad: int, batch: int) -> 
             with torch.no_grad():
                 found += model(input_ids=filled, attention_mask=mask, use_cache=False).logits[:, 0].float().tolist()
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from mlops_llm.data.kinds import Kind
@@ -34,6 +35,10 @@ class Algorithm(Protocol):
     """Why rows are left out, for a person."""
     distributed: ClassVar[tuple[str, ...]]
     """Ways in which several processes can train it: choices of the group `distributed` besides none."""
+
+    def resumed(self, folder: Path) -> None:
+        """Take up what a resumed run began with, such as the models that refs stood for then; before `check`."""
+        ...
 
     def check(self, settings: Train) -> None:
         """Check what depends on other settings, before anything is read.

@@ -72,9 +72,12 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._say_overfit(overfit.first(*self._curves(), self._best.higher_is_better, self._how), again=True)
         self._progress: console.Progress | None = None
         self._note = ""
+        self._stopped = False
+        self._model: Any = None
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Start the progress bar; score the answers of the model that the training starts from."""
+        self._model = model
         self._progress = console.Progress("training", state.max_steps, state.global_step)
         if self._scoring and not state.global_step:
             self._score(0)
@@ -105,6 +108,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             self._score(state.global_step)
             if not control.should_evaluate:
                 self._conclude(state, control)
+                if control.should_training_stop and control.should_save:
+                    control.should_evaluate = args.eval_strategy != "no"  # the last checkpoint is to have all its numbers
         return control
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
@@ -151,10 +156,14 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         if self.overfit is None and (found := overfit.reason(*curves, higher, self._how)):
             self._say_overfit((state.global_step, found))
         why = ranks.of_first(self.enough)
-        if why and state.global_step < state.max_steps:
+        if why and not self._stopped and state.global_step < state.max_steps:
+            self._stopped = True
+            self.divergence.check(state.global_step, self._model)
+            control.should_training_stop = True
+            if self.divergence.broken:
+                return
             console.say(f"the training stops at step {state.global_step}: {why}")
             self._run.tags({"stopped.step": str(state.global_step), "stopped.reason": why})
-            control.should_training_stop = True
             control.should_save = True
             if self._scoring and not self._scoring.due(state.global_step, state.max_steps):
                 self._score(state.global_step)

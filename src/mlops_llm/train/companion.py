@@ -31,9 +31,9 @@ def companion(folder: Path, role: str, ref: str) -> Companion:
     Raises:
         UserError: there is no such model, or its weights changed since the run began.
     """
-    file = folder / f"{role.replace(' ', '_')}.json"
-    began = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    place = resolve(f"models:/{began['checkpoint']}" if began.get("checkpoint") else ref)
+    file = _file(folder, role)
+    began = _began(file)
+    place = resolve(pinned(folder, role, ref))
     now = load.weights_digest(place)
     before = began.get("digest", now)
     if before != now:
@@ -42,3 +42,17 @@ def companion(folder: Path, role: str, ref: str) -> Companion:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(file, json.dumps({"ref": ref, "checkpoint": place.checkpoint, "digest": now}))
     return Companion(place, now)
+
+
+def pinned(folder: Path, role: str, ref: str) -> str:
+    """The ref of the very checkpoint that a run in this folder began with; the given one where it has none."""
+    checkpoint = _began(_file(folder, role)).get("checkpoint")
+    return f"models:/{checkpoint}" if checkpoint else ref
+
+
+def _file(folder: Path, role: str) -> Path:
+    return folder / f"{role.replace(' ', '_')}.json"
+
+
+def _began(file: Path) -> dict[str, str]:
+    return dict(json.loads(file.read_text("utf-8"))) if file.is_file() else {}

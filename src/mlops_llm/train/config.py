@@ -106,8 +106,9 @@ class Trainer:
             raise UserError(f"is {self.epochs}", "trainer.epochs", "give a number above 0")
         if not 0 < self.learning_rate < math.inf:
             raise UserError(f"is {self.learning_rate}", "trainer.learning_rate", "give a number above 0")
-        if not 0 <= self.spike < math.inf:
-            raise UserError(f"is {self.spike}", "trainer.spike", "give a number from 0")
+        for name in ("weight_decay", "max_grad_norm", "spike"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"is {getattr(self, name)}", f"trainer.{name}", "give a number from 0")
         if not 0 <= self.warmup_ratio < 1:
             raise UserError(f"is {self.warmup_ratio}", "trainer.warmup_ratio", "give a share from 0 to below 1")
         if self.save_total_limit is not None and self.save_total_limit < 1:

@@ -112,6 +112,8 @@ def averager(
     class Averager(TrainerCallback):  # type: ignore[misc]
         def __init__(self) -> None:
             self._average: Average | None = None
+            self._unsaved: int | None = None
+            """Step of an evaluation that no checkpoint has taken yet: whether one is due may be decided after it."""
             self.evaluations: dict[int, dict[str, float]] = {}
             """Step -> numbers of the average's evaluation."""
 
@@ -127,6 +129,9 @@ def averager(
             if self._average is None and state.global_step >= how.start_step:
                 self._begin()
 
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self._note()
+
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if self._average is not None:
                 self._average.update()
@@ -136,13 +141,12 @@ def averager(
         def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if self._average is None or not state.global_step:
                 return
-            with self._average.applied(), random_state.kept(), _unheard(trainer):
+            with self._average.applied(), random_state.kept(), _unheard(trainer), _reloaded(trainer):
                 found = read(trainer.evaluate())
                 if scoring and scoring.due(state.global_step, state.max_steps):
                     found |= scoring.at(state.global_step, AVERAGED)
             self.evaluations[state.global_step] = found
-            if not control.should_save:
-                shelf.note(found, state.global_step, prefix=PREFIX)
+            self._unsaved = state.global_step
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if self._average is None:
@@ -155,12 +159,37 @@ def averager(
                 shadows = {name: shadow.cpu() for name, shadow in self._average.shadows.items()}
                 torch.save({"shadows": shadows, "evaluations": self.evaluations}, raw / FILE)
                 complete(folder)
+                self._unsaved = None
                 shelf.add(folder, state.global_step, self.evaluations.get(state.global_step, {}), prefix=PREFIX)
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self._note()
+
+        def _note(self) -> None:
+            if self._unsaved is not None:
+                shelf.note(self.evaluations[self._unsaved], self._unsaved, prefix=PREFIX)
+                self._unsaved = None
 
         def _begin(self) -> None:
             self._average = Average(trainer.model, float(how.decay or 0))
 
     return Averager()
+
+
+@contextmanager
+def _reloaded(trainer: Any) -> Iterator[None]:
+    """Let a trainer whose answers come from vLLM hand over the weights inside, and those that it has afterwards.
+
+    TRL does so once a step.
+    """
+    samples = hasattr(trainer, "_last_loaded_step")
+    if samples:
+        trainer._last_loaded_step = -1
+    try:
+        yield
+    finally:
+        if samples:
+            trainer._last_loaded_step = -1
 
 
 @contextmanager

@@ -16,6 +16,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +45,8 @@ def launched(plan: Plan, run: Run) -> Result:
         UserError: one of them failed: its last word, and all have ended.
     """
     folder = writable(Path(str(plan.settings.output)) / "ranks")
-    file = write_text(folder / "settings.json", json.dumps({"run": run.name, "settings": component.plain(plan.settings)}))
+    told = {"run": run.name, "settings": component.plain(plan.settings), "correction": asdict(plan.estimate.correction)}
+    file = write_text(folder / "settings.json", json.dumps(told))
     words, count = command(plan.settings, file), plan.settings.distributed.count
     console.say(f"starting {count} processes: {shlex.join(['python', *words[1:]])}")
     ranks = Ranks(words, environment(count), plan.folder, folder)
@@ -140,7 +143,9 @@ class Ranks:
                     if rank not in done:
                         failed.append((rank, {}))
                 elif "record" in message:
-                    self._lines[rank].send(answer=perform(run, message))
+                    answer = perform(run, message)
+                    with suppress(OSError):  # it may be gone meanwhile, which is told next
+                        self._lines[rank].send(answer=answer)
                 elif "told" in message:
                     terminal.hear(message["told"], message["values"])
                 elif "failed" in message:
@@ -216,6 +221,8 @@ class Ranks:
 
     def close(self) -> None:
         """End all that still run."""
+        with suppress(OSError):  # nobody connected
+            self._listener.shutdown(socket.SHUT_RDWR)  # lets the thread that waits for connections go
         self._listener.close()
         for line in list(self._lines.values()):
             line.end()  # they see that nobody is here any more, and end

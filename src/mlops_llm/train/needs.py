@@ -50,8 +50,8 @@ class Rollout:
     """A round of sampling."""
 
     answers: int
-    prompts: int
-    """Rows that are asked."""
+    generations: int
+    """Of them to each row that is asked."""
     tokens: int
     """Most tokens of an answer."""
     steps: float
@@ -121,7 +121,8 @@ class Rows:
             return trainer.max_steps
         rollout: Rollout | None = settings.algo.rollout(trainer)
         if rollout:
-            rounds = max(1, len(self.lengths) // (rollout.prompts * processes))
+            asked = max(1, rollout.answers * processes // rollout.generations)
+            rounds = max(1, len(self.lengths) // asked)
             return math.ceil(rounds * rollout.steps * trainer.epochs)
         batches = math.ceil(len(self.lengths) / (trainer.batch_size * processes))
         return math.ceil(math.ceil(batches / trainer.gradient_accumulation_steps) * trainer.epochs)

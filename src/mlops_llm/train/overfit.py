@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -76,7 +77,7 @@ def first(train: Curve, held_out: Curve, score: Curve, higher_is_better: bool, h
 
 def exhausted(score: Curve, higher_is_better: bool, patience: int | None) -> str:
     """Why no better value is waited for any longer; empty where it is."""
-    steps = sorted(score)
+    steps = sorted(step for step, value in score.items() if math.isfinite(value))
     if patience is None or len(steps) <= patience:
         return ""
     sign = 1 if higher_is_better else -1

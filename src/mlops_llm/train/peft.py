@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -80,6 +81,8 @@ class Lora:
         """Check the ranges."""
         if self.r < 1:
             raise UserError(f"is {self.r}", "peft.r", "give a whole number from 1")
+        if not 0 < self.alpha < math.inf:
+            raise UserError(f"is {self.alpha}", "peft.alpha", "give a number above 0, such as twice peft.r")
         if not 0 <= self.dropout < 1:
             raise UserError(f"is {self.dropout}", "peft.dropout", "give a share from 0 to below 1")
         if not self.targets:

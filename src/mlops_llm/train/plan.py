@@ -23,6 +23,7 @@ from mlops_llm.record import DatasetInput, Result
 from mlops_llm.train import history, launcher, machine, preflight, scoring
 from mlops_llm.train.answers import prompted
 from mlops_llm.train.config import Op, Train
+from mlops_llm.train.history import Correction
 from mlops_llm.train.questions import Questions
 from mlops_llm.train.rollouts import rewardable
 from mlops_llm.train.samplers.hf import Hf
@@ -41,7 +42,7 @@ class Part:
     @property
     def left_out(self) -> int:
         """Rows of which nothing remained."""
-        return max(0, len(self.rows) - len(self.encoded))
+        return len(set(self.rows) - {one.place for one in self.encoded})
 
     @property
     def said(self) -> str:
@@ -111,8 +112,12 @@ class Plan:
         return {"answers scored": f"{asked}, every {how.every} steps ({', '.join(how.metric)})"}
 
 
-def prepare(settings: Train) -> Plan | Result:
+def prepare(settings: Train, known: Correction | None = None) -> Plan | Result:
     """Check a training from end to end without training; for `op=plan` say what would happen.
+
+    Args:
+        settings: of the training.
+        known: where the process that started this one has predicted the needs and found that they fit, how it corrected them.
 
     Raises:
         UserError: model, dataset, template or machine do not allow it; the first bad row is named.
@@ -121,6 +126,9 @@ def prepare(settings: Train) -> Plan | Result:
     settings.distributed.check(settings)
     if settings.op is Op.fit:
         settings.distributed.require()
+    if settings.resume:
+        for one in (settings.algo, *settings.reward.values()):
+            one.resumed(Path(str(settings.output)))
     settings.algo.check(settings)
     settings.best.metric = settings.best.metric or settings.algo.best_metric
     scoring.check(settings)
@@ -149,17 +157,21 @@ def prepare(settings: Train) -> Plan | Result:
     asked = scoring.prepare(settings, tokenizer, files.config.get("max_position_embeddings"), validation)
     _warn_of_learned(train, asked, settings, tokenizer)
     start = _resume_from(settings, train, validation, asked)
-    case = _case(settings, files, train, validation, step_of(start))
+    case = _case(settings, files, train, validation, step_of(start), known)
     plan = Plan(settings, files, tokenizer, how, train, validation, preflight.estimate(case), start, asked)
     settings.ema.check(plan.estimate.steps)
-    preflight.refuse_impossible(case, plan.estimate)
+    if known is None:
+        preflight.refuse_impossible(case, plan.estimate)
     return Result("plan", plan.facts() | launcher.dry(settings), {}) if settings.op is Op.plan else plan
 
 
-def _case(settings: Train, files: Files, train: Part, validation: Part | None, done: int) -> preflight.Case:
+def _case(
+    settings: Train, files: Files, train: Part, validation: Part | None, done: int, known: Correction | None
+) -> preflight.Case:
     """What the needs of a training depend on, as they are on this machine."""
     there = machine.here()
-    correction = history.correction(history.recorded(settings.distributed.sort(there.name)), *history.names(settings))
+    sort = settings.distributed.sort(there.name)
+    correction = known or history.correction(history.recorded(sort), *history.names(settings))
     held_out = len(validation.encoded) if validation else 0
     disk = preflight.disk_there(settings)
     return preflight.Case(settings, files, train.encoded, held_out, there, disk, correction, done)

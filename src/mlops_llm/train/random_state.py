@@ -14,7 +14,7 @@ def kept() -> Iterator[None]:
     import torch
 
     plain, arrays = random.getstate(), numpy.random.get_state()
-    with torch.random.fork_rng(enabled=True):
+    with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
         try:
             yield
         finally:

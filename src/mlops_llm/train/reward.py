@@ -42,6 +42,10 @@ class Reward(Protocol):
         """
         ...
 
+    def resumed(self, folder: Path) -> None:
+        """Take up what a run began with that is resumed in its folder; before `check`."""
+        ...
+
     def begin(self, folder: Path) -> dict[str, str]:
         """Get ready, once before the first step of a run or of its resumption; return what the record is to say as tags.
 
@@ -68,6 +72,9 @@ class Reward(Protocol):
 
 class Ready:
     """What every reward has that needs nothing but its settings."""
+
+    def resumed(self, folder: Path) -> None:
+        """Nothing to take up."""
 
     def begin(self, folder: Path) -> dict[str, str]:
         """Nothing to get ready, nothing to add to the settings."""

@@ -217,7 +217,7 @@ class Sampled:
         if self.generations < 2:
             what = f"is {self.generations}, and answers to one prompt are compared with each other"
             raise UserError(what, "algo.generations", "give at least 2")
-        if self.temperature <= 0:
+        if not 0 < self.temperature < math.inf:
             raise UserError(f"is {self.temperature}", "algo.temperature", "give a number above 0: answers must differ")
         if not 0 < self.top_p <= 1:
             raise UserError(f"is {self.top_p}", "algo.top_p", "give a share above 0, at most 1")
@@ -233,7 +233,9 @@ class Sampled:
         round = self.rollout(settings.trainer)
         check_group(round.answers, self.generations, settings.distributed.count)
         settings.rollout.check(settings)
-        align(settings, math.ceil(round.steps))
+        passes = round.answers // settings.trainer.batch_size * self.iterations
+        accumulated = settings.trainer.gradient_accumulation_steps
+        align(settings, math.lcm(passes, accumulated) // accumulated)
 
     def encode(self, tokenizer: Any, source: Source, rows: list[int]) -> list[Prompt]:
         """Tokenize the prompts.
@@ -251,7 +253,10 @@ class Sampled:
         """A round of sampling."""
         passes = self.steps_per_generation or trainer.gradient_accumulation_steps
         answers, steps = trainer.batch_size * passes, passes * self.iterations / trainer.gradient_accumulation_steps
-        return Rollout(answers, answers // self.generations, self.max_new_tokens, steps, self.eval_generations)
+        return Rollout(answers, self.generations, self.max_new_tokens, steps, self.eval_generations)
+
+    def resumed(self, folder: Path) -> None:
+        """Nothing to take up."""
 
     def holds(self, settings: Train, files: Files) -> Sequence[Held]:
         """No model besides."""
@@ -366,8 +371,8 @@ class Watch:
     """Tokens at which answers are cut."""
     _seen: dict[str, int] = field(default_factory=dict)
 
-    def look(self, logs: Mapping[str, Any]) -> list[str]:
-        """What is to be said now, each with its remedy."""
+    def look(self, logs: Mapping[str, Any]) -> dict[str, str]:
+        """What is to be said now: name of the sign -> what it means, with the remedy."""
         signs = {
             "alike": (
                 float(logs.get("frac_reward_zero_std") or 0) >= 0.95,
@@ -380,13 +385,13 @@ class Watch:
                 "its answers (SFT first)",
             ),
         }
-        said = []
+        said = {}
         for name, (there, words) in signs.items():
-            if name in ("alike",) and "frac_reward_zero_std" not in logs:
+            if name == "alike" and "frac_reward_zero_std" not in logs:
                 continue
             self._seen[name] = self._seen.get(name, 0) + 1 if there else min(0, self._seen.get(name, 0))
             if self._seen[name] == PATIENCE:
-                said.append(words)
+                said[name] = words
                 self._seen[name] = -(10**9)
         return said
 
@@ -399,14 +404,17 @@ def watcher(trainer: Any, run: Run, most: int, every: int) -> Any:
         def __init__(self) -> None:
             self._watch, self._last = Watch(most), 0
 
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self._last = state.global_step
+
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             logs = logs or {}
             if not state.is_world_process_zero or "reward" not in logs:
                 return
-            for words in self._watch.look(logs):
+            for sign, words in self._watch.look(logs).items():
                 console.warn(words)
-                run.tags({"warning": words})
-            if state.global_step >= self._last + every or not self._last:
+                run.tags({f"warning.{sign}": words})
+            if state.global_step // every > self._last // every or not self._last:
                 self._last = state.global_step
                 run.artifact(f"completions/step-{state.global_step:05d}.json", table(trainer))
 

@@ -160,6 +160,13 @@ class Steps:
             if not self._expected:
                 self._before.unlink(missing_ok=True)
 
+    def close(self) -> None:
+        """Write what waits and close the file."""
+        self.flush()
+        if self._out:
+            self._out.close()
+            self._out = None
+
     def mean_loss(self, every: int) -> float:
         """Mean loss of the steps since the last multiple of `every` before the newest step."""
         last = max(self.losses)

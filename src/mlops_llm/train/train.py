@@ -32,9 +32,13 @@ def fit(plan: Plan, run: Run | None = None) -> Result:
     """Train as planned and record everything in `run`.
 
     Raises:
-        UserError: the weights are broken, or the disk fills up; earlier checkpoints stay whole.
+        UserError: the output folder is another training's, the weights are broken, or the disk fills up; earlier checkpoints
+            stay whole.
     """
     run = run or NullRun()
+    output = Path(str(plan.settings.output))
+    if not plan.settings.resume and (output / "steps.jsonl").is_file():
+        raise UserError("another training's files are there", str(output), "choose another output=")
     if plan.settings.distributed.several:
         from mlops_llm.train.launcher import launched
 
@@ -50,6 +54,9 @@ def fit_here(plan: Plan, run: Run) -> Result:
     """
     output = Path(str(plan.settings.output)).absolute()
     _record_inputs(plan, run)
+    if plan.settings.resume:
+        with ranks.first_before_others():
+            drop_unfinished(output)
     job, trainer = build(plan, output, run)
     shelf = _shelf(plan, run)
     so_far = curves(plan.resume_from) if plan.resume_from else {}
@@ -67,6 +74,7 @@ def fit_here(plan: Plan, run: Run) -> Result:
     seconds = time.perf_counter() - clock
     if plan.settings.resume:
         _verify(run, plan, steps, changed)
+    steps.close()
     run.artifact("steps.jsonl", output / "steps.jsonl")
     broken = recorder.divergence.broken
     if not broken:
@@ -184,9 +192,6 @@ def _is_last(checkpoint: Path) -> bool:
 
 
 def _train(trainer: Any, plan: Plan, output: Path, enough: bool) -> None:
-    if plan.settings.resume:
-        with ranks.first_before_others():
-            drop_unfinished(output)
     if plan.resume_from and (enough or _is_last(plan.resume_from)):
         if not plan.settings.distributed.sharded:
             trainer._load_from_checkpoint(str(plan.resume_from))  # the Trainer would do one more step
@@ -197,7 +202,7 @@ def _train(trainer: Any, plan: Plan, output: Path, enough: bool) -> None:
         if not is_disk_full(error):
             raise
         cut = [folder.name for folder in output.glob("checkpoint-*") if not (folder / COMPLETE).is_file()]
-        for name in cut:
+        for name in cut if ranks.count() == 1 else ():  # of several processes another one may still write
             shutil.rmtree(output / name)
         raise UserError(
             f"the disk filled up while {', '.join(cut) or 'the record'} was written; earlier checkpoints are whole",

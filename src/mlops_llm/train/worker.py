@@ -44,10 +44,11 @@ def _train(file: Path, rank: int, to: Launcher) -> Result:
     asked = json.loads(file.read_text("utf-8"))
     settings = _settings(asked["settings"])
     _take_place(settings.distributed.count)
+    from mlops_llm.train.history import Correction
     from mlops_llm.train.plan import Plan, prepare
     from mlops_llm.train.train import fit_here
 
-    plan = prepare(settings)
+    plan = prepare(settings, Correction(**asked["correction"]))
     assert isinstance(plan, Plan)
     run: Run = NullRun()
     if rank == 0:

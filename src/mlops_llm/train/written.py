@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlops_llm.models.load import Files, Task
@@ -18,6 +19,9 @@ class Written:
     """One pass over rows of at most `max_tokens` tokens, and no model besides."""
 
     task: ClassVar[Task] = Task.language
+
+    def resumed(self, folder: Path) -> None:
+        """Nothing to take up."""
 
     def holds(self, settings: Train, files: Files) -> Sequence[Held]:
         """No model besides."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,7 +58,7 @@ class Distill(Written):
         """Check the ranges."""
         if not self.teacher:
             raise UserError("names no teacher", "algo.teacher", "give a ref, such as models:/sales@champion")
-        if self.temperature <= 0:
+        if not 0 < self.temperature < math.inf:
             raise UserError(f"is {self.temperature}", "algo.temperature", "give a number above 0, such as 2")
         for name in ("soft_weight", "hard_weight"):
             if getattr(self, name) < 0:
@@ -68,13 +69,22 @@ class Distill(Written):
             raise UserError(f"is {self.top_k}", "algo.top_k", "give a whole number from 1, or null")
         if self.max_tokens < 2:
             raise UserError(f"is {self.max_tokens}", "algo.max_tokens", "give a number from 2")
+        self._present: Any = None
+
+    def resumed(self, folder: Path) -> None:
+        """Take the teacher that the run began with."""
+        from mlops_llm.train.companion import pinned
+
+        self.teacher = pinned(folder, "teacher", self.teacher)
 
     def check(self, settings: Train) -> None:
-        """See that the teacher is there, speaks the student's vocabulary.
+        """See that the teacher is there and speaks the student's vocabulary; of a resumed run it was seen when it began.
 
         Raises:
             UserError: it does not.
         """
+        if settings.resume:
+            return
         from mlops_llm.models import load
         from mlops_llm.models.ref import resolve
         from mlops_llm.train import teacher
@@ -145,6 +155,7 @@ class Distill(Written):
         job.run.tags({"teacher": self.teacher, "digest.teacher": master.digest})
         model = teacher.loaded(files, job.load, job.model.device)
         if self.top_k is None:
+            self._present = model
             return teacher.Present(model)
         batch = int(job.arguments["per_device_train_batch_size"])
         with ranks.first_before_others():
@@ -157,9 +168,11 @@ class Distill(Written):
 
         if not job.validation:
             return {}
-        which = companion(Path(job.arguments["output_dir"]), "teacher", self.teacher)
-        files = teacher.inspect(which.place.ref, job.tokenizer)
-        master = teacher.mark(teacher.loaded(files, job.load, job.model.device), job.validation)
+        if self._present is None:
+            which = companion(Path(job.arguments["output_dir"]), "teacher", self.teacher)
+            files = teacher.inspect(which.place.ref, job.tokenizer)
+            self._present = teacher.loaded(files, job.load, job.model.device)
+        master = teacher.mark(self._present, job.validation)
         student = teacher.mark(job.model, job.validation)
         job.run.metrics({"distill/teacher_loss": master.loss, "distill/student_loss": student.loss}, 0)
         return teacher.compared(student, master)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -62,7 +63,7 @@ class DPO(Written):
 
     def __post_init__(self) -> None:
         """Check the ranges, and that losses and weights fit together."""
-        if self.beta <= 0:
+        if not 0 < self.beta < math.inf:
             raise UserError(f"is {self.beta}", "algo.beta", "give a number above 0, such as 0.1")
         if self.max_tokens < 2:
             raise UserError(f"is {self.max_tokens}", "algo.max_tokens", "give a number from 2")

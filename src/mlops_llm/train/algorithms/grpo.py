@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -59,7 +60,7 @@ class GRPO(Sampled):
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
-        if self.beta < 0:
+        if not 0 <= self.beta < math.inf:
             raise UserError(f"is {self.beta}", "algo.beta", "give 0, or a number above it")
         if self.epsilon_high is not None and self.epsilon_high < self.epsilon:
             raise UserError(f"is {self.epsilon_high}", "algo.epsilon_high", f"give at least algo.epsilon={self.epsilon}")

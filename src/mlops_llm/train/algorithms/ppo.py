@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -55,7 +56,7 @@ class PPO(Sampled):
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
-        if self.kl < 0:
+        if not 0 <= self.kl < math.inf:
             raise UserError(f"is {self.kl}", "algo.kl", "give 0, or a number above it")
         if self.kl_target is not None and self.kl_target <= 0:
             raise UserError(f"is {self.kl_target}", "algo.kl_target", "give nats above 0, or null")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -45,7 +46,7 @@ class Reward(Written):
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.center_rewards_coefficient < 0:
+        if not 0 <= self.center_rewards_coefficient < math.inf:
             what = f"is {self.center_rewards_coefficient}"
             raise UserError(what, "algo.center_rewards_coefficient", "give 0, or a number above it, such as 0.01")
         if self.max_tokens < 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -39,7 +40,7 @@ class RLOO(Sampled):
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
-        if self.beta < 0:
+        if not 0 <= self.beta < math.inf:
             raise UserError(f"is {self.beta}", "algo.beta", "give 0, or a number above it")
 
     def holds(self, settings: Train, files: Files) -> Sequence[Held]:

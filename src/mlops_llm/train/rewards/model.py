@@ -16,7 +16,7 @@ from mlops_llm.models import load, template
 from mlops_llm.models.load import Dtype, ModelLoad, Task
 from mlops_llm.models.ref import Place, resolve
 from mlops_llm.models.scores import scores
-from mlops_llm.train.companion import companion
+from mlops_llm.train.companion import companion, pinned
 from mlops_llm.train.needs import Held
 from mlops_llm.train.reward import Answers, check_weight
 
@@ -61,6 +61,10 @@ class RewardModel:
         files = load.inspect(resolve(self.ref), ModelLoad(), Task.reward)
         template.ensure(load.tokenizer_of(files), self.ref)
         return [None] * len(rows)
+
+    def resumed(self, folder: Path) -> None:
+        """Take the model that the run began with."""
+        self.ref = pinned(folder, "reward model", self.ref)
 
     def holds(self) -> Sequence[Held]:
         """The model itself."""
