@@ -124,6 +124,14 @@ def _revived(hint: Any, value: Any) -> Any:
     return value
 
 
+def name_of(one: Any) -> str:
+    """The name under which a component is chosen in its group."""
+    place = _place(type(one))
+    if place is None:
+        raise ValueError(f"{type(one).__qualname__} is no component")
+    return place[1]
+
+
 def _place(cls: type) -> list[str] | None:
     """Group and name under which a class is registered."""
     return next(([group, name] for group, names in _table.items() for name, each in names.items() if each is cls), None)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 
 import pytest
-from trl import DPOTrainer, GRPOTrainer, KTOTrainer, RLOOTrainer
+from transformers import Trainer
+from trl import DPOTrainer, GRPOTrainer, KTOTrainer, RLOOTrainer, SFTTrainer
 from trl.generation.vllm_generation import VLLMGeneration
 
 USED = {
@@ -36,6 +37,16 @@ def test_where_vllm_takes_the_weights_from():
     for trainer in (GRPOTrainer, RLOOTrainer):
         assert "self.vllm_generation = VLLMGeneration(" in inspect.getsource(trainer.__init__)
         assert "self.vllm_generation.sync_weights()" in inspect.getsource(trainer)
+
+
+def test_what_we_read_and_set_of_trainers():
+    for trainer in (GRPOTrainer, RLOOTrainer):
+        source = inspect.getsource(trainer)
+        for name in ("self._last_loaded_step", "self._logs", "self._metrics", "self._buffered_inputs"):
+            assert name in source, (trainer.__name__, name)
+    assert inspect.getsource(SFTTrainer.log).count("self._metrics[mode]") == 2
+    for name in ("_save", "_load_from_checkpoint", "_prepare_inputs", "training_step", "remove_callback"):
+        assert callable(getattr(Trainer, name)), name
 
 
 def test_what_a_round_of_sampling_holds():

@@ -18,7 +18,8 @@ for package in PACKAGES:
 
 
 def settings(algo: str = "sft", how: object = None, **values) -> Train:
-    return Train(dataset="x", algo=component.build("algo", algo), peft=None, distributed=how or Replicated(2), **values)
+    values = {"peft": component.build("peft", "none"), **values}
+    return Train(dataset="x", algo=component.build("algo", algo), distributed=how or Replicated(2), **values)
 
 
 @pytest.fixture

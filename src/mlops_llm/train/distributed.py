@@ -120,13 +120,13 @@ class Several(Distributed):
         Raises:
             UserError: it does not; what it allows is named.
         """
-        mine = _name("distributed", self)
+        mine = component.name_of(self)
         if mine not in settings.algo.distributed:
             allowed = " or ".join(f"distributed={name}" for name in ("none", *settings.algo.distributed))
             raise UserError(
-                f"algo={_name('algo', settings.algo)} cannot be trained so", f"distributed={mine}", f"take {allowed}"
+                f"algo={component.name_of(settings.algo)} cannot be trained so", f"distributed={mine}", f"take {allowed}"
             )
-        if self.sharded and settings.peft and _name("peft", settings.peft) == "qlora":
+        if self.sharded and settings.peft.quantized:
             raise UserError(f"is not divided by distributed={mine}", "peft=qlora", "take peft=lora, or distributed=ddp")
         for place, value in (("ema.decay", settings.ema.decay), ("evaluate.every", settings.evaluate.every)):
             if self.sharded and value:
@@ -139,7 +139,7 @@ class Several(Distributed):
         Raises:
             UserError: there are not.
         """
-        there, mine = gpus(), _name("distributed", self)
+        there, mine = gpus(), component.name_of(self)
         if not there and self.sharded:
             raise UserError("needs GPUs, and this machine has none", f"distributed={mine}", "take distributed=ddp")
         if not there and self.processes is None:
@@ -289,7 +289,3 @@ def gpus() -> int:
     import torch
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
-
-
-def _name(group: str, chosen: Any) -> str:
-    return next(name for name, cls in component.groups()[group].items() if cls is type(chosen))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mlops_llm import component
 from mlops_llm.errors import UserError
 
 if TYPE_CHECKING:
@@ -87,10 +88,4 @@ def told(metrics: Mapping[str, float]) -> Past | None:
 
 def names(settings: Train) -> tuple[str, str, str]:
     """Start model, method and trained weights of a training, as the record names them."""
-    from mlops_llm import component
-
-    table = component.groups()
-    algo, peft = (
-        next(name for name, cls in table[group].items() if cls is type(getattr(settings, group))) for group in ("algo", "peft")
-    )
-    return settings.model, algo, peft
+    return settings.model, component.name_of(settings.algo), component.name_of(settings.peft)

@@ -191,7 +191,7 @@ def _encoded(settings: Train, tokenizer: Any, source: Source, rows: list[int]) -
         if told is None or told in settings.algo.kinds:
             raise
         table = component.groups()["algo"]
-        mine = next(name for name, cls in table.items() if cls is type(settings.algo))
+        mine = component.name_of(settings.algo)
         fitting = [f"algo={name}" for name, cls in table.items() if told in cls.kinds]  # type: ignore[attr-defined]
         wanted = " or ".join(f"{kind.name} ({', '.join(FIELDS[kind])})" for kind in settings.algo.kinds)
         raise UserError(
@@ -213,7 +213,7 @@ def _warn_of_tools(tokenizer: Any, source: Source) -> None:
 
 def _check_rewards(settings: Train) -> None:
     table = component.groups()
-    mine = next(name for name, cls in table["algo"].items() if cls is type(settings.algo))
+    mine = component.name_of(settings.algo)
     if settings.algo.rewarded and not settings.reward:
         there = ", ".join(table.get("reward", {}))
         raise UserError(f"algo={mine} learns from rewards, and none is named", "reward", f"give one or more of: {there}")
