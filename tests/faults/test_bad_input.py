@@ -216,6 +216,25 @@ def test_answers_that_cannot_be_scored(refused: Callable[..., str], jsonl: Calla
     assert "10 of 10 prompts" in line and "in the model's 512; take evaluate.max_new_tokens=" in line
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["+experiment=dpo_sales", "algo.beta=nan"], "algo.beta: is nan"),
+        (["+experiment=dpo_sales", "algo.loss=[sigmoid,sft]", "algo.loss_weights=[0,0]"], "algo.loss_weights: are all 0"),
+        (["+experiment=grpo_math", "algo.temperature=inf"], "algo.temperature: is inf"),
+        (["+experiment=grpo_math", "reward=[accuracy,accuracy]"], "reward: names accuracy twice"),
+        ([SALES, "trainer.weight_decay=-1"], "trainer.weight_decay: is -1"),
+        ([SALES, "evaluate.samples=5"], "evaluate.samples: is given, but no answers are scored"),
+        ([SALES, "peft=lora", "peft.adapter=merge"], "peft.adapter: is merge, and the start model is no adapter"),
+        ([SALES, "holdout=0", "validation=null", "overfit.patience=3"], "overfit.patience: is given, and no evaluation tells"),
+        (["+experiment=distill_sales", "algo.top_k=100000"], "algo.top_k: is 100000, and the vocabulary has"),
+        ([SALES, "ema.decay=0.9", "ema.start_step=900"], "ema.start_step: is 900, and the training ends at step 400"),
+    ],
+)
+def test_settings_that_mean_nothing(refused: Callable[..., str], words: list[str], said: str) -> None:
+    assert said in refused(*words)
+
+
 def test_resume_of_what_cannot_be_resumed(
     here: Path, jsonl: Callable[..., Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

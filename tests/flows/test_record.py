@@ -81,6 +81,12 @@ def test_metrics_are_written_once_a_step(trained: Path) -> None:
     assert steps_of(store, run, "train/loss") == [5, 10, 15, 20]
     assert steps_of(store, run, "eval/loss") == [0, 10, 20]
     assert steps_of(store, run, "perf/tokens_per_second") == [5, 10, 15, 20]
+    seconds = steps_of(store, run, "system/cpu_utilization_percentage")
+    assert (
+        seconds
+        and seconds[0] >= 2
+        and {"system/system_memory_usage_megabytes", "system/disk_usage_percentage"} <= set(run.data.metrics)
+    )
 
 
 def test_best_checkpoint_is_registered_as_challenger(trained: Path) -> None:

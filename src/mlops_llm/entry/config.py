@@ -112,9 +112,14 @@ def drop_unchosen(config: DictConfig, schema: type, overrides: Sequence[str]) ->
     """Drop what a preset says of components that the command line replaced by others.
 
     Raises:
-        UserError: one of `overrides` sets something of a component that is not chosen.
+        UserError: one of `overrides` sets something of a component that is not chosen, or chooses one twice.
     """
     for group in _several(schema):
+        for item in overrides:
+            names = item.partition("[")[2].rstrip("]").split(",") if item.lstrip("+").startswith(f"{group}=[") else []
+            twice = next((name for name in names if names.count(name) > 1), "")
+            if twice:
+                raise UserError(f"names {twice} twice", group, f"name each once; {group}.{twice}.weight makes it count more")
         chosen = [str(name) for name in config[group] if OmegaConf.get_type(config[group], name) is not dict]
         for name in [str(name) for name in config[group] if str(name) not in chosen]:
             if any(item.lstrip("+").startswith(f"{group}.{name}.") for item in overrides):

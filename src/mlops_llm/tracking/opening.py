@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mlops_llm import console
 from mlops_llm.errors import UserError
-from mlops_llm.tracking import environment, ledger
+from mlops_llm.tracking import environment, ledger, system
 from mlops_llm.tracking.deliver import deliver
 from mlops_llm.tracking.outbox import deliver_left_over
 from mlops_llm.tracking.run import MlflowRun, Opening
@@ -47,8 +47,10 @@ def open_run(opening: Opening) -> Iterator[MlflowRun]:
     experiment, run = _resumed(store, opening) if opening.resume else _created(store, opening)
     opened = MlflowRun(store, run, experiment, opening)
     stop = threading.Event()
-    beat = threading.Thread(target=_beat, args=(store, run, stop), daemon=True)
-    beat.start()
+    began = store.client.get_run(run).info.start_time / 1000
+    machine = threading.Thread(target=system.watch, args=(opened, began, stop), daemon=True)
+    for thread in (threading.Thread(target=_beat, args=(store, run, stop), daemon=True), machine):
+        thread.start()
     status = "FAILED"
     try:
         _describe(opened, opening)
@@ -62,6 +64,7 @@ def open_run(opening: Opening) -> Iterator[MlflowRun]:
         raise
     finally:
         stop.set()
+        machine.join(timeout=5.0)
         opened.finish(status)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from mlops_llm import console
+from mlops_llm.errors import UserError
 from mlops_llm.record import Run
 from mlops_llm.train import overfit, ranks
 from mlops_llm.train.checkpoints import Curves, Shelf
@@ -135,6 +136,9 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         """Keep the evaluation for the checkpoint of this step, or write it at once where none is due."""
         values = {**self._evaluated.get(state.global_step, {}), **evaluation(metrics or {})}
         if not self._evaluated.keys() - {state.global_step}:
+            if not self._has_loss and "eval/reward" not in values:
+                remedy = "see that what rewards them works; what fails is in the warnings above"
+                raise UserError("none of the first answers could be rewarded", "reward", remedy)
             self._shelf.check(values)
         self._evaluated[state.global_step] = values
         self._conclude(state, control)

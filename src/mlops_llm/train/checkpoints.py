@@ -124,6 +124,11 @@ class Shelf:
         """The numbers of a checkpoint's evaluation."""
         return self._metrics.get(checkpoint.name, {})
 
+    @property
+    def compared(self) -> int:
+        """How many checkpoints have the deciding number, those included that were not kept."""
+        return sum(str(self._best.metric) in metrics for metrics in self._metrics.values())
+
     def score(self, checkpoint: Checkpoint) -> float | None:
         """The deciding number of a checkpoint, if it is finite."""
         value = self.metrics(checkpoint).get(str(self._best.metric))

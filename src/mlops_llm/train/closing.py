@@ -68,7 +68,9 @@ def refuse_diverged(course: Course, run: Run, why: str) -> None:
     if good and (best := shelf.best()):
         run.tags({"best.checkpoint": best.name, "best.reason": f"best before the training diverged: {why}"})
         left = f"the last good checkpoint is {good[-1].name}" + ("" if best == good[-1] else f", the best one is {best.name}")
-    remedy = "lower trainer.learning_rate, or mend the rows in spikes/; nothing was registered"
+    elif shelf.checkpoints:
+        left = f"{shelf.checkpoints[-1].name} is there, and its {course.plan.settings.best.metric} is no number"
+    remedy = "lower trainer.learning_rate, or mend the rows named in the artifacts (spikes/); nothing was registered"
     raise UserError(f"the training diverged: {why}; {left}", run.name, remedy)
 
 
@@ -115,7 +117,7 @@ def result(course: Course, run: Run) -> Result:
     why = f"last of {len(shelf.checkpoints)} checkpoints; nothing was held out to choose by"
     if score is not None:
         end = "highest" if settings.best.higher_is_better else "lowest"
-        why = f"{metric} {score:.4f} at step {best.step}, {end} of {len(shelf.checkpoints)} checkpoints"
+        why = f"{metric} {score:.4f} at step {best.step}, {end} of {shelf.compared} checkpoints"
     run.tags({"best.checkpoint": best.name, "best.reason": why, "digest.weights": last.tags["digest.weights"]})
     entry = Registration(best.name, settings.register_as, "challenger", why) if settings.register_as else None
     table = {

@@ -164,7 +164,7 @@ class Several(Distributed):
 
     def arguments(self, settings: Train) -> dict[str, Any]:
         """Keyword arguments of TRL's config classes."""
-        return {} if gpus() else {"ddp_backend": "gloo"}
+        return {} if gpus() or self.sharded else {"ddp_backend": "gloo"}
 
     def facts(self, settings: Train) -> dict[str, str]:
         """What a person wants to know before the start."""

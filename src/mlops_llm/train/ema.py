@@ -137,6 +137,9 @@ def averager(
                 self._average.update()
             elif state.global_step >= how.start_step:
                 self._begin()
+            if scoring and self._average and not control.should_evaluate and scoring.due(state.global_step, state.max_steps):
+                with self._average.applied(), random_state.kept():
+                    self._evaluated(state.global_step, scoring.at(state.global_step, AVERAGED))
 
         def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if self._average is None or not state.global_step:
@@ -145,8 +148,7 @@ def averager(
                 found = read(trainer.evaluate())
                 if scoring and scoring.due(state.global_step, state.max_steps):
                     found |= scoring.at(state.global_step, AVERAGED)
-            self.evaluations[state.global_step] = found
-            self._unsaved = state.global_step
+            self._evaluated(state.global_step, found)
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if self._average is None:
@@ -164,6 +166,10 @@ def averager(
 
         def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self._note()
+
+        def _evaluated(self, step: int, found: dict[str, float]) -> None:
+            self.evaluations[step] = found
+            self._unsaved = step
 
         def _note(self) -> None:
             if self._unsaved is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Optional
 
 from mlops_llm import component
@@ -34,10 +34,17 @@ class Evaluate:
         for name in ("samples", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise UserError(f"is {getattr(self, name)}", f"evaluate.{name}", "give a whole number from 1")
-        if self.every is None and self.dataset is not None:
-            raise UserError("is given, but no answers are scored", "evaluate.dataset", "score them: evaluate.every=50")
         if self.every:
             self._check_metrics()
+        elif self.every is None:
+            self._refuse_unused()
+
+    def _refuse_unused(self) -> None:
+        for each in fields(self):
+            default = each.default_factory() if callable(each.default_factory) else each.default
+            if getattr(self, each.name) != default:
+                remedy = "score them: evaluate.every=50"
+                raise UserError("is given, but no answers are scored", f"evaluate.{each.name}", remedy)
 
     def _check_metrics(self) -> None:
         there = _there()

@@ -93,7 +93,13 @@ class Lora:
         return files.parameters * bytes_each
 
     def starting(self, files: Files) -> Lora:
-        """The settings as they hold for a start model: an adapter that is trained on keeps its own; others are said."""
+        """The settings as they hold for a start model: an adapter that is trained on keeps its own; others are said.
+
+        Raises:
+            UserError: an adapter is to be merged, and there is none.
+        """
+        if self.adapter is Adapter.merge and not files.is_adapter:
+            raise UserError("is merge, and the start model is no adapter", "peft.adapter", "leave it out")
         if self.base(files) is files or "r" not in files.adapter_config:
             return self
         own = _own(files.adapter_config)

@@ -156,6 +156,7 @@ def prepare(settings: Train, known: Correction | None = None) -> Plan | Result:
         _warn_of_shared(train, validation)
     asked = scoring.prepare(settings, tokenizer, files.config.get("max_position_embeddings"), validation)
     _warn_of_learned(train, asked, settings, tokenizer)
+    _refuse_blind(settings, validation, asked)
     start = _resume_from(settings, train, validation, asked)
     case = _case(settings, files, train, validation, step_of(start), known)
     plan = Plan(settings, files, tokenizer, how, train, validation, preflight.estimate(case), start, asked)
@@ -163,6 +164,18 @@ def prepare(settings: Train, known: Correction | None = None) -> Plan | Result:
     if known is None:
         preflight.refuse_impossible(case, plan.estimate)
     return Result("plan", plan.facts() | launcher.dry(settings), {}) if settings.op is Op.plan else plan
+
+
+def _refuse_blind(settings: Train, validation: Part | None, asked: Questions | None) -> None:
+    """See that a rule which stops the training has something to look at.
+
+    Raises:
+        UserError: it has not.
+    """
+    for name, wanted in (("stop", settings.overfit.stop), ("patience", settings.overfit.patience)):
+        if wanted and validation is None and (asked is None or settings.best.metric not in settings.evaluate.scores()):
+            remedy = "hold rows out (holdout=0.1, validation=REF), or score answers: evaluate.every=50 best.metric=score/bleu"
+            raise UserError("is given, and no evaluation tells when to stop", f"overfit.{name}", remedy)
 
 
 def _case(

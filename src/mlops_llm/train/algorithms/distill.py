@@ -90,7 +90,9 @@ class Distill(Written):
         from mlops_llm.train import teacher
 
         student = load.tokenizer_of(load.inspect(resolve(settings.model), settings.model_load))
-        teacher.inspect(self.teacher, student)
+        words = int(teacher.inspect(self.teacher, student).config.get("vocab_size", 0))
+        if self.top_k is not None and words and self.top_k > words:
+            raise UserError(f"is {self.top_k}, and the vocabulary has {words} tokens", "algo.top_k", f"give at most {words}")
 
     def encode(self, tokenizer: Any, source: Source, rows: list[int]) -> list[Encoded]:
         """Tokenize rows as the model sees them.

@@ -75,6 +75,11 @@ class DPO(Written):
         if self.loss_weights is not None and len(self.loss_weights) != len(self.loss):
             said = f"gives {len(self.loss_weights)} for {len(self.loss)} losses"
             raise UserError(said, "algo.loss_weights", "give one weight for each of algo.loss")
+        for weight in self.loss_weights or ():
+            if not 0 <= weight < math.inf:
+                raise UserError(f"has {weight}", "algo.loss_weights", "give numbers from 0")
+        if self.loss_weights is not None and not any(self.loss_weights):
+            raise UserError("are all 0, so that nothing is learned", "algo.loss_weights", "give one above 0")
         self._check_smoothing()
 
     def _check_smoothing(self) -> None:

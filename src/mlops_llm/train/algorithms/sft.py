@@ -68,6 +68,9 @@ class SFT(Written):
             return [min(len(one.ids), self.max_tokens) for one in encoded]
         from trl import pack_dataset
 
+        from datasets import disable_progress_bars
+
+        disable_progress_bars()
         return [len(ids) for ids in pack_dataset(_dataset(encoded), self.max_tokens)["input_ids"]]
 
     def trainer(self, job: Job) -> Any:
