@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from mlops_llm.component import component, near
 from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import Source
 from mlops_llm.errors import UserError
-from mlops_llm.models.load import Files
 from mlops_llm.train import examples
+from mlops_llm.train.compared import Compared
 from mlops_llm.train.examples import Pair
-from mlops_llm.train.needs import Held
-from mlops_llm.train.reference import Reference, against, held, refuse_base, refuse_dropout, shared
-from mlops_llm.train.written import Written
+from mlops_llm.train.reference import Reference
 
 if TYPE_CHECKING:
-    from mlops_llm.train.config import Train
     from mlops_llm.train.job import Job
 
 LOSSES = (
@@ -32,7 +28,7 @@ _SMOOTHED = ("robust", "exo_pair", "aot", "aot_unpaired")
 
 @component("algo", "dpo")
 @dataclass
-class DPO(Written):
+class DPO(Compared):
     """Direct preference optimization (Rafailov et al. 2023, arXiv:2305.18290): prefer one answer to another (TRL's DPOTrainer).
 
     The reference is the start model. Dropout is off, so that both see the same.
@@ -91,15 +87,6 @@ class DPO(Written):
         if "exo_pair" in self.loss and not self.label_smoothing:
             raise UserError("is 0, for which exo_pair is not defined", "algo.label_smoothing", "give a small one, such as 1e-3")
 
-    def check(self, settings: Train) -> None:
-        """Check the reference and that no dropout is wanted.
-
-        Raises:
-            UserError: no adapter is trained that could be left off; or there is to be dropout.
-        """
-        refuse_base(self.reference, settings.peft.trains_adapter)
-        refuse_dropout(settings.peft, "dpo")
-
     def encode(self, tokenizer: Any, source: Source, rows: list[int]) -> list[Pair]:
         """Tokenize pairs as the model sees them.
 
@@ -113,23 +100,9 @@ class DPO(Written):
         longer = (len(one.prompt) + max(len(one.chosen), len(one.rejected)) for one in encoded)
         return [2 * min(each, self.max_tokens) for each in longer]
 
-    def holds(self, settings: Train, files: Files) -> Sequence[Held]:
-        """The reference, unless it was asked before."""
-        return held(settings, files, self.reference, copied=not self.precompute)
-
-    def lighter(self) -> Mapping[str, Any]:
-        """The reference asked before the training."""
-        return {} if self.precompute else {"algo.precompute=true": replace(self, precompute=True)}
-
     def trainer(self, job: Job) -> Any:
         """Build TRL's trainer over tokenized pairs."""
         from trl import DPOConfig, DPOTrainer
-
-        class Prepared(DPOTrainer):  # type: ignore[misc]
-            """TRL's trainer over rows that are tokenized and cut already."""
-
-            def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-                return dataset
 
         settings = DPOConfig(
             **job.arguments,
@@ -140,20 +113,8 @@ class DPO(Written):
             max_length=None,
             precompute_ref_log_probs=self.precompute and not job.adapter,
         )
-        beside = Path(job.arguments["output_dir"]) / "reference"
-        return against(
-            job,
-            self.reference,
-            lambda reference: Prepared(
-                model=job.model,
-                ref_model=reference,
-                args=settings,
-                train_dataset=shared(_dataset(job.train), beside),
-                eval_dataset=shared(_dataset(job.validation), beside) if job.validation else None,
-                processing_class=job.tokenizer,
-            ),
-            copied=not settings.precompute_ref_log_probs,
-        )
+        validation = _dataset(job.validation) if job.validation else None
+        return self.built(job, DPOTrainer, settings, _dataset(job.train), validation)
 
 
 def _dataset(encoded: Sequence[Pair]) -> Any:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlops_llm.component import component
 from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import Source
 from mlops_llm.errors import UserError
-from mlops_llm.models.load import Files
 from mlops_llm.train import examples
+from mlops_llm.train.compared import Compared
 from mlops_llm.train.examples import Answered
-from mlops_llm.train.needs import Held
-from mlops_llm.train.reference import Reference, against, held, refuse_base, refuse_dropout, shared
-from mlops_llm.train.written import Written
+from mlops_llm.train.reference import Reference
 
 if TYPE_CHECKING:
     from mlops_llm.train.config import Train
@@ -34,7 +31,7 @@ class Loss(Enum):
 
 @component("algo", "kto")
 @dataclass
-class KTO(Written):
+class KTO(Compared):
     """Kahneman-Tversky optimization (Ethayarajh et al. 2024, arXiv:2402.01306): answers that are wanted or not.
 
     A preference pair counts as one answer of each sort. The reference is the start model. Rows are shuffled once by the seed
@@ -78,8 +75,7 @@ class KTO(Written):
             UserError: no adapter is trained that could be left off; there is to be dropout; or a batch holds one row, of which
                 no divergence can be estimated.
         """
-        refuse_base(self.reference, settings.peft.trains_adapter)
-        refuse_dropout(settings.peft, "kto")
+        super().check(settings)
         if self.loss is Loss.kto and settings.trainer.batch_size < 2:
             remedy = "give at least 2, or take algo.loss=apo_zero_unpaired"
             raise UserError("is 1, and kto compares the rows of a batch", "trainer.batch_size", remedy)
@@ -97,23 +93,9 @@ class KTO(Written):
         passes = 2 if self.loss is Loss.kto else 1
         return [passes * min(len(one.ids), self.max_tokens) for one in encoded]
 
-    def holds(self, settings: Train, files: Files) -> Sequence[Held]:
-        """The reference, unless it was asked before."""
-        return held(settings, files, self.reference, copied=not self.precompute)
-
-    def lighter(self) -> Mapping[str, Any]:
-        """The reference asked before the training."""
-        return {} if self.precompute else {"algo.precompute=true": replace(self, precompute=True)}
-
     def trainer(self, job: Job) -> Any:
         """Build TRL's trainer over tokenized answers."""
         from trl import KTOConfig, KTOTrainer
-
-        class Prepared(KTOTrainer):  # type: ignore[misc]
-            """TRL's trainer over rows that are tokenized and cut already."""
-
-            def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-                return dataset
 
         batch = int(job.arguments["per_device_train_batch_size"])
         settings = KTOConfig(
@@ -127,20 +109,8 @@ class KTO(Written):
         )
         shuffled = list(job.train)
         random.Random(job.arguments["seed"]).shuffle(shuffled)
-        beside = Path(job.arguments["output_dir"]) / "reference"
-        return against(
-            job,
-            self.reference,
-            lambda reference: Prepared(
-                model=job.model,
-                ref_model=reference,
-                args=settings,
-                train_dataset=shared(self._dataset(shuffled, batch), beside),
-                eval_dataset=shared(self._dataset(job.validation, batch), beside) if job.validation else None,
-                processing_class=job.tokenizer,
-            ),
-            copied=not settings.precompute_ref_log_probs,
-        )
+        validation = self._dataset(job.validation, batch) if job.validation else None
+        return self.built(job, KTOTrainer, settings, self._dataset(shuffled, batch), validation)
 
     def _dataset(self, encoded: Sequence[Answered], batch: int) -> Any:
         from datasets import Dataset
