@@ -219,6 +219,27 @@ def test_answers_that_cannot_be_scored(refused: Callable[..., str], jsonl: Calla
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["+experiment=dpo_sales", "algo.beta=0"], "algo.beta: is 0"),
+        (["+experiment=dpo_sales", "algo.loss=[sigmoyd]"], "there is no loss 'sigmoyd' (did you mean sigmoid?)"),
+        (["+experiment=dpo_sales", "algo.loss=[sigmoid,sft]", "algo.loss_weights=[1]"], "gives 1 for 2 losses"),
+        (["+experiment=dpo_sales", "algo.label_smoothing=0.1"], "is not used by sigmoid"),
+        (["+experiment=dpo_sales", "algo.reference=base"], "no adapter is trained that could be left off"),
+        (
+            ["+experiment=dpo_sales", "peft=lora", "peft.dropout=0.1"],
+            "compares the model with its reference, both without dropout",
+        ),
+        (["+experiment=dpo_sales", "dataset=sales_sft"], "holds rows of kind sft, and algo=dpo learns from dpo"),
+        (["+experiment=sft_sales", "dataset=sales_dpo"], "take algo=dpo or algo=kto or algo=reward, or another dataset"),
+        (["+experiment=sft_sales", "reward=[accuracy]"], "algo=sft samples no answers that could be rewarded"),
+        (["+experiment=kto_sales", "trainer.batch_size=1"], "trainer.batch_size: is 1"),
+        (["+experiment=grpo_math", "algo.generations=1"], "algo.generations: is 1"),
+        (["+experiment=grpo_math", "trainer.batch_size=10"], "make it 8 or 16 answers"),
+        (["+experiment=grpo_math", "reward=[acuracy]"], "unknown reward 'acuracy' (did you mean accuracy?)"),
+        (["+experiment=grpo_math", "reward=[]"], "algo=grpo learns from rewards, and none is named"),
+        (["+experiment=grpo_math", "reward.accuracy.wait=1"], "Key 'wait' not in 'Accuracy'"),
+        (["+experiment=grpo_math", "reward=[http]"], "reward.http.url: is not given"),
+        (["+experiment=grpo_math", "reward=[format]", "reward.accuracy.counts=any"], "reward.accuracy: is not chosen"),
+        (["+experiment=grpo_math", "dataset=ppo_general"], "no row has a solution to compare"),
         (["+experiment=dpo_sales", "algo.beta=nan"], "algo.beta: is nan"),
         (["+experiment=dpo_sales", "algo.loss=[sigmoid,sft]", "algo.loss_weights=[0,0]"], "algo.loss_weights: are all 0"),
         (["+experiment=grpo_math", "algo.temperature=inf"], "algo.temperature: is inf"),
@@ -231,7 +252,7 @@ def test_answers_that_cannot_be_scored(refused: Callable[..., str], jsonl: Calla
         ([SALES, "ema.decay=0.9", "ema.start_step=900"], "ema.start_step: is 900, and the training ends at step 400"),
     ],
 )
-def test_settings_that_mean_nothing(refused: Callable[..., str], words: list[str], said: str) -> None:
+def test_requests_that_do_not_fit(refused: Callable[..., str], words: list[str], said: str) -> None:
     assert said in refused(*words)
 
 

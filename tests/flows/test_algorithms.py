@@ -179,38 +179,6 @@ def test_a_recorded_run_of_rewards_is_rebuilt_from_the_record(rewarded: Path) ->
     assert run_of(store, "grpo").info.status == "FINISHED"
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["+experiment=dpo_sales", "algo.beta=0"], "algo.beta: is 0"),
-        (["+experiment=dpo_sales", "algo.loss=[sigmoyd]"], "there is no loss 'sigmoyd' (did you mean sigmoid?)"),
-        (["+experiment=dpo_sales", "algo.loss=[sigmoid,sft]", "algo.loss_weights=[1]"], "gives 1 for 2 losses"),
-        (["+experiment=dpo_sales", "algo.label_smoothing=0.1"], "is not used by sigmoid"),
-        (["+experiment=dpo_sales", "algo.reference=base"], "no adapter is trained that could be left off"),
-        (
-            ["+experiment=dpo_sales", "peft=lora", "peft.dropout=0.1"],
-            "compares the model with its reference, both without dropout",
-        ),
-        (["+experiment=dpo_sales", "dataset=sales_sft"], "holds rows of kind sft, and algo=dpo learns from dpo"),
-        (["+experiment=sft_sales", "dataset=sales_dpo"], "take algo=dpo or algo=kto, or another dataset"),
-        (["+experiment=sft_sales", "reward=[accuracy]"], "algo=sft samples no answers that could be rewarded"),
-        (["+experiment=kto_sales", "trainer.batch_size=1"], "trainer.batch_size: is 1"),
-        (["+experiment=grpo_math", "algo.generations=1"], "algo.generations: is 1"),
-        (["+experiment=grpo_math", "trainer.batch_size=10"], "make it 8 or 16 answers"),
-        (["+experiment=grpo_math", "reward=[acuracy]"], "unknown reward 'acuracy' (did you mean accuracy?)"),
-        (["+experiment=grpo_math", "reward=[]"], "algo=grpo learns from rewards, and none is named"),
-        (["+experiment=grpo_math", "reward.accuracy.wait=1"], "Key 'wait' not in 'Accuracy'"),
-        (["+experiment=grpo_math", "reward=[http]"], "reward.http.url: is not given"),
-        (["+experiment=grpo_math", "reward=[format]", "reward.accuracy.counts=any"], "reward.accuracy: is not chosen"),
-        (["+experiment=grpo_math", "dataset=ppo_general"], "no row has a solution to compare"),
-    ],
-)
-def test_requests_that_do_not_fit_are_one_line(tmp_path: Path, words: list[str], said: str) -> None:
-    done = train(tmp_path, *words)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert said in done.stderr and len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "mlflow.db").exists()
-
-
 @pytest.mark.parametrize(("peft", "least"), [("none", 0.2), ("lora", 0.15)])
 def test_ppo_raises_what_is_rewarded(tmp_path: Path, peft: str, least: float) -> None:
     words = ["trainer.max_steps=40", "trainer.eval_steps=20", "trainer.save_steps=20", "samples.count=0", f"peft={peft}"]
