@@ -233,7 +233,7 @@ def _check_rewards(settings: Train) -> None:
     rewarded = " or ".join(f"algo={name}" for name, cls in table["algo"].items() if cls.rewarded)  # type: ignore[attr-defined]
     if settings.reward and not settings.algo.rewarded:
         raise UserError(f"algo={mine} samples no answers that could be rewarded", "reward", f"take {rewarded}")
-    if settings.rollout != Hf() and not settings.algo.rewarded:
+    if settings.rollout not in (Hf(), "???") and not settings.algo.rewarded:  # a notebook may leave it out
         raise UserError(f"algo={mine} samples no answers", "rollout", f"leave it out, or take {rewarded}")
 
 
