@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mlops_llm import console
 from mlops_llm.errors import UserError
-from mlops_llm.record import Registration, Result, Run
+from mlops_llm.record import Checkpoint, Registration, Result, Run
 from mlops_llm.train.checkpoints import Shelf
 from mlops_llm.train.config import Train
 from mlops_llm.train.job import Job
@@ -100,7 +101,7 @@ def result(course: Course, run: Run) -> Result:
     Raises:
         UserError: there is no checkpoint, or of none the deciding number is finite.
     """
-    plan, shelf, steps, scoring = course.plan, course.shelf, course.steps, course.scoring
+    plan, shelf = course.plan, course.shelf
     settings, best = plan.settings, shelf.best()
     if best is None:
         raise UserError("no checkpoint was written")
@@ -111,31 +112,8 @@ def result(course: Course, run: Run) -> Result:
             run.name,
             "lower trainer.learning_rate; nothing was registered",
         )
-    metric = str(settings.best.metric) if score is not None else "step"
-    before = course.evaluations.get(0, {})
-    last = shelf.checkpoints[-1]
-    why = f"last of {len(shelf.checkpoints)} checkpoints; nothing was held out to choose by"
-    if score is not None:
-        end = "highest" if settings.best.higher_is_better else "lowest"
-        why = f"{metric} {score:.4f} at step {best.step}, {end} of {shelf.compared} checkpoints"
+    last, why = shelf.checkpoints[-1], _why(course, best)
     run.tags({"best.checkpoint": best.name, "best.reason": why, "digest.weights": last.tags["digest.weights"]})
-    entry = Registration(best.name, settings.register_as, "challenger", why) if settings.register_as else None
-    table = {
-        "best checkpoint": f"{best.name} ({why})",
-        f"{settings.best.metric} before": before.get(metric),
-        f"{settings.best.metric} best": score,
-        f"{settings.best.metric} averaged": course.averaged.get(last.step, {}).get(metric),
-        **newest(course.evaluations, best.step, [name for name in settings.evaluate.scores() if name != metric]),
-        **_moved(before, shelf.metrics(best), _telling(settings)),
-        "training loss": f"{steps.losses[min(steps.losses)]:.4f} -> {steps.mean_loss(settings.trainer.logging_steps):.4f}",
-        **settings.algo.conclude(course.job),
-        "steps": last.step,
-        "time": f"{console.seconds(course.taken)} (predicted {console.seconds(plan.estimate.seconds)})",
-        "answers scored": scoring.said(course.seconds) if scoring and scoring.times else None,
-        "checkpoints": len(shelf.checkpoints),
-        "registered": f"{settings.register_as} (alias challenger)" if entry else None,
-        "weights digest": last.tags["digest.weights"][:16],
-    }
     values = {
         "name": run.name,
         "best": best.name,
@@ -145,13 +123,45 @@ def result(course: Course, run: Run) -> Result:
         "seconds": course.seconds,
         "output": str(settings.output),
     }
-    table = {key: value for key, value in table.items() if value is not None}
     return Result(
         f"{run.name}: trained",
-        table,
+        {key: value for key, value in _table(course, best, why).items() if value is not None},
         values,
-        best=entry,
+        best=Registration(best.name, settings.register_as, "challenger", why) if settings.register_as else None,
         score=score,
         higher_is_better=settings.best.higher_is_better,
-        score_name=metric,
+        score_name=str(settings.best.metric) if score is not None else "step",
     )
+
+
+def _why(course: Course, best: Checkpoint) -> str:
+    """Why a checkpoint is the best."""
+    shelf, how = course.shelf, course.plan.settings.best
+    score = shelf.score(best)
+    if score is None:
+        return f"last of {len(shelf.checkpoints)} checkpoints; nothing was held out to choose by"
+    end = "highest" if how.higher_is_better else "lowest"
+    return f"{how.metric} {score:.4f} at step {best.step}, {end} of {shelf.compared} checkpoints"
+
+
+def _table(course: Course, best: Checkpoint, why: str) -> dict[str, Any]:
+    """The closing table; what does not apply is None."""
+    plan, shelf, steps, scoring = course.plan, course.shelf, course.steps, course.scoring
+    settings, metric, last = plan.settings, str(plan.settings.best.metric), shelf.checkpoints[-1]
+    before = course.evaluations.get(0, {})
+    return {
+        "best checkpoint": f"{best.name} ({why})",
+        f"{metric} before": before.get(metric),
+        f"{metric} best": shelf.score(best),
+        f"{metric} averaged": course.averaged.get(last.step, {}).get(metric),
+        **newest(course.evaluations, best.step, [name for name in settings.evaluate.scores() if name != metric]),
+        **_moved(before, shelf.metrics(best), _telling(settings)),
+        "training loss": f"{steps.losses[min(steps.losses)]:.4f} -> {steps.mean_loss(settings.trainer.logging_steps):.4f}",
+        **settings.algo.conclude(course.job),
+        "steps": last.step,
+        "time": f"{console.seconds(course.taken)} (predicted {console.seconds(plan.estimate.seconds)})",
+        "answers scored": scoring.said(course.seconds) if scoring and scoring.times else None,
+        "checkpoints": len(shelf.checkpoints),
+        "registered": f"{settings.register_as} (alias challenger)" if settings.register_as else None,
+        "weights digest": last.tags["digest.weights"][:16],
+    }

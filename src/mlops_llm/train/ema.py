@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from mlops_llm.errors import UserError
@@ -13,8 +12,6 @@ from mlops_llm.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mlops_llm.train.checkpoints import Shelf
-    from mlops_llm.train.scoring import Scoring
 
 FILE = "ema.pt"
 """State of the averages within the folder of the raw checkpoint."""
@@ -83,128 +80,3 @@ class Average:
     def _set(self, values: Mapping[str, Tensor]) -> None:
         for name, weight in self._weights.items():
             weight.data.copy_(values[name])
-
-
-def averager(
-    trainer: Any,
-    shelf: Shelf,
-    how: Ema,
-    complete: Callable[[Path], None],
-    read: Callable[[Any], dict[str, float]],
-    scoring: Scoring | None = None,
-) -> Any:
-    """A callback of a Hugging Face Trainer that keeps, evaluates and publishes the average; before the one that records.
-
-    Args:
-        trainer: whose model is averaged.
-        shelf: publishes `checkpoint-N-ema` beside `checkpoint-N`.
-        how: decay and first step.
-        complete: called with a checkpoint's folder, to complete its files.
-        read: the record's numbers in what an evaluation returns.
-        scoring: scores answers of the average too, where an evaluation falls on a step at which that is due.
-    """
-    import torch
-    from transformers import TrainerCallback
-
-    from mlops_llm.train import random_state
-    from mlops_llm.train.checkpoints import AVERAGED
-
-    class Averager(TrainerCallback):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._average: Average | None = None
-            self._unsaved: int | None = None
-            """Step of an evaluation that no checkpoint has taken yet: whether one is due may be decided after it."""
-            self.evaluations: dict[int, dict[str, float]] = {}
-            """Step -> numbers of the average's evaluation."""
-
-        def resume(self, checkpoint: Path) -> None:
-            """Go on with the state in a raw checkpoint's folder; none is there before the average has begun."""
-            if (checkpoint / FILE).is_file():
-                state = torch.load(checkpoint / FILE, weights_only=True, map_location="cpu")
-                self._begin()
-                self._average.load(state["shadows"])  # type: ignore[union-attr]
-                self.evaluations = state["evaluations"]
-
-        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if self._average is None and state.global_step >= how.start_step:
-                self._begin()
-
-        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self._note()
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if self._average is not None:
-                self._average.update()
-            elif state.global_step >= how.start_step:
-                self._begin()
-            if scoring and self._average and not control.should_evaluate and scoring.due(state.global_step, state.max_steps):
-                with self._average.applied(), random_state.kept():
-                    self._evaluated(state.global_step, scoring.at(state.global_step, AVERAGED))
-
-        def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if self._average is None or not state.global_step:
-                return
-            with self._average.applied(), random_state.kept(), _unheard(trainer), _reloaded(trainer):
-                found = read(trainer.evaluate())
-                if scoring and scoring.due(state.global_step, state.max_steps):
-                    found |= scoring.at(state.global_step, AVERAGED)
-            self._evaluated(state.global_step, found)
-
-        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if self._average is None:
-                return
-            raw = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            folder = raw.with_name(raw.name + AVERAGED)
-            with self._average.applied():
-                trainer.save_model(str(folder))
-            if state.is_world_process_zero:
-                shadows = {name: shadow.cpu() for name, shadow in self._average.shadows.items()}
-                torch.save({"shadows": shadows, "evaluations": self.evaluations}, raw / FILE)
-                complete(folder)
-                self._unsaved = None
-                shelf.add(folder, state.global_step, self.evaluations.get(state.global_step, {}), prefix=PREFIX)
-
-        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self._note()
-
-        def _evaluated(self, step: int, found: dict[str, float]) -> None:
-            self.evaluations[step] = found
-            self._unsaved = step
-
-        def _note(self) -> None:
-            if self._unsaved is not None:
-                shelf.note(self.evaluations[self._unsaved], self._unsaved, prefix=PREFIX)
-                self._unsaved = None
-
-        def _begin(self) -> None:
-            self._average = Average(trainer.model, float(how.decay or 0))
-
-    return Averager()
-
-
-@contextmanager
-def _reloaded(trainer: Any) -> Iterator[None]:
-    """Let a trainer whose answers come from vLLM hand over the weights inside, and those that it has afterwards.
-
-    TRL does so once a step.
-    """
-    samples = hasattr(trainer, "_last_loaded_step")
-    if samples:
-        trainer._last_loaded_step = -1
-    try:
-        yield
-    finally:
-        if samples:
-            trainer._last_loaded_step = -1
-
-
-@contextmanager
-def _unheard(trainer: Any) -> Iterator[None]:
-    """An evaluation inside of another one: no other callback hears of it, and the Trainer's own history does not change."""
-    heard, entries = trainer.callback_handler.callbacks, len(trainer.state.log_history)
-    trainer.callback_handler.callbacks = []
-    try:
-        yield
-    finally:
-        trainer.callback_handler.callbacks = heard
-        del trainer.state.log_history[entries:]

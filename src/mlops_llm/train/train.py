@@ -151,9 +151,9 @@ def _average(trainer: Any, shelf: Shelf, plan: Plan, scoring: Scoring | None) ->
     """Keep the average of the weights too, where it is wanted; its callback comes before the one that records."""
     if plan.settings.ema.decay is None:
         return None
-    from mlops_llm.train import callbacks, ema
+    from mlops_llm.train.averager import Averager
 
-    averager = ema.averager(trainer, shelf, plan.settings.ema, partial(_complete, plan), callbacks.evaluation, scoring)
+    averager = Averager(trainer, shelf, plan.settings.ema, partial(_complete, plan), scoring)
     if plan.resume_from:
         averager.resume(plan.resume_from)
     trainer.add_callback(averager)
