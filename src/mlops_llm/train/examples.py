@@ -86,6 +86,11 @@ class Pair:
     place: int = -1
 
     @property
+    def longer(self) -> int:
+        """Tokens of the prompt with the longer answer, to which both sides are padded."""
+        return len(self.prompt) + max(len(self.chosen), len(self.rejected))
+
+    @property
     def sequences(self) -> list[list[int]]:
         """The prompt with each answer."""
         return [[*self.prompt, *self.chosen], [*self.prompt, *self.rejected]]

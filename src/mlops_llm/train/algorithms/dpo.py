@@ -97,8 +97,7 @@ class DPO(Compared):
 
     def sequences(self, encoded: Sequence[Pair]) -> list[int]:
         """Tokens of each row that a forward pass sees: those of both sides, padded to the longer one."""
-        longer = (len(one.prompt) + max(len(one.chosen), len(one.rejected)) for one in encoded)
-        return [2 * min(each, self.max_tokens) for each in longer]
+        return [2 * min(one.longer, self.max_tokens) for one in encoded]
 
     def trainer(self, job: Job) -> Any:
         """Build TRL's trainer over tokenized pairs."""
