@@ -54,7 +54,7 @@ class Critic:
             for parameter in self.model.score.parameters():
                 parameter.zero_()
         self.model.to(device)
-        self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=learning_rate, weight_decay=0.0)
+        self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=learning_rate, weight_decay=0.0, fused=True)
         self._clip, self._max_grad_norm = clip, max_grad_norm
 
     def values(self, ids: Tensor, attention: Tensor, answer: int) -> Tensor:
