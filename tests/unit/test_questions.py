@@ -10,7 +10,7 @@ import pytest
 from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import Source
 from mlops_llm.errors import UserError
-from mlops_llm.train.questions import first, question
+from mlops_llm.eval.questions import first, question
 
 TURNS = [{"role": "system", "content": "客服"}, {"role": "user", "content": "一"}, {"role": "assistant", "content": "二"}]
 

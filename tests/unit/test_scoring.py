@@ -26,7 +26,7 @@ from mlops_llm.train.config import Best, Mode, Train, Trainer
 from mlops_llm.train.divergence import Divergence
 from mlops_llm.train.evaluate import Evaluate
 from mlops_llm.train.overfit import Overfit
-from mlops_llm.train.questions import Question
+from mlops_llm.eval.questions import Question
 from mlops_llm.train.steps import Steps
 from tests.unit.test_checkpoints import saved
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -65,6 +65,12 @@ def infer(row: Row) -> Kind | None:
     if "question" in keys and "answer" in keys:
         return Kind.sft
     return Kind.ppo if keys & {"prompt", "instruction", "question"} else None
+
+
+def kind_of(row: Row, kinds: Sequence[Kind]) -> Kind:
+    """The one of several kinds that a row tells by its fields, else the first."""
+    told = infer(row)
+    return told if told and told in kinds else kinds[0]
 
 
 def _parsed(text: str) -> Any:

@@ -1,12 +1,54 @@
-"""What a metric is: a component of the group `metric` that compares answers with what is wanted."""
+"""What a metric is: a component of the group `metric` that says how good answers are."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import ClassVar, Protocol
 
 from mlops_llm.errors import UserError
+from mlops_llm.record import Grid
+
+
+class Need(Enum):
+    """What a metric compares an answer with."""
+
+    nothing = "nothing"
+    reference = "reference"
+    """At least one good answer."""
+    label = "label"
+    """The class that the row belongs to."""
+    likelihood = "likelihood"
+    """How likely the model finds the reference; no answer is sampled for it."""
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How likely a model finds a text."""
+
+    logprobs: Sequence[float]
+    """Of each token that counts, in nats."""
+    bytes: int
+    """Length in UTF-8 of the text that counts."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """An answer with what is known of its row."""
+
+    answer: str
+    references: Sequence[str] = ()
+    """Good answers; the nearest counts."""
+    label: str | None = None
+    seconds: float = 0.0
+    """How long the answer took."""
+    tokens: int = 0
+    """Length of the answer."""
+    whole: Likelihood | None = None
+    """Of the prompt and the reference together, where a metric needs it."""
+    wanted: Likelihood | None = None
+    """Of the reference alone, given the prompt."""
 
 
 @dataclass(frozen=True)
@@ -16,21 +58,27 @@ class Scores:
     total: Mapping[str, float]
     """Name -> value over all answers; not always the mean of the single ones."""
     items: Mapping[str, Sequence[float]]
-    """Name -> value of each answer, in their order; the names are those of `total`."""
+    """Name -> value of each answer, in their order; a total that is no matter of single answers has none."""
     signature: str
     """How it was counted: values of different signatures do not compare."""
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Name -> 95 % interval, where it does not follow from the single values (see `eval.interval`)."""
+    tables: Mapping[str, Grid] = field(default_factory=dict)
+    """File name -> more to look at, such as a confusion table."""
 
 
 class Metric(Protocol):
-    """Compares answers with references. Its settings are the component's fields."""
+    """Says how good answers are. Its settings are the component's fields."""
 
     names: ClassVar[tuple[str, ...]]
     """Names of its values."""
-    higher_is_better: ClassVar[bool]
-    """Which end of all its values is the good one."""
+    higher_is_better: ClassVar[bool | None]
+    """Which end of all its values is the good one; None of what is neither."""
+    needs: ClassVar[Need]
+    """What each row must have."""
 
-    def score(self, answers: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
-        """Compare each answer with its references, one or more; the nearest counts.
+    def score(self, items: Sequence[Item]) -> Scores:
+        """Score answers.
 
         Raises:
             UserError: there is nothing to compare (see `check`).
@@ -38,20 +86,17 @@ class Metric(Protocol):
         ...
 
 
-def check(answers: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+def check(items: Sequence[Item]) -> None:
     """See that every answer has something to be compared with. An answer may be empty, a reference may not.
 
     Raises:
         UserError: there are no answers, or one has no reference, or an empty one; its number is named, from 1.
-        ValueError: there are not as many lists of references as answers.
     """
-    if len(answers) != len(references):
-        raise ValueError(f"{len(answers)} answers, {len(references)} lists of references")
-    if not answers:
+    if not items:
         raise UserError("there are no answers to score", remedy="give at least one")
-    for place, wanted in enumerate(references, 1):
-        if isinstance(wanted, str):
+    for place, item in enumerate(items, 1):
+        if isinstance(item.references, str):
             raise ValueError("the references of an answer are a list of texts")
-        if not wanted or not all(each.strip() for each in wanted):
-            what = "an empty reference" if wanted else "no reference"
-            raise UserError(f"answer {place} of {len(answers)} has {what}", remedy="give it one, or leave its row out")
+        if not item.references or not all(each.strip() for each in item.references):
+            what = "an empty reference" if item.references else "no reference"
+            raise UserError(f"answer {place} of {len(items)} has {what}", remedy="give it one, or leave its row out")

@@ -11,7 +11,7 @@ from mlops_llm.data.chat import Conversation
 from mlops_llm.data.texts import sound
 from mlops_llm.data.tokens import View, rendered
 from mlops_llm.train import random_state
-from mlops_llm.train.questions import Question
+from mlops_llm.eval.questions import Question
 
 BATCH = 16
 """Answers at once: less memory than the activations of a training batch of half as many rows."""

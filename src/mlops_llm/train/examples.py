@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from mlops_llm.data import tokens
 from mlops_llm.data.chat import conversation
-from mlops_llm.data.kinds import Kind, infer, own
+from mlops_llm.data.kinds import Kind, kind_of, own
 from mlops_llm.data.read import Row, Source
 from mlops_llm.data.tokens import View
 from mlops_llm.errors import UserError
@@ -178,12 +178,6 @@ def judged(tokenizer: Any, source: Source, rows: Sequence[int], max_tokens: int)
     several = zip(rows, _each(of, source, rows, kinds), strict=True)
     made = [replace(one, place=place) for place, ones in several for one in ones]
     return _kept(made, lambda each: bool(each.answer), source, max_tokens)
-
-
-def kind_of(row: Row, kinds: Sequence[Kind]) -> Kind:
-    """The one of several kinds that a row tells by its fields, else the first."""
-    told = infer(row)
-    return told if told and told in kinds else kinds[0]
 
 
 def _each(make: Callable[[Row, Kind], T], source: Source, rows: Sequence[int], kinds: Sequence[Kind]) -> list[T]:

@@ -24,7 +24,7 @@ from mlops_llm.train import history, launcher, machine, preflight, scoring
 from mlops_llm.train.answers import prompted
 from mlops_llm.train.config import Op, Train
 from mlops_llm.train.history import Correction
-from mlops_llm.train.questions import Questions
+from mlops_llm.eval.questions import Questions
 from mlops_llm.train.rollouts import rewardable
 from mlops_llm.train.samplers.hf import Hf
 

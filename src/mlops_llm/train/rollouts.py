@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from mlops_llm import console
 from mlops_llm.data import tokens
-from mlops_llm.data.kinds import Kind, own
+from mlops_llm.data.kinds import Kind, kind_of, own
 from mlops_llm.data.read import Row, Source
 from mlops_llm.errors import UserError
 from mlops_llm.models.load import Files, Task
@@ -20,7 +20,6 @@ from mlops_llm.models.template import IGNORED
 from mlops_llm.record import Run
 from mlops_llm.train.algorithm import halved
 from mlops_llm.train.config import Train, Trainer
-from mlops_llm.train.examples import kind_of
 from mlops_llm.train.needs import Held, Rollout
 from mlops_llm.train.reference import adapted, freeze
 from mlops_llm.train.reward import Answers, Reward

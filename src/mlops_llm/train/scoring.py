@@ -12,11 +12,12 @@ from mlops_llm.data.ref import open_dataset
 from mlops_llm.errors import UserError
 from mlops_llm.models.load import Task
 from mlops_llm.record import Run
-from mlops_llm.train import questions
+from mlops_llm.eval import questions
 from mlops_llm.train.answers import answers, prompted
 from mlops_llm.train.config import Mode, Train
 from mlops_llm.train.evaluate import PREFIX
-from mlops_llm.train.questions import Questions
+from mlops_llm.eval.metric import Item
+from mlops_llm.eval.questions import Questions
 
 if TYPE_CHECKING:
     from mlops_llm.train.plan import Part, Plan
@@ -119,6 +120,7 @@ class Scoring:
     def _scored(self, step: int, of: str) -> dict[str, float]:
         asked = self._questions.asked
         given = answers(self._model, self._tokenizer, asked, self._how.max_new_tokens)
+        items = [Item(answer, one.references) for answer, one in zip(given, asked, strict=True)]
         table: dict[str, list[Any]] = {
             "prompt": [one.text for one in asked],
             "answer": given,
@@ -126,7 +128,7 @@ class Scoring:
         }
         values, signatures = dict[str, float](), dict[str, str]()
         for name, metric in self._metrics.items():
-            scores = metric.score(given, [one.references for one in asked])
+            scores = metric.score(items)
             signatures[f"metric.{name}"] = scores.signature
             values |= {f"{PREFIX}{each}": value for each, value in scores.total.items()}
             table |= {each: [round(value, 4) for value in items] for each, items in scores.items.items()}

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
-from mlops_llm.eval.metric import Scores, check
+from mlops_llm.eval.metric import Item, Need, Scores, check
 from mlops_llm.eval.words import tokenization
 
 Tokenize = Enum("Tokenize", {"auto": "auto", "zh": "zh", "13a": "13a", "char": "char"})
@@ -26,7 +26,8 @@ class Bleu:
     """
 
     names: ClassVar[tuple[str, ...]] = ("bleu",)
-    higher_is_better: ClassVar[bool] = True
+    higher_is_better: ClassVar[bool | None] = True
+    needs: ClassVar[Need] = Need.reference
 
     n: int = 4
     """Longest n-grams."""
@@ -38,26 +39,27 @@ class Bleu:
         if self.n < 1:
             raise UserError(f"is {self.n}", "metric.bleu.n", "give a whole number from 1")
 
-    def score(self, answers: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
+    def score(self, items: Sequence[Item]) -> Scores:
         """BLEU of the corpus and of each answer.
 
         Raises:
             UserError: there is nothing to compare.
         """
-        check(answers, references)
+        check(items)
         from sacrebleu.metrics.bleu import BLEU
 
         split = self.tokenize.name
         if self.tokenize is Tokenize.auto:
-            split = tokenization(each for wanted in references for each in wanted)
+            split = tokenization(each for item in items for each in item.references)
+        answers, references = [item.answer for item in items], [list(item.references) for item in items]
         whole = BLEU(tokenize=split, max_ngram_order=self.n, force=True)
         single = BLEU(tokenize=split, max_ngram_order=self.n, effective_order=True, force=True)
         most = max(len(wanted) for wanted in references)
         streams = [[wanted[place] if place < len(wanted) else None for wanted in references] for place in range(most)]
-        total = min(100.0, whole.corpus_score(list(answers), streams).score)
-        items = [
-            min(100.0, single.sentence_score(answer, list(wanted)).score)
+        total = min(100.0, whole.corpus_score(answers, streams).score)
+        each = [
+            min(100.0, single.sentence_score(answer, wanted).score)
             for answer, wanted in zip(answers, references, strict=True)
         ]
         signature = str(whole.get_signature()) + ("" if self.n == 4 else f"|n:{self.n}")
-        return Scores({"bleu": total}, {"bleu": items}, signature)
+        return Scores({"bleu": total}, {"bleu": each}, signature)

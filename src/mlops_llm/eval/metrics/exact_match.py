@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from mlops_llm.component import component
 from mlops_llm.data.solutions import value
-from mlops_llm.eval.metric import Scores, check
+from mlops_llm.eval.metric import Item, Need, Scores, check
 from mlops_llm.eval.words import unblanked
 
 
@@ -22,7 +22,8 @@ class ExactMatch:
     """
 
     names: ClassVar[tuple[str, ...]] = ("exact_match",)
-    higher_is_better: ClassVar[bool] = True
+    higher_is_better: ClassVar[bool | None] = True
+    needs: ClassVar[Need] = Need.reference
 
     ignore_case: bool = True
     """Upper and lower case are the same."""
@@ -31,19 +32,17 @@ class ExactMatch:
     ignore_number_forms: bool = True
     """Texts that are numbers are compared by value: 1,299 and 1299.0, 50% and 0.5, 八 and 8; units make it another text."""
 
-    def score(self, answers: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
+    def score(self, items: Sequence[Item]) -> Scores:
         """1 or 0 of each answer, and their mean.
 
         Raises:
             UserError: there is nothing to compare.
         """
-        check(answers, references)
-        items = [
-            float(any(self.same(answer, each) for each in wanted)) for answer, wanted in zip(answers, references, strict=True)
-        ]
+        check(items)
+        found = [float(any(self.same(item.answer, each) for each in item.references)) for item in items]
         rules = {"case": self.ignore_case, "blanks": self.ignore_blanks, "number forms": self.ignore_number_forms}
         ignored = ",".join(["width", *(name for name, is_ignored in rules.items() if is_ignored)])
-        return Scores({"exact_match": sum(items) / len(items)}, {"exact_match": items}, f"ignored:{ignored}")
+        return Scores({"exact_match": sum(found) / len(found)}, {"exact_match": found}, f"ignored:{ignored}")
 
     def same(self, one: str, other: str) -> bool:
         """Whether two texts are the same."""

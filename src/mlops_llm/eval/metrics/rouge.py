@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mlops_llm.component import component
-from mlops_llm.eval.metric import Scores, check
+from mlops_llm.eval.metric import Item, Need, Scores, check
 from mlops_llm.eval.words import words
 
 _THEIRS = ("rouge1", "rouge2", "rougeL")
@@ -23,22 +23,23 @@ class Rouge:
     """
 
     names: ClassVar[tuple[str, ...]] = ("rouge_1", "rouge_2", "rouge_l")
-    higher_is_better: ClassVar[bool] = True
+    higher_is_better: ClassVar[bool | None] = True
+    needs: ClassVar[Need] = Need.reference
 
-    def score(self, answers: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
+    def score(self, items: Sequence[Item]) -> Scores:
         """The three values of each answer, and their means; of several references the best counts, for each value by itself.
 
         Raises:
             UserError: there is nothing to compare.
         """
-        check(answers, references)
+        check(items)
         from rouge_score.rouge_scorer import RougeScorer
 
         scorer = RougeScorer(list(_THEIRS), tokenizer=_Words())
-        rows = [scorer.score_multi(list(wanted), answer) for answer, wanted in zip(answers, references, strict=True)]
-        items = {ours: [row[theirs].fmeasure for row in rows] for theirs, ours in zip(_THEIRS, self.names, strict=True)}
-        total = {name: sum(values) / len(values) for name, values in items.items()}
-        return Scores(total, items, "f1|stem:no|words:nfkc,lower,characters of unspaced scripts")
+        rows = [scorer.score_multi(list(item.references), item.answer) for item in items]
+        found = {ours: [row[theirs].fmeasure for row in rows] for theirs, ours in zip(_THEIRS, self.names, strict=True)}
+        total = {name: sum(values) / len(values) for name, values in found.items()}
+        return Scores(total, found, "f1|stem:no|words:nfkc,lower,characters of unspaced scripts")
 
 
 class _Words:

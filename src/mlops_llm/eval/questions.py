@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from mlops_llm.data.kinds import Kind, infer, own
+from mlops_llm.data.kinds import Kind, infer, kind_of, own
 from mlops_llm.data.read import Row, Source
 from mlops_llm.data.tokens import View, views
 from mlops_llm.digest import canonical
 from mlops_llm.errors import UserError
 from mlops_llm.record import DatasetInput
-from mlops_llm.train.examples import kind_of
 
 
 @dataclass(frozen=True)
@@ -24,6 +23,10 @@ class Question:
     tools: list[Any] | None
     references: tuple[str, ...]
     """Good answers, as far as the row tells any."""
+    label: str | None = None
+    """The class that the row belongs to, where it tells one."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """What else the row says of itself, such as a subject."""
 
     @property
     def text(self) -> str:
@@ -40,7 +43,12 @@ def question(row: Row, kind: Kind, where: str) -> Question:
     ours = own(row, kind, where)
     view = views(ours, kind)[0]
     turns = view.chat.messages[:-1] if view.answered else view.chat.messages
-    return Question(turns, view.chat.tools, tuple(each for each in _references(ours, kind, view) if each.strip()))
+    references = tuple(each for each in _references(ours, kind, view) if each.strip())
+    label = ours.get("label")
+    told = str(label) if kind is Kind.eval and isinstance(label, str | int | float) else None
+    metadata = ours.get("metadata") if isinstance(ours.get("metadata"), Mapping) else {}
+    short = {str(key): str(value) for key, value in metadata.items() if isinstance(value, str | int | float | bool)}
+    return Question(turns, view.chat.tools, references, told, short)
 
 
 def _references(row: Row, kind: Kind, view: View) -> list[str]:

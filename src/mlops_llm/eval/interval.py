@@ -1,0 +1,54 @@
+"""How sure a score is: 95 % intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+RESAMPLES = 2000
+_Z = 1.959963984540054
+
+
+def wilson(hits: float, count: int) -> tuple[float, float]:
+    """Interval of a proportion (Wilson 1927; Brown, Cai and DasGupta 2001, equation 4).
+
+    Args:
+        hits: how many of them are so.
+        count: how many there are, at least 1.
+    """
+    share = hits / count
+    centre = share + _Z**2 / (2 * count)
+    half = _Z * math.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2))
+    scale = 1 + _Z**2 / count
+    low, high = (centre - half) / scale, (centre + half) / scale
+    return (0.0 if hits == 0 else max(0.0, low), 1.0 if hits == count else min(1.0, high))
+
+
+def bootstrap(count: int, value: Callable[[Sequence[int]], float], seed: int = 0) -> tuple[float, float]:
+    """Percentile interval (Efron 1979) of what `value` makes of `count` items that are drawn with replacement.
+
+    Args:
+        count: items.
+        value: from the places of the drawn items to the score.
+        seed: of the draws, so that the same items give the same interval.
+    """
+    import numpy
+
+    drawn = numpy.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
+    found = [value(places) for places in drawn]
+    low, high = numpy.percentile(found, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def of_mean(values: Sequence[float]) -> tuple[float, float] | None:
+    """Interval of a mean: Wilson's where every value is 0 or 1, else the bootstrap's; None of fewer than two values."""
+    if len(values) < 2 or any(map(math.isnan, values)):
+        return None
+    if set(values) <= {0.0, 1.0}:
+        return wilson(sum(values), len(values))
+    import numpy
+
+    array = numpy.asarray(values, dtype=float)
+    drawn = numpy.random.default_rng(0).integers(0, len(array), (RESAMPLES, len(array)))
+    low, high = numpy.percentile(array[drawn].mean(1), [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,1 @@
+"""Operations of the evaluation stage, one a file."""
