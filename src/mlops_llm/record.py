@@ -37,6 +37,8 @@ class Checkpoint:
     """Where the inference files are."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """`digest.weights`, `digest.template`, `bytes`, ..."""
+    model: str = ""
+    """Its LoggedModel id, when it is in the record already."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,10 @@ class Run(Protocol):
         """Publish the files in `checkpoint.folder` as a checkpoint; it is listed as unfinished until all are there."""
         ...
 
+    def uses(self, checkpoint: Checkpoint) -> None:
+        """Name weights that the run reads, of another run or from elsewhere; numbers can be attached to them from then on."""
+        ...
+
     def forget(self, checkpoint: Checkpoint) -> bool:
         """Drop a checkpoint's files unless the registry names it; its metrics stay. Return whether it was dropped."""
         ...
@@ -150,6 +156,9 @@ class NullRun:
     def checkpoint(self, checkpoint: Checkpoint, params: Mapping[str, Any]) -> None:
         """Keep nothing."""
 
+    def uses(self, checkpoint: Checkpoint) -> None:
+        """Keep nothing."""
+
     def forget(self, checkpoint: Checkpoint) -> bool:
         """Nothing else keeps the files, so they may go."""
         return True
@@ -169,6 +178,7 @@ class MemoryRun:
     inputs: list[DatasetInput] = field(default_factory=list)
     artifacts: dict[str, Any] = field(default_factory=dict)
     checkpoints: list[Checkpoint] = field(default_factory=list)
+    used: list[Checkpoint] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
 
     def params(self, values: Mapping[str, Any]) -> None:
@@ -197,6 +207,10 @@ class MemoryRun:
     def checkpoint(self, checkpoint: Checkpoint, params: Mapping[str, Any]) -> None:
         """Keep the checkpoint."""
         self.checkpoints.append(checkpoint)
+
+    def uses(self, checkpoint: Checkpoint) -> None:
+        """Keep the name."""
+        self.used.append(checkpoint)
 
     def forget(self, checkpoint: Checkpoint) -> bool:
         """Drop the checkpoint, if it is kept."""

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from mlops_llm.errors import UserError
+from mlops_llm.eval.questions import Question
 from mlops_llm.models import load
 from mlops_llm.models.load import ModelLoad
 from mlops_llm.models.ref import resolve
@@ -26,7 +27,6 @@ from mlops_llm.train.config import Best, Mode, Train, Trainer
 from mlops_llm.train.divergence import Divergence
 from mlops_llm.train.evaluate import Evaluate
 from mlops_llm.train.overfit import Overfit
-from mlops_llm.eval.questions import Question
 from mlops_llm.train.steps import Steps
 from tests.unit.test_checkpoints import saved
 

@@ -64,7 +64,7 @@ def resume(stage: Stage, ref: str, arguments: Arguments, outcome: Outcome) -> in
         name=run.name,
         output=Path(settings.output),
         seed=settings.seed,
-        storage=settings.checkpoints.storage.name,
+        storage=settings.checkpoints.storage.name if "checkpoints" in cfg else "auto",
         resume=run.id,
         parent=run.tags.get("mlflow.parentRunId", ""),
     )

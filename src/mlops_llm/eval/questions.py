@@ -46,7 +46,8 @@ def question(row: Row, kind: Kind, where: str) -> Question:
     references = tuple(each for each in _references(ours, kind, view) if each.strip())
     label = ours.get("label")
     told = str(label) if kind is Kind.eval and isinstance(label, str | int | float) else None
-    metadata = ours.get("metadata") if isinstance(ours.get("metadata"), Mapping) else {}
+    said = ours.get("metadata")
+    metadata = dict(said) if isinstance(said, Mapping) else {}
     short = {str(key): str(value) for key, value in metadata.items() if isinstance(value, str | int | float | bool)}
     return Question(turns, view.chat.tools, references, told, short)
 

@@ -31,6 +31,10 @@ class Place:
     run: str = ""
     """Run that made it."""
     tags: Mapping[str, str] = field(default_factory=dict)
+    name: str = ""
+    """What the record calls it: `checkpoint-100`."""
+    step: int = 0
+    """Optimizer steps behind it, as far as the record knows."""
 
 
 def resolve(ref: str) -> Place:
@@ -83,7 +87,7 @@ def _recorded(ref: str) -> Place:
         if not run:
             raise UserError("names no checkpoint", ref, f"use runs:/{rest}/best, /last or /checkpoint-STEP")
         row = _of_run(store, run, which, ref)
-    return Place(ref, ledger.place_of_checkpoint(store, row), row.id, row.run, row.tags)
+    return Place(ref, ledger.place_of_checkpoint(store, row), row.id, row.run, row.tags, row.name, row.step)
 
 
 def _of_run(store, run: str, which: str, ref: str):  # type: ignore[no-untyped-def]

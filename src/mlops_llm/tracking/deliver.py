@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections import defaultdict
 from collections.abc import Mapping
@@ -30,9 +31,10 @@ def deliver(store: Store, run: str, write: dict[str, Any], *, again: bool) -> No
 
 
 def _metrics(store: Store, run: str, write: dict[str, Any], again: bool, models: Mapping[str, str] | None = None) -> None:
-    """Rows are [key, value, time in ms, step, checkpoint name or None, dataset name or None, dataset digest or None].
+    """Rows are [key, value, time in ms, step, checkpoint or None, dataset name or None, dataset digest or None].
 
-    `models` are the ids of the checkpoints in them, where they are known.
+    A checkpoint is named, if it is one of the run, or its LoggedModel id is given; `models` are the ids of the checkpoints in
+    them, where they are known.
     """
     from mlflow.entities import Metric
 
@@ -42,7 +44,10 @@ def _metrics(store: Store, run: str, write: dict[str, Any], again: bool, models:
         for key in {row[0] for row in rows}:
             had[key] = {metric.step for metric in ledger.history(store, run, key)}
         rows = [row for row in rows if row[3] not in had[row[0]]]
-    models = models or {name: ledger.checkpoint_id(store, run, name) for name in {row[4] for row in rows} if name}
+    owners = {row[4] for row in rows if row[4]}
+    models = models or {
+        name: name if re.fullmatch(r"m-[0-9a-f]{32}", name) else ledger.checkpoint_id(store, run, name) for name in owners
+    }
     metrics = [
         Metric(key, value, time, step, model_id=models.get(name), dataset_name=dataset, dataset_digest=digest, run_id=run)
         for key, value, time, step, name, dataset, digest in rows
@@ -147,6 +152,14 @@ def _only_inference(folder: Path) -> Path:
     return upload
 
 
+def _uses(store: Store, run: str, write: dict[str, Any], again: bool) -> None:
+    from mlflow.entities import LoggedModelInput
+
+    inputs = store.client.get_run(run).inputs
+    if write["model"] not in {each.model_id for each in (inputs.model_inputs if inputs else [])}:
+        store.client.log_inputs(run, models=[LoggedModelInput(write["model"])])
+
+
 def _register(store: Store, run: str, write: dict[str, Any], again: bool) -> None:
     from mlops_llm.tracking.aliases import register
 
@@ -173,6 +186,7 @@ _KINDS = {
     "input": _input,
     "artifact": _artifact,
     "checkpoint": _checkpoint,
+    "uses": _uses,
     "register": _register,
     "finish": _finish,
 }

@@ -13,7 +13,7 @@ from typing import Any
 
 from mlops_llm.files import writable, write_text
 from mlops_llm.record import Checkpoint, DatasetInput, Registration
-from mlops_llm.tracking import ledger
+from mlops_llm.tracking import ledger, models
 from mlops_llm.tracking.outbox import Outbox
 from mlops_llm.tracking.store import Store, is_away, local_path
 
@@ -57,6 +57,7 @@ class MlflowRun:
         self._outbox = Outbox(store, run)
         self._inputs: dict[str, DatasetInput] = {}
         self._logged: dict[str, set[int]] = {}
+        self._used: dict[str, str] = {}
         self._tables: list[str] = []
         self._held: dict[str, list[list[Any]]] = {}
         self._lock = threading.Lock()
@@ -94,18 +95,20 @@ class MlflowRun:
     ) -> None:
         """Record finite numbers in one write; on a resumed run a step that is there already is not written twice.
 
-        With `checkpoint` the numbers are attached to it when it is published (see `checkpoint`).
+        With `checkpoint` the numbers are attached to it when it is published (see `checkpoint`), at once where it is only
+        used (see `uses`).
         """
         now = int(time.time() * 1000)
         data = self._inputs.get(dataset or "")
         labels = [data.name, data.digests["canonical"][:_DIGEST_CHARACTERS]] if data else [None, None]
         name = checkpoint.name if checkpoint else None
+        owner = self._used.get(name or "", name)
         rows = [
-            [key, float(value), now, step, name, *labels]
+            [key, float(value), now, step, owner, *labels]
             for key, value in values.items()
             if math.isfinite(value) and not self._is_logged(key, step)
         ]
-        if name:
+        if name and owner == name:
             self._held.setdefault(name, []).extend(rows)
         elif rows:
             self._put({"do": "metrics", "rows": rows})
@@ -165,6 +168,12 @@ class MlflowRun:
                 "rows": self._held.pop(checkpoint.name, []),
             }
         )
+
+    def uses(self, checkpoint: Checkpoint) -> None:
+        """Name weights that the run reads; those from outside the record enter it as a reference, once for each digest."""
+        model = checkpoint.model or models.entered(self._store, self._experiment, checkpoint)
+        self._used[checkpoint.name] = model
+        self._put({"do": "uses", "model": model})
 
     def forget(self, checkpoint: Checkpoint) -> bool:
         """Remove a checkpoint's files unless the registry names it or a write of it still waits; its numbers stay."""

@@ -7,11 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from mlops_llm.data.chat import Conversation
-from mlops_llm.data.texts import sound
-from mlops_llm.data.tokens import View, rendered
-from mlops_llm.train import random_state
+from mlops_llm.eval.prompts import prompted
 from mlops_llm.eval.questions import Question
+from mlops_llm.train import random_state
 
 BATCH = 16
 """Answers at once: less memory than the activations of a training batch of half as many rows."""
@@ -40,15 +38,6 @@ def answers(model: Any, tokenizer: Any, questions: Sequence[Question], most: int
             for place, answer in zip(places, _batch(model, left, [texts[each] for each in places], most), strict=True):
                 given[place] = answer
     return given
-
-
-def prompted(tokenizer: Any, question: Question) -> str:
-    """A question as the model sees it, up to where it is to answer.
-
-    Raises:
-        UserError: the template cannot render it.
-    """
-    return sound(rendered(tokenizer, View("", Conversation(question.turns, question.tools), False)))
 
 
 def _batch(model: Any, tokenizer: Any, texts: list[str], most: int) -> list[str]:

@@ -15,16 +15,16 @@ from mlops_llm.data.split import hold_out
 from mlops_llm.data.structure import kind_of_most, turns
 from mlops_llm.data.validate import HEAD
 from mlops_llm.errors import UserError
+from mlops_llm.eval.prompts import prompted
+from mlops_llm.eval.questions import Questions
 from mlops_llm.files import writable
 from mlops_llm.models import load, template
 from mlops_llm.models.load import Files, Task
 from mlops_llm.models.ref import Place, resolve
 from mlops_llm.record import DatasetInput, Result
 from mlops_llm.train import history, launcher, machine, preflight, scoring
-from mlops_llm.train.answers import prompted
 from mlops_llm.train.config import Op, Train
 from mlops_llm.train.history import Correction
-from mlops_llm.eval.questions import Questions
 from mlops_llm.train.rollouts import rewardable
 from mlops_llm.train.samplers.hf import Hf
 

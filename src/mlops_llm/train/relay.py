@@ -123,6 +123,10 @@ class RelayedRun:
         """Publish a checkpoint."""
         self._call("checkpoint", checkpoint, dict(params))
 
+    def uses(self, checkpoint: Checkpoint) -> None:
+        """Name weights that the run reads."""
+        self._call("uses", checkpoint)
+
     def forget(self, checkpoint: Checkpoint) -> bool:
         """Drop a checkpoint's files unless the registry names it."""
         return bool(self._call("forget", checkpoint))

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from mlops_llm.data.kinds import Kind, kind_of
+from mlops_llm.eval.questions import Question, question
 from mlops_llm.files import write_text
 from mlops_llm.record import Run
 from mlops_llm.train import ranks
 from mlops_llm.train.answers import answers
 from mlops_llm.train.config import Samples
 from mlops_llm.train.plan import Part, Plan
-from mlops_llm.eval.questions import Question, question
 
 
 class GivenAnswers:

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 from mlops_llm.component import near
 from mlops_llm.data.ref import open_dataset
 from mlops_llm.errors import UserError
+from mlops_llm.eval import questions
+from mlops_llm.eval.metric import Item
+from mlops_llm.eval.prompts import prompted
+from mlops_llm.eval.questions import Questions
 from mlops_llm.models.load import Task
 from mlops_llm.record import Run
-from mlops_llm.eval import questions
-from mlops_llm.train.answers import answers, prompted
+from mlops_llm.train.answers import answers
 from mlops_llm.train.config import Mode, Train
 from mlops_llm.train.evaluate import PREFIX
-from mlops_llm.eval.metric import Item
-from mlops_llm.eval.questions import Questions
 
 if TYPE_CHECKING:
     from mlops_llm.train.plan import Part, Plan

@@ -58,8 +58,7 @@ class Bleu:
         streams = [[wanted[place] if place < len(wanted) else None for wanted in references] for place in range(most)]
         total = min(100.0, whole.corpus_score(answers, streams).score)
         each = [
-            min(100.0, single.sentence_score(answer, wanted).score)
-            for answer, wanted in zip(answers, references, strict=True)
+            min(100.0, single.sentence_score(answer, wanted).score) for answer, wanted in zip(answers, references, strict=True)
         ]
         signature = str(whole.get_signature()) + ("" if self.n == 4 else f"|n:{self.n}")
         return Scores({"bleu": total}, {"bleu": each}, signature)

@@ -1,0 +1,120 @@
+"""From answers to scores with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mlops_llm.eval.interval import of_mean
+from mlops_llm.eval.judge import Verdict
+from mlops_llm.eval.metric import Item, Likelihood, Metric, Need
+from mlops_llm.eval.outcome import Score
+from mlops_llm.eval.questions import Question
+from mlops_llm.inference.engine import Failure, Generation
+from mlops_llm.record import Grid
+
+OVERALL = "overall"
+"""The mean of a judge's dimensions."""
+
+
+@dataclass
+class Scored:
+    """Scores of one set of answers."""
+
+    scores: list[Score] = field(default_factory=list)
+    items: dict[str, Sequence[float | None]] = field(default_factory=dict)
+    """Name of a score -> value of each answer, in order; None of one that has none."""
+    tables: dict[str, Grid] = field(default_factory=dict)
+
+
+def items(
+    questions: Sequence[Question],
+    answers: Sequence[Generation | Failure] | None,
+    likelihoods: Sequence[tuple[Likelihood, Likelihood]] | None,
+) -> list[Item]:
+    """What metrics see; an answer that failed is an empty one, so that no failure raises a score."""
+    made = []
+    for place, one in enumerate(questions):
+        answer = answers[place] if answers else None
+        given = answer if isinstance(answer, Generation) else None
+        whole, wanted = likelihoods[place] if likelihoods else (None, None)
+        made.append(
+            Item(
+                given.text if given else "",
+                one.references,
+                one.label,
+                answer.seconds if answer else 0.0,
+                given.tokens if given else 0,
+                whole,
+                wanted,
+            )
+        )
+    return made
+
+
+def measured(metrics: Mapping[str, Metric], found: Sequence[Item], failed: Sequence[bool]) -> Scored:
+    """Scores of all metrics.
+
+    Args:
+        metrics: by name.
+        found: the answers.
+        failed: which of them are none.
+    """
+    made = Scored()
+    for name, metric in metrics.items():
+        # How long an answer was, or took, is no matter of those that are none.
+        whole = metric.needs is not Need.nothing or metric.higher_is_better is True
+        places = [place for place in range(len(found)) if whole or not failed[place]]
+        if not places:
+            continue
+        scores = metric.score([found[place] for place in places])
+        lacks = metric.needs not in (Need.nothing, Need.likelihood) and any(failed) and not all(failed)
+        alone = metric.score([one for one, is_none in zip(found, failed, strict=True) if not is_none]) if lacks else None
+        for each, value in scores.total.items():
+            values = scores.items.get(each)
+            interval = scores.intervals.get(each) or (of_mean(values) if values else None)
+            answered = alone.total.get(each) if alone else None
+            made.scores.append(
+                Score(each, value, len(places), metric.higher_is_better, interval, scores.signature, answered=answered)
+            )
+            if values:
+                by_place = dict(zip(places, values, strict=True))
+                made.items[each] = [by_place.get(place) for place in range(len(found))]
+        made.tables |= {f"{name}/{file}": table for file, table in scores.tables.items()}
+    return made
+
+
+def rated(verdicts: Sequence[Verdict | Failure], dimensions: Sequence[str], most: int, signature: str) -> Scored:
+    """Scores of a judge: each dimension, and the mean of all. An answer that could not be rated has none."""
+    made = Scored()
+    good = [each for each in verdicts if isinstance(each, Verdict)]
+    for name in (*dimensions, OVERALL):
+        values = [_rating(each, name) if isinstance(each, Verdict) else None for each in verdicts]
+        there = [value for value in values if value is not None]
+        made.items[f"judge/{name}"] = values
+        if there:
+            mean = sum(there) / len(there)
+            made.scores.append(Score(f"judge/{name}", mean, len(good), True, of_mean(there), signature, most))
+    return made
+
+
+def _rating(verdict: Verdict, name: str) -> float:
+    if name != OVERALL:
+        return float(verdict.scores[name])
+    return sum(verdict.scores.values()) / len(verdict.scores)
+
+
+def joined(parts: Sequence[Scored]) -> Scored:
+    """All scores of several kinds."""
+    made = Scored()
+    for each in parts:
+        made.scores += each.scores
+        made.items |= each.items
+        made.tables |= each.tables
+    return made
+
+
+def finite(scores: Sequence[Score]) -> list[Score]:
+    """The scores that are numbers."""
+    return [each for each in scores if math.isfinite(each.value)]

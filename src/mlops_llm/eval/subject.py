@@ -1,0 +1,76 @@
+"""The model whose answers are scored."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from mlops_llm import console, digest
+from mlops_llm.models import load, template
+from mlops_llm.models.load import Files, ModelLoad
+from mlops_llm.models.ref import Place, resolve
+from mlops_llm.record import Checkpoint
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model's files, its tokenizer, and what identifies it."""
+
+    files: Files
+    tokenizer: Any
+    """With the chat template that questions are put in."""
+    template_source: str
+    """`own`, `chatml` or `plain`: where the template came from."""
+    digest: str
+    """Of its weights, and of those of its bases where it is an adapter: whatever it is called, this is the model."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> Place:
+        """Where it is."""
+        return self.files.place
+
+    @property
+    def window(self) -> int | None:
+        """Tokens that it takes in, where its config says."""
+        most = self.files.config.get("max_position_embeddings")
+        return int(most) if most else None
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The model as the record names it."""
+        place = self.place
+        tags = {
+            "digest.weights": load.weights_digest(place),
+            "digest.template": template.template_digest(self.tokenizer),
+            "ref": place.ref,
+        }
+        name = place.name or re.sub(r"[^\w.\-]+", "_", place.ref).strip("_")
+        return Checkpoint(name, place.step, place.folder, tags, place.checkpoint)
+
+
+def subject(ref: str, how: ModelLoad) -> Subject:
+    """Find a model, check its files and load its tokenizer.
+
+    Raises:
+        UserError: there is none, its files are broken, or no chat template can be used.
+    """
+    files = load.inspect(resolve(ref), how)
+    tokenizer = load.tokenizer_of(files)
+    source = template.ensure(tokenizer, ref)
+    warnings = []
+    trained, now = files.place.tags.get("digest.template"), template.template_digest(tokenizer)
+    if trained and trained != now:
+        warnings.append(
+            f"its chat template ({now[:12]}…) is not the one that it was trained with ({trained[:12]}…): "
+            "answers may be worse than the model is"
+        )
+    for each in warnings:
+        console.warn(f"{ref}: {each}")
+    return Subject(files, tokenizer, source, _digest(files), tuple(warnings))
+
+
+def _digest(files: Files) -> str:
+    own = load.weights_digest(files.place)
+    return own if files.base is None else digest.text(f"{own} on {_digest(files.base)}")
