@@ -42,6 +42,8 @@ class Stage:
     """The setting that names the folder of the run's files; empty where the user cannot choose it."""
     resumes: bool = True
     """Whether an interrupted run can go on."""
+    arrange: Callable[[list[str]], list[str]] = list
+    """Writes a command in the form that its settings have."""
 
 
 @dataclasses.dataclass

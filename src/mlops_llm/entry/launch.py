@@ -43,7 +43,7 @@ def launch(stage: Stage, argv: list[str] | None = None) -> int:
     outcome = Outcome()
     hook = sys.unraisablehook
     try:
-        arguments = read(sys.argv[1:] if argv is None else argv)
+        arguments = read(stage.arrange(sys.argv[1:] if argv is None else argv))
         config.register(stage.name, stage.schema, stage.packages)
         config.name_runs(stage.name)
         if arguments.help:

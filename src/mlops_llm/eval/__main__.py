@@ -16,15 +16,27 @@ def _work(work: Work, run: Run) -> Result:
     return work(run)
 
 
+def _one_by_one(words: list[str]) -> list[str]:
+    """`models=[A,B]` scores one model after the other: a sweep over `model`, whose parent run compares them."""
+    given = next((word for word in words if word.startswith("models=[") and word.endswith("]")), None)
+    others = [word for word in words if word != given]
+    if given is None or any(word.startswith("op=") and word != "op=score" for word in words):
+        return words
+    flag = [] if {"-m", "--multirun"} & {*words} else ["-m"]
+    return [*flag, *others, f"model={given.removeprefix('models=[').removesuffix(']')}"]
+
+
 STAGE = Stage(
     name="eval",
     schema=Eval,
     prepare=_prepare,
     work=_work,
+    arrange=_one_by_one,
     packages=PACKAGES,
     examples=(
         "python -m mlops_llm.eval model=models:/sales@challenger dataset=sales_eval metric=[bleu,rouge,exact_match]",
         "python -m mlops_llm.eval model=runs:/RUN/best dataset=sales_eval sample=20 seed=0",
+        "python -m mlops_llm.eval models=[tiny,models:/sales@challenger] dataset=sales_eval",
         "python -m mlops_llm.eval model=smollm2 benchmark=[gsm8k] benchmarks.data=DIR limit=50",
     ),
 )

@@ -121,10 +121,9 @@ def _defaults(settings: Eval, questions: Questions) -> dict[str, Metric]:
     if settings.judge is not None:
         return {}
     asked = questions.asked
-    if all(one.label is not None for one in asked):
-        names = ["label"]
-    elif all(one.references for one in asked):
-        names = ["exact_match", "bleu", "rouge"]
+    if all(one.references for one in asked):
+        # A row without a reference has its label for one.
+        names = ["label"] if all(one.references == (one.label,) for one in asked) else ["exact_match", "bleu", "rouge"]
     else:
         remedy = "name what scores them: judge=rubric_zh, or metric=[perplexity] where they have references"
         raise UserError("the rows have neither references nor labels", str(questions.source.path), remedy)
