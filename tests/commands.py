@@ -28,10 +28,10 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return kept | {"HF_HUB_OFFLINE": "1", "MLFLOW_DISABLE_TELEMETRY": "true"} | dict(extra or {})
 
 
-def start(folder: Path, *words: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """Start `python -m mlops_llm.train` with these words."""
+def start(folder: Path, *words: str, env: Mapping[str, str] | None = None, stage: str = "train") -> subprocess.Popen[str]:
+    """Start `python -m mlops_llm.STAGE` with these words."""
     return subprocess.Popen(
-        [sys.executable, "-m", "mlops_llm.train", *words],
+        [sys.executable, "-m", f"mlops_llm.{stage}", *words],
         cwd=folder,
         env=environment(env),
         stdout=subprocess.PIPE,

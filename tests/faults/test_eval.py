@@ -1,0 +1,96 @@
+"""Evaluations that are stopped go on where they were; requests that do not fit are one line."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlops_llm.entry import launch
+from mlops_llm.eval.__main__ import STAGE
+from tests.commands import ok, start, wait_for
+from tests.record import client, run_of
+
+WORDS = ["model=tiny", "dataset=sales_eval", "limit=24", "sampling.batch_size=1", "sampling.max_new_tokens=48", "cache=off"]
+WORDS += ["metric=[bleu,rouge]"]
+
+
+@pytest.mark.slow
+def test_a_killed_evaluation_goes_on_and_asks_nothing_twice(here: Path) -> None:
+    def scores(name: str) -> dict[str, float]:
+        found: dict[str, float] = json.loads((here / f"outputs/{name}/result.json").read_text("utf-8"))["scores"]
+        return found
+
+    def ended(*words: str) -> str:
+        process = start(here, *words, stage="eval")
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, out + err
+        return out + err
+
+    file = here / "outputs/killed/answers.jsonl"
+    process = start(here, *WORDS, "run_name=killed", stage="eval")
+    wait_for(lambda: file.is_file() and file.read_bytes().count(b"\n") >= 5, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = file.read_bytes().splitlines()
+    with file.open("ab") as cut:
+        cut.write(b'{"place": 7, "text": "half a li')
+    said = ended("resume=killed")
+    assert f"{24 - len(before)} asked, {len(before)} of this run before it stopped" in said
+    lines = file.read_bytes().splitlines()
+    assert lines[: len(before)] == before and sorted(json.loads(line)["place"] for line in lines) == list(range(24))
+    ended(*WORDS, "run_name=whole")
+    assert scores("killed") == scores("whole")
+    store = client(here)
+    assert run_of(store, "killed").info.status == "FINISHED"
+
+
+@pytest.fixture
+def refused(here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """A function that runs an evaluation which must be refused, and returns its one line."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def run(*words: str) -> str:
+        capfd.readouterr()
+        assert launch(STAGE, list(words)) == 2
+        err = capfd.readouterr().err
+        lines = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1 and "Traceback" not in err, err
+        assert not (here / "outputs").exists() and not (here / "mlflow.db").exists()
+        return lines[0].removeprefix("error: ")
+
+    return run
+
+
+def test_requests_that_do_not_fit(refused: Callable[..., str], jsonl: Callable[..., Path]) -> None:
+    bare = jsonl([{"prompt": "一"}, {"prompt": "二", "reference": "好"}], "bare.jsonl")
+    empty = jsonl([{"prompt": "一", "reference": ""}], "empty.jsonl")
+    pictures = jsonl(
+        [{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}], "p.jsonl"
+    )
+    long = jsonl([{"prompt": "长" * 3000, "reference": "好"}, {"prompt": "短", "reference": "好"}], "long.jsonl")
+    table = [
+        (["model=tiny"], "dataset: names no rows"),
+        (["metric=[bleuu]", "dataset=sales_eval"], "did you mean bleu?"),
+        (["metric=[bleu]"], "metric: is given, but there are no rows"),
+        (["model=tinny", "dataset=sales_eval"], "tinny"),
+        (["dataset=sales_evil"], "did you mean sales_eval?"),
+        ([f"dataset={bare}", "metric=[bleu]"], "metric.bleu: needs a 'reference', which 1 of 2 rows lack (bare.jsonl line 1)"),
+        ([f"dataset={empty}", "metric=[bleu]"], "reference"),
+        ([f"dataset={bare}"], "neither references nor labels"),
+        ([f"dataset={pictures}", "metric=[length]"], "text"),
+        ([f"dataset={long}", "metric=[bleu]"], "1 of 2 prompts"),
+        (["dataset=sales_eval", "limit=0"], "limit: is 0"),
+        (["dataset=sales_eval", "limit=100000"], "limit: is 100000"),
+        (["dataset=sales_eval", "limit=2", "sample=2"], "give one of them"),
+        (["dataset=sales_eval", "sampling.temperature=-1"], "sampling.temperature: is -1"),
+        (["dataset=sales_eval", "sampling.top_p=0"], "sampling.top_p: is 0"),
+        (["dataset=sales_eval", "care.timeout=0"], "care.timeout: is 0"),
+        (["dataset=sales_eval", "engine=hff"], "did you mean hf?"),
+        (["models=tiny", "dataset=sales_eval"], "models"),
+    ]
+    for words, said in table:
+        assert said in refused(*words), words

@@ -1,0 +1,111 @@
+"""Evaluations as commands: what is scored, what is written down of it, and what is never asked twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlops_llm.entry import launch
+from mlops_llm.eval.__main__ import STAGE
+from tests.record import artifacts_of, client, run_of
+
+FEW = ["dataset=sales_eval", "limit=6", "sampling.max_new_tokens=12", "metric=[bleu,rouge,exact_match]"]
+
+
+@pytest.fixture
+def evaluated(
+    trained: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., Any]:
+    """A function that runs an evaluation beside the training `first` and returns its result.json with what was said."""
+    monkeypatch.chdir(trained)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLOPS_LLM_CACHE", str(tmp_path / "cache"))
+
+    def run(name: str, *words: str) -> Any:
+        capfd.readouterr()
+        got = launch(STAGE, [f"run_name={name}", *words])
+        out, err = capfd.readouterr()
+        assert got == 0, out + err
+        return json.loads((trained / f"outputs/{name}/result.json").read_text("utf-8")) | {"out": out + err}
+
+    return run
+
+
+def test_scores_stand_on_the_checkpoint_and_its_rows(evaluated: Callable[..., Any], trained: Path) -> None:
+    result = evaluated("scored", "model=models:/sales@challenger", *FEW)
+    assert set(result["scores"]) == {"bleu", "rouge_1", "rouge_2", "rouge_l", "exact_match"}
+    assert result["samples"].startswith("6 succeeded") or "failed" in result["samples"]
+    store = client(trained)
+    run = run_of(store, "scored")
+    assert run.data.tags["stage"] == "eval" and run.data.tags["model"] == "models:/sales@challenger"
+    assert run.data.metrics["score/bleu"] == pytest.approx(result["scores"]["bleu"])
+    low, high = (run.data.metrics[f"score/rouge_l_{end}"] for end in ("low", "high"))
+    assert low <= result["scores"]["rouge_l"] <= high
+    assert run.data.metrics["samples/total"] == 6
+    (used,) = run.inputs.model_inputs
+    best = store.get_model_version_by_alias("sales", "challenger")
+    assert best.source == f"models:/{used.model_id}"
+    found = {metric.key: metric for metric in store.get_logged_model(used.model_id).metrics}
+    assert found["score/rouge_l"].value == pytest.approx(result["scores"]["rouge_l"])
+    assert found["score/rouge_l"].dataset_name == "sales_eval[6]"
+    (data,) = run.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("sales_eval[6]", found["score/rouge_l"].dataset_digest)
+    table = json.loads(Path(store.download_artifacts(run.info.run_id, "samples.json")).read_text("utf-8"))
+    place = table["columns"].index("rouge_l")
+    assert sum(row[place] for row in table["data"]) / 6 == pytest.approx(result["scores"]["rouge_l"])
+    assert {"result.json", "eval.log", "samples.json"} <= artifacts_of(store, run)
+
+
+def test_the_same_weights_are_not_asked_twice_whatever_they_are_called(evaluated: Callable[..., Any], trained: Path) -> None:
+    first = evaluated("asked", "model=runs:/first/best", *FEW)
+    assert first["answers"] == "6 asked"
+    again = evaluated("known", "model=models:/sales@challenger", *FEW)
+    assert again["answers"] == "6 known from before" and again["opening the model"] == "not needed"
+    assert again["scores"] == first["scores"]
+    assert evaluated("anew", "model=runs:/first/best", "cache=refresh", *FEW)["answers"] == "6 asked"
+    assert evaluated("off", "model=runs:/first/best", "cache=off", *FEW)["scores"] == first["scores"]
+    assert evaluated("seeded", "model=runs:/first/best", "seed=1", *FEW)["answers"] == "6 asked"
+    assert evaluated("greedy", "model=runs:/first/best", "sampling.temperature=0", *FEW)["answers"] == "6 asked"
+    assert (
+        evaluated("still", "model=runs:/first/best", "sampling.temperature=0", "seed=9", *FEW)["answers"]
+        == "6 known from before"
+    )
+
+
+def test_weights_from_elsewhere_enter_the_record_once_and_are_ranked(evaluated: Callable[..., Any], trained: Path) -> None:
+    for name in ("outside", "outside-again"):
+        evaluated(name, "model=tiny", *FEW)
+    store = client(trained)
+    ids = {each.model_id for name in ("outside", "outside-again") for each in run_of(store, name).inputs.model_inputs}
+    (model,) = ids
+    assert store.get_logged_model(model).tags["ref"] == "tiny"
+    evaluated("inside", "model=runs:/first/best", "project=default", *FEW)
+    experiment = run_of(store, "outside").info.experiment_id
+    ranked = store.search_logged_models(
+        [experiment], order_by=[{"field_name": "metrics.score/rouge_l", "ascending": False, "dataset_name": "sales_eval[6]"}]
+    )
+    values = [{metric.key: metric.value for metric in each.metrics}.get("score/rouge_l") for each in ranked]
+    there = [value for value in values if value is not None]
+    assert there == sorted(there, reverse=True)
+
+
+def test_a_sample_is_drawn_by_its_seed_and_several_models_are_jobs_of_one_parent(
+    evaluated: Callable[..., Any], trained: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["dataset=sales_eval", "sample=3", "sampling.max_new_tokens=4", "metric=[length]"]
+    rows = {}
+    for name, seed in (("drawn", 0), ("drawn-again", 0), ("drawn-else", 1)):
+        evaluated(name, "model=tiny", f"seed={seed}", *words)
+        table = json.loads((trained / f"outputs/{name}/artifacts/samples.json").read_text("utf-8"))
+        rows[name] = [row[0] for row in table["data"]]
+    assert rows["drawn"] == rows["drawn-again"] != rows["drawn-else"]
+    assert launch(STAGE, ["run_name=both", "models=[tiny,runs:/first/best]", *words]) == 0
+    store = client(trained)
+    parent = run_of(store, "both")
+    jobs = [run_of(store, f"both-{number}") for number in (0, 1)]
+    assert {job.data.tags["mlflow.parentRunId"] for job in jobs} == {parent.info.run_id}
+    assert [job.data.tags["model"] for job in jobs] == ["tiny", "runs:/first/best"]
