@@ -11,7 +11,7 @@ import pytest
 
 from mlops_llm.entry import launch
 from mlops_llm.eval.__main__ import STAGE
-from tests.commands import ok, start, wait_for
+from tests.commands import start, wait_for
 from tests.record import client, run_of
 
 WORDS = ["model=tiny", "dataset=sales_eval", "limit=24", "sampling.batch_size=1", "sampling.max_new_tokens=48", "cache=off"]
