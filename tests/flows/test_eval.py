@@ -46,7 +46,7 @@ def test_scores_stand_on_the_checkpoint_and_its_rows(evaluated: Callable[..., An
     low, high = (run.data.metrics[f"score/rouge_l_{end}"] for end in ("low", "high"))
     assert low <= result["scores"]["rouge_l"] <= high
     assert run.data.metrics["samples/total"] == 6
-    (used,) = run.inputs.model_inputs
+    (used,) = store.get_run(run.info.run_id).inputs.model_inputs
     best = store.get_model_version_by_alias("sales", "challenger")
     assert best.source == f"models:/{used.model_id}"
     found = {metric.key: metric for metric in store.get_logged_model(used.model_id).metrics}
@@ -80,7 +80,8 @@ def test_weights_from_elsewhere_enter_the_record_once_and_are_ranked(evaluated: 
     for name in ("outside", "outside-again"):
         evaluated(name, "model=tiny", *FEW)
     store = client(trained)
-    ids = {each.model_id for name in ("outside", "outside-again") for each in run_of(store, name).inputs.model_inputs}
+    runs = [store.get_run(run_of(store, name).info.run_id) for name in ("outside", "outside-again")]
+    ids = {each.model_id for run in runs for each in run.inputs.model_inputs}
     (model,) = ids
     assert store.get_logged_model(model).tags["ref"] == "tiny"
     evaluated("inside", "model=runs:/first/best", "project=default", *FEW)
