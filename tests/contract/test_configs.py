@@ -89,7 +89,7 @@ def test_the_variants_of_groups_compose():
 def test_the_examples_of_help_compose(stage, example):
     python, flag, module, *rest = shlex.split(example)
     assert (python, flag, module) == ("python", "-m", f"mlops_llm.{stage}")
-    lines = first_choices(read(rest).overrides)
+    lines = first_choices(read(STAGES[stage].arrange(rest)).overrides)
     for line in lines:
         composed(stage, line)
-    assert len(lines) == (3 if "1e-4,1e-3" in example else 1)
+    assert len(lines) == (3 if "1e-4,1e-3" in example else 2 if "models=" in example else 1)

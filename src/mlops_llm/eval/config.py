@@ -107,6 +107,7 @@ class Eval:
     sample: Optional[int] = None  # noqa: UP045
     """Rows drawn at random by the seed; null is all."""
     cache: Cache = Cache.on
+    """on takes answers that the same weights gave before; refresh asks anew and keeps them, off does neither."""
     save_outputs: bool = True
     """Keep every answer as a table in the record; else only numbers."""
     publish: Publish = field(default_factory=Publish)
