@@ -14,6 +14,7 @@ from mlops_llm.component import name_of, plain
 from mlops_llm.eval import recording, scores
 from mlops_llm.eval.config import Cache
 from mlops_llm.eval.judge import Rated, Verdict
+from mlops_llm.eval.live import Mean, of_answers
 from mlops_llm.eval.metric import Likelihood, Need
 from mlops_llm.eval.opened import Opened
 from mlops_llm.eval.outcome import Outcome, Sample
@@ -110,7 +111,7 @@ def _answers(plan: Plan, opened: Opened, folder: Path, answers: Answers | None, 
         keys=plan.keys(),
         answers=answers,
         refresh=plan.settings.cache is Cache.refresh,
-        note=lambda one: f"{one.tokens} tokens",
+        note=of_answers(plan),
     )
     return found
 
@@ -183,7 +184,7 @@ def _ratings(plan: Plan, given: Sequence[Generation | Failure], folder: Path, ta
         lambda row: Verdict(**row),
         folder / RATINGS,
         what="ratings",
-        note=lambda one: f"last {sum(one.scores.values()) / len(one.scores):.2f}",
+        note=Mean("rating", lambda place, one: sum(one.scores.values()) / len(one.scores)),
     )
     return found
 

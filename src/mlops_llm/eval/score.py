@@ -74,7 +74,7 @@ def scored(
     keys: Sequence[str] | None = None,
     answers: Answers | None = None,
     refresh: bool = False,
-    note: Callable[[R], str] | None = None,
+    note: Callable[[int, R], str] | None = None,
 ) -> tuple[list[R | Failure], Counts]:
     """Ask for what is in neither the file nor the cache; return all results in order.
 
@@ -87,7 +87,7 @@ def scored(
         keys: of each result in the cache; none where nothing may be taken from it.
         answers: the cache; failures are not kept in it.
         refresh: take nothing from the cache, but keep what is answered.
-        note: what is told of a result beside the progress, such as a live mean.
+        note: what is told beside the progress after a result at a place, such as a live mean.
 
     Raises:
         UserError: no more can be asked (a key is refused, a quota used up, a server gone); what is there stays in the file.
@@ -119,7 +119,7 @@ def _ask(
     what: str,
     keys: Sequence[str] | None,
     answers: Answers | None,
-    note: Callable[[R], str] | None,
+    note: Callable[[int, R], str] | None,
 ) -> None:
     progress, failed = Progress(what, count, count - len(missing)), 0
     try:
@@ -132,7 +132,7 @@ def _ask(
             else:
                 if answers and keys:
                     answers.put(keys[place], _written(result))
-                said = note(result) if note else ""
+                said = note(place, result) if note else ""
             progress.at(len(results), "  ".join(filter(None, [said, f"{failed} failed" if failed else ""])))
     finally:
         progress.close()
