@@ -184,7 +184,7 @@ def _ratings(plan: Plan, given: Sequence[Generation | Failure], folder: Path, ta
         lambda row: Verdict(**row),
         folder / RATINGS,
         what="ratings",
-        note=Mean("rating", lambda place, one: sum(one.scores.values()) / len(one.scores)),
+        note=Mean[Verdict]("rating", lambda place, one: sum(one.scores.values()) / len(one.scores)),
     )
     return found
 
