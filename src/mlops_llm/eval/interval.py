@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 RESAMPLES = 2000
 _Z = 1.959963984540054
@@ -24,18 +25,18 @@ def wilson(hits: float, count: int) -> tuple[float, float]:
     return (0.0 if hits == 0 else max(0.0, low), 1.0 if hits == count else min(1.0, high))
 
 
-def bootstrap(count: int, value: Callable[[Sequence[int]], float], seed: int = 0) -> tuple[float, float]:
+def bootstrap(count: int, value: Callable[[Any], float], seed: int = 0) -> tuple[float, float]:
     """Percentile interval (Efron 1979) of what `value` makes of `count` items that are drawn with replacement.
 
     Args:
         count: items.
-        value: from the places of the drawn items to the score.
+        value: from the places of the drawn items (an array of integers) to the score.
         seed: of the draws, so that the same items give the same interval.
     """
     import numpy
 
-    drawn = numpy.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
-    found = [value(places) for places in drawn]
+    random = numpy.random.default_rng(seed)
+    found = [value(random.integers(0, count, count)) for _ in range(RESAMPLES)]
     low, high = numpy.percentile(found, [2.5, 97.5])
     return float(low), float(high)
 
@@ -49,6 +50,4 @@ def of_mean(values: Sequence[float]) -> tuple[float, float] | None:
     import numpy
 
     array = numpy.asarray(values, dtype=float)
-    drawn = numpy.random.default_rng(0).integers(0, len(array), (RESAMPLES, len(array)))
-    low, high = numpy.percentile(array[drawn].mean(1), [2.5, 97.5])
-    return float(low), float(high)
+    return bootstrap(len(array), lambda places: float(array[places].mean()))

@@ -14,6 +14,10 @@ from mlops_llm.errors import UserError
 from mlops_llm.record import DatasetInput
 
 
+_ANSWERS = ("reference", "references", "answer", "solution", "label")
+"""Fields that tell good answers, one or a list; the first that a row has counts."""
+
+
 @dataclass(frozen=True)
 class Question:
     """What a row asks."""
@@ -56,7 +60,7 @@ def _references(row: Row, kind: Kind, view: View) -> list[str]:
     if view.answered:
         wanted = kind is not Kind.kto or row["label"] is True
         return [str(view.chat.messages[-1].get("content") or "")] if wanted else []
-    found = next((row[field] for field in ("reference", "solution", "label") if row.get(field) is not None), None)
+    found = next((row[field] for field in _ANSWERS if row.get(field) is not None), None)
     several = found if isinstance(found, list) else [found]
     return [str(each) for each in several if isinstance(each, str | int | float) and not isinstance(each, bool)]
 

@@ -1,0 +1,44 @@
+"""Scores of the rows that share a value of their metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from mlops_llm.eval.metric import Item, Metric
+from mlops_llm.eval.outcome import Group, Sample
+
+MOST = 50
+"""Values of a key at most; a key with more, such as a number of the row, groups nothing."""
+
+
+def groups(samples: Sequence[Sample], items: Sequence[Item], metrics: Iterable[Metric]) -> list[Group]:
+    """Scores by each key and value of the metadata, in the order of the keys and by value.
+
+    Metrics are counted anew over the rows of a group, so that BLEU is that of the group's corpus. Other scores that samples
+    have, such as a judge's, are means over those that have them. Left out are keys with one value or over 50, and keys of which
+    each row has a value of its own; rows without a key are in none of its groups.
+
+    Args:
+        samples: with metadata.
+        items: what metrics see of each sample, in the same order.
+        metrics: see above.
+    """
+    metrics = list(metrics)
+    counted = {name for metric in metrics for name in metric.names}
+    found = []
+    for key in dict.fromkeys(key for sample in samples for key in sample.metadata):
+        places: dict[str, list[int]] = {}
+        for place, sample in enumerate(samples):
+            if key in sample.metadata:
+                places.setdefault(sample.metadata[key], []).append(place)
+        if not 1 < len(places) <= MOST or all(len(each) == 1 for each in places.values()):
+            continue
+        for value, rows in sorted(places.items()):
+            scores: dict[str, float] = {}
+            for metric in metrics:
+                scores |= metric.score([items[place] for place in rows]).total
+            for name in dict.fromkeys(name for place in rows for name in samples[place].scores if name not in counted):
+                told = [samples[place].scores[name] for place in rows if name in samples[place].scores]
+                scores[name] = sum(told) / len(told)
+            found.append(Group(key, value, len(rows), scores))
+    return found
