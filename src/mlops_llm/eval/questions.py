@@ -13,7 +13,6 @@ from mlops_llm.digest import canonical
 from mlops_llm.errors import UserError
 from mlops_llm.record import DatasetInput
 
-
 _ANSWERS = ("reference", "references", "answer", "solution", "label")
 """Fields that tell good answers, one or a list; the first that a row has counts."""
 
