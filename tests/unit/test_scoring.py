@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from pathlib import Path
@@ -154,12 +155,26 @@ def test_the_nearest_divisor():
         ({"every": 1, "metric": []}, "evaluate.metric: is empty; name one or more of: bleu"),
         ({"every": 1, "metric": ["rogue"]}, "there is no metric 'rogue' (did you mean rouge?)"),
         ({"every": 1, "metric": ["bleu", "bleu"]}, "names one twice"),
+        ({"every": 1, "metric": ["bleu", "perplexity"]}, "'perplexity' is not told by answers and references alone"),
+        ({"every": 1, "metric": ["length"]}, "; one of: bleu, chrf, contains, exact_match, math_equal, rouge"),
+        ({"every": 1, "metric": ["label"]}, "evaluate.metric: 'label' is not told"),
+        ({"every": 1, "metric": ["regex"]}, "evaluate.metric: 'regex' is not told"),
+        ({"every": 1, "metric": ["hf"]}, "evaluate.metric: 'hf' is not told"),
     ],
 )
 def test_settings_that_do_not_fit(wrong, said):
     with pytest.raises(UserError) as caught:
         Evaluate(**wrong)
     assert said in str(caught.value)
+
+
+def test_a_reference_that_a_metric_cannot_compare_is_refused_before_training(tmp_path):
+    rows = [{"prompt": "1+1", "reference": "2"}, {"prompt": "1+2", "reference": "#### 3\\n#### 4"}]
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tokenizer = SimpleNamespace(apply_chat_template=lambda *_, **__: "x")
+    settings = Train(algo=SFT(), evaluate=Evaluate(1, str(tmp_path / "sums.jsonl"), metric=["math_equal"]))
+    with pytest.raises(UserError, match="the reference of answer 2 of 2: it contradicts itself"):
+        scoring.prepare(settings, tokenizer, None, None)
 
 
 def test_where_the_best_step_has_no_score_the_one_before_it_is_shown_with_its_step():
