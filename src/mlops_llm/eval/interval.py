@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 RESAMPLES = 2000
@@ -51,3 +51,22 @@ def of_mean(values: Sequence[float]) -> tuple[float, float] | None:
 
     array = numpy.asarray(values, dtype=float)
     return bootstrap(len(array), lambda places: float(array[places].mean()))
+
+
+class Intervals(Mapping[str, tuple[float, float]]):
+    """Intervals by name that are computed when somebody looks at them: of a few rows within many nobody does."""
+
+    def __init__(self, computed: Mapping[str, Callable[[], tuple[float, float]]]) -> None:
+        """Keep how each is computed."""
+        self._computed, self._known = computed, dict[str, tuple[float, float]]()
+
+    def __getitem__(self, name: str) -> tuple[float, float]:
+        if name not in self._known:
+            self._known[name] = self._computed[name]()
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._computed)
+
+    def __len__(self) -> int:
+        return len(self._computed)

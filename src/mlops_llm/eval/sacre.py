@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from mlops_llm.eval.interval import bootstrap
+from mlops_llm.eval.interval import Intervals, bootstrap
 from mlops_llm.eval.metric import Item, Scores
 
 
@@ -36,5 +37,5 @@ def scored(name: str, whole: Any, single: Any, items: Sequence[Item], more: str)
         return value(whole, numpy.bincount(places, minlength=len(items)) @ counts)
 
     total, each = value(whole, counts.sum(0)), [value(single, row) for row in counted]
-    intervals = {name: bootstrap(len(items), resampled)} if len(items) > 1 else {}
+    intervals = Intervals({name: partial(bootstrap, len(items), resampled)} if len(items) > 1 else {})
     return Scores({name: total}, {name: each}, str(whole.get_signature()) + more, intervals)

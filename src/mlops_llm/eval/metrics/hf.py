@@ -57,10 +57,11 @@ class Hf:
         """
         self.check(items)
         import evaluate
+        from datasets import Value
 
         module, (name,) = _loaded(self.name), self.names
         options = module.features if isinstance(module.features, list) else [module.features]
-        lists = any("dtype" not in vars(option["references"]) for option in options if "references" in option)
+        lists = any(not isinstance(option["references"], Value) for option in options if "references" in option)
         references = [list(item.references) if lists else item.references[0] for item in items]
         try:
             result = module.compute(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
-from mlops_llm.eval.interval import bootstrap
+from mlops_llm.eval.interval import Intervals, bootstrap
 from mlops_llm.eval.metric import Item, Need, Scores, check
 from mlops_llm.eval.words import named, plain
 from mlops_llm.record import Grid
@@ -64,9 +65,8 @@ class Label:
         whole = confusion(slice(None))
         found = [float(true == each) for true, each in zip(right, said, strict=True)]
         total = {"label_accuracy": sum(found) / len(found), "label_macro_f1": macro(f1(whole))}
-        intervals = {}
-        if len(items) > 1:
-            intervals["label_macro_f1"] = bootstrap(len(items), lambda places: macro(f1(confusion(places))))
+        drawn = partial(bootstrap, len(items), lambda places: macro(f1(confusion(places))))
+        intervals = Intervals({"label_macro_f1": drawn} if len(items) > 1 else {})
         signature = f"classes:{','.join(classes)}|found:whole answer, else the only one named"
         return Scores(total, {"label_accuracy": found}, signature, intervals, _tables(classes, whole))
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from mlops_llm.component import component
-from mlops_llm.eval.interval import bootstrap
+from mlops_llm.eval.interval import Intervals, bootstrap
 from mlops_llm.eval.metric import Item, Need, Ready, Scores
 
 _SHARES = {"latency_p50": 50.0, "latency_p95": 95.0}
@@ -37,12 +37,10 @@ class Latency(Ready):
         import numpy
 
         seconds = numpy.array([item.seconds for item in items])
-        total = {"latency_mean": float(seconds.mean())}
-        intervals = {}
-        for name, share in _SHARES.items():
-            total[name] = _percentile(seconds, share)
-            if len(items) > 1:
-                intervals[name] = bootstrap(len(items), partial(_percentile, seconds, share))
+        of = {name: partial(_percentile, seconds, share) for name, share in _SHARES.items()}
+        total = {"latency_mean": float(seconds.mean())} | {name: each() for name, each in of.items()}
+        several = of if len(items) > 1 else {}
+        intervals = Intervals({name: partial(bootstrap, len(items), each) for name, each in several.items()})
         return Scores(total, {"latency_mean": seconds.tolist()}, "seconds|load:no|percentiles:linear", intervals)
 
 

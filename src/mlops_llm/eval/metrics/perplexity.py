@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
-from mlops_llm.eval.interval import bootstrap
+from mlops_llm.eval.interval import Intervals, bootstrap
 from mlops_llm.eval.metric import Item, Likelihood, Need, Ready, Scores
 
 
@@ -53,15 +53,14 @@ class Perplexity(Ready):
             "perplexity": numpy.array([len(each.logprobs) for each in known], dtype=float),
             "bits_per_byte": numpy.array([each.bytes for each in known], dtype=float),
         }
-        total, single, intervals = dict[str, float](), dict[str, list[float]](), dict[str, tuple[float, float]]()
+        total, single, intervals = dict[str, float](), dict[str, list[float]](), dict[str, Any]()
         for name, length in lengths.items():
             shown = _exp if name == "perplexity" else _bits
             total[name] = shown(_ratio(losses, length))
             single[name] = [shown(float(each)) for each in losses / length]
             if len(items) > 1:
-                low, high = bootstrap(len(items), partial(_ratio, losses, length))
-                intervals[name] = (shown(low), shown(high))
-        return Scores(total, single, f"of:{self.of.name}|weighted:tokens,bytes", intervals)
+                intervals[name] = partial(_interval, shown, losses, length)
+        return Scores(total, single, f"of:{self.of.name}|weighted:tokens,bytes", Intervals(intervals))
 
     def _likelihood(self, item: Item, place: int, count: int) -> Likelihood:
         found = item.whole if self.of is Of.whole else item.wanted
@@ -73,6 +72,11 @@ class Perplexity(Ready):
 
 def _ratio(losses: Any, lengths: Any, places: Any = slice(None)) -> float:
     return float(losses[places].sum() / lengths[places].sum())
+
+
+def _interval(shown: Callable[[float], float], losses: Any, lengths: Any) -> tuple[float, float]:
+    low, high = bootstrap(len(losses), partial(_ratio, losses, lengths))
+    return shown(low), shown(high)
 
 
 def _exp(nats: float) -> float:
