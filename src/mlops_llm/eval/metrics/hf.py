@@ -57,6 +57,7 @@ class Hf:
         """
         self.check(items)
         import evaluate
+
         from datasets import Value
 
         module, (name,) = _loaded(self.name), self.names
