@@ -19,8 +19,6 @@ class Need(Enum):
     """At least one good answer."""
     label = "label"
     """The class that the row belongs to."""
-    generation = "generation"
-    """How long the answer is and took, as the engine says."""
     likelihood = "likelihood"
     """How likely the model finds the reference; no answer is sampled for it."""
 

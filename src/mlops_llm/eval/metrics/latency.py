@@ -25,7 +25,7 @@ class Latency(Ready):
 
     names: ClassVar[tuple[str, ...]] = ("latency_mean", *_SHARES)
     higher_is_better: ClassVar[bool | None] = False
-    needs: ClassVar[Need] = Need.generation
+    needs: ClassVar[Need] = Need.nothing
 
     def score(self, items: Sequence[Item]) -> Scores:
         """Seconds of each answer, their mean and percentiles.

@@ -20,7 +20,7 @@ class Length(Ready):
 
     names: ClassVar[tuple[str, ...]] = ("length_tokens", "length_characters")
     higher_is_better: ClassVar[bool | None] = None
-    needs: ClassVar[Need] = Need.generation
+    needs: ClassVar[Need] = Need.nothing
 
     def score(self, items: Sequence[Item]) -> Scores:
         """Both lengths of each answer, and their means.
