@@ -92,7 +92,7 @@ def test_labels_are_counted_as_scikit_learn_does():
     wanted = sklearn.f1_score(true, said, labels=classes, average="macro", zero_division=0)
     assert found.total["label_macro_f1"] == pytest.approx(wanted)
     counts = sklearn.confusion_matrix(true, said, labels=[*classes, "?"])
-    assert [row[1:] for row in found.tables["label_confusion"].rows] == counts[:-1].tolist()
+    assert [row[1:] for row in found.tables["confusion"].rows] == counts[:-1].tolist()
 
 
 def test_the_same_texts_have_the_values_of_lm_eval():

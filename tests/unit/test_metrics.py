@@ -264,11 +264,11 @@ def test_labels_are_counted_by_class():
     assert found.total["label_macro_f1"] == pytest.approx(sum(f1.values()) / 3)
     low, high = found.intervals["label_macro_f1"]
     assert 0 <= low < found.total["label_macro_f1"] < high <= 1
-    table = found.tables["label_confusion"]
+    table = found.tables["confusion"]
     assert table.columns == ["class", "售前", "售后", "物流", "(unknown)"]
     assert table.rows == [["售前", 1, 0, 0, 0], ["售后", 0, 0, 1, 0], ["物流", 1, 0, 1, 1]]
-    assert found.tables["label_classes"].rows[2] == ["物流", 3, 0.5, 0.3333, 0.4]
-    assert found.tables["label_classes"].rows[1] == ["售后", 1, None, 0.0, 0.0]
+    assert found.tables["classes"].rows[2] == ["物流", 3, 0.5, 0.3333, 0.4]
+    assert found.tables["classes"].rows[1] == ["售后", 1, None, 0.0, 0.0]
 
 
 def test_classes_may_be_given():

@@ -128,6 +128,6 @@ def _tables(classes: Sequence[str], confusion: Any) -> dict[str, Grid]:
         precision, recall = (round(hits / of, 4) if of else None for of in (said, true))
         each.append([name, true, precision, recall, round(float(values[place]), 4)])
     return {
-        "label_confusion": Grid("classes (rows) and what was answered (columns)", ["class", *classes, UNKNOWN], rows),
-        "label_classes": Grid("each class", ["class", "rows", "precision", "recall", "f1"], each),
+        "confusion": Grid("classes (rows) and what was answered (columns)", ["class", *classes, UNKNOWN], rows),
+        "classes": Grid("each class", ["class", "rows", "precision", "recall", "f1"], each),
     }
