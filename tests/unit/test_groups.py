@@ -8,6 +8,8 @@ from mlops_llm.eval.groups import groups
 from mlops_llm.eval.metric import Item
 from mlops_llm.eval.metrics.bleu import Bleu
 from mlops_llm.eval.metrics.exact_match import ExactMatch
+from mlops_llm.eval.metrics.length import Length
+from mlops_llm.eval.metrics.perplexity import Perplexity
 from mlops_llm.eval.outcome import Group, Sample
 
 ANSWERS = ["我喜欢喝茶", "完全不同的话", "您好请问有货吗", ""]
@@ -38,6 +40,13 @@ def test_scores_of_a_judge_are_means_over_those_that_have_them():
         Group("topic", "a", 2, {"exact_match": 0.5, "judge": 3.0}),
         Group("topic", "b", 2, {"exact_match": 0.0}),
     ]
+
+
+def test_failed_rows_count_in_a_group_as_they_do_in_all():
+    rows = samples("topic", "a", "b", "a", "a")
+    few, many = (each.scores for each in groups(rows, ITEMS, [Length(), ExactMatch(), Perplexity()])[::-1])
+    assert many == {"length_tokens": 0, "length_characters": 6, "exact_match": pytest.approx(1 / 3)}, "of two of three answers"
+    assert set(few) == set(many), "no likelihood is known"
 
 
 @pytest.mark.parametrize("values", [("a",) * 4, ("a", "b", "c", "d"), (None,) * 4])

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from mlops_llm.eval.metric import Item, Metric
 from mlops_llm.eval.outcome import Group, Sample
+from mlops_llm.eval.scores import counting
 
 MOST = 50
 """Values of a key at most; a key with more, such as a number of the row, groups nothing."""
@@ -24,7 +25,7 @@ def groups(samples: Sequence[Sample], items: Sequence[Item], metrics: Iterable[M
         metrics: see above.
     """
     metrics = list(metrics)
-    counted = {name for metric in metrics for name in metric.names}
+    names = {name for metric in metrics for name in metric.names}
     found = []
     for key in dict.fromkeys(key for sample in samples for key in sample.metadata):
         places: dict[str, list[int]] = {}
@@ -35,9 +36,12 @@ def groups(samples: Sequence[Sample], items: Sequence[Item], metrics: Iterable[M
             continue
         for value, rows in sorted(places.items()):
             scores: dict[str, float] = {}
+            of_group = [items[place] for place in rows]
+            failed = [not samples[place].answer for place in rows]
             for metric in metrics:
-                scores |= metric.score([items[place] for place in rows]).total
-            for name in dict.fromkeys(name for place in rows for name in samples[place].scores if name not in counted):
+                if counted := counting(metric, of_group, failed):
+                    scores |= metric.score([of_group[place] for place in counted]).total
+            for name in dict.fromkeys(each for place in rows for each in samples[place].scores if each not in names):
                 told = [samples[place].scores[name] for place in rows if name in samples[place].scores]
                 scores[name] = sum(told) / len(told)
             found.append(Group(key, value, len(rows), scores))
