@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from mlops_llm.eval.metric import Item, Metric
 from mlops_llm.eval.outcome import Group, Sample
@@ -24,25 +24,33 @@ def groups(samples: Sequence[Sample], items: Sequence[Item], metrics: Iterable[M
         items: what metrics see of each sample, in the same order.
         metrics: see above.
     """
-    metrics = list(metrics)
-    names = {name for metric in metrics for name in metric.names}
-    found = []
+    several = list(metrics)
+    return [Group(key, value, len(rows), _scores(rows, samples, items, several)) for key, value, rows in _shared(samples)]
+
+
+def _shared(samples: Sequence[Sample]) -> Iterator[tuple[str, str, list[int]]]:
+    """Each key and value that groups samples, with their places."""
     for key in dict.fromkeys(key for sample in samples for key in sample.metadata):
         places: dict[str, list[int]] = {}
         for place, sample in enumerate(samples):
             if key in sample.metadata:
                 places.setdefault(sample.metadata[key], []).append(place)
-        if not 1 < len(places) <= MOST or all(len(each) == 1 for each in places.values()):
-            continue
-        for value, rows in sorted(places.items()):
-            scores: dict[str, float] = {}
-            of_group = [items[place] for place in rows]
-            failed = [not samples[place].answer for place in rows]
-            for metric in metrics:
-                if counted := counting(metric, of_group, failed):
-                    scores |= metric.score([of_group[place] for place in counted]).total
-            for name in dict.fromkeys(each for place in rows for each in samples[place].scores if each not in names):
-                told = [samples[place].scores[name] for place in rows if name in samples[place].scores]
-                scores[name] = sum(told) / len(told)
-            found.append(Group(key, value, len(rows), scores))
-    return found
+        if 1 < len(places) <= MOST and any(len(each) > 1 for each in places.values()):
+            yield from ((key, value, rows) for value, rows in sorted(places.items()))
+
+
+def _scores(
+    rows: Sequence[int], samples: Sequence[Sample], items: Sequence[Item], metrics: Sequence[Metric]
+) -> dict[str, float]:
+    scores = dict[str, float]()
+    of_group, failed = [items[place] for place in rows], [not samples[place].answer for place in rows]
+    for metric in metrics:
+        if counted := counting(metric, of_group, failed):
+            scores |= metric.score([of_group[place] for place in counted]).total
+    names = {name for metric in metrics for name in metric.names}
+    others: dict[str, list[float]] = {}
+    for place in rows:
+        for name, value in samples[place].scores.items():
+            if name not in names:
+                others.setdefault(name, []).append(value)
+    return scores | {name: sum(values) / len(values) for name, values in others.items()}
