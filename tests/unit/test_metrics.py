@@ -241,7 +241,7 @@ def test_solutions_are_compared_by_value():
         MathEqual().check(items(["", ""], [["1"], ["#### 1\n#### 2"]]))
 
 
-LABELS = ["物流", "国际物流", "A", "not spam", "spam"]
+LABELS = ["物流", "国际物流", "A", "not spam", "spam", "spam mail"]
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ LABELS = ["物流", "国际物流", "A", "not spam", "spam"]
     [
         ("物流", 0), ("“物流”。", 0), ("类别：**国际物流**", 1), ("这是物流问题", 0), ("物流，不是国际物流", None),
         ("不知道", None), ("", None), ("答案选A吧", 2), ("a", 2), ("a thing", None), ("Not Spam!", 3), ("it is not  spam", 3),
-        ("This is SPAM.", 4), ("spammer", None), ("spam spam", 4),
+        ("This is SPAM.", 4), ("spammer", None), ("spam spam", 4), ("it is spam mail", 5),
     ],
 )  # fmt: skip
 def test_the_class_that_an_answer_names(answer, found):
