@@ -18,10 +18,16 @@ ANSWERS, WANTED = ["我喜欢喝茶", "您好请问有货吗"], ["我喜欢喝�
 ITEMS = [Item(answer, [wanted, "别的"]) for answer, wanted in zip(ANSWERS, WANTED, strict=True)]
 
 
+@pytest.fixture(scope="module")
+def modules(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder for the code of their metrics; a process can import it from one place only."""
+    return str(tmp_path_factory.mktemp("modules"))
+
+
 @pytest.fixture(autouse=True)
-def _caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _caches(tmp_path: Path, modules: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", modules)
     _loaded.cache_clear()
 
 
@@ -45,7 +51,9 @@ def test_what_texts_do_not_tell_is_refused():
 
 
 THEIRS = """
-import datasets, evaluate
+import datasets
+import evaluate
+
 class Shared(evaluate.Metric):
     def _info(self):
         features = datasets.Features({"predictions": datasets.Value("string"), "references": %s})

@@ -168,15 +168,6 @@ def test_settings_that_do_not_fit(wrong, said):
     assert said in str(caught.value)
 
 
-def test_a_reference_that_a_metric_cannot_compare_is_refused_before_training(tmp_path):
-    rows = [{"prompt": "1+1", "reference": "2"}, {"prompt": "1+2", "reference": "#### 3\\n#### 4"}]
-    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    tokenizer = SimpleNamespace(apply_chat_template=lambda *_, **__: "x")
-    settings = Train(algo=SFT(), evaluate=Evaluate(1, str(tmp_path / "sums.jsonl"), metric=["math_equal"]))
-    with pytest.raises(UserError, match="the reference of answer 2 of 2: it contradicts itself"):
-        scoring.prepare(settings, tokenizer, None, None)
-
-
 def test_where_the_best_step_has_no_score_the_one_before_it_is_shown_with_its_step():
     evaluated = {0: {"score/a": 1.0}, 10: {"score/a": 2.0, "score/b": 5.0}, 20: {"eval/loss": 1.0}, 30: {"score/a": 9.0}}
     assert scoring.newest(evaluated, 20, ["score/a", "score/b"]) == {
@@ -215,6 +206,14 @@ def small() -> tuple[Any, Any]:
 
 def asked(*texts: str) -> list[Question]:
     return [Question([{"role": "user", "content": text}], None, ("好",)) for text in texts]
+
+
+def test_a_reference_that_a_metric_cannot_compare_is_refused_before_training(small, tmp_path):
+    rows = [{"prompt": "1+1", "reference": "2"}, {"prompt": "1+2", "reference": "#### 3\n#### 4"}]
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = Train(algo=SFT(), evaluate=Evaluate(1, str(tmp_path / "sums.jsonl"), metric=["math_equal"]))
+    with pytest.raises(UserError, match="the reference of answer 2 of 2: it contradicts itself"):
+        scoring.prepare(settings, small[1], None, None)
 
 
 def test_answers_are_those_of_one_at_a_time_in_any_batch(small, monkeypatch):
