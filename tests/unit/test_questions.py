@@ -34,6 +34,14 @@ def source(*rows: dict[str, Any]) -> Source:
         ({"messages": TURNS}, Kind.eval, ["客服", "一"], ("二",)),
         ({"prompt": "问", "label": "物流"}, Kind.eval, ["问"], ("物流",)),
         ({"prompt": "问", "label": "物流", "reference": "答"}, Kind.eval, ["问"], ("答",)),
+        ({"prompt": "问", "reference": 8.5, "label": "数"}, Kind.eval, ["问"], ("8.5",)),
+        ({"prompt": "问", "references": ["答", "回答"], "label": 3}, Kind.eval, ["问"], ("答", "回答")),
+        ({"prompt": "问", "answer": "答", "solution": "解"}, Kind.eval, ["问"], ("答",)),
+        ({"prompt": "问", "answer": None, "solution": 72}, Kind.eval, ["问"], ("72",)),
+        ({"question": "问", "references": ["答"]}, Kind.eval, ["问"], ("答",)),
+        ({"question": "问", "answer": "7 + 1\n#### 8"}, Kind.eval, ["问"], ("7 + 1\n#### 8",)),
+        ({"messages": TURNS[:2], "reference": ["二", "贰"]}, Kind.eval, ["客服", "一"], ("二", "贰")),
+        ({"prompt": TURNS[:2], "reference": "二"}, Kind.eval, ["客服", "一"], ("二",)),
         ({"question": "1+1?", "choices": ["1", "2"], "answer": 1}, Kind.eval, ["1+1?\nA. 1\nB. 2"], ("B",)),
     ],
 )
@@ -41,6 +49,15 @@ def test_a_row_asks_and_tells(row, kind, asked, references):
     found = question(row, kind, "here")
     assert [turn["content"] for turn in found.turns] == asked and found.text == asked[-1]
     assert found.references == references
+
+
+def test_a_row_tells_its_class_and_more_of_itself():
+    row = {"prompt": "问", "label": 3, "metadata": {"topic": "物流", "level": 2, "hard": True, "tags": ["a"], "none": None}}
+    found = question(row, Kind.eval, "")
+    assert found.label == "3" and found.metadata == {"topic": "物流", "level": "2", "hard": "True"}
+    for row in ({"prompt": "问"}, {"prompt": "问", "metadata": "x"}, {"prompt": "问", "label": None}):
+        found = question(row, Kind.eval, "")
+        assert (found.label, dict(found.metadata), found.references) == (None, {}, ())
 
 
 def test_tools_stay_with_their_question():

@@ -12,7 +12,8 @@ from mlops_llm.component import build, load
 from mlops_llm.errors import UserError
 from mlops_llm.train.reward import Answers
 from mlops_llm.train.rewards import format as shape
-from mlops_llm.train.rewards.accuracy import Accuracy, Counts
+from mlops_llm.data.grading import Counts
+from mlops_llm.train.rewards.accuracy import Accuracy
 from mlops_llm.train.rewards.format import Format
 from mlops_llm.train.rewards.http import Http
 from mlops_llm.train.rewards.keyword import Keyword

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from pathlib import Path
@@ -154,6 +155,11 @@ def test_the_nearest_divisor():
         ({"every": 1, "metric": []}, "evaluate.metric: is empty; name one or more of: bleu"),
         ({"every": 1, "metric": ["rogue"]}, "there is no metric 'rogue' (did you mean rouge?)"),
         ({"every": 1, "metric": ["bleu", "bleu"]}, "names one twice"),
+        ({"every": 1, "metric": ["bleu", "perplexity"]}, "'perplexity' is not told by answers and references alone"),
+        ({"every": 1, "metric": ["length"]}, "; one of: bleu, chrf, contains, exact_match, math_equal, rouge"),
+        ({"every": 1, "metric": ["label"]}, "evaluate.metric: 'label' is not told"),
+        ({"every": 1, "metric": ["regex"]}, "evaluate.metric: 'regex' is not told"),
+        ({"every": 1, "metric": ["hf"]}, "evaluate.metric: 'hf' is not told"),
     ],
 )
 def test_settings_that_do_not_fit(wrong, said):
@@ -200,6 +206,14 @@ def small() -> tuple[Any, Any]:
 
 def asked(*texts: str) -> list[Question]:
     return [Question([{"role": "user", "content": text}], None, ("好",)) for text in texts]
+
+
+def test_a_reference_that_a_metric_cannot_compare_is_refused_before_training(small, tmp_path):
+    rows = [{"prompt": "1+1", "reference": "2"}, {"prompt": "1+2", "reference": "#### 3\n#### 4"}]
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = Train(algo=SFT(), evaluate=Evaluate(1, str(tmp_path / "sums.jsonl"), metric=["math_equal"]))
+    with pytest.raises(UserError, match="the reference of answer 2 of 2: it contradicts itself"):
+        scoring.prepare(settings, small[1], None, None)
 
 
 def test_answers_are_those_of_one_at_a_time_in_any_batch(small, monkeypatch):

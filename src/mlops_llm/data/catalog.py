@@ -36,6 +36,10 @@ class Entry:
     problem: str = ""
     canonical: str = ""
     """Digest of the rows."""
+    ability: str = ""
+    """What an evaluation set asks for."""
+    method: tuple[str, ...] = ()
+    """How an evaluation set is scored where nobody says how."""
 
 
 def entries() -> list[Entry]:
@@ -63,6 +67,8 @@ def entries() -> list[Entry]:
                 current.created / 1000,
                 "record",
                 canonical=current.canonical,
+                ability=current.ability,
+                method=current.method,
             )
     unlisted = {each.name for each in known.values() if not each.listed}
     return sorted((entry for entry in found.values() if entry.name not in unlisted), key=lambda each: each.name)
@@ -77,7 +83,18 @@ def _of_file(called: str, path: Path, where: str, facts: Identity, known: Regist
     version = current.label + ("" if current.canonical == facts.canonical else "*") if current else ""
     description = (known.description if known else "") or (current.description if current else "")
     return Entry(
-        called, facts.kind, facts.rows, size, version, description, changed / 1e9, where, facts.problem, facts.canonical
+        called,
+        facts.kind,
+        facts.rows,
+        size,
+        version,
+        description,
+        changed / 1e9,
+        where,
+        facts.problem,
+        facts.canonical,
+        current.ability if current else "",
+        current.method if current else (),
     )
 
 

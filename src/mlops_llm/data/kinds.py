@@ -36,6 +36,8 @@ FIELDS: Mapping[Kind, tuple[str, ...]] = {
     Kind.eval: ("prompt",),
 }
 """Required fields of each kind; `messages` (with `tools`) may stand for prompt, and in sft for response too."""
+REFERENCES = ("reference", "references", "answer", "solution")
+"""Fields of an evaluation's row that tell good answers, one or a list; the first that a row has counts."""
 OPTIONAL: Mapping[Kind, tuple[str, ...]] = {Kind.eval: ("reference", "label", "metadata")}
 _GSM8K = re.compile(r"####\s*(.+?)\s*$")
 

@@ -121,6 +121,25 @@ def open_dataset(ref: str, how: Read | None = None) -> Source:
     return source
 
 
+def version_of(source: Source) -> Version | None:
+    """The registered version that a dataset is, or that its file went on from; it tells an evaluation set's ability and method.
+
+    None where the dataset is not registered, or is another file of the same name.
+
+    Args:
+        source: what `open_dataset` read.
+    """
+    from mlops_llm.tracking import datasets
+
+    store = record()
+    known = datasets.find(store, source.name) if store else None
+    if known is None:
+        return None
+    if source.version != str(source.path):
+        return next((each for each in known.versions if each.label == source.version), None)
+    return known.current if source.path.parent in (here(), shipped()) else None
+
+
 def read_file(ref: str, how: Read) -> Source:
     """Read the file of a dataset as it is now, whatever its versions are.
 

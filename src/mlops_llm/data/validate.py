@@ -16,7 +16,7 @@ from hashlib import blake2b
 from itertools import chain, islice
 
 from mlops_llm.data.findings import Findings
-from mlops_llm.data.kinds import Kind
+from mlops_llm.data.kinds import REFERENCES, Kind
 from mlops_llm.data.rows import Record, Row
 from mlops_llm.data.structure import ANSWERS, TRIMMED, Checker, kind_of_most, parts, texts, trimmed
 from mlops_llm.data.suspects import clean, suspects
@@ -60,6 +60,8 @@ class Report:
     """Rows that have what their kind needs."""
     characters: Counter[str] = field(default_factory=Counter)
     """`prompt` and each answer -> characters in all sound rows."""
+    told: Counter[str] = field(default_factory=Counter)
+    """`reference` and `label` -> sound rows of an evaluation that have one."""
     longest: int = 0
     """Tokens of the longest row, where they were counted."""
 
@@ -127,6 +129,9 @@ class _Checking:
         self._shapes[tuple(row)] += 1
         mine = self._sound(row, record.line, number)
         report.sound += mine is not None
+        if mine is not None and self._kind is Kind.eval:
+            report.told["reference"] += any(mine.get(name) not in (None, "", []) for name in REFERENCES)
+            report.told["label"] += mine.get("label") not in (None, "")
         if not self._how.contents:
             return
         _look(row, record.line, number, self._seen, report.findings)

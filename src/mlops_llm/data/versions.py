@@ -15,7 +15,9 @@ from mlops_llm import digest
 from mlops_llm.data.folders import here, inside, shadows, shipped
 from mlops_llm.data.identity import identify
 from mlops_llm.data.kinds import Kind
+from mlops_llm.data.purpose import NO_PURPOSE, Purpose
 from mlops_llm.data.read import Row, Source, raw_digest
+from mlops_llm.data.ref import version_of
 from mlops_llm.errors import UserError
 from mlops_llm.files import writable, write_lines
 
@@ -49,7 +51,15 @@ class Derived:
 
 
 def register(
-    store: Store, source: Source, label: str, description: str, kind: Kind, parents: Sequence[str] = (), *, name: str = ""
+    store: Store,
+    source: Source,
+    label: str,
+    description: str,
+    kind: Kind,
+    parents: Sequence[str] = (),
+    *,
+    name: str = "",
+    purpose: Purpose = NO_PURPOSE,
 ) -> Version:
     """Keep a source's file as a version and make it current.
 
@@ -61,6 +71,7 @@ def register(
         kind: what its rows are for.
         parents: what it was made from.
         name: the dataset's name, if it is not the source's.
+        purpose: what an evaluation set is for.
     """
     from mlops_llm.tracking import datasets
 
@@ -71,6 +82,8 @@ def register(
         "raw": source.raw,
         "canonical": source.canonical,
         "source": source.raw,
+        "ability": purpose.ability,
+        "method": ",".join(purpose.method),
     }
     called, label = name or source.name, check_label(label)
     if source.path.is_file() and not source.translated:
@@ -107,7 +120,8 @@ def target(name: str, kind: Kind) -> Target:
 def derive(target: Target, source: Source, rows: Iterable[Row], description: str, parents: Sequence[str] = ()) -> Derived:
     """Write rows that were made from `source` as a dataset of their own, with the source as parent.
 
-    The file appears whole or not at all. A dataset whose current version holds these very rows gets no new one.
+    The file appears whole or not at all. An evaluation set made from another is for the same. A dataset whose current version
+    holds these very rows gets no new one.
 
     Args:
         target: what is to be made.
@@ -136,7 +150,8 @@ def derive(target: Target, source: Source, rows: Iterable[Row], description: str
         label = current.label if current else ""
         if current is None or current.canonical != canonical:
             label = next_label(known.versions if known else ())
-            register(connect(), result, label, description, target.kind, [reference(source), *parents])
+            purpose = Purpose.of(current or version_of(source)) if target.kind is Kind.eval else NO_PURPOSE
+            register(connect(), result, label, description, target.kind, [reference(source), *parents], purpose=purpose)
     return Derived(name, path.with_name(f"{name}.jsonl"), label, {"raw": result.raw, "canonical": canonical})
 
 

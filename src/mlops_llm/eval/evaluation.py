@@ -13,9 +13,10 @@ from mlops_llm import console
 from mlops_llm.component import name_of, plain
 from mlops_llm.eval import recording, scores
 from mlops_llm.eval.config import Cache
+from mlops_llm.eval.groups import groups
 from mlops_llm.eval.judge import Rated, Verdict
 from mlops_llm.eval.live import Mean, of_answers
-from mlops_llm.eval.metric import Likelihood, Need
+from mlops_llm.eval.metric import Item, Likelihood, Need
 from mlops_llm.eval.opened import Opened
 from mlops_llm.eval.outcome import Outcome, Sample
 from mlops_llm.eval.plan import Plan
@@ -67,7 +68,7 @@ def evaluate(plan: Plan, run: Run | None = None) -> Result:
 
 
 def _outcome(plan: Plan, opened: Opened, folder: Path, answers: Answers | None, taken: Taken) -> Outcome:
-    given, likely = None, None
+    given, likely, items = None, None, list[Item]()
     if plan.answers:
         given = _answers(plan, opened, folder, answers, taken)
     if any(one.needs is Need.likelihood for one in plan.metrics.values()):
@@ -76,7 +77,8 @@ def _outcome(plan: Plan, opened: Opened, folder: Path, answers: Answers | None, 
     if plan.questions:
         asked = plan.questions.asked
         failed = [isinstance(each, Failure) for each in given] if given else [False] * len(asked)
-        parts.append(scores.measured(plan.metrics, scores.items(asked, given, likely), failed))
+        items = scores.items(asked, given, likely)
+        parts.append(scores.measured(plan.metrics, items, failed))
         if plan.settings.judge is not None and given:
             verdicts = _ratings(plan, given, folder, taken)
             judge = plan.settings.judge
@@ -91,6 +93,7 @@ def _outcome(plan: Plan, opened: Opened, folder: Path, answers: Answers | None, 
         scores=whole.scores,
         samples=samples,
         facts={},
+        groups=groups(samples, items, plan.metrics.values()),
         tables=whole.tables,
         warnings=plan.warnings,
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 RESAMPLES = 2000
 _Z = 1.959963984540054
@@ -24,18 +25,18 @@ def wilson(hits: float, count: int) -> tuple[float, float]:
     return (0.0 if hits == 0 else max(0.0, low), 1.0 if hits == count else min(1.0, high))
 
 
-def bootstrap(count: int, value: Callable[[Sequence[int]], float], seed: int = 0) -> tuple[float, float]:
+def bootstrap(count: int, value: Callable[[Any], float], seed: int = 0) -> tuple[float, float]:
     """Percentile interval (Efron 1979) of what `value` makes of `count` items that are drawn with replacement.
 
     Args:
         count: items.
-        value: from the places of the drawn items to the score.
+        value: from the places of the drawn items (an array of integers) to the score.
         seed: of the draws, so that the same items give the same interval.
     """
     import numpy
 
-    drawn = numpy.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
-    found = [value(places) for places in drawn]
+    random = numpy.random.default_rng(seed)
+    found = [value(random.integers(0, count, count)) for _ in range(RESAMPLES)]
     low, high = numpy.percentile(found, [2.5, 97.5])
     return float(low), float(high)
 
@@ -49,6 +50,23 @@ def of_mean(values: Sequence[float]) -> tuple[float, float] | None:
     import numpy
 
     array = numpy.asarray(values, dtype=float)
-    drawn = numpy.random.default_rng(0).integers(0, len(array), (RESAMPLES, len(array)))
-    low, high = numpy.percentile(array[drawn].mean(1), [2.5, 97.5])
-    return float(low), float(high)
+    return bootstrap(len(array), lambda places: float(array[places].mean()))
+
+
+class Intervals(Mapping[str, tuple[float, float]]):
+    """Intervals by name that are computed when somebody looks at them: of a few rows within many nobody does."""
+
+    def __init__(self, computed: Mapping[str, Callable[[], tuple[float, float]]]) -> None:
+        """Keep how each is computed."""
+        self._computed, self._known = computed, dict[str, tuple[float, float]]()
+
+    def __getitem__(self, name: str) -> tuple[float, float]:
+        if name not in self._known:
+            self._known[name] = self._computed[name]()
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._computed)
+
+    def __len__(self) -> int:
+        return len(self._computed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from mlops_llm.errors import UserError
 from mlops_llm.record import Grid
@@ -70,33 +70,63 @@ class Scores:
 class Metric(Protocol):
     """Says how good answers are. Its settings are the component's fields."""
 
-    names: ClassVar[tuple[str, ...]]
-    """Names of its values."""
-    higher_is_better: ClassVar[bool | None]
-    """Which end of all its values is the good one; None of what is neither."""
-    needs: ClassVar[Need]
-    """What each row must have."""
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its values."""
+        ...
+
+    @property
+    def higher_is_better(self) -> bool | None:
+        """Which end of all its values is the good one; None of what is neither."""
+        ...
+
+    @property
+    def needs(self) -> Need:
+        """What each row must have."""
+        ...
+
+    def check(self, items: Sequence[Item]) -> None:
+        """See that answers to these rows can be scored, before any is given: what the items say of answers does not count.
+
+        Raises:
+            UserError: a setting is missing, there are no rows, or one lacks what is needed; its number is named, from 1.
+        """
+        ...
 
     def score(self, items: Sequence[Item]) -> Scores:
         """Score answers.
 
         Raises:
-            UserError: there is nothing to compare (see `check`).
+            UserError: as `check` does.
         """
         ...
 
 
-def check(items: Sequence[Item]) -> None:
+class Ready:
+    """What every metric has that needs nothing but its settings and what `needs` says."""
+
+    def check(self: Metric, items: Sequence[Item]) -> None:
+        """See that every row has what is needed."""
+        check(items, self.needs)
+
+
+def check(items: Sequence[Item], need: Need = Need.reference) -> None:
     """See that every answer has something to be compared with. An answer may be empty, a reference may not.
 
     Raises:
-        UserError: there are no answers, or one has no reference, or an empty one; its number is named, from 1.
+        UserError: there are no answers, or one lacks what is needed; its number is named, from 1.
     """
     if not items:
         raise UserError("there are no answers to score", remedy="give at least one")
     for place, item in enumerate(items, 1):
         if isinstance(item.references, str):
             raise ValueError("the references of an answer are a list of texts")
-        if not item.references or not all(each.strip() for each in item.references):
-            what = "an empty reference" if item.references else "no reference"
-            raise UserError(f"answer {place} of {len(items)} has {what}", remedy="give it one, or leave its row out")
+        missing = ""
+        if need in (Need.reference, Need.likelihood) and not (
+            item.references and all(each.strip() for each in item.references)
+        ):
+            missing = "an empty reference" if item.references else "no reference"
+        elif need is Need.label and not (item.label or "").strip():
+            missing = "no label"
+        if missing:
+            raise UserError(f"answer {place} of {len(items)} has {missing}", remedy="give it one, or leave its row out")

@@ -12,8 +12,9 @@ from mlops_llm.data.ref import open_dataset
 from mlops_llm.data.split import drawn_order
 from mlops_llm.data.tokens import lengths
 from mlops_llm.errors import UserError
+from mlops_llm.eval import method
 from mlops_llm.eval.config import Eval
-from mlops_llm.eval.metric import Metric, Need
+from mlops_llm.eval.metric import Item, Metric, Need
 from mlops_llm.eval.prompts import prompted
 from mlops_llm.eval.questions import Question, Questions, question
 from mlops_llm.eval.subject import Subject, subject
@@ -120,6 +121,12 @@ def _defaults(settings: Eval, questions: Questions) -> dict[str, Metric]:
 
     if settings.judge is not None:
         return {}
+    told = method.of(questions.source)
+    if told.metrics:
+        console.say(f"scored by {', '.join(told.metrics)}, as the dataset says (choose others: metric=[...])")
+        return told.metrics
+    if told.judge:
+        console.warn("the dataset is to be rated by a judge: judge=rubric_zh or judge=rubric_en; none is named")
     asked = questions.asked
     if all(one.references for one in asked):
         # A row without a reference has its label for one.
@@ -132,8 +139,10 @@ def _defaults(settings: Eval, questions: Questions) -> dict[str, Metric]:
 
 
 def _check_needs(questions: Questions, metrics: dict[str, Metric]) -> None:
+    rows = [Item("", one.references, one.label) for one in questions.asked]
     for name, metric in metrics.items():
         if metric.needs is Need.nothing:
+            metric.check(rows)
             continue
         field = "label" if metric.needs is Need.label else "reference"
         lacking = [
@@ -149,6 +158,7 @@ def _check_needs(questions: Questions, metrics: dict[str, Metric]) -> None:
                 f"metric.{name}",
                 f"add the field to the rows, or leave {name} out",
             )
+        metric.check(rows)
 
 
 def _requests(settings: Eval, questions: Questions, found: Subject | None) -> tuple[Request, ...]:

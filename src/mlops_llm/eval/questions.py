@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlops_llm.data.kinds import Kind, infer, kind_of, own
+from mlops_llm.data.kinds import REFERENCES, Kind, infer, kind_of, own
 from mlops_llm.data.read import Row, Source
 from mlops_llm.data.tokens import View, views
 from mlops_llm.digest import canonical
@@ -56,7 +56,7 @@ def _references(row: Row, kind: Kind, view: View) -> list[str]:
     if view.answered:
         wanted = kind is not Kind.kto or row["label"] is True
         return [str(view.chat.messages[-1].get("content") or "")] if wanted else []
-    found = next((row[field] for field in ("reference", "solution", "label") if row.get(field) is not None), None)
+    found = next((row[field] for field in (*REFERENCES, "label") if row.get(field) is not None), None)
     several = found if isinstance(found, list) else [found]
     return [str(each) for each in several if isinstance(each, str | int | float) and not isinstance(each, bool)]
 

@@ -63,9 +63,7 @@ def measured(metrics: Mapping[str, Metric], found: Sequence[Item], failed: Seque
     """
     made = Scored()
     for name, metric in metrics.items():
-        # How long an answer was, or took, is no matter of those that are none.
-        whole = metric.needs is not Need.nothing or metric.higher_is_better is True
-        places = [place for place in range(len(found)) if whole or not failed[place]]
+        places = counting(metric, found, failed)
         if not places:
             continue
         scores = metric.score([found[place] for place in places])
@@ -83,6 +81,18 @@ def measured(metrics: Mapping[str, Metric], found: Sequence[Item], failed: Seque
                 made.items[each] = [by_place.get(place) for place in range(len(found))]
         made.tables |= {f"{name}/{file}": table for file, table in scores.tables.items()}
     return made
+
+
+def counting(metric: Metric, found: Sequence[Item], failed: Sequence[bool]) -> list[int]:
+    """Places of the answers that count for a metric.
+
+    A failed one counts as an empty answer, but how long an answer was, or took, is no matter of those that are none; nor is
+    a likelihood that the engine could not tell.
+    """
+    if metric.needs is Need.likelihood:
+        return [place for place, one in enumerate(found) if one.wanted and one.wanted.logprobs]
+    whole = metric.needs is not Need.nothing or metric.higher_is_better is True
+    return [place for place in range(len(found)) if whole or not failed[place]]
 
 
 def rated(verdicts: Sequence[Verdict | Failure], dimensions: Sequence[str], most: int, signature: str) -> Scored:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any
 
 import regex
 
@@ -13,6 +15,8 @@ _WORD = regex.compile(rf"[\p{{Han}}{_UNSPACED}]\p{{M}}*|(?:(?![\p{{Han}}{_UNSPAC
 _HAN = regex.compile(r"\p{Han}")
 _OTHER = regex.compile(rf"[{_UNSPACED}]")
 _BESIDE = regex.compile(rf"(?<=[\p{{Han}}{_UNSPACED}\p{{P}}])\s+|\s+(?=[\p{{Han}}{_UNSPACED}\p{{P}}])")
+_LETTER = rf"(?![\p{{Han}}{_UNSPACED}])[\p{{L}}\p{{M}}\p{{N}}]"
+"""A letter or digit of a script that puts blanks between words."""
 
 
 def words(text: str) -> list[str]:
@@ -41,3 +45,39 @@ def tokenization(texts: Iterable[str]) -> str:
 def unblanked(text: str) -> str:
     """A text with single blanks, and none beside punctuation or characters of a script that puts none between words."""
     return str(_BESIDE.sub("", " ".join(text.split())))
+
+
+def plain(text: str, ignore_case: bool = True, ignore_blanks: bool = True) -> str:
+    """A text as others are compared with it: width does not count (NFKC), nor do case and blanks if so wished."""
+    text = unicodedata.normalize("NFKC", text)
+    text = text.casefold() if ignore_case else text
+    return unblanked(text) if ignore_blanks else text
+
+
+def named(text: str, phrases: Sequence[str]) -> set[int]:
+    """Places of the phrases that a text names.
+
+    They stand there as whole words (`rapist` is not in `therapist`, `8` not in `18` or `1.8`), where their script puts blanks
+    between words. Width, case and blanks do not count, but a single letter keeps its case: the class `A` is no article. Of
+    phrases within each other the longest counts, so that 不合格 does not name 合格.
+    """
+    looked = _looked(tuple(phrases))
+    return {int(found.lastgroup[1:]) for found in looked.finditer(plain(text, ignore_case=False))} if looked else set()
+
+
+@lru_cache(maxsize=256)
+def _looked(phrases: tuple[str, ...]) -> Any:
+    """A pattern whose groups are named by the places of the phrases; None where no phrase has a character."""
+    bare = [(plain(phrase, ignore_case=False), place) for place, phrase in enumerate(phrases)]
+    several = sorted(((phrase, place) for phrase, place in bare if phrase), key=lambda each: -len(each[0]))
+    found = [f"(?P<_{place}>{_bounded(phrase)})" for phrase, place in several]
+    return regex.compile("|".join(found)) if found else None
+
+
+def _bounded(phrase: str) -> str:
+    flags = "" if len(phrase) == 1 else "if"
+    begin = rf"(?<!{_LETTER})" if regex.match(_LETTER, phrase) else ""
+    end = rf"(?!{_LETTER})" if regex.match(_LETTER, phrase[-1]) else ""
+    begin += r"(?<!\d[.,])" if phrase[0].isdecimal() else ""
+    end += r"(?![.,]\d)" if phrase[-1].isdecimal() else ""
+    return f"{begin}(?{flags}:{regex.escape(phrase)}){end}"

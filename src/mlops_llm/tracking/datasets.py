@@ -48,6 +48,10 @@ class Version:
     parents: tuple[str, ...]
     """What it was made from, each as NAME@LABEL or a path with its digest."""
     current: bool
+    ability: str = ""
+    """What an evaluation set asks for, such as 对话质量."""
+    method: tuple[str, ...] = ()
+    """How an evaluation set is scored where nobody says how: `judge`, names of metrics."""
 
     @property
     def digests(self) -> dict[str, str]:
@@ -137,7 +141,7 @@ def add(store: Store, name: str, label: str, file: Path, facts: Mapping[str, Any
         name: the dataset's name.
         label: unique within the dataset.
         file: copied whole into the record.
-        facts: `kind`, `description`, `rows`, `raw`, `canonical`, `source`.
+        facts: `kind`, `description`, `rows`, `raw`, `canonical`, `source`; of an evaluation set `ability` and `method` too.
         parents: what it was made from.
 
     Raises:
@@ -158,6 +162,7 @@ def add(store: Store, name: str, label: str, file: Path, facts: Mapping[str, Any
         "digest.canonical": str(facts["canonical"]),
         "digest.source": str(facts["source"]),
         "dataset.parents": json.dumps(list(parents), ensure_ascii=False),
+        **{f"dataset.{each}": str(facts[each]) for each in ("ability", "method") if facts.get(each)},
         **environment.process_tags(),
     }
     run = store.client.create_run(experiment, run_name=f"{name}@{label}", tags=tags).info.run_id
@@ -299,6 +304,8 @@ def _version(run: Any, current: str, name: str = "") -> Version:
         int(run.info.start_time),
         tuple(json.loads(tags.get("dataset.parents", "[]"))),
         run.info.run_id == current,
+        tags.get("dataset.ability", ""),
+        tuple(filter(None, tags.get("dataset.method", "").split(","))),
     )
 
 

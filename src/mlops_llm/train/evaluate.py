@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, Optional
 
@@ -48,15 +49,16 @@ class Evaluate:
 
     def _check_metrics(self) -> None:
         there = _there()
+        fitting = ", ".join(_fitting(there))
         if not self.metric:
-            raise UserError("is empty", "evaluate.metric", f"name one or more of: {', '.join(there)}")
+            raise UserError("is empty", "evaluate.metric", f"name one or more of: {fitting}")
         for name in self.metric:
             if name not in there:
-                raise UserError(
-                    f"there is no metric '{name}'{component.near(name, there)}",
-                    "evaluate.metric",
-                    f"one of: {', '.join(there)}",
-                )
+                what = f"there is no metric '{name}'{component.near(name, there)}"
+                raise UserError(what, "evaluate.metric", f"one of: {fitting}")
+            if not _fitting([name]):
+                what = f"'{name}' is not told by answers and references alone, which are all that a training has"
+                raise UserError(what, "evaluate.metric", f"one of: {fitting}")
         if len(set(self.metric)) < len(self.metric):
             raise UserError(f"names one twice: {', '.join(self.metric)}", "evaluate.metric", "name each once")
 
@@ -75,3 +77,13 @@ class Evaluate:
 def _there() -> list[str]:
     component.load("mlops_llm.eval.metrics")
     return sorted(component.groups()["metric"])
+
+
+def _fitting(names: Iterable[str]) -> list[str]:
+    """The metrics that answers and references tell, with no setting needed, and that say which end is the good one."""
+    from mlops_llm.eval.metric import Need
+
+    there = {name: component.build("metric", name) for name in names}
+    return [
+        name for name, one in there.items() if one.needs is Need.reference and one.names and one.higher_is_better is not None
+    ]

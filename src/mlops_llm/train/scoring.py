@@ -86,6 +86,8 @@ def prepare(settings: Train, tokenizer: Any, window: int | None, validation: Par
         room = (window or 0) - max(full)
         remedy = f"take evaluate.max_new_tokens={room}, or other rows" if room > 0 else "take rows with shorter prompts"
         raise UserError(what, "evaluate.max_new_tokens", remedy)
+    for metric in how.metrics().values():
+        metric.check([Item("", one.references) for one in found.asked])
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mlops_llm import digest
 from mlops_llm.component import component
@@ -12,6 +12,7 @@ from mlops_llm.data import ref, versions
 from mlops_llm.data.config import Data, Work
 from mlops_llm.data.folders import here, shipped
 from mlops_llm.data.kinds import Kind, of_rows, own
+from mlops_llm.data.purpose import Purpose, given
 from mlops_llm.data.read import Row, Source
 from mlops_llm.data.rows import names
 from mlops_llm.errors import UserError
@@ -28,6 +29,10 @@ class Add:
     """What the dataset is, shown by op=list."""
     label: str = versions.FIRST
     """Label of its first version."""
+    ability: str = ""
+    """What an evaluation set asks for, such as 对话质量 or arithmetic; its later versions keep it."""
+    method: Any = None
+    """How an evaluation set is scored where the command does not say: judge, or metrics such as [bleu,rouge]."""
 
     def prepare(self, request: Data) -> Work:
         """Read and check all rows."""
@@ -37,6 +42,7 @@ class Add:
         source = ref.open_dataset(request.wanted(), request.read)
         name = datasets.check_name(request.name or source.name)
         kind = of_rows(source.rows, source.path.name, request.kind)
+        purpose = given(kind, self.ability, self.method)
         rows = [own(row, kind, source.where(place)) for place, row in enumerate(source.rows)]
         known = datasets.find(connect(), name)
         if known and known.name != name:
@@ -56,10 +62,18 @@ class Add:
             raise UserError(what, f"datasets/{there.name}", "give the new dataset another name=")
         if there and not there.samefile(source.path) and not versions.holds(there, digest.canonical(rows)):
             raise UserError(f"datasets/{there.name} is there already", "name", "choose another name= or move the file away")
-        return lambda run: self._add(request, source, name, kind, rows, there, run)
+        return lambda run: self._add(request, source, name, kind, purpose, rows, there, run)
 
     def _add(
-        self, request: Data, source: Source, name: str, kind: Kind, rows: list[Row], there: Path | None, run: Run
+        self,
+        request: Data,
+        source: Source,
+        name: str,
+        kind: Kind,
+        purpose: Purpose,
+        rows: list[Row],
+        there: Path | None,
+        run: Run,
     ) -> Result:
         from mlops_llm.tracking.store import connect
 
@@ -67,7 +81,9 @@ class Add:
         parents = [versions.reference(source)] if converted or there is None else []
         kept = ""
         if there and not converted:
-            version = versions.register(connect(), source, self.label, self.description, kind, parents, name=name)
+            version = versions.register(
+                connect(), source, self.label, self.description, kind, parents, name=name, purpose=purpose
+            )
             path = there
         else:
             if there and there.samefile(source.path):
@@ -75,7 +91,7 @@ class Add:
                 kept = f" (the file as it was is kept in this run: original/{there.name})"
             with versions.written(name, rows) as draft:
                 made = Source(name, draft, name, rows, list(range(1, len(rows) + 1)), digest.raw(draft))
-                version = versions.register(connect(), made, self.label, self.description, kind, parents)
+                version = versions.register(connect(), made, self.label, self.description, kind, parents, purpose=purpose)
             path = here() / f"{name}.jsonl"
         digests = version.digests
         run.input(DatasetInput(name, version.label, str(path), "dataset", version.rows, digests))
@@ -89,5 +105,6 @@ class Add:
             "file": f"datasets/{path.name}{kept}",
             "version": f"{name}@{version.label}",
             "digest": version.canonical[:12],
+            **{key: value for key, value in (("ability", purpose.ability), ("method", ", ".join(purpose.method))) if value},
         }
         return Result(f"{name}: added", table, {"digests": digests, "path": str(path), "version_run": version.run})

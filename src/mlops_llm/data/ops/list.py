@@ -51,9 +51,11 @@ class List:
             entries = [each for each in catalog.entries() if request.kind is None or each.kind == request.kind.name]
             descending = self.sort in (Sort.rows, Sort.size, Sort.changed)
             entries.sort(key=lambda each: getattr(each, _BY[self.sort]), reverse=descending)
-            columns = ("name", "kind", "rows", "size", "version", "changed", "where", "description")
+            asking = any(each.ability or each.method for each in entries)
+            columns = ["name", "kind", "rows", "size", "version", "changed", "where"]
+            columns += ["ability", "method", "description"] if asking else ["description"]
             rows = [
-                (
+                [
                     each.name,
                     each.kind or "?",
                     each.rows if not each.problem else "-",
@@ -61,8 +63,9 @@ class List:
                     each.version or "-",
                     time.strftime("%Y-%m-%d %H:%M", time.localtime(each.changed)),
                     each.where,
+                    *((each.ability or "-", ", ".join(each.method) or "-") if asking else ()),
                     each.problem or each.description,
-                )
+                ]
                 for each in entries[: self.rows]
             ]
             said: list[Grid | str] = [Grid(f"{len(entries)} dataset{'s' if len(entries) != 1 else ''}", columns, rows)]

@@ -158,6 +158,11 @@ def summary(path: Path, encoding: str, report: Report, max_tokens: int) -> list[
         means = [f"{each} {mean:.0f}" for each, mean in report.means.items()]
         if means:
             lines.append(f"{good} mean length: {means[0]} characters" + "".join(f", {each}" for each in means[1:]))
+        if report.told:
+            few = min(report.told["reference"] or report.told["label"], report.sound) < report.sound
+            told = f"{report.told['reference']} of {report.sound} rows, labels in {report.told['label']}"
+            needed = " (bleu, exact_match and others need one in each row that is asked)" if few else ""
+            lines.append(f"{hint if few else good} references in {told}{needed}")
         if report.longest:
             lines.append(f"{good} longest row: {report.longest} tokens")
     for rule, times in ((rule, findings.counts[rule]) for rule in RULES if findings.counts[rule]):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Optional
+from typing import Any, ClassVar, Optional
 
 from mlops_llm.component import component
 from mlops_llm.data import ref, versions
 from mlops_llm.data.config import Data, Work
 from mlops_llm.data.kinds import of_rows, own
+from mlops_llm.data.purpose import given
 from mlops_llm.errors import UserError
 from mlops_llm.record import Result, Run
 
@@ -23,6 +24,10 @@ class Version:
     """Label, unique within the dataset; null counts on (v1.0, v1.1, …)."""
     description: str = ""
     """What changed."""
+    ability: Optional[str] = None  # noqa: UP045
+    """What an evaluation set asks for; null keeps what the version before says."""
+    method: Any = None
+    """How an evaluation set is scored where the command does not say; null keeps what the version before says."""
     allow_same: bool = False
     """Keep a version also if another one holds the same rows."""
 
@@ -55,17 +60,20 @@ class Version:
                 f"the rows are those of {name}@{same[-1].label}", source.path.name, "nothing to keep; or set op.allow_same=true"
             )
         last = known.current if known else None
+        purpose = given(kind, self.ability, self.method, last)
 
         def work(run: Run) -> Result:
             run.input(source.as_input())
             parents = [f"{name}@{last.label}"] if last else []
-            made = versions.register(store, source, label, self.description, kind, parents, name=name)
+            made = versions.register(store, source, label, self.description, kind, parents, name=name, purpose=purpose)
             run.metrics({"data/rows": made.rows}, 0)
             table = {
                 "version": f"{name}@{made.label} (current)",
                 "before": f"{last.label}: {last.rows} rows" if last else None,
                 "rows": made.rows,
                 "description": made.description or None,
+                "ability": purpose.ability or None,
+                "method": ", ".join(purpose.method) or None,
                 "digest": made.canonical[:12],
             }
             table = {key: value for key, value in table.items() if value is not None}

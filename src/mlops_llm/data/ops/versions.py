@@ -25,9 +25,11 @@ class Versions:
         known = ref.registered(request.wanted())
 
         def work(run: Run) -> Result:
-            columns = ("current", "label", "rows", "size", "made", "digest", "from", "description")
+            asking = any(each.ability or each.method for each in known.versions)
+            columns = ["current", "label", "rows", "size", "made", "digest", "from"]
+            columns += ["ability", "method", "description"] if asking else ["description"]
             rows = [
-                (
+                [
                     "*" if each.current else "",
                     each.label,
                     each.rows,
@@ -35,8 +37,9 @@ class Versions:
                     time.strftime("%Y-%m-%d %H:%M", time.localtime(each.created / 1000)),
                     each.canonical[:12],
                     ", ".join(each.parents) or "-",
+                    *((each.ability or "-", ", ".join(each.method) or "-") if asking else ()),
                     each.description,
-                )
+                ]
                 for each in reversed(known.versions)
             ]
             values = {"name": known.name, "digests": known.digests, "versions": [asdict(each) for each in known.versions]}

@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
-from mlops_llm.eval.metric import Item, Need, Scores, check
+from mlops_llm.eval.metric import Item, Need, Ready, Scores
+from mlops_llm.eval.sacre import scored
 from mlops_llm.eval.words import tokenization
 
 Tokenize = Enum("Tokenize", {"auto": "auto", "zh": "zh", "13a": "13a", "char": "char"})
@@ -18,11 +19,12 @@ Tokenize = Enum("Tokenize", {"auto": "auto", "zh": "zh", "13a": "13a", "char": "
 
 @component("metric", "bleu")
 @dataclass
-class Bleu:
+class Bleu(Ready):
     """BLEU (Papineni et al. 2002) as sacrebleu counts it, 0 to 100.
 
-    The total is that of the corpus, not the mean. The values of single answers count only the lengths of n-grams that they
-    have, so that a short answer is not always 0; the total of a corpus that has no n-gram of full length is 0.
+    The total is that of the corpus, not the mean, with a bootstrap interval. The values of single answers count only the
+    lengths of n-grams that they have, so that a short answer is not always 0; the total of a corpus that has no n-gram of full
+    length is 0.
     """
 
     names: ClassVar[tuple[str, ...]] = ("bleu",)
@@ -45,20 +47,12 @@ class Bleu:
         Raises:
             UserError: there is nothing to compare.
         """
-        check(items)
+        self.check(items)
         from sacrebleu.metrics.bleu import BLEU
 
         split = self.tokenize.name
         if self.tokenize is Tokenize.auto:
             split = tokenization(each for item in items for each in item.references)
-        answers, references = [item.answer for item in items], [list(item.references) for item in items]
         whole = BLEU(tokenize=split, max_ngram_order=self.n, force=True)
         single = BLEU(tokenize=split, max_ngram_order=self.n, effective_order=True, force=True)
-        most = max(len(wanted) for wanted in references)
-        streams = [[wanted[place] if place < len(wanted) else None for wanted in references] for place in range(most)]
-        total = min(100.0, whole.corpus_score(answers, streams).score)
-        each = [
-            min(100.0, single.sentence_score(answer, wanted).score) for answer, wanted in zip(answers, references, strict=True)
-        ]
-        signature = str(whole.get_signature()) + ("" if self.n == 4 else f"|n:{self.n}")
-        return Scores({"bleu": total}, {"bleu": each}, signature)
+        return scored("bleu", whole, single, items, "" if self.n == 4 else f"|n:{self.n}")

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from mlops_llm.component import component
 from mlops_llm.data.solutions import value
-from mlops_llm.eval.metric import Item, Need, Scores, check
-from mlops_llm.eval.words import unblanked
+from mlops_llm.eval.metric import Item, Need, Ready, Scores
+from mlops_llm.eval.words import plain
 
 
 @component("metric", "exact_match")
 @dataclass
-class ExactMatch:
+class ExactMatch(Ready):
     """1 where the answer is one of the references, else 0; the total is the share.
 
     Width does not count (NFKC). The whole answer counts: none is looked for in a sentence or a box.
@@ -38,7 +37,7 @@ class ExactMatch:
         Raises:
             UserError: there is nothing to compare.
         """
-        check(items)
+        self.check(items)
         found = [float(any(self.same(item.answer, each) for each in item.references)) for item in items]
         rules = {"case": self.ignore_case, "blanks": self.ignore_blanks, "number forms": self.ignore_number_forms}
         ignored = ",".join(["width", *(name for name, is_ignored in rules.items() if is_ignored)])
@@ -46,14 +45,9 @@ class ExactMatch:
 
     def same(self, one: str, other: str) -> bool:
         """Whether two texts are the same."""
-        if self._plain(one) == self._plain(other):
+        if plain(one, self.ignore_case, self.ignore_blanks) == plain(other, self.ignore_case, self.ignore_blanks):
             return True
         if not self.ignore_number_forms:
             return False
         values = value(one), value(other)
         return values[0] is not None and values[0] == values[1]
-
-    def _plain(self, text: str) -> str:
-        text = unicodedata.normalize("NFKC", text)
-        text = text.casefold() if self.ignore_case else text
-        return unblanked(text) if self.ignore_blanks else text

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mlops_llm.component import component
-from mlops_llm.eval.metric import Item, Need, Scores, check
+from mlops_llm.eval.metric import Item, Need, Ready, Scores
 from mlops_llm.eval.words import words
 
 _THEIRS = ("rouge1", "rouge2", "rougeL")
@@ -15,7 +15,7 @@ _THEIRS = ("rouge1", "rouge2", "rougeL")
 
 @component("metric", "rouge")
 @dataclass
-class Rouge:
+class Rouge(Ready):
     """ROUGE-1, ROUGE-2 and ROUGE-L (Lin 2004): F1 of shared words, of pairs of words, and of the longest common sequence.
 
     As the package rouge_score counts it, 0 to 1; the total is the mean. Chinese and Japanese count by character, other scripts
@@ -32,7 +32,7 @@ class Rouge:
         Raises:
             UserError: there is nothing to compare.
         """
-        check(items)
+        self.check(items)
         from rouge_score.rouge_scorer import RougeScorer
 
         scorer = RougeScorer(list(_THEIRS), tokenizer=_Words())

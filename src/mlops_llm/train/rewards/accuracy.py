@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 from mlops_llm.component import component
 from mlops_llm.data import solutions
+from mlops_llm.data.grading import Counts, grade
 from mlops_llm.data.read import Row
-from mlops_llm.data.solutions import Solution
 from mlops_llm.errors import UserError
 from mlops_llm.train.reward import Answers, Ready, check_weight
-
-
-class Counts(Enum):
-    """What counts as the answer."""
-
-    any = "any"
-    marked = "marked"
-    boxed = "boxed"
 
 
 @component("reward", "accuracy")
@@ -61,23 +52,6 @@ class Accuracy(Ready):
             wanted = None if _problem(row) else solutions.parse(str(row["solution"]))
             found.append(None if wanted is None else float(grade(completion, wanted, self.counts)))
         return found
-
-
-def grade(completion: str, wanted: Solution, counts: Counts = Counts.any) -> bool:
-    """Whether an answer ends with the wanted solution."""
-    if solutions.unclosed(completion):
-        return False
-    boxes = solutions.boxed(completion)
-    said = solutions.marked(completion) if counts is not Counts.boxed else boxes[-1] if boxes else None
-    if said is None and counts is not Counts.any:
-        return False
-    found = solutions.parse(completion if said is None else said)
-    if found is not None and found.equals(wanted):
-        return True
-    if counts is not Counts.any or wanted.number is None:
-        return False
-    number = solutions.last_number(completion) if said is None else solutions.spoken(said)
-    return number is not None and number.equals(wanted)
 
 
 def _problem(row: Row) -> str:
