@@ -25,8 +25,10 @@ T = TypeVar("T")
 LONGEST_WAIT = 30.0
 """Seconds between two attempts that a server may ask for."""
 _LONGEST_BACKOFF = 8.0
-_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}
+_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, *range(520, 530)}
 _HOPELESS = {401, 402, 403, 404, 405, 410, 501}
+_QUOTA = ("insufficient_quota", "insufficient_balance", "billing_hard_limit", "Arrearage", "credit balance is too low")
+"""What servers say of a quota or a balance that is used up."""
 _MISSHAPEN = 3
 """Attempts whose answer has the wrong shape; the server is there, so that waiting longer mends nothing."""
 
@@ -40,11 +42,28 @@ class TransientError(Exception):
         self.wait = wait
 
 
+class LateError(TransientError):
+    """No whole answer in time."""
+
+
+class AwayError(TransientError):
+    """No connection, or one that broke."""
+
+
 class MisshapenError(TransientError):
     """An answer that is not what was asked for."""
 
 
-class HopelessError(UserError):
+class RefusedError(UserError):
+    """A refusal: the same request would meet it again."""
+
+    status = 0
+    """Of HTTP."""
+    said = ""
+    """What the server says, without the key, up to 4096 characters."""
+
+
+class HopelessError(RefusedError):
     """A refusal that any other request would meet as well."""
 
 
@@ -76,6 +95,12 @@ def read_key(variable: str, setting: str) -> str:
     if not (key.isascii() and key.isprintable()):
         raise UserError(f"the environment variable {variable} holds characters that no key has", setting, "set it anew")
     return key
+
+
+def pause_before(attempt: int, error: TransientError) -> float:
+    """Seconds to wait after a number of attempts: what the server asks for, else a growing time with jitter."""
+    backoff = min(0.5 * 2 ** min(attempt, 9), _LONGEST_BACKOFF) * random.uniform(0.5, 1)
+    return min(error.wait or backoff, LONGEST_WAIT)
 
 
 class Endpoint:
@@ -146,10 +171,19 @@ class Endpoint:
                         remedy = f"check {self._setting}, and what the server sends"
                     times = "once" if attempt == 1 else f"{attempt} times, last"
                     raise UserError(f"failed {times}: {error}", self._where, remedy) from error
-                backoff = min(0.5 * 2 ** min(attempt, 9), _LONGEST_BACKOFF) * random.uniform(0.5, 1)
-                wait = min(error.wait or backoff, LONGEST_WAIT, patience - gone)
+                wait = min(pause_before(attempt, error), patience - gone)
             self.pause(wait)
             gone += wait
+
+    def once(self, body: Any, read: Callable[[bytes], T]) -> T:
+        """Post `body` and read the answer, in one attempt: for a caller that tries again by its own rules.
+
+        Raises:
+            TransientError: another attempt may mend it; see `pause_before`.
+            HopelessError: the server refuses what any other request would ask, too.
+            UserError: it refuses this request; a RefusedError has its status.
+        """
+        return read(self._post(json.dumps(body).encode()))
 
     def pause(self, seconds: float) -> None:
         """Wait between two attempts, at most until the endpoint is left."""
@@ -178,24 +212,24 @@ class Endpoint:
         except urllib.error.HTTPError as error:
             self._refused(error, ends)
         except TimeoutError as error:
-            raise TransientError(f"no answer within {self._timeout:g} s") from error
+            raise LateError(f"no answer within {self._timeout:g} s") from error
         except (urllib.error.URLError, OSError, HTTPException) as error:
             reason = getattr(error, "reason", error)
             if isinstance(reason, TimeoutError):
-                raise TransientError(f"no answer within {self._timeout:g} s") from error
+                raise LateError(f"no answer within {self._timeout:g} s") from error
             said = self.masked(str(reason)) or type(reason).__name__
-            raise TransientError(" ".join(said.split())[:200]) from error
+            raise AwayError(" ".join(said.split())[:200]) from error
 
     def _whole(self, answer: HTTPResponse, ends: float) -> bytes:
         found = bytearray()
         while part := answer.read1(2**20):
             found += part
             if time.monotonic() > ends:
-                raise TransientError(f"no whole answer within {self._timeout:g} s")
+                raise LateError(f"no whole answer within {self._timeout:g} s")
             if len(found) > self._largest:
                 raise UserError(f"the answer is larger than {self._largest // 2**20} MiB", self._where, "check the server")
         if answer.length:
-            raise TransientError(f"the answer is cut off: {answer.length} bytes are missing")
+            raise AwayError(f"the answer is cut off: {answer.length} bytes are missing")
         return bytes(found)
 
     def _refused(self, error: urllib.error.HTTPError, ends: float) -> NoReturn:
@@ -203,7 +237,7 @@ class Endpoint:
         with error:
             text = _some(error, ends)
         said = f"HTTP {error.code} {self.masked(_message(text))[:150]}".strip()
-        quota = "insufficient_quota" in text
+        quota = any(each in text for each in _QUOTA)
         if error.code in _AGAIN and not quota:
             raise TransientError(said, _seconds(error.headers.get("retry-after")))
         final = quota or error.code < 400 or error.code in _HOPELESS
@@ -212,7 +246,9 @@ class Endpoint:
             remedy = "the quota is used up: raise it, or wait until it is renewed"
         elif error.code < 400:
             remedy = f"redirections are not followed: give the final address in {self._setting}"
-        raise (HopelessError if final else UserError)(f"refuses: {said}", self._where, remedy)
+        refusal = (HopelessError if final else RefusedError)(f"refuses: {said}", self._where, remedy)
+        refusal.status, refusal.said = error.code, self.masked(text)
+        raise refusal
 
 
 class _NoRedirection(urllib.request.HTTPRedirectHandler):
