@@ -193,6 +193,11 @@ class Endpoint:
         """End the waiting of every thread that asks; each tries at most once more."""
         self._left.set()
 
+    @property
+    def is_left(self) -> bool:
+        """Whether nobody waits for answers any more."""
+        return self._left.is_set()
+
     def masked(self, text: str) -> str:
         """A text of the server without the key."""
         return text.replace(self._key, "…") if self._key else text

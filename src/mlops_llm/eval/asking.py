@@ -1,7 +1,7 @@
 """A judge is asked many things at once: what may pass is tried again, what is final ends all, and nothing is asked twice.
 
 A failure is of one of three classes. Transient (HTTP 408, 409, 429 and 5xx, no connection, no answer in time, a web page):
-tried again with growing pauses, or after what the server asks for. Final (401, 403, 404, a used-up quota): no more is asked at all.
+tried again with growing pauses, or after what the server asks for. Final (401, 403, 404, a used-up quota): no more is asked.
 Of the form (an answer that cannot be read): asked again, with what is wrong with it.
 """
 
@@ -230,9 +230,10 @@ class Asking(Generic[R]):
             except TransientError as error:
                 kind = Class.timeout if isinstance(error, LateError) else Class.server
                 last = _Lost(Failure(kind, f"failed {attempt} times, last: {error}" if attempt > 1 else str(error)))
-                self._count(retried=attempt <= self._chat.retries)
-                if attempt <= self._chat.retries:
-                    endpoint.pause(pause_before(attempt, error))
+                if attempt > self._chat.retries or endpoint.is_left:
+                    break
+                self._count(retried=True)
+                endpoint.pause(pause_before(attempt, error))
                 continue
             except HopelessError:
                 endpoint.leave()
@@ -244,6 +245,8 @@ class Asking(Generic[R]):
                 return _Lost(Failure(Class.refused, error.what))
             used = self.purse.pay(held, answer)
             held, tokens, cost = 0.0, tokens + used[0], cost + used[1]
+            if answer.refusal:
+                return Failure(Class.refused, answer.refusal)
             try:
                 if answer.is_cut:
                     raise UnreadableError(f"the answer was cut off at {self._chat.max_tokens} tokens")
@@ -252,7 +255,7 @@ class Asking(Generic[R]):
             except UnreadableError as error:
                 last = _unread(answer, error)
             self._count(retried=attempt <= self._chat.retries, unread=True)
-            if answer.refusal or attempt > self._chat.retries:
+            if attempt > self._chat.retries or endpoint.is_left:
                 return last
             text = f"{task.text}\n\n{self._again.replace('{problem}', last.cause)}"
             held = self._bound(text)
@@ -265,9 +268,11 @@ class Asking(Generic[R]):
         """One request; it is put again at once where the server does not know something in it that it can do without."""
         seed = turn if self._chat.temperature else None
         while True:
-            body, number = self._form.body([{"role": "user", "content": text}], seed)
             try:
                 with self._slots:
+                    if endpoint.is_left:
+                        raise TransientError("nobody waits for it any more")
+                    body, number = self._form.body([{"role": "user", "content": text}], seed)
                     found = endpoint.once(body, lambda answer: reply(endpoint, answer))
             except RefusedError as error:
                 if not self._form.concede(error, number):
@@ -283,8 +288,6 @@ class Asking(Generic[R]):
 
 
 def _unread(answer: Reply, error: UnreadableError) -> Failure:
-    if answer.refusal:
-        return Failure(Class.refused, answer.refusal)
     if not answer.text.strip() and not answer.is_cut:
         return Failure(Class.empty, "the judge's answer is empty")
     return Failure(Class.unparsable, " ".join(str(error).split()))

@@ -18,6 +18,7 @@ from mlops_llm.eval.judges.rubric import AGAIN
 from mlops_llm.eval.pairwise import Choice, Match, Pair, match, rates
 from mlops_llm.inference.cache import Answers
 from mlops_llm.inference.engine import Failure
+from mlops_llm.tracking.prompts import check_name
 
 _WRITTEN = {
     "A": ("first", "answer a", "回答A", "答案A", "甲"),
@@ -82,6 +83,7 @@ class Pairwise(Chat):
         if not self.template.strip():
             raise UserError("is empty", "judge.template", "choose judge=pairwise_zh or judge=pairwise_en, or write one")
         template.check(self.template, ("prompt", "first", "second"), ("first", "second"), "judge.template")
+        check_name(self.name, "judge.name")
         super().check()
 
     def higher_is_better(self, dimension: str) -> bool | None:

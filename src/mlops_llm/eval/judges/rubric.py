@@ -16,6 +16,7 @@ from mlops_llm.eval.chat import Chat
 from mlops_llm.eval.judge import Rated, Verdict
 from mlops_llm.inference.cache import Answers
 from mlops_llm.inference.engine import Failure
+from mlops_llm.tracking.prompts import check_name
 
 MOST = 5
 AGAIN = "Your last answer could not be used: {problem}. Answer with the whole JSON object and nothing else."
@@ -70,6 +71,7 @@ class Rubric(Chat):
         if not self.template.strip():
             raise UserError("is empty", "judge.template", "choose judge=rubric_zh or judge=rubric_en, or write one")
         template.check(self.template, ("prompt", "response", "reference"), ("response",), "judge.template")
+        check_name(self.name, "judge.name")
         super().check()
 
     def higher_is_better(self, dimension: str) -> bool | None:
