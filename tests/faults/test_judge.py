@@ -278,12 +278,13 @@ def test_nothing_is_kept_of_what_failed_and_another_judge_is_asked_anew(server, 
 
 
 def test_repetitions_give_a_mean_and_a_spread(server, tmp_path):
-    ratings = [json.dumps({name: value for name in RATINGS} | {"comment": str(value)}) for value in (2, 3, 4)]
+    ratings = [json.dumps(dict.fromkeys(RATINGS, value) | {"comment": str(value)}) for value in (2, 3, 4)]
     server.answers = [*ratings]
     known = Answers(tmp_path / "answers.db")
     one = rubric(server, repetitions=3, temperature=0.7, concurrency=1)
     found = dict(one.rate(rated("none"), known))[0]
     assert found.scores == dict.fromkeys(RATINGS, 3) and found.spread == dict.fromkeys(RATINGS, 1)
+    assert one.facts()["spread over repetitions"].startswith("accuracy 1.00, ") and one.numbers()["tokens_in"] == 300
     assert found.tokens == 450 and sorted(call["seed"] for call in server.calls) == [0, 1, 2]
     more = rubric(server, repetitions=5, temperature=0.7)
     list(more.rate(rated("none"), known))

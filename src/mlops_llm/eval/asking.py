@@ -137,6 +137,13 @@ class Asking(Generic[R]):
             "answers that could not be read": f"{self.unread:,}" if self.unread else "",
         }
 
+    def numbers(self) -> dict[str, float]:
+        """What was done so far, for the record."""
+        purse = self.purse
+        found = {"calls": purse.calls, "known": self.known, "tokens_in": purse.tokens_in, "tokens_out": purse.tokens_out}
+        found |= {"unread": self.unread, "attempts_more": self.retried}
+        return {name: float(value) for name, value in found.items()} | ({"cost": purse.spent} if purse.has_prices else {})
+
     def _stopped(self, lost: list[tuple[Task, Failure]], kept: int, count: int) -> UserError:
         what = f"{len(lost)} judgements in a row failed, the last: {lost[-1][1].cause}"
         return UserError(what, self._chat.base_url, f"check the server, and start again ({kept} of {count} are judged)")

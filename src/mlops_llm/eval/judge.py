@@ -110,6 +110,10 @@ class Judge(Protocol):
         """What was used so far, for a person: calls, tokens, cost, the model that really answered; some may be empty."""
         ...
 
+    def numbers(self) -> Mapping[str, float]:
+        """The same as numbers: calls, known, tokens_in, tokens_out, unread, attempts_more, and cost where there are prices."""
+        ...
+
 
 def verdict(row: Mapping[str, Any]) -> Verdict:
     """Make a verdict of its fields."""

@@ -149,6 +149,10 @@ class Pairwise(Chat):
             found["orders disagree"] = said
         return found
 
+    def numbers(self) -> dict[str, float]:
+        """What the last `rate` used."""
+        return self._asking.numbers() if self._asking else {}
+
     def _told(self, pair: Pair, is_exchanged: bool) -> str:
         first, second = (pair.second, pair.first) if is_exchanged else (pair.first, pair.second)
         values = {"prompt": pair.prompt, "first": first, "second": second}

@@ -61,6 +61,7 @@ class Rubric(Chat):
         if "comment" in self.dimensions:
             raise UserError("names comment, which is what the judge writes", "judge.dimensions", "choose another word")
         self._asking: Asking[dict[str, float]] | None = None
+        self._spreads = list[Mapping[str, float]]()
 
     def check(self) -> None:
         """See that it can be asked; the server is not asked yet.
@@ -103,16 +104,27 @@ class Rubric(Chat):
         """
         names = {each: [self.labels.get(each, "")] for each in self.dimensions}
         self._asking = asking = Asking(self, reading.ratings(names, MOST), self._schema(), self.again, known, refresh)
+        self._spreads.clear()
         parts: dict[int, list[Said[dict[str, float]] | Failure]] = {each.place: [] for each in answers}
         tasks = [Task(each.place, turn, self._told(each)) for each in answers for turn in range(self.repetitions)]
         for task, said in asking.ask(tasks):
             parts[task.place].append(said)
             if len(parts[task.place]) == self.repetitions:
-                yield task.place, verdict_of(parts.pop(task.place))
+                found = verdict_of(parts.pop(task.place))
+                self._spreads += [found.spread] if isinstance(found, Verdict) and found.spread else []
+                yield task.place, found
 
     def facts(self) -> dict[str, str]:
+        """What the last `rate` used, and how far repetitions lie apart."""
+        found = self._asking.facts() if self._asking else {}
+        if self._spreads:
+            means = {name: statistics.fmean(each[name] for each in self._spreads) for name in self.dimensions}
+            found["spread over repetitions"] = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
+        return found
+
+    def numbers(self) -> dict[str, float]:
         """What the last `rate` used."""
-        return self._asking.facts() if self._asking else {}
+        return self._asking.numbers() if self._asking else {}
 
     def _called(self, dimension: str) -> str:
         label, meaning = self.labels.get(dimension, ""), self.meanings.get(dimension, "")
