@@ -110,6 +110,7 @@ def test_two_ratings_of_one_dimension_are_none(text):
 def test_the_answer_counts_and_not_the_form_that_it_repeats():
     assert said(f'The form is {{"accuracy": "1-5"}}. Mine: {GOOD}').value == RATINGS
     assert said(f"{GOOD}\nAgain: {GOOD}").value == RATINGS
+    assert said(f"{GOOD}<think>sure?</think>").value == RATINGS
 
 
 @pytest.mark.parametrize("text", ['{"a":' * 20_000 + "1" + "}" * 20_000, "{" * 100_000, "[" * 100_000])

@@ -243,7 +243,6 @@ class Asking(Generic[R]):
                 endpoint.pause(pause_before(attempt, error))
                 continue
             except HopelessError:
-                endpoint.leave()
                 raise
             except UserError as error:
                 self.purse.release(held)
