@@ -80,7 +80,7 @@ def test_what_is_sent_and_what_comes_back(server, waits):
     assert schema["strict"] and schema["schema"]["required"] == ["comment", *RATINGS]
     assert schema["schema"]["properties"]["accuracy"] == {"type": "integer", "enum": [1, 2, 3, 4, 5]}
     assert server.keys == {f"Bearer {KEY}"} and waits == []
-    assert one.overall(found.scores) == 4.25 and one.facts()["answered by"] == "judge-1"
+    assert one.overall(found.scores) == 4.25 and one.facts()["judged by"] == "judge-1"
 
 
 @pytest.mark.parametrize("fault", PASSING)
@@ -164,7 +164,7 @@ def test_what_the_server_does_not_know_is_left_out_once_for_all(server, field, s
     without = [call for call in server.calls if field not in call]
     assert len(without) == 40 and len(server.calls) <= 40 + 4
     assert instead is None or all(instead in call for call in without)
-    assert one.facts()["left out"] == ("json_schema" if field == "response_format" else field)
+    assert one.facts()["judge does not know"] == ("json_schema" if field == "response_format" else field)
 
 
 def test_a_server_that_fails_for_good_is_not_asked_for_ever(server):
@@ -220,10 +220,13 @@ def test_a_thousand_answers_through_faults_are_all_accounted_for(server, tmp_pat
     assert server.most <= 8
     asked = len(server.calls)
     read = sum(fault in ("nine", "truncated") for fault in faults)
-    assert judge.facts()["calls"].startswith(f"{1000 + read:,}, ") and judge.facts()["cost"] == f"{(1000 + read) * 2e-4:.4g}"
+    assert (
+        judge.facts()["judge calls"].startswith(f"{1000 + read:,}, ")
+        and judge.facts()["judge cost"] == f"{(1000 + read) * 2e-4:.4g}"
+    )
 
     again, _ = scored(len(answers), ask, verdict, tmp_path / "second.jsonl", what="judged")
-    assert len(server.calls) == asked and judge.facts()["known from before"] == "1,000"
+    assert len(server.calls) == asked and judge.facts()["judgements known from before"] == "1,000"
     assert [each.scores for each in again] == [each.scores for each in found] and again[0].cost == 0
     known.close()
     logging.getLogger().removeHandler(handler)
@@ -308,7 +311,7 @@ def test_a_budget_is_never_exceeded_and_the_rest_is_told(server, capsys, counts)
     found = dict(one.rate(rated(*["none"] * 300)))
     assert len(found) == 300
     good = [place for place, each in found.items() if isinstance(each, Verdict)]
-    spent = float(one.facts()["cost"])
+    spent = float(one.facts()["judge cost"])
     assert 0.04 < spent <= 0.05 and len(good) == len(server.calls) < 300
     assert {each.cause for each in found.values() if isinstance(each, Failure)} == {"judge.budget=0.05 is used up"}
     assert f"{300 - len(good)} of 300 judgements are not made" in capsys.readouterr().err

@@ -128,13 +128,13 @@ class Asking(Generic[R]):
         """What was done so far, for a person."""
         purse = self.purse
         return {
-            "calls": f"{purse.calls:,}" + (f", {self.retried:,} attempts more" if self.retried else ""),
-            "known from before": f"{self.known:,}" if self.known else "",
-            "tokens": f"{purse.tokens_in:,} in, {purse.tokens_out:,} out" if purse.calls else "",
-            "cost": f"{purse.spent:.4g}" if purse.has_prices else "",
-            "answered by": ", ".join(sorted(self.models)),
-            "left out": ", ".join(self._form.left_out),
-            "answers that could not be read": f"{self.unread:,}" if self.unread else "",
+            "judge calls": f"{purse.calls:,}" + (f", {self.retried:,} attempts more" if self.retried else ""),
+            "judgements known from before": f"{self.known:,}" if self.known else "",
+            "judge tokens": f"{purse.tokens_in:,} in, {purse.tokens_out:,} out" if purse.calls else "",
+            "judge cost": f"{purse.spent:.4g}" if purse.has_prices else "",
+            "judged by": ", ".join(sorted(self.models)),
+            "judge does not know": ", ".join(self._form.left_out),
+            "judgements that could not be read": f"{self.unread:,}" if self.unread else "",
         }
 
     def numbers(self) -> dict[str, float]:

@@ -142,7 +142,7 @@ class Pairwise(Chat):
 
     def facts(self) -> dict[str, str]:
         """What the last `rate` used, and which place the judge favours."""
-        found = self._asking.facts() if self._asking else {}
+        found = {"judge": f"{self.name} by {self.model}"} | (self._asking.facts() if self._asking else {})
         if self._matches:
             shares = rates(self._matches)
             said = f"{shares.flip:.1%} of pairs; the answer shown first wins {shares.favours:.1%}"

@@ -116,7 +116,7 @@ class Rubric(Chat):
 
     def facts(self) -> dict[str, str]:
         """What the last `rate` used, and how far repetitions lie apart."""
-        found = self._asking.facts() if self._asking else {}
+        found = {"judge": f"{self.name} by {self.model}"} | (self._asking.facts() if self._asking else {})
         if self._spreads:
             means = {name: statistics.fmean(each[name] for each in self._spreads) for name in self.dimensions}
             found["spread over repetitions"] = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
