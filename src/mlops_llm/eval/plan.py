@@ -87,6 +87,8 @@ def prepare(settings: Eval) -> Plan:
     questions = _questions(settings)
     metrics = metrics or _defaults(settings, questions)
     _check_needs(questions, metrics)
+    if settings.judge is not None and settings.judge.needs_reference:
+        _refuse_lacking(questions, [bool(one.references) for one in questions.asked], "reference", "judge")
     requests = _requests(settings, questions, found)
     sampling, warned = _room(settings, requests, found)
     return Plan(settings, found, questions, metrics, sampling, requests, (*(found.warnings if found else ()), *warned))
@@ -136,19 +138,17 @@ def _check_needs(questions: Questions, metrics: dict[str, Metric]) -> None:
         if metric.needs is Need.nothing:
             continue
         field = "label" if metric.needs is Need.label else "reference"
-        lacking = [
-            place
-            for place, one in zip(questions.rows, questions.asked, strict=True)
-            if not (one.label is not None if metric.needs is Need.label else one.references)
-        ]
-        if lacking:
-            where = ", ".join(questions.source.where(place) for place in lacking[:_SHOWN])
-            more = f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
-            raise UserError(
-                f"needs a '{field}', which {len(lacking)} of {len(questions.rows)} rows lack ({where}{more})",
-                f"metric.{name}",
-                f"add the field to the rows, or leave {name} out",
-            )
+        there = [one.label is not None if field == "label" else bool(one.references) for one in questions.asked]
+        _refuse_lacking(questions, there, field, f"metric.{name}")
+
+
+def _refuse_lacking(questions: Questions, there: Sequence[bool], field: str, where: str) -> None:
+    lacking = [place for place, is_there in zip(questions.rows, there, strict=True) if not is_there]
+    if lacking:
+        shown = ", ".join(questions.source.where(place) for place in lacking[:_SHOWN])
+        more = f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
+        what = f"needs a '{field}', which {len(lacking)} of {len(questions.rows)} rows lack ({shown}{more})"
+        raise UserError(what, where, f"add the field to the rows, or leave {where.rpartition('.')[2]} out")
 
 
 def _requests(settings: Eval, questions: Questions, found: Subject | None) -> tuple[Request, ...]:
