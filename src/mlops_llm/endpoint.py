@@ -9,6 +9,7 @@ import json
 import math
 import os
 import random
+import socket
 import threading
 import time
 import urllib.error
@@ -42,16 +43,16 @@ class TransientError(Exception):
         self.wait = wait
 
 
+class MisshapenError(TransientError):
+    """An answer that is not what was asked for."""
+
+
 class LateError(TransientError):
     """No whole answer in time."""
 
 
-class AwayError(TransientError):
-    """No connection, or one that broke."""
-
-
-class MisshapenError(TransientError):
-    """An answer that is not what was asked for."""
+class UnreachableError(TransientError):
+    """No connection to the server."""
 
 
 class RefusedError(UserError):
@@ -65,6 +66,10 @@ class RefusedError(UserError):
 
 class HopelessError(RefusedError):
     """A refusal that any other request would meet as well."""
+
+
+class DeniedError(HopelessError):
+    """A refusal of the key, or of more than was paid for."""
 
 
 def check_address(address: str, setting: str, example: str) -> None:
@@ -141,14 +146,17 @@ class Endpoint:
         denied = f"check the key in {named}" if key_env else f"name the variable with the key in {named}"
         self._remedies = {401: denied, 403: denied} | (remedies or {})
         # A redirection would carry the key to another host.
-        self._opener = urllib.request.build_opener(_NoRedirection)
+        handlers: list[Any] = [_NoRedirection]
+        if urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1"):
+            handlers.append(urllib.request.ProxyHandler({}))
+        self._opener = urllib.request.build_opener(*handlers)
         self._left = threading.Event()
 
     def ask(self, body: Any, read: Callable[[bytes], T], *, attempts: float = math.inf, patience: float = math.inf) -> T:
         """Post `body` and read the answer, again and again while what fails may pass.
 
         Args:
-            body: what is sent, as JSON.
+            body: what is sent, as JSON; None sends nothing, and gets what is there.
             read: makes the result of an answer; raises TransientError or MisshapenError for one that is none.
             attempts: calls in all.
             patience: seconds in all; there is a last attempt when they are over.
@@ -157,7 +165,7 @@ class Endpoint:
             HopelessError: the server refuses what any other request would ask, too.
             UserError: it refuses this request, or fails in every attempt.
         """
-        sent, attempt, misshapen, gone = json.dumps(body).encode(), 0, 0, 0.0
+        sent, attempt, misshapen, gone = _encoded(body), 0, 0, 0.0
         while True:
             attempt, begun = attempt + 1, time.monotonic()
             try:
@@ -183,7 +191,7 @@ class Endpoint:
             HopelessError: the server refuses what any other request would ask, too.
             UserError: it refuses this request; a RefusedError has its status.
         """
-        return read(self._post(json.dumps(body).encode()))
+        return read(self._post(_encoded(body)))
 
     def pause(self, seconds: float) -> None:
         """Wait between two attempts, at most until the endpoint is left."""
@@ -206,7 +214,7 @@ class Endpoint:
         """How an answer begins, for a message."""
         return " ".join(self.masked(body[:4096].decode("utf-8", "replace"))[:80].split())
 
-    def _post(self, sent: bytes) -> bytes:
+    def _post(self, sent: bytes | None) -> bytes:
         """One attempt."""
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
         request = urllib.request.Request(self._address, sent, headers)
@@ -223,7 +231,8 @@ class Endpoint:
             if isinstance(reason, TimeoutError):
                 raise LateError(f"no answer within {self._timeout:g} s") from error
             said = self.masked(str(reason)) or type(reason).__name__
-            raise AwayError(" ".join(said.split())[:200]) from error
+            gone = isinstance(reason, ConnectionRefusedError | socket.gaierror)
+            raise (UnreachableError if gone else TransientError)(" ".join(said.split())[:200]) from error
 
     def _whole(self, answer: HTTPResponse, ends: float) -> bytes:
         found = bytearray()
@@ -234,7 +243,7 @@ class Endpoint:
             if len(found) > self._largest:
                 raise UserError(f"the answer is larger than {self._largest // 2**20} MiB", self._where, "check the server")
         if answer.length:
-            raise AwayError(f"the answer is cut off: {answer.length} bytes are missing")
+            raise TransientError(f"the answer is cut off: {answer.length} bytes are missing")
         return bytes(found)
 
     def _refused(self, error: urllib.error.HTTPError, ends: float) -> NoReturn:
@@ -251,9 +260,15 @@ class Endpoint:
             remedy = "the quota is used up: raise it, or wait until it is renewed"
         elif error.code < 400:
             remedy = f"redirections are not followed: give the final address in {self._setting}"
-        refusal = (HopelessError if final else RefusedError)(f"refuses: {said}", self._where, remedy)
+        denied = error.code in (401, 402, 403) or quota
+        kind: type[RefusedError] = DeniedError if denied else HopelessError if final else RefusedError
+        refusal = kind(f"refuses: {said}", self._where, remedy)
         refusal.status, refusal.said = error.code, self.masked(text)
         raise refusal
+
+
+def _encoded(body: Any) -> bytes | None:
+    return None if body is None else json.dumps(body).encode()
 
 
 class _NoRedirection(urllib.request.HTTPRedirectHandler):

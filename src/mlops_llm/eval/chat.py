@@ -14,7 +14,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from mlops_llm.endpoint import AwayError, Endpoint, LateError, MisshapenError, RefusedError, TransientError, check_address
+from mlops_llm.endpoint import (
+    Endpoint,
+    LateError,
+    MisshapenError,
+    RefusedError,
+    TransientError,
+    UnreachableError,
+    check_address,
+)
 from mlops_llm.errors import UserError
 
 EXAMPLE = "http://HOST:PORT/v1"
@@ -109,7 +117,7 @@ class Chat:
         except RefusedError as error:
             if error.status not in _UNREADABLE:
                 raise
-        except (AwayError, LateError) as error:
+        except (UnreachableError, LateError) as error:
             remedy = "check judge.base_url, and that the server runs"
             raise UserError(f"does not answer: {error}", self.base_url, remedy) from error
         except TransientError:
