@@ -96,8 +96,6 @@ def _outcome(plan: Plan, opened: Opened, folder: Path, answers: Answers | None, 
 
 def _answers(plan: Plan, opened: Opened, folder: Path, answers: Answers | None, taken: Taken) -> list[Generation | Failure]:
     def ask(places: Sequence[int]) -> Iterable[tuple[int, Generation | Failure]]:
-        if plan.settings.judge is not None:
-            plan.settings.judge.reach()  # no model is opened for answers that nobody can rate
         found = opened.session.generate([plan.requests[place] for place in places], plan.sampling, plan.settings.care)
         for place, each in found:
             yield place, _unempty(each)

@@ -12,12 +12,12 @@ from mlops_llm.data.ref import open_dataset
 from mlops_llm.data.split import drawn_order
 from mlops_llm.data.tokens import lengths
 from mlops_llm.errors import UserError
-from mlops_llm.eval.config import Eval
+from mlops_llm.eval.config import Cache, Eval
 from mlops_llm.eval.metric import Metric, Need
 from mlops_llm.eval.prompts import prompted
 from mlops_llm.eval.questions import Question, Questions, question
 from mlops_llm.eval.subject import Subject, subject
-from mlops_llm.inference.cache import key
+from mlops_llm.inference.cache import Answers, key
 from mlops_llm.inference.engine import Request, Sampling
 
 _SHOWN = 3
@@ -91,7 +91,22 @@ def prepare(settings: Eval) -> Plan:
         _refuse_lacking(questions, [bool(one.references) for one in questions.asked], "reference", "judge")
     requests = _requests(settings, questions, found)
     sampling, warned = _room(settings, requests, found)
-    return Plan(settings, found, questions, metrics, sampling, requests, (*(found.warnings if found else ()), *warned))
+    plan = Plan(settings, found, questions, metrics, sampling, requests, (*(found.warnings if found else ()), *warned))
+    if settings.judge is not None and not _is_known(plan):
+        settings.judge.reach()
+    return plan
+
+
+def _is_known(plan: Plan) -> bool:
+    """Whether every answer was given before, so that nothing may be left to ask, not even of a judge."""
+    keys = plan.keys() if plan.settings.cache is Cache.on else None
+    if keys is None:
+        return False
+    answers = Answers()
+    try:
+        return all(answers.get(each) for each in keys)
+    finally:
+        answers.close()
 
 
 def _refuse_unlikely(settings: Eval, metrics: dict[str, Metric]) -> None:
