@@ -9,6 +9,7 @@ import json
 import math
 import os
 import random
+import socket
 import threading
 import time
 import urllib.error
@@ -25,8 +26,10 @@ T = TypeVar("T")
 LONGEST_WAIT = 30.0
 """Seconds between two attempts that a server may ask for."""
 _LONGEST_BACKOFF = 8.0
-_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}
+_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, *range(520, 530)}
 _HOPELESS = {401, 402, 403, 404, 405, 410, 501}
+_QUOTA = ("insufficient_quota", "insufficient_balance", "billing_hard_limit", "Arrearage", "credit balance is too low")
+"""What servers say of a quota or a balance that is used up."""
 _MISSHAPEN = 3
 """Attempts whose answer has the wrong shape; the server is there, so that waiting longer mends nothing."""
 
@@ -44,8 +47,29 @@ class MisshapenError(TransientError):
     """An answer that is not what was asked for."""
 
 
-class HopelessError(UserError):
+class LateError(TransientError):
+    """No whole answer in time."""
+
+
+class UnreachableError(TransientError):
+    """No connection to the server."""
+
+
+class RefusedError(UserError):
+    """A refusal: the same request would meet it again."""
+
+    status = 0
+    """Of HTTP."""
+    said = ""
+    """What the server says, without the key, up to 4096 characters."""
+
+
+class HopelessError(RefusedError):
     """A refusal that any other request would meet as well."""
+
+
+class DeniedError(HopelessError):
+    """A refusal of the key, or of more than was paid for."""
 
 
 def check_address(address: str, setting: str, example: str) -> None:
@@ -76,6 +100,12 @@ def read_key(variable: str, setting: str) -> str:
     if not (key.isascii() and key.isprintable()):
         raise UserError(f"the environment variable {variable} holds characters that no key has", setting, "set it anew")
     return key
+
+
+def pause_before(attempt: int, error: TransientError) -> float:
+    """Seconds to wait after a number of attempts: what the server asks for, else a growing time with jitter."""
+    backoff = min(0.5 * 2 ** min(attempt, 9), _LONGEST_BACKOFF) * random.uniform(0.5, 1)
+    return min(error.wait or backoff, LONGEST_WAIT)
 
 
 class Endpoint:
@@ -116,14 +146,17 @@ class Endpoint:
         denied = f"check the key in {named}" if key_env else f"name the variable with the key in {named}"
         self._remedies = {401: denied, 403: denied} | (remedies or {})
         # A redirection would carry the key to another host.
-        self._opener = urllib.request.build_opener(_NoRedirection)
+        handlers: list[Any] = [_NoRedirection]
+        if urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1"):
+            handlers.append(urllib.request.ProxyHandler({}))
+        self._opener = urllib.request.build_opener(*handlers)
         self._left = threading.Event()
 
     def ask(self, body: Any, read: Callable[[bytes], T], *, attempts: float = math.inf, patience: float = math.inf) -> T:
         """Post `body` and read the answer, again and again while what fails may pass.
 
         Args:
-            body: what is sent, as JSON.
+            body: what is sent, as JSON; None sends nothing, and gets what is there.
             read: makes the result of an answer; raises TransientError or MisshapenError for one that is none.
             attempts: calls in all.
             patience: seconds in all; there is a last attempt when they are over.
@@ -132,7 +165,7 @@ class Endpoint:
             HopelessError: the server refuses what any other request would ask, too.
             UserError: it refuses this request, or fails in every attempt.
         """
-        sent, attempt, misshapen, gone = json.dumps(body).encode(), 0, 0, 0.0
+        sent, attempt, misshapen, gone = _encoded(body), 0, 0, 0.0
         while True:
             attempt, begun = attempt + 1, time.monotonic()
             try:
@@ -146,10 +179,19 @@ class Endpoint:
                         remedy = f"check {self._setting}, and what the server sends"
                     times = "once" if attempt == 1 else f"{attempt} times, last"
                     raise UserError(f"failed {times}: {error}", self._where, remedy) from error
-                backoff = min(0.5 * 2 ** min(attempt, 9), _LONGEST_BACKOFF) * random.uniform(0.5, 1)
-                wait = min(error.wait or backoff, LONGEST_WAIT, patience - gone)
+                wait = min(pause_before(attempt, error), patience - gone)
             self.pause(wait)
             gone += wait
+
+    def once(self, body: Any, read: Callable[[bytes], T]) -> T:
+        """Post `body` and read the answer, in one attempt: for a caller that tries again by its own rules.
+
+        Raises:
+            TransientError: another attempt may mend it; see `pause_before`.
+            HopelessError: the server refuses what any other request would ask, too.
+            UserError: it refuses this request; a RefusedError has its status.
+        """
+        return read(self._post(_encoded(body)))
 
     def pause(self, seconds: float) -> None:
         """Wait between two attempts, at most until the endpoint is left."""
@@ -159,6 +201,11 @@ class Endpoint:
         """End the waiting of every thread that asks; each tries at most once more."""
         self._left.set()
 
+    @property
+    def is_left(self) -> bool:
+        """Whether nobody waits for answers any more."""
+        return self._left.is_set()
+
     def masked(self, text: str) -> str:
         """A text of the server without the key."""
         return text.replace(self._key, "…") if self._key else text
@@ -167,7 +214,7 @@ class Endpoint:
         """How an answer begins, for a message."""
         return " ".join(self.masked(body[:4096].decode("utf-8", "replace"))[:80].split())
 
-    def _post(self, sent: bytes) -> bytes:
+    def _post(self, sent: bytes | None) -> bytes:
         """One attempt."""
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
         request = urllib.request.Request(self._address, sent, headers)
@@ -178,20 +225,21 @@ class Endpoint:
         except urllib.error.HTTPError as error:
             self._refused(error, ends)
         except TimeoutError as error:
-            raise TransientError(f"no answer within {self._timeout:g} s") from error
+            raise LateError(f"no answer within {self._timeout:g} s") from error
         except (urllib.error.URLError, OSError, HTTPException) as error:
             reason = getattr(error, "reason", error)
             if isinstance(reason, TimeoutError):
-                raise TransientError(f"no answer within {self._timeout:g} s") from error
+                raise LateError(f"no answer within {self._timeout:g} s") from error
             said = self.masked(str(reason)) or type(reason).__name__
-            raise TransientError(" ".join(said.split())[:200]) from error
+            gone = isinstance(reason, ConnectionRefusedError | socket.gaierror)
+            raise (UnreachableError if gone else TransientError)(" ".join(said.split())[:200]) from error
 
     def _whole(self, answer: HTTPResponse, ends: float) -> bytes:
         found = bytearray()
         while part := answer.read1(2**20):
             found += part
             if time.monotonic() > ends:
-                raise TransientError(f"no whole answer within {self._timeout:g} s")
+                raise LateError(f"no whole answer within {self._timeout:g} s")
             if len(found) > self._largest:
                 raise UserError(f"the answer is larger than {self._largest // 2**20} MiB", self._where, "check the server")
         if answer.length:
@@ -203,7 +251,7 @@ class Endpoint:
         with error:
             text = _some(error, ends)
         said = f"HTTP {error.code} {self.masked(_message(text))[:150]}".strip()
-        quota = "insufficient_quota" in text
+        quota = any(each in text for each in _QUOTA)
         if error.code in _AGAIN and not quota:
             raise TransientError(said, _seconds(error.headers.get("retry-after")))
         final = quota or error.code < 400 or error.code in _HOPELESS
@@ -212,7 +260,15 @@ class Endpoint:
             remedy = "the quota is used up: raise it, or wait until it is renewed"
         elif error.code < 400:
             remedy = f"redirections are not followed: give the final address in {self._setting}"
-        raise (HopelessError if final else UserError)(f"refuses: {said}", self._where, remedy)
+        denied = error.code in (401, 402, 403) or quota
+        kind: type[RefusedError] = DeniedError if denied else HopelessError if final else RefusedError
+        refusal = kind(f"refuses: {said}", self._where, remedy)
+        refusal.status, refusal.said = error.code, self.masked(text)
+        raise refusal
+
+
+def _encoded(body: Any) -> bytes | None:
+    return None if body is None else json.dumps(body).encode()
 
 
 class _NoRedirection(urllib.request.HTTPRedirectHandler):

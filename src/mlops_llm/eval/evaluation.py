@@ -14,7 +14,7 @@ from mlops_llm.component import name_of, plain
 from mlops_llm.eval import recording, scores
 from mlops_llm.eval.config import Cache
 from mlops_llm.eval.groups import groups
-from mlops_llm.eval.judge import Rated, Verdict
+from mlops_llm.eval.judge import Rated, Verdict, verdict
 from mlops_llm.eval.live import Mean, of_answers
 from mlops_llm.eval.metric import Item, Likelihood, Need
 from mlops_llm.eval.opened import Opened
@@ -80,9 +80,8 @@ def _outcome(plan: Plan, opened: Opened, folder: Path, answers: Answers | None, 
         items = scores.items(asked, given, likely)
         parts.append(scores.measured(plan.metrics, items, failed))
         if plan.settings.judge is not None and given:
-            verdicts = _ratings(plan, given, folder, taken)
-            judge = plan.settings.judge
-            parts.append(scores.rated(verdicts, judge.dimensions, judge.most, f"judge:{judge.version()[:12]}"))
+            verdicts = _ratings(plan, given, folder, answers, taken)
+            parts.append(scores.rated(verdicts, plan.settings.judge))
     whole = scores.joined(parts)
     samples = _samples(plan, given, verdicts, whole) if plan.questions else []
     return Outcome(
@@ -170,24 +169,26 @@ class _Logprobs:
     values: list[float]
 
 
-def _ratings(plan: Plan, given: Sequence[Generation | Failure], folder: Path, taken: Taken) -> list[Verdict | Failure]:
+def _ratings(
+    plan: Plan, given: Sequence[Generation | Failure], folder: Path, answers: Answers | None, taken: Taken
+) -> list[Verdict | Failure]:
     """What the judge says; an answer that is none is not rated."""
     assert plan.questions
-    asked = plan.questions.asked
+    asked, judge = plan.questions.asked, plan.settings.judge
     there = {place: one for place, one in enumerate(given) if isinstance(one, Generation)}
 
     def ask(places: Sequence[int]) -> Iterable[tuple[int, Verdict | Failure]]:
         rows = [Rated(each, asked[each].text, there[each].text, asked[each].references) for each in places if each in there]
         yield from ((each, Failure(Class.empty, "there is no answer to rate")) for each in places if each not in there)
-        yield from plan.settings.judge.rate(rows)
+        yield from judge.rate(rows, answers, plan.settings.cache is Cache.refresh)
 
     found, taken.counts["ratings"] = scored(
         len(given),
         ask,
-        lambda row: Verdict(**row),
+        verdict,
         folder / RATINGS,
         what="ratings",
-        note=Mean[Verdict]("rating", lambda place, one: sum(one.scores.values()) / len(one.scores)),
+        note=Mean[Verdict]("rating", lambda place, one: judge.overall(one.scores)),
     )
     return found
 
@@ -199,8 +200,8 @@ def _samples(
     made = []
     for number, (place, one) in enumerate(zip(plan.questions.rows, plan.questions.asked, strict=True)):
         answer = given[number] if given else None
-        verdict = verdicts[number] if verdicts else None
-        failure = next((each for each in (answer, verdict) if isinstance(each, Failure)), None)
+        said = verdicts[number] if verdicts else None
+        failure = next((each for each in (answer, said) if isinstance(each, Failure)), None)
         values = {name: items[number] for name, items in whole.items.items()}
         made.append(
             Sample(
@@ -211,12 +212,12 @@ def _samples(
                 one.label,
                 one.metadata,
                 {name: value for name, value in values.items() if value is not None},
-                verdict.comment if isinstance(verdict, Verdict) else "",
+                said.comment if isinstance(said, Verdict) else "",
                 failure,
                 answer.seconds if answer else 0.0,
                 answer.tokens if isinstance(answer, Generation) else 0,
                 isinstance(answer, Generation) and answer.cut,
-                verdict.flags if isinstance(verdict, Verdict) else (),
+                said.flags if isinstance(said, Verdict) else (),
             )
         )
     return made

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
+from mlops_llm.inference.cache import Answers
 from mlops_llm.inference.engine import Failure
 
 
@@ -27,17 +28,20 @@ class Verdict:
     """Dimension -> rating, the mean over repetitions."""
     comment: str = ""
     spread: Mapping[str, float] = field(default_factory=dict)
-    """Dimension -> standard deviation over repetitions."""
+    """Dimension -> standard deviation over repetitions; empty of a single one."""
     flags: Sequence[str] = ()
     """Such as `repaired`: the judge's answer was no JSON as it came."""
     tokens: int = 0
-    """Of all calls for it, in and out."""
+    """Of all calls for it, in and out; what was known from before needed none."""
     cost: float = 0.0
     """In the currency of the prices that were given."""
 
 
 class Judge(Protocol):
     """Rates answers. Its settings are the component's fields."""
+
+    name: str
+    """Under which its template is kept in the record's registry of prompts."""
 
     @property
     def dimensions(self) -> Sequence[str]:
@@ -46,29 +50,71 @@ class Judge(Protocol):
 
     @property
     def most(self) -> int:
-        """The best rating; the worst is 1."""
+        """The best rating; the worst is 1, or 0 where the best is 1."""
+        ...
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether every row must have a reference."""
+        ...
+
+    def higher_is_better(self, dimension: str) -> bool | None:
+        """Which end of a dimension is the good one; None of what is neither."""
+        ...
+
+    def overall(self, scores: Mapping[str, float]) -> float:
+        """One number of the ratings of an answer, or of their means over all answers."""
         ...
 
     def check(self) -> None:
-        """See that it can be asked, before anything is read.
+        """See that it can be asked, before anything is read; the server is not asked yet.
 
         Raises:
             UserError: address or key is missing, or the template has a placeholder that is none.
         """
         ...
 
+    def reach(self) -> None:
+        """See that the server is there and takes the key, before a model is loaded; it costs nothing.
+
+        Raises:
+            UserError: it does not answer, or refuses.
+        """
+        ...
+
+    def text(self) -> str:
+        """The template as it is kept in the record, with all that the judge is told besides."""
+        ...
+
     def version(self) -> str:
         """What a rating depends on besides the answer: a digest of model, template, dimensions and rules of reading."""
         ...
 
-    def rate(self, answers: Sequence[Rated]) -> Iterator[tuple[int, Verdict | Failure]]:
-        """Rate answers, several at once; each as soon as it is rated, with its place.
+    def rate(
+        self, answers: Sequence[Rated], known: Answers | None = None, refresh: bool = False
+    ) -> Iterator[tuple[int, Verdict | Failure]]:
+        """Rate answers, several at once; each as soon as it is rated, with its place, in any order.
+
+        Args:
+            answers: what is rated.
+            known: what the judge said before; None keeps nothing.
+            refresh: take nothing from there, but keep what it says.
 
         Raises:
-            UserError: no more can be rated (the key is refused, the quota or the budget used up).
+            UserError: no more can be rated (the key is refused, the quota used up, the server gone); a budget that is used up
+                makes failures of the rest instead.
         """
         ...
 
     def facts(self) -> Mapping[str, str]:
-        """What was used so far, for a person: calls, tokens, cost, the model that really answered."""
+        """What was used so far, for a person: calls, tokens, cost, the model that really answered; some may be empty."""
         ...
+
+    def numbers(self) -> Mapping[str, float]:
+        """The same as numbers: calls, known, tokens_in, tokens_out, unread, attempts_more, and cost where there are prices."""
+        ...
+
+
+def verdict(row: Mapping[str, Any]) -> Verdict:
+    """Make a verdict of its fields."""
+    return Verdict(**row)

@@ -13,12 +13,12 @@ from mlops_llm.data.split import drawn_order
 from mlops_llm.data.tokens import lengths
 from mlops_llm.errors import UserError
 from mlops_llm.eval import method
-from mlops_llm.eval.config import Eval
+from mlops_llm.eval.config import Cache, Eval
 from mlops_llm.eval.metric import Item, Metric, Need
 from mlops_llm.eval.prompts import prompted
 from mlops_llm.eval.questions import Question, Questions, question
 from mlops_llm.eval.subject import Subject, subject
-from mlops_llm.inference.cache import key
+from mlops_llm.inference.cache import Answers, key
 from mlops_llm.inference.engine import Request, Sampling
 
 _SHOWN = 3
@@ -88,9 +88,26 @@ def prepare(settings: Eval) -> Plan:
     questions = _questions(settings)
     metrics = metrics or _defaults(settings, questions)
     _check_needs(questions, metrics)
+    if settings.judge is not None and settings.judge.needs_reference:
+        _refuse_lacking(questions, [bool(one.references) for one in questions.asked], "reference", "judge")
     requests = _requests(settings, questions, found)
     sampling, warned = _room(settings, requests, found)
-    return Plan(settings, found, questions, metrics, sampling, requests, (*(found.warnings if found else ()), *warned))
+    plan = Plan(settings, found, questions, metrics, sampling, requests, (*(found.warnings if found else ()), *warned))
+    if settings.judge is not None and not _is_known(plan):
+        settings.judge.reach()
+    return plan
+
+
+def _is_known(plan: Plan) -> bool:
+    """Whether every answer was given before, so that nothing may be left to ask, not even of a judge."""
+    keys = plan.keys() if plan.settings.cache is Cache.on else None
+    if keys is None:
+        return False
+    answers = Answers()
+    try:
+        return all(answers.get(each) for each in keys)
+    finally:
+        answers.close()
 
 
 def _refuse_unlikely(settings: Eval, metrics: dict[str, Metric]) -> None:
@@ -145,20 +162,18 @@ def _check_needs(questions: Questions, metrics: dict[str, Metric]) -> None:
             metric.check(rows)
             continue
         field = "label" if metric.needs is Need.label else "reference"
-        lacking = [
-            place
-            for place, one in zip(questions.rows, questions.asked, strict=True)
-            if not (one.label is not None if metric.needs is Need.label else one.references)
-        ]
-        if lacking:
-            where = ", ".join(questions.source.where(place) for place in lacking[:_SHOWN])
-            more = f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
-            raise UserError(
-                f"needs a '{field}', which {len(lacking)} of {len(questions.rows)} rows lack ({where}{more})",
-                f"metric.{name}",
-                f"add the field to the rows, or leave {name} out",
-            )
+        there = [one.label is not None if field == "label" else bool(one.references) for one in questions.asked]
+        _refuse_lacking(questions, there, field, f"metric.{name}")
         metric.check(rows)
+
+
+def _refuse_lacking(questions: Questions, there: Sequence[bool], field: str, where: str) -> None:
+    lacking = [place for place, is_there in zip(questions.rows, there, strict=True) if not is_there]
+    if lacking:
+        shown = ", ".join(questions.source.where(place) for place in lacking[:_SHOWN])
+        more = f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
+        what = f"needs a '{field}', which {len(lacking)} of {len(questions.rows)} rows lack ({shown}{more})"
+        raise UserError(what, where, f"add the field to the rows, or leave {where.rpartition('.')[2]} out")
 
 
 def _requests(settings: Eval, questions: Questions, found: Subject | None) -> tuple[Request, ...]:

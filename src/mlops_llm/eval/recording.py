@@ -9,6 +9,7 @@ from mlops_llm import console
 from mlops_llm.eval.outcome import Outcome, Score
 from mlops_llm.eval.plan import Plan
 from mlops_llm.record import Checkpoint, Grid, Result, Run
+from mlops_llm.tracking import prompts
 
 if TYPE_CHECKING:
     from mlops_llm.eval.evaluation import Taken
@@ -27,6 +28,8 @@ def inputs(plan: Plan, run: Run) -> None:
         run.tags({"model": plan.settings.model})
     if plan.questions:
         run.input(plan.questions.as_input())
+    if plan.settings.judge is not None:
+        prompts.used(run, plan.settings.judge.name, plan.settings.judge.text())
 
 
 def result(plan: Plan, outcome: Outcome, taken: Taken, run: Run) -> Result:
@@ -36,6 +39,8 @@ def result(plan: Plan, outcome: Outcome, taken: Taken, run: Run) -> Result:
     for score in outcome.scores:
         _record(score, step, checkpoint, plan, run)
     run.metrics(_numbers(outcome, taken), step)
+    if plan.settings.judge is not None:
+        run.metrics({f"perf/judge_{name}": value for name, value in plan.settings.judge.numbers().items()}, step)
     signatures = {f"metric.{each.name}": each.signature for each in outcome.scores if each.signature}
     run.tags(signatures)
     if plan.settings.save_outputs and outcome.samples:

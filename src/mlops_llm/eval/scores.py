@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mlops_llm.eval.interval import of_mean
-from mlops_llm.eval.judge import Verdict
+from mlops_llm.eval.judge import Judge, Verdict
 from mlops_llm.eval.metric import Item, Likelihood, Metric, Need
 from mlops_llm.eval.outcome import Score
 from mlops_llm.eval.questions import Question
@@ -15,7 +15,7 @@ from mlops_llm.inference.engine import Failure, Generation
 from mlops_llm.record import Grid
 
 OVERALL = "overall"
-"""The mean of a judge's dimensions."""
+"""One number of a judge's dimensions."""
 
 
 @dataclass
@@ -95,24 +95,23 @@ def counting(metric: Metric, found: Sequence[Item], failed: Sequence[bool]) -> l
     return [place for place in range(len(found)) if whole or not failed[place]]
 
 
-def rated(verdicts: Sequence[Verdict | Failure], dimensions: Sequence[str], most: int, signature: str) -> Scored:
-    """Scores of a judge: each dimension, and the mean of all. An answer that could not be rated has none."""
-    made = Scored()
+def rated(verdicts: Sequence[Verdict | Failure], judge: Judge) -> Scored:
+    """Scores of a judge: each dimension, and one number of all. An answer that could not be rated has none."""
+    made, signature = Scored(), f"judge:{judge.version()[:12]}"
     good = [each for each in verdicts if isinstance(each, Verdict)]
-    for name in (*dimensions, OVERALL):
-        values = [_rating(each, name) if isinstance(each, Verdict) else None for each in verdicts]
+    for name in (*judge.dimensions, OVERALL):
+        values = [_rating(each, name, judge) if isinstance(each, Verdict) else None for each in verdicts]
+        better = True if name == OVERALL else judge.higher_is_better(name)
         there = [value for value in values if value is not None]
         made.items[f"judge/{name}"] = values
         if there:
             mean = sum(there) / len(there)
-            made.scores.append(Score(f"judge/{name}", mean, len(good), True, of_mean(there), signature, most))
+            made.scores.append(Score(f"judge/{name}", mean, len(good), better, of_mean(there), signature, judge.most))
     return made
 
 
-def _rating(verdict: Verdict, name: str) -> float:
-    if name != OVERALL:
-        return float(verdict.scores[name])
-    return sum(verdict.scores.values()) / len(verdict.scores)
+def _rating(verdict: Verdict, name: str, judge: Judge) -> float:
+    return float(judge.overall(verdict.scores) if name == OVERALL else verdict.scores[name])
 
 
 def joined(parts: Sequence[Scored]) -> Scored:
