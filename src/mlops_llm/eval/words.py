@@ -23,6 +23,11 @@ def words(text: str) -> list[str]:
     return list(_WORD.findall(unicodedata.normalize("NFKC", text).lower()))
 
 
+def is_unspaced(word: str) -> bool:
+    """Whether one of `words` is a character of a script that puts no blanks between words."""
+    return bool(_HAN.match(word) or _OTHER.match(word))
+
+
 def tokenization(texts: Iterable[str]) -> str:
     """The name of sacrebleu's tokenizer that fits some texts.
 

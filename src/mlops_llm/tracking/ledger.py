@@ -184,6 +184,18 @@ def by_model_id(store: Store, model: str) -> CheckpointRow:
         raise UserError(f"no checkpoint has the id {model}") from error
 
 
+def by_weights(store: Store, weights: str) -> CheckpointRow | None:
+    """The oldest whole checkpoint with weights of this digest, or None."""
+    experiments = [each.experiment_id for each in store.client.search_experiments()]
+    found = store.client.search_logged_models(
+        experiments,
+        filter_string=f"tags.`digest.weights` = '{weights}' AND status = 'READY'",
+        max_results=1,
+        order_by=[{"field_name": "creation_timestamp", "ascending": True}],
+    )
+    return _checkpoint(found[0]) if found else None
+
+
 def by_version(store: Store, name: str, which: str, alias: bool) -> CheckpointRow:
     """The checkpoint behind a registered model's version or alias.
 
