@@ -223,6 +223,8 @@ def test_a_score_is_stamped_with_what_it_is_on_the_rest() -> None:
     assert stamp(lambda places: float(sum(places)), seen) == Seen(0.25, 6.0)
     assert stamp([5.0, 4.0], [True, True]) == Seen(1.0, None)
     assert stamp([5.0, 4.0], [False, False]) == Seen(0.0, 4.5)
+    assert stamp([5.0, None, 3.0], [True, False, False]) == Seen(pytest.approx(1 / 3), 3.0)
+    assert stamp([5.0, None], [True, False]) == Seen(0.5, None)
     assert stamp([], []) is None
 
 

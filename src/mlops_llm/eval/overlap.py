@@ -265,24 +265,25 @@ def _bare(texts: Sequence[str]) -> str:
     return "\x1f".join("".join(unicodedata.normalize("NFKC", text).casefold().split()) for text in texts)
 
 
-def stamp(values: Sequence[float] | Callable[[Sequence[int]], float], seen: Sequence[bool | None]) -> Seen | None:
+def stamp(values: Sequence[float | None] | Callable[[Sequence[int]], float], seen: Sequence[bool | None]) -> Seen | None:
     """How a score depends on items that the model was trained on.
 
     Args:
-        values: of each item, where the score is their mean; else what makes the score of the items at some places, such as
-            `lambda places: bleu.score([items[each] for each in places]).total["bleu"]`.
+        values: of each item, where the score is the mean of those that have one; else what makes the score of the items at some
+            places, such as `lambda places: bleu.score([items[each] for each in places]).total["bleu"]`.
         seen: of each item, from `Checked.seen`.
 
     Returns:
-        None where nothing was found and the model's past is not known.
+        None where nothing was found and a part of the model's past is not known.
     """
     if not seen or not any(each is not None for each in seen):
         return None
     rest = [place for place, was in enumerate(seen) if not was]
-    if not rest:
-        return Seen(1.0, None)
-    score = values(rest) if callable(values) else math.fsum(values[each] for each in rest) / len(rest)
-    return Seen(1 - len(rest) / len(seen), score)
+    share = 1 - len(rest) / len(seen)
+    if callable(values):
+        return Seen(share, values(rest) if rest else None)
+    there = [value for value in (values[place] for place in rest) if value is not None]
+    return Seen(share, math.fsum(there) / len(there) if there else None)
 
 
 def stamped(value: float, seen: Seen | None) -> str:

@@ -185,15 +185,12 @@ def by_model_id(store: Store, model: str) -> CheckpointRow:
 
 
 def by_weights(store: Store, weights: str) -> CheckpointRow | None:
-    """The oldest whole checkpoint with weights of this digest, or None."""
+    """The oldest whole checkpoint with weights of this digest that a run of ours made, or None."""
     experiments = [each.experiment_id for each in store.client.search_experiments()]
-    found = store.client.search_logged_models(
-        experiments,
-        filter_string=f"tags.`digest.weights` = '{weights}' AND status = 'READY'",
-        max_results=1,
-        order_by=[{"field_name": "creation_timestamp", "ascending": True}],
-    )
-    return _checkpoint(found[0]) if found else None
+    query = f"tags.`digest.weights` = '{weights}' AND status = 'READY'"
+    order = [{"field_name": "creation_timestamp", "ascending": True}]
+    found = store.client.search_logged_models(experiments, filter_string=query, max_results=100, order_by=order)
+    return next((_checkpoint(each) for each in found if each.source_run_id), None)
 
 
 def by_version(store: Store, name: str, which: str, alias: bool) -> CheckpointRow:

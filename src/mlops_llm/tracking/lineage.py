@@ -153,6 +153,10 @@ class _Walk:
         if made is None:
             if tags.get("parent"):
                 self.checkpoint(tags["parent"])
+            elif tags.get("checkpoint.origin"):  # weights from elsewhere that were evaluated
+                self.named(tags.get("ref") or tags["checkpoint.origin"], tags.get("digest.weights", ""))
+            elif tags and not run and not parents:
+                self._tell(f"checkpoint {model} does not say what made it")
         elif self._is_new(f"run {run}"):
             self._training(made, bool(parents))
 
