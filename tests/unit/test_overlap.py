@@ -176,8 +176,9 @@ def test_held_out_rows_were_not_trained_on_but_may_have_chosen_the_checkpoint(
     assert got.share == len(mine) / 62
     assert got.metrics() == {"overlap/share": len(mine) / 62, "overlap/chosen_by": (60 - len(mine)) / 62}
     assert ("chose the checkpoint" in got.facts()["seen in training"]) == bool(holdout)
-    table = got.table(asked(*({"prompt": f"问题 {place}"} for place in range(62))))
-    assert len(table["row"]) == 60 and set(table["use"]) == {"trained"} | ({"chose the checkpoint"} if holdout else set())
+    table = got.table(asked(*({"prompt": f"问题 {place}"} for place in range(62))), range(62))
+    assert sorted(table["row"]) == list(range(1, 61))
+    assert set(table["use"]) == ({"trained", "chose the checkpoint"} if holdout else {"trained"})
 
 
 def test_of_rows_that_were_asked_in_training_only_the_first_chose(jsonl: Callable[..., Path]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mlops_llm.console import number
 from mlops_llm.data.kinds import Kind, infer
 from mlops_llm.data.read import Row
+from mlops_llm.data.ref import record
 from mlops_llm.data.tokens import CHUNK, chunks
 from mlops_llm.errors import UserError
 from mlops_llm.eval import trained
@@ -20,7 +21,8 @@ from mlops_llm.eval.ngrams import SHORTEST, Index
 from mlops_llm.eval.outcome import Seen
 from mlops_llm.eval.questions import Question, question
 from mlops_llm.eval.words import unblanked
-from mlops_llm.tracking.lineage import Lineage, Used
+from mlops_llm.models.ref import Place
+from mlops_llm.tracking.lineage import Lineage, Used, trace
 
 if TYPE_CHECKING:
     from mlops_llm.tracking.store import Store
@@ -134,16 +136,21 @@ class Checked:
             told["not compared"] = f"data of {', '.join(self.influences)}"
         return told
 
-    def table(self, questions: Sequence[Question]) -> dict[str, list[Any]]:
-        """The questions that were met, as a table."""
-        rows = [
-            (place, one.text, use, _SAID[met.how], round(met.share, 4), met.dataset, met.where, met.run)
-            for place, (one, *both) in enumerate(zip(questions, self.trained, self.chose, strict=True))
+    def table(self, questions: Sequence[Question], rows: Sequence[int]) -> dict[str, list[Any]]:
+        """The questions that were met, as a table.
+
+        Args:
+            questions: all of them.
+            rows: their places in the dataset, from 0; the table counts from 1.
+        """
+        found = [
+            (place + 1, one.text, use, _SAID[met.how], round(met.share, 4), met.dataset, met.where, met.run)
+            for place, one, *both in zip(rows, questions, self.trained, self.chose, strict=True)
             for use, met in zip(("trained", "chose the checkpoint"), both, strict=True)
             if met
         ]
         names = ("row", "prompt", "use", "the same", "share", "dataset", "where", "run")
-        return {name: [row[column] for row in rows] for column, name in enumerate(names)}
+        return {name: [row[column] for row in found] for column, name in enumerate(names)}
 
 
 def _only(these: Sequence[Met | None], not_those: Sequence[Met | None]) -> int:
@@ -171,6 +178,23 @@ def check(questions: Sequence[Question], lineage: Lineage, how: Overlap, store: 
             lost.append(f"{file.name}: {error.what}")
     unknown = (*lineage.unknown, *lost)
     return Checked(search.trained, search.chose, list(dict.fromkeys(searched)), unknown, lineage.influences)
+
+
+def of_model(questions: Sequence[Question], place: Place | None, weights: str, how: Overlap) -> Checked | None:
+    """`check` of a model by what the record of this folder knows of it; None where that is switched off.
+
+    Args:
+        questions: what is asked.
+        place: the model; None of one that answers at a server.
+        weights: digest of the weights that lie there.
+        how: settings.
+    """
+    if not how.check:
+        return None
+    store = record()
+    if place is None:
+        return check(questions, Lineage((), ("what a server's model was trained on is not recorded",)), how, store)
+    return check(questions, trace(store, place, weights), how, store)
 
 
 class _Search:
@@ -286,13 +310,14 @@ def stamp(values: Sequence[float | None] | Callable[[Sequence[int]], float], see
     return Seen(share, math.fsum(there) / len(there) if there else None)
 
 
-def stamped(value: float, seen: Seen | None) -> str:
-    """A score as a person reads it: `4.42 (3 % of items seen in training; 4.31 on the rest)`."""
+def stamped(value: float, seen: Seen | None, most: str = "") -> str:
+    """A score as a person reads it: `4.42 (3 % of items seen in training; 4.31 on the rest)`; `most` follows it, as ` / 5`."""
+    said = f"{number(float(value))}{most}"
     if seen is None:
-        return number(value)
+        return said
     if not seen.share:
-        return f"{number(value)} (no item seen in training)"
+        return f"{said} (no item seen in training)"
     percent = min(max(round(seen.share * 100), 1), 99 if seen.share < 1 else 100)
     share = f"{percent} %" if 0.005 <= seen.share <= 0.995 or percent == 100 else f"{'<' if percent == 1 else '>'} {percent} %"
     rest = f"; {number(seen.rest)} on the rest" if seen.rest is not None else ""
-    return f"{number(value)} ({share} of items seen in training{rest})"
+    return f"{said} ({share} of items seen in training{rest})"
