@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlops_llm import digest
 from mlops_llm.data.kinds import Kind
@@ -143,6 +147,14 @@ def test_shares_are_those_of_sets_of_tuples() -> None:
             if share >= 0.3:
                 wanted.add((place, number, share))
     assert set(Index(texts, 9).shares(rows, 0.3)) == wanted and len(wanted) > 50
+
+
+@given(st.text(st.characters(max_codepoint=0x2070, exclude_categories=["Cs"]) | st.sampled_from("a_9 红あー🎉é\u0301²ﬁ")))
+def test_words_are_runs_of_letters_marks_and_numbers(text: str) -> None:
+    text = unicodedata.normalize("NFKC", text).lower()
+    if not any(re.match("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u19e0-\u19ff\u3040-\u9fff]", each) for each in text):
+        parts = "".join(each if unicodedata.category(each)[0] in "LMN" else " " for each in text)
+        assert words(text) == [each for each in parts.split(" ") if each]
 
 
 def test_a_passage_that_several_questions_share_does_not_make_them_the_same(jsonl: Callable[..., Path]) -> None:
