@@ -151,7 +151,9 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(fault, text)
 
     def answer(self, fault: str, text: str) -> None:
-        said: str | None = {"echo": f"my key is {KEY}", "echo rating": GOOD.replace("准确", KEY)}.get(fault) or (SHAPES | MENDED | BROKEN).get(fault, GOOD)
+        said: str | None = {"echo": f"my key is {KEY}", "echo rating": GOOD.replace("准确", KEY)}.get(fault) or (
+            SHAPES | MENDED | BROKEN
+        ).get(fault, GOOD)
         ended = "length" if fault == "length" else "content_filter" if fault == "filter" else "stop"
         with self.server.lock:
             if self.server.answers:

@@ -11,9 +11,15 @@ import pytest
 from mlflow import MlflowClient
 
 from mlops_llm.data import tokens
+from mlops_llm.data.kinds import Kind
 from mlops_llm.data.ref import open_dataset
 from mlops_llm.data.split import hold_out
+from mlops_llm.eval.overlap import How, Overlap, check
+from mlops_llm.eval.questions import question
 from mlops_llm.models import tiny
+from mlops_llm.models.ref import resolve
+from mlops_llm.tracking.lineage import trace
+from mlops_llm.tracking.store import connect
 from mlops_llm.train import examples
 from tests.commands import ok, train
 from tests.record import artifacts_of, checkpoints_of, client, run_of, steps_of
@@ -90,6 +96,28 @@ def test_dpo_from_an_adapter_holds_to_that_adapter_and_not_to_its_base(preferred
     words = ["+experiment=dpo_sales", *ADAPTER, *SHORT[:3], "model=runs:/sft/last"]
     ok(train(preferred, *words, "algo.reference=base", "run_name=based"))
     assert abs(value(store, "based", "eval/loss", 0) - math.log(2)) > 1e-3
+
+
+def test_every_row_behind_a_chain_of_trainings_is_known(preferred: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(preferred)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    store = connect()
+    lineage = trace(store, resolve("runs:/chained/last"))
+    used = [(each.name, each.context, each.run) for each in lineage.datasets]
+    assert used == [
+        ("sales_dpo", "training", "chained"),
+        ("sales_dpo", "validation", "chained"),
+        ("sales_sft", "training", "sft"),
+        ("sales_sft_val", "validation", "sft"),
+    ]
+    assert lineage.bases == ("tiny",) and not lineage.unknown
+    first, chose, pairs = (open_dataset(name) for name in ("sales_sft", "sales_sft_val", "sales_dpo"))
+    asked = [question(row, Kind.sft, "") for row in (*first.rows, *chose.rows)]
+    asked += [question(row, Kind.dpo, "") for row in pairs.rows]
+    learned = {row["prompt"] for row in first.rows} | {pairs.rows[place]["prompt"] for place in hold_out(pairs, 0.1)[0]}
+    got = check(asked, lineage, Overlap(), store)
+    assert [one.text in learned for one in asked] == [bool(met and met.how >= How.question) for met in got.trained]
+    assert all(each or other for each, other in zip(got.trained, got.chose, strict=True)) and not all(got.trained)
 
 
 def test_an_adapter_is_merged_a_new_one_trained_and_the_run_resumed(preferred: Path) -> None:

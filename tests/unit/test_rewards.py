@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlops_llm.component import build, load
+from mlops_llm.data.grading import Counts
 from mlops_llm.errors import UserError
 from mlops_llm.train.reward import Answers
 from mlops_llm.train.rewards import format as shape
-from mlops_llm.data.grading import Counts
 from mlops_llm.train.rewards.accuracy import Accuracy
 from mlops_llm.train.rewards.format import Format
 from mlops_llm.train.rewards.http import Http

@@ -22,6 +22,10 @@ def hold_out(source: Source, share: float) -> tuple[list[int], list[int]]:
         source: the rows.
         share: held-out share, 0 to below 1.
     """
-    limit = int(share * 2**32)
-    sides = [int(digest.row(row)[:8], 16) < limit for row in source.rows]
+    sides = [is_held_out(row, share) for row in source.rows]
     return [place for place, out in enumerate(sides) if not out], [place for place, out in enumerate(sides) if out]
+
+
+def is_held_out(row: Row, share: float) -> bool:
+    """Whether `hold_out` holds a row out."""
+    return int(digest.row(row)[:8], 16) < int(share * 2**32)

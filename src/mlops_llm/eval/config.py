@@ -10,6 +10,7 @@ from typing import Any, Optional, Protocol
 from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import Read
 from mlops_llm.errors import UserError
+from mlops_llm.eval.overlap import Overlap
 from mlops_llm.inference.engine import Care, Sampling
 from mlops_llm.models.load import ModelLoad
 from mlops_llm.record import Result, Run
@@ -110,6 +111,7 @@ class Eval:
     """on takes answers that the same weights gave before; refresh asks anew and keeps them, off does neither."""
     save_outputs: bool = True
     """Keep every answer as a table in the record; else only numbers."""
+    overlap: Overlap = field(default_factory=Overlap)
     publish: Publish = field(default_factory=Publish)
     model_load: ModelLoad = field(default_factory=ModelLoad)
     read: Read = field(default_factory=Read)

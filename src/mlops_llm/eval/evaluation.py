@@ -19,6 +19,7 @@ from mlops_llm.eval.live import Mean, of_answers
 from mlops_llm.eval.metric import Item, Likelihood, Need
 from mlops_llm.eval.opened import Opened
 from mlops_llm.eval.outcome import Outcome, Sample
+from mlops_llm.eval.overlap import Checked, of_model
 from mlops_llm.eval.plan import Plan
 from mlops_llm.eval.prompts import answered
 from mlops_llm.eval.score import Counts, generation, scored
@@ -26,6 +27,7 @@ from mlops_llm.eval.scores import Scored
 from mlops_llm.inference.cache import Answers, key
 from mlops_llm.inference.engine import Class, Failure, Generation
 from mlops_llm.inference.footprint import Footprint, gpu_peak
+from mlops_llm.models import load
 from mlops_llm.record import NullRun, Result, Run
 
 ANSWERS, LIKELIHOODS, RATINGS = "answers.jsonl", "likelihoods.jsonl", "ratings.jsonl"
@@ -42,6 +44,8 @@ class Taken:
     peak: int = 0
     gpu: int | None = None
     counts: dict[str, Counts] = field(default_factory=dict)
+    overlap: Checked | None = None
+    """Which questions the model was trained on."""
 
 
 def evaluate(plan: Plan, run: Run | None = None) -> Result:
@@ -78,12 +82,14 @@ def _outcome(plan: Plan, opened: Opened, folder: Path, answers: Answers | None, 
         asked = plan.questions.asked
         failed = [isinstance(each, Failure) for each in given] if given else [False] * len(asked)
         items = scores.items(asked, given, likely)
-        parts.append(scores.measured(plan.metrics, items, failed))
+        taken.overlap = _overlap(plan)
+        seen = taken.overlap.seen if taken.overlap else []
+        parts.append(scores.measured(plan.metrics, items, failed, seen))
         if plan.settings.judge is not None and given:
             verdicts = _ratings(plan, given, folder, answers, taken)
-            parts.append(scores.rated(verdicts, plan.settings.judge))
+            parts.append(scores.rated(verdicts, plan.settings.judge, seen))
     whole = scores.joined(parts)
-    samples = _samples(plan, given, verdicts, whole) if plan.questions else []
+    samples = _samples(plan, given, verdicts, whole, taken.overlap) if plan.questions else []
     return Outcome(
         title=f"{plan.model} on {plan.questions.name if plan.questions else ', '.join(plan.settings.benchmark)}",
         model=plan.model,
@@ -193,11 +199,23 @@ def _ratings(
     return found
 
 
+def _overlap(plan: Plan) -> Checked | None:
+    """Which questions the model was trained on, as far as the record knows."""
+    assert plan.questions
+    place = plan.subject.place if plan.subject else None
+    return of_model(plan.questions.asked, place, load.weights_digest(place) if place else "", plan.settings.overlap)
+
+
 def _samples(
-    plan: Plan, given: Sequence[Generation | Failure] | None, verdicts: Sequence[Verdict | Failure] | None, whole: Scored
+    plan: Plan,
+    given: Sequence[Generation | Failure] | None,
+    verdicts: Sequence[Verdict | Failure] | None,
+    whole: Scored,
+    overlap: Checked | None,
 ) -> list[Sample]:
     assert plan.questions
     made = []
+    seen = overlap.seen if overlap else [None] * len(plan.questions.rows)
     for number, (place, one) in enumerate(zip(plan.questions.rows, plan.questions.asked, strict=True)):
         answer = given[number] if given else None
         said = verdicts[number] if verdicts else None
@@ -218,6 +236,7 @@ def _samples(
                 answer.tokens if isinstance(answer, Generation) else 0,
                 isinstance(answer, Generation) and answer.cut,
                 said.flags if isinstance(said, Verdict) else (),
+                seen[number],
             )
         )
     return made
@@ -243,6 +262,8 @@ def _facts(plan: Plan, taken: Taken, outcome: Outcome) -> dict[str, str]:
         facts["peak GPU memory"] = console.size(taken.gpu)
     if plan.settings.judge is not None:
         facts |= dict(plan.settings.judge.facts())
+    if taken.overlap:
+        facts |= taken.overlap.facts()
     return facts
 
 

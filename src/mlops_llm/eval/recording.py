@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from mlops_llm import console
 from mlops_llm.eval.outcome import Outcome, Score
+from mlops_llm.eval.overlap import stamped
 from mlops_llm.eval.plan import Plan
 from mlops_llm.record import Checkpoint, Grid, Result, Run
 from mlops_llm.tracking import prompts
@@ -41,6 +41,9 @@ def result(plan: Plan, outcome: Outcome, taken: Taken, run: Run) -> Result:
     run.metrics(_numbers(outcome, taken), step)
     if plan.settings.judge is not None:
         run.metrics({f"perf/judge_{name}": value for name, value in plan.settings.judge.numbers().items()}, step)
+    if taken.overlap and plan.questions:
+        run.metrics(taken.overlap.metrics(), step, checkpoint, "evaluation")
+        run.artifact("overlap.json", taken.overlap.table(plan.questions.asked, plan.questions.rows))
     signatures = {f"metric.{each.name}": each.signature for each in outcome.scores if each.signature}
     run.tags(signatures)
     if plan.settings.save_outputs and outcome.samples:
@@ -102,6 +105,7 @@ def table(outcome: Outcome) -> dict[str, list[Any]]:
         "comment": [each.comment or None for each in samples],
         "failure": [each.failure.kind.value if each.failure else None for each in samples],
         "cause": [each.failure.cause if each.failure else None for each in samples],
+        "seen": [each.was_seen for each in samples],
         "flags": [", ".join(each.flags) or None for each in samples],
     }
     columns |= {name: values for name, values in optional.items() if any(value is not None for value in values)}
@@ -115,7 +119,7 @@ def table(outcome: Outcome) -> dict[str, list[Any]]:
 def _row(score: Score) -> list[Any]:
     low, high = score.interval or (math.nan, math.nan)
     most = f" / {score.most:g}" if score.most else ""
-    said = f"{console.number(float(score.value))}{most}"
+    said = stamped(score.value, score.seen, most)
     return [score.name, said, f"{low:.4g} to {high:.4g}" if score.interval else "-", score.count]
 
 

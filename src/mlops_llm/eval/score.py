@@ -36,7 +36,8 @@ class Kept:
 
     def __init__(self, file: Path) -> None:
         """Read what is there; a last line that was cut off is dropped."""
-        self._file, self.found = file, dict[int, dict[str, Any]]()
+        self.found = dict[int, dict[str, Any]]()
+        """Place -> result."""
         writable(file.parent)
         whole = 0
         if file.is_file():
@@ -95,16 +96,18 @@ def scored(
     kept = Kept(file)
     results = {place: _read(row, made) for place, row in kept.found.items() if place < count}
     resumed, cached = len(results), 0
-    if answers and keys and not refresh:
-        for place in range(count):
-            if place not in results and (row := answers.get(keys[place])):
-                results[place] = made(row)
-                kept.put(place, row)
-                cached += 1
-    missing = [place for place in range(count) if place not in results]
-    if missing:
-        _ask(missing, ask, results, kept, count, what, keys, answers, note)
-    kept.close()
+    try:
+        if answers and keys and not refresh:
+            for place in range(count):
+                if place not in results and (row := answers.get(keys[place])):
+                    results[place] = made(row)
+                    kept.put(place, row)
+                    cached += 1
+        missing = [place for place in range(count) if place not in results]
+        if missing:
+            _ask(missing, ask, results, kept, count, what, keys, answers, note)
+    finally:
+        kept.close()
     lost = [place for place in range(count) if place not in results]
     results |= {place: Failure(Class.server, "the engine gave no answer") for place in lost}
     return [results[place] for place in range(count)], Counts(len(missing), cached, resumed)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from mlops_llm.eval.interval import of_mean
 from mlops_llm.eval.judge import Judge, Verdict
 from mlops_llm.eval.metric import Item, Likelihood, Metric, Need
-from mlops_llm.eval.outcome import Score
+from mlops_llm.eval.outcome import Score, Seen
+from mlops_llm.eval.overlap import stamp
 from mlops_llm.eval.questions import Question
 from mlops_llm.inference.engine import Failure, Generation
 from mlops_llm.record import Grid
@@ -53,13 +54,19 @@ def items(
     return made
 
 
-def measured(metrics: Mapping[str, Metric], found: Sequence[Item], failed: Sequence[bool]) -> Scored:
+def measured(
+    metrics: Mapping[str, Metric],
+    found: Sequence[Item],
+    failed: Sequence[bool],
+    seen: Sequence[bool | None] = (),
+) -> Scored:
     """Scores of all metrics.
 
     Args:
         metrics: by name.
         found: the answers.
         failed: which of them are none.
+        seen: whether the model was trained on each; empty where that is not known.
     """
     made = Scored()
     for name, metric in metrics.items():
@@ -69,12 +76,23 @@ def measured(metrics: Mapping[str, Metric], found: Sequence[Item], failed: Seque
         scores = metric.score([found[place] for place in places])
         lacks = metric.needs not in (Need.nothing, Need.likelihood) and any(failed) and not all(failed)
         alone = metric.score([one for one, is_none in zip(found, failed, strict=True) if not is_none]) if lacks else None
+        known = _seen(metric, found, places, scores.total, seen) if seen else {}
         for each, value in scores.total.items():
             values = scores.items.get(each)
             interval = scores.intervals.get(each) or (of_mean(values) if values else None)
             answered = alone.total.get(each) if alone else None
             made.scores.append(
-                Score(each, value, len(places), metric.higher_is_better, interval, scores.signature, answered=answered)
+                Score(
+                    each,
+                    value,
+                    len(places),
+                    metric.higher_is_better,
+                    interval,
+                    scores.signature,
+                    None,
+                    answered,
+                    known.get(each),
+                )
             )
             if values:
                 by_place = dict(zip(places, values, strict=True))
@@ -95,7 +113,20 @@ def counting(metric: Metric, found: Sequence[Item], failed: Sequence[bool]) -> l
     return [place for place in range(len(found)) if whole or not failed[place]]
 
 
-def rated(verdicts: Sequence[Verdict | Failure], judge: Judge) -> Scored:
+def _seen(
+    metric: Metric, found: Sequence[Item], places: Sequence[int], totals: Mapping[str, float], seen: Sequence[bool | None]
+) -> dict[str, Seen | None]:
+    """Name of a total -> how it depends on what the model was trained on."""
+    rest = [place for place in places if not seen[place]]
+    others = totals if len(rest) == len(places) else metric.score([found[place] for place in rest]).total if rest else {}
+
+    def of_rest(name: str) -> Seen | None:
+        return stamp(lambda _: others.get(name, math.nan), [seen[place] for place in places])
+
+    return {name: of_rest(name) for name in totals}
+
+
+def rated(verdicts: Sequence[Verdict | Failure], judge: Judge, seen: Sequence[bool | None] = ()) -> Scored:
     """Scores of a judge: each dimension, and one number of all. An answer that could not be rated has none."""
     made, signature = Scored(), f"judge:{judge.version()[:12]}"
     good = [each for each in verdicts if isinstance(each, Verdict)]
@@ -106,7 +137,10 @@ def rated(verdicts: Sequence[Verdict | Failure], judge: Judge) -> Scored:
         made.items[f"judge/{name}"] = values
         if there:
             mean = sum(there) / len(there)
-            made.scores.append(Score(f"judge/{name}", mean, len(good), better, of_mean(there), signature, judge.most))
+            known = stamp(values, seen)
+            made.scores.append(
+                Score(f"judge/{name}", mean, len(good), better, of_mean(there), signature, judge.most, None, known)
+            )
     return made
 
 

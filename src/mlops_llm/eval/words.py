@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -12,6 +13,9 @@ import regex
 _UNSPACED = r"\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 """Scripts besides Han that put no blanks between words."""
 _WORD = regex.compile(rf"[\p{{Han}}{_UNSPACED}]\p{{M}}*|(?:(?![\p{{Han}}{_UNSPACED}])[\p{{L}}\p{{M}}\p{{N}}])+")
+_WESTERN = re.compile(r"[\x00-\u02ff\u2000-\u206f]*")
+_WESTERN_WORD = re.compile(r"[^\W_]+")
+"""Finds the same in texts of Latin letters, ten times as fast."""
 _HAN = regex.compile(r"\p{Han}")
 _OTHER = regex.compile(rf"[{_UNSPACED}]")
 _BESIDE = regex.compile(rf"(?<=[\p{{Han}}{_UNSPACED}\p{{P}}])\s+|\s+(?=[\p{{Han}}{_UNSPACED}\p{{P}}])")
@@ -24,7 +28,13 @@ def words(text: str) -> list[str]:
 
     Width does not count (NFKC), punctuation is dropped. Of texts in ASCII these are the tokens of the package rouge_score.
     """
-    return list(_WORD.findall(unicodedata.normalize("NFKC", text).lower()))
+    text = unicodedata.normalize("NFKC", text).lower()
+    return list((_WESTERN_WORD if _WESTERN.fullmatch(text) else _WORD).findall(text))
+
+
+def is_unspaced(word: str) -> bool:
+    """Whether one of `words` is a character of a script that puts no blanks between words."""
+    return bool(_HAN.match(word) or _OTHER.match(word))
 
 
 def tokenization(texts: Iterable[str]) -> str:

@@ -31,7 +31,8 @@ class Answers:
 
     def put(self, key: str, value: Mapping[str, Any]) -> None:
         """Keep a value, in place of one that is there."""
-        text = json.dumps(value, ensure_ascii=False)
+        # A server may send half a surrogate pair, which is no UTF-8.
+        text = json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
         self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", (key, text, time.time()))
 
     def close(self) -> None:

@@ -184,6 +184,15 @@ def by_model_id(store: Store, model: str) -> CheckpointRow:
         raise UserError(f"no checkpoint has the id {model}") from error
 
 
+def by_weights(store: Store, weights: str) -> CheckpointRow | None:
+    """The oldest whole checkpoint with weights of this digest that a run of ours made, or None."""
+    experiments = [each.experiment_id for each in store.client.search_experiments()]
+    query = f"tags.`digest.weights` = '{weights}' AND status = 'READY'"
+    order = [{"field_name": "creation_timestamp", "ascending": True}]
+    found = store.client.search_logged_models(experiments, filter_string=query, max_results=100, order_by=order)
+    return next((_checkpoint(each) for each in found if each.source_run_id), None)
+
+
 def by_version(store: Store, name: str, which: str, alias: bool) -> CheckpointRow:
     """The checkpoint behind a registered model's version or alias.
 
