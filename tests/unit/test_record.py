@@ -14,7 +14,7 @@ DATA = DatasetInput("sales", "v1", "/sales.jsonl", "training", 3, {"raw": "a", "
 
 
 def test_the_protocol_is_small():
-    assert PROMISED == ["artifact", "checkpoint", "figure", "forget", "input", "metrics", "name", "params", "tags"]
+    assert PROMISED == ["answers", "artifact", "checkpoint", "figure", "forget", "input", "metrics", "name", "params", "tags"]
 
 
 @pytest.mark.parametrize("cls", [NullRun, MemoryRun, MlflowRun])

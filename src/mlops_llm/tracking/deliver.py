@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_llm.files import link_files
-from mlops_llm.tracking import ledger
+from mlops_llm.tracking import evaluations, ledger
 from mlops_llm.tracking.store import Store, local_path
 
 CHECKPOINT = "checkpoint"
@@ -83,6 +83,10 @@ def _input(store: Store, run: str, write: dict[str, Any], again: bool) -> None:
 def _artifact(store: Store, run: str, write: dict[str, Any], again: bool) -> None:
     folder = str(Path(write["name"]).parent)
     store.client.log_artifact(run, write["path"], None if folder == "." else folder)
+
+
+def _answers(store: Store, run: str, write: dict[str, Any], again: bool) -> None:
+    evaluations.show(store, run, write["rows"], write["checkpoint"], write["time"])
 
 
 def _checkpoint(store: Store, run: str, write: dict[str, Any], again: bool) -> None:
@@ -185,6 +189,7 @@ _KINDS = {
     "tags": _tags,
     "input": _input,
     "artifact": _artifact,
+    "answers": _answers,
     "checkpoint": _checkpoint,
     "uses": _uses,
     "register": _register,

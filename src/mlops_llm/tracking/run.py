@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mlops_llm.files import writable, write_text
-from mlops_llm.record import Checkpoint, DatasetInput, Registration
-from mlops_llm.tracking import ledger, models
+from mlops_llm.record import Answer, Checkpoint, DatasetInput, Registration
+from mlops_llm.tracking import evaluations, ledger, models
 from mlops_llm.tracking.outbox import Outbox
 from mlops_llm.tracking.store import Store, is_away, local_path
 
@@ -153,6 +153,12 @@ class MlflowRun:
         path = writable((self._opening.output / "artifacts" / name).parent) / Path(name).name
         figure.savefig(path, dpi=110, bbox_inches="tight")
         self._put({"do": "artifact", "name": name, "path": str(path)})
+
+    def answers(self, answers: Sequence[Answer], checkpoint: str = "") -> None:
+        """Show answers as traces of this run, and of the LoggedModel whose id is given; the same answer is one trace."""
+        if answers:
+            rows = [evaluations.row(each) for each in answers]
+            self._put({"do": "answers", "rows": rows, "checkpoint": checkpoint, "time": int(time.time() * 1000)})
 
     def checkpoint(self, checkpoint: Checkpoint, params: Mapping[str, Any]) -> None:
         """Publish a checkpoint as one LoggedModel, PENDING until its files and numbers are there."""
