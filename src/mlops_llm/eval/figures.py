@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from mlops_llm.eval import charts, shown
@@ -14,6 +17,8 @@ _FONTS = (
     "Microsoft YaHei", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback", "SimHei", "Arial Unicode MS",
 )  # fmt: skip
 """With Chinese characters, the best first."""
+_FILES = ("notosanscjk", "notosanssc", "sourcehansans", "pingfang", "msyh", "wqy", "droidsansfallback", "simhei")
+"""How the files of such fonts begin."""
 _LATIN = "DejaVu Sans"
 """Comes with matplotlib."""
 _MOST = 12
@@ -95,14 +100,46 @@ def _written(texts: Iterable[str], most: int = _LONGEST) -> tuple[list[str], lis
     r"""Texts as the fonts of this machine can draw them, and the fonts; where no font can, a character is its `\u8bc4`."""
     from matplotlib import font_manager
 
-    there = {each.name: each.fname for each in font_manager.fontManager.ttflist}
-    found = [_LATIN, *[name for name in _FONTS if name in there][:1]]
-    fonts = [font_manager.get_font(there[name]) for name in found]
+    texts = list(texts)
+    found = [_LATIN, *([] if all(each.isascii() for each in texts) else _chinese())]
+    fonts = [font_manager.get_font(font_manager.findfont(each)) for each in found]
 
     def drawn(each: str) -> str:
         # `$` would begin a formula.
         can = each.isprintable() and any(font.get_char_index(ord(each)) for font in fonts)
         return f"\\{each}" if each == "$" else each if can else f"\\u{ord(each):04x}"
 
-    short = [each if len(each) <= most else f"{each[:most]}…" for each in texts]
-    return ["".join(map(drawn, each)) for each in short], found
+    return ["".join(_short([drawn(each) for each in text[:most]], most, len(text))) for text in texts], found
+
+
+def _short(parts: list[str], most: int, whole: int) -> list[str]:
+    """As many parts as have room, and a mark where something is left out."""
+    kept, left = list[str](), most
+    for each in parts:
+        left -= len(each) if each.isascii() else 2
+        if left < 0:
+            break
+        kept.append(each)
+    return kept if len(kept) == whole else [*kept, "…"]
+
+
+@cache
+def _chinese() -> list[str]:
+    """A font with Chinese characters, if there is one; matplotlib's own list may be older than the font."""
+    from matplotlib import font_manager
+
+    there = {each.name for each in font_manager.fontManager.ttflist}
+    known = [name for name in _FONTS if name in there]
+    if known:
+        return known[:1]
+    package = find_spec("noto_cjk_sans_otc")
+    places = [Path(each) for each in (package.submodule_search_locations if package else None) or ()]
+    files = [
+        *(file for place in places for file in sorted(place.rglob("*.[ot]t[fc]"))),
+        *map(Path, font_manager.findSystemFonts()),
+    ]
+    for file in sorted(files, key=lambda file: "regular" not in file.name.lower()):
+        if file.name.lower().replace("-", "").startswith(_FILES):
+            font_manager.fontManager.addfont(file)
+            return [font_manager.get_font(file).family_name]
+    return []

@@ -177,7 +177,7 @@ def _sample(sample: Sample, outcome: Outcome) -> Html:
     chips += [tag("span", each, class_="chip") for each in [*(["cut 截断"] if sample.cut else []), *sample.flags]]
     took = seconds(sample.seconds) if sample.seconds else ""
     notes = " · ".join(filter(None, [took, f"{sample.tokens} tokens" if sample.tokens else ""]))
-    rows = [("Prompt 问题", _long(sample.prompt))]
+    rows: list[tuple[str, Any]] = [("Prompt 问题", _long(sample.prompt))]
     rows += [("Answer 回答", _long(sample.answer) if sample.answer else tag("i", "none 无"))]
     rows += [("Reference 参考", _long(each)) for each in sample.references[:3]]
     rows += [("Label 类别", _long(sample.label))] if sample.label is not None else []
