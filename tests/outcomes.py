@@ -29,6 +29,13 @@ FAILED = {
 }
 
 
+HOSTILE = (
+    "<script>alert(1)</script><img src=x onerror=alert(2)></dd></dl></article><style>*{display:none}</style>"
+    '" onload="alert(3) <!-- ]]> &lt;b&gt; \x00\x07\x1b[31m \u202egnp.exe\u2066 \udc80 \ufeff{{7*7}} javascript:alert(4)'
+)
+"""What a model could write to take a page or a terminal over."""
+
+
 def sample(place: int) -> Sample:
     """A row; those of `FAILED` have no rating."""
     prompt, reference, topic = _ASKED[place % len(_ASKED)]
@@ -36,6 +43,7 @@ def sample(place: int) -> Sample:
     answered = failure is None or failure.kind is Class.unparsable
     answer = f"您好！{reference}请问还有什么可以帮您？" if place % 5 else "您好，这个问题我需要核实以后再回复您。"
     ratings = {f"judge/{name}": float(5 - (place * (2 + at) + at) % 7 // 3) for at, name in enumerate(DIMENSIONS)}
+    ratings["judge/overall"] = fmean(ratings.values())
     bleu = round(100 / (1 + (place * 7 % 11) / 3), 2) if place % 5 else 3.1
     return Sample(
         place,
@@ -43,7 +51,7 @@ def sample(place: int) -> Sample:
         answer if answered else "",
         (reference,),
         metadata={"topic": topic, "难度": "高" if place % 3 == 0 else "低"},
-        scores={**({} if failure else ratings), **({"bleu": bleu} if answered else {})},
+        scores={**({"bleu": bleu} if answered else {}), **({} if failure else ratings)},
         comment="" if failure else "回答准确、语气得体；但没有说明例外情况。" if place % 5 else "没有回答问题，只是套话。",
         failure=failure,
         seconds=failure.seconds if failure else 0.8 + place % 4 * 0.35,
@@ -58,7 +66,7 @@ def outcome(samples: Sequence[Sample] | None = None, **other: Any) -> Outcome:
     """What an evaluation of these samples found."""
     samples = [sample(place) for place in range(30)] if samples is None else samples
     scores = []
-    for name in [f"judge/{each}" for each in DIMENSIONS] + ["bleu"]:
+    for name in ["bleu", *(f"judge/{each}" for each in (*DIMENSIONS, "overall"))]:
         values = [each.scores[name] for each in samples if name in each.scores]
         rest = [each.scores[name] for each in samples if name in each.scores and not each.was_seen]
         if values:
@@ -98,3 +106,15 @@ def outcome(samples: Sequence[Sample] | None = None, **other: Any) -> Outcome:
         ("the model's history is not known for its base Qwen2.5-0.5B: whether it met these rows cannot be told",),
     )
     return dataclasses.replace(found, **other)
+
+
+def everywhere(text: str) -> Outcome:
+    """An outcome that has a text wherever one can be."""
+    bad = Sample(
+        0, text, text, (text,), text, {text: text}, {text: 1.0}, text, Failure(Class.server, text), 1.0, 3, flags=(text,)
+    )
+    base = outcome()
+    score = Score(text, 1.0, 1, signature=text, most=5, interval=(0.5, 1.5))
+    grid = dataclasses.replace(base.tables["confusion.json"], title=text, columns=[text], rows=[[text]])
+    group = dataclasses.replace(base.groups[0], key=text, value=text, scores={text: 1.0})
+    return Outcome(text, text, text, text, [score], [bad], {text: text}, [group], {text: grid}, (text,))

@@ -156,8 +156,8 @@ class Run(Protocol):
         """Keep a matplotlib figure as a picture."""
         ...
 
-    def answers(self, answers: Sequence[Answer], checkpoint: str = "") -> None:
-        """Show answers one by one, each with its scores; `checkpoint` is the record's id of the one that gave them."""
+    def answers(self, answers: Sequence[Answer], checkpoint: Checkpoint | None = None) -> None:
+        """Show answers one by one, each with its scores, also at the checkpoint that gave them."""
         ...
 
 
@@ -196,7 +196,7 @@ class NullRun:
     def figure(self, name: str, figure: Any) -> None:
         """Keep nothing."""
 
-    def answers(self, answers: Sequence[Answer], checkpoint: str = "") -> None:
+    def answers(self, answers: Sequence[Answer], checkpoint: Checkpoint | None = None) -> None:
         """Keep nothing."""
 
 
@@ -213,7 +213,7 @@ class MemoryRun:
     checkpoints: list[Checkpoint] = field(default_factory=list)
     used: list[Checkpoint] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
-    kept_answers: dict[str, list[Answer]] = field(default_factory=dict)
+    kept_answers: dict[str | None, list[Answer]] = field(default_factory=dict)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Keep the values."""
@@ -255,7 +255,8 @@ class MemoryRun:
         """Keep the figure."""
         self.figures[name] = figure
 
-    def answers(self, answers: Sequence[Answer], checkpoint: str = "") -> None:
-        """Keep the answers under the checkpoint's id; those of the same places replace earlier ones."""
-        kept = {each.place: each for each in [*self.kept_answers.get(checkpoint, []), *answers]}
-        self.kept_answers[checkpoint] = list(kept.values())
+    def answers(self, answers: Sequence[Answer], checkpoint: Checkpoint | None = None) -> None:
+        """Keep the answers under the checkpoint's name; those to the same questions replace earlier ones."""
+        name = checkpoint.name if checkpoint else None
+        kept = {each.place: each for each in [*self.kept_answers.get(name, []), *answers]}
+        self.kept_answers[name] = list(kept.values())

@@ -12,16 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlops_llm.eval import charts, markup
-from mlops_llm.eval.outcome import Outcome, Sample, Score
+from mlops_llm.eval.outcome import Outcome, Score
 from mlops_llm.eval.page import FAILURES, LONGEST, SAMPLES, page
-from mlops_llm.inference.engine import Class, Failure
-from tests.outcomes import DIMENSIONS, outcome, sample
+from tests.outcomes import DIMENSIONS, HOSTILE, everywhere, outcome, sample
 
 VOID = {"meta", "rect", "path"}
-HOSTILE = (
-    "<script>alert(1)</script><img src=x onerror=alert(2)></dd></dl></article><style>*{display:none}</style>"
-    '" onload="alert(3) <!-- ]]> &lt;b&gt; \x00\x07\x1b[31m \u202egnp.exe\u2066 \udc80 \ufeff{{7*7}} javascript:alert(4)'
-)
 
 
 class Page(HTMLParser):
@@ -70,7 +65,7 @@ def test_the_page_shows_what_was_found():
         "cannot be told", "temperature 0.7", "label by answer", "1.4 GB", "成功", "Success", "nrefs:1|case:mixed",
     ):  # fmt: skip
         assert text in found.text, text
-    assert found.elements["article"] == 30 and found.elements["figure"] == 5
+    assert found.elements["article"] == 30 and found.elements["figure"] == 6
 
 
 def test_it_needs_nothing_from_elsewhere():
@@ -80,18 +75,6 @@ def test_it_needs_nothing_from_elsewhere():
     assert not {"src", "href", "style", "srcset"} & {name for name, _ in found.attributes}
     assert "url(" not in source and "@import" not in source
     assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in found.attributes
-
-
-def everywhere(text: str) -> Outcome:
-    """An outcome that has a text wherever one can be."""
-    bad = Sample(
-        0, text, text, (text,), text, {text: text}, {text: 1.0}, text, Failure(Class.server, text), 1.0, 3, flags=(text,)
-    )
-    base = outcome()
-    score = Score(text, 1.0, 1, signature=text, most=5, interval=(0.5, 1.5))
-    grid = dataclasses.replace(base.tables["confusion.json"], title=text, columns=[text], rows=[[text]])
-    group = dataclasses.replace(base.groups[0], key=text, value=text, scores={text: 1.0})
-    return Outcome(text, text, text, text, [score], [bad], {text: text}, [group], {text: grid}, (text,))
 
 
 def test_what_a_model_writes_is_text():

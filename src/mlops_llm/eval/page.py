@@ -80,8 +80,6 @@ def _card(title: str, chinese: str, value: Any, notes: Iterable[str] = (), kind:
 def _scores(outcome: Outcome) -> Html:
     if not outcome.scores:
         return Html()
-    whole = shown.overall(outcome)
-    several = [*outcome.scores, *([whole] if whole and whole not in outcome.scores else [])]
     rows = [
         [
             tag("b", shown.label(each.name, outcome)),
@@ -94,7 +92,7 @@ def _scores(outcome: Outcome) -> Html:
             {True: "↑", False: "↓", None: ""}[each.higher_is_better],
             tag("small", each.signature, class_="note"),
         ]
-        for each in several
+        for each in outcome.scores
     ]
     heads = [
         "Score",

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from statistics import fmean
 from typing import Any
 
 from mlops_llm import console
 from mlops_llm.data.preview import safe
 from mlops_llm.errors import printable
-from mlops_llm.eval.interval import of_mean
-from mlops_llm.eval.outcome import Outcome, Sample, Score, Seen
+from mlops_llm.eval.outcome import Outcome, Sample, Score
+from mlops_llm.eval.scores import OVERALL
 from mlops_llm.record import Answer, Grid
 
 JUDGE = "judge/"
@@ -35,23 +34,8 @@ def label(name: str, outcome: Outcome) -> str:
 
 
 def overall(outcome: Outcome) -> Score | None:
-    """The one score for a judge's rating as a whole: the mean of its dimensions, unless it is among the scores; or None."""
-    named = next((each for each in outcome.scores if each.name in (f"{JUDGE}overall", "overall")), None)
-    rated = [each for each in outcome.scores if each.name.startswith(JUDGE)]
-    if named or not rated or len({each.most for each in rated}) > 1:
-        return named
-    names = [each.name for each in rated]
-    means = [fmean(each.scores[name] for name in names) for each in outcome.samples if set(names) <= set(each.scores)]
-    seen = [each.seen for each in rated if each.seen]
-    rests = [each.rest for each in seen if each.rest is not None]
-    return Score(
-        f"{JUDGE}overall",
-        fmean(each.value for each in rated),
-        min(each.count for each in rated),
-        interval=of_mean(means),
-        most=rated[0].most,
-        seen=Seen(seen[0].share, fmean(rests) if len(rests) == len(rated) else None) if len(seen) == len(rated) else None,
-    )
+    """A judge's rating as a whole, where there is one."""
+    return next((each for each in outcome.scores if each.name == f"{JUDGE}{OVERALL}"), None)
 
 
 def value(score: Score, number: float | None = None) -> str:
@@ -124,9 +108,8 @@ def lines(outcome: Outcome, samples: int = SAMPLES) -> list[Grid | str]:
 
 def scores(outcome: Outcome) -> Grid:
     """Every score with a bar, where there is a largest value."""
-    whole = overall(outcome)
     rows = []
-    for each in [*outcome.scores, *([whole] if whole and whole not in outcome.scores else [])]:
+    for each in outcome.scores:
         drawn = bar(each.value / each.most) if each.most else ""
         answered = value(each, each.answered) if each.answered is not None else ""
         name = _cell(label(each.name, outcome))

@@ -45,15 +45,18 @@ def _metrics(store: Store, run: str, write: dict[str, Any], again: bool, models:
             had[key] = {metric.step for metric in ledger.history(store, run, key)}
         rows = [row for row in rows if row[3] not in had[row[0]]]
     owners = {row[4] for row in rows if row[4]}
-    models = models or {
-        name: name if re.fullmatch(r"m-[0-9a-f]{32}", name) else ledger.checkpoint_id(store, run, name) for name in owners
-    }
+    models = models or {name: _model(store, run, name) for name in owners}
     metrics = [
         Metric(key, value, time, step, model_id=models.get(name), dataset_name=dataset, dataset_digest=digest, run_id=run)
         for key, value, time, step, name, dataset, digest in rows
     ]
     for start in range(0, len(metrics), 1000):
         store.client.log_batch(run, metrics=metrics[start : start + 1000])
+
+
+def _model(store: Store, run: str, owner: str) -> str:
+    """LoggedModel id of a checkpoint that is given by it, or by its name in the run."""
+    return owner if re.fullmatch(r"m-[0-9a-f]{32}", owner) else ledger.checkpoint_id(store, run, owner)
 
 
 def _params(store: Store, run: str, write: dict[str, Any], again: bool) -> None:
@@ -86,7 +89,8 @@ def _artifact(store: Store, run: str, write: dict[str, Any], again: bool) -> Non
 
 
 def _answers(store: Store, run: str, write: dict[str, Any], again: bool) -> None:
-    evaluations.show(store, run, write["rows"], write["checkpoint"], write["time"])
+    owner = write["checkpoint"]
+    evaluations.show(store, run, write["rows"], _model(store, run, owner) if owner else "", write["time"])
 
 
 def _checkpoint(store: Store, run: str, write: dict[str, Any], again: bool) -> None:

@@ -14,8 +14,8 @@ LONGEST = 20_000
 """Characters of a text in a trace; the run's table has it whole."""
 _PREVIEW = 1000
 """What MLflow's list has room for."""
-_SPANS = 50
-"""Traces whose contents are sent together."""
+TOGETHER = 50
+"""Answers in one write."""
 
 
 def row(answer: Answer) -> dict[str, Any]:
@@ -52,11 +52,6 @@ def show(store: Store, run: str, rows: list[dict[str, Any]], checkpoint: str, ti
         begun = time - each["place"]
         client.start_trace(_info(each, run, checkpoint, experiment, begun))
         spans.append(_span(each, run, begun))
-    for first in range(0, len(spans), _SPANS):
-        _log_spans(client, store, experiment, spans[first : first + _SPANS])
-
-
-def _log_spans(client: Any, store: Store, experiment: str, spans: list[Any]) -> None:
     try:
         client.log_spans(experiment, spans)
     except NotImplementedError as error:

@@ -154,11 +154,13 @@ class MlflowRun:
         figure.savefig(path, dpi=110, bbox_inches="tight")
         self._put({"do": "artifact", "name": name, "path": str(path)})
 
-    def answers(self, answers: Sequence[Answer], checkpoint: str = "") -> None:
-        """Show answers as traces of this run, and of the LoggedModel whose id is given; the same answer is one trace."""
-        if answers:
-            rows = [evaluations.row(each) for each in answers]
-            self._put({"do": "answers", "rows": rows, "checkpoint": checkpoint, "time": int(time.time() * 1000)})
+    def answers(self, answers: Sequence[Answer], checkpoint: Checkpoint | None = None) -> None:
+        """Show answers as traces of this run, and of the checkpoint; to the same question there is one trace in a run."""
+        name, now = checkpoint.name if checkpoint else "", int(time.time() * 1000)
+        rows = [evaluations.row(each) for each in answers]
+        for first in range(0, len(rows), evaluations.TOGETHER):
+            some = rows[first : first + evaluations.TOGETHER]
+            self._put({"do": "answers", "rows": some, "checkpoint": self._used.get(name, name), "time": now})
 
     def checkpoint(self, checkpoint: Checkpoint, params: Mapping[str, Any]) -> None:
         """Publish a checkpoint as one LoggedModel, PENDING until its files and numbers are there."""

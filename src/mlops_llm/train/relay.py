@@ -138,7 +138,7 @@ class RelayedRun:
         figure.savefig(path, dpi=110, bbox_inches="tight")
         self.artifact(name, path)
 
-    def answers(self, answers: Sequence[Answer], checkpoint: str = "") -> None:
+    def answers(self, answers: Sequence[Answer], checkpoint: Checkpoint | None = None) -> None:
         """Show answers one by one."""
         self._call("answers", list(answers), checkpoint)
 
