@@ -76,6 +76,7 @@ def test_the_terminal_shows_scores_groups_samples_and_failures():
         "accuracy 5  relevance 5  fluency 5  professionalism 4", "comment    没有回答问题，只是套话。",
         "reference  支持，最高可达",
         "timeout  1  8  no whole answer within 60 s, in 4 attempts", "⚠ the model's history is not known",
+        "label by answer", "yes  8  2",
     ):  # fmt: skip
         assert text in said, text
     assert "sample" not in printed(outcome(), samples=0)

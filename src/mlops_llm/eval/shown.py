@@ -22,6 +22,7 @@ SAMPLES = 5
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _LONGEST = 160
 """Characters of a text that are printed."""
+_TABLE_ROWS = 12
 _CAUSES = 3
 """Failed rows that are named for each class."""
 
@@ -90,14 +91,15 @@ def table(outcome: Outcome) -> dict[str, Any]:
 
 
 def lines(outcome: Outcome, samples: int = SAMPLES) -> list[Grid | str]:
-    """What `record.Result.shown` takes: scores with bars, groups, the first samples, failures, warnings.
+    """What `record.Result.shown` takes: scores with bars, groups, small tables, the first samples, failures, warnings.
 
     Args:
         outcome: what was found.
-        samples: how many are printed.
+        samples: how many are printed; 0 prints none.
     """
     found: list[Grid | str] = [scores(outcome)] if outcome.scores else []
     found += [grouped(outcome)] if outcome.groups else []
+    found += [_small(each) for each in outcome.tables.values() if len(each.rows) <= _TABLE_ROWS]
     if outcome.samples and samples:
         found.append(f"[bold]first samples[/] ({min(samples, len(outcome.samples))} of {len(outcome.samples)})")
         found += [_sample(each, outcome) for each in outcome.samples[:samples]]
@@ -207,6 +209,11 @@ def _failures(outcome: Outcome) -> Grid:
         if times > _CAUSES:
             rows.append(["", "", "…", f"{times - _CAUSES} more"])
     return Grid("failures", ["class", "times", "row", "cause"], rows)
+
+
+def _small(grid: Grid) -> Grid:
+    rows = [[_cell(console.number(each)) for each in row] for row in grid.rows]
+    return Grid(_cell(grid.title), [_cell(each) for each in grid.columns], rows)
 
 
 def _of_group(scores: Mapping[str, float], name: str, score: Score | None) -> str:
