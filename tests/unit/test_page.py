@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mlops_llm.eval import charts, markup
 from mlops_llm.eval.outcome import Outcome, Score
-from mlops_llm.eval.page import FAILURES, LONGEST, SAMPLES, page
+from mlops_llm.eval.page import FAILURES, LONGEST, LOWEST, SAMPLES, page
 from tests.outcomes import DIMENSIONS, HOSTILE, everywhere, outcome, sample
 
 VOID = {"meta", "rect", "path"}
@@ -115,11 +115,22 @@ def test_ten_thousand_samples_and_answers_of_any_length_leave_it_small():
     source = page(outcome(many, warnings=("w" * 100_000,), facts={"f": "x" * 100_000}, title="t" * 100_000))
     assert len(source.encode()) < 4_000_000
     found = Page(source)
-    assert found.elements["article"] == SAMPLES
+    assert found.elements["article"] == SAMPLES + LOWEST
     assert f"First {SAMPLES} of 10000 samples" in found.text
     assert "100,000 characters, whole in the table of answers" in found.text
     assert "长" * LONGEST in found.text and "长" * (LONGEST + 1) not in found.text
     assert f"… and {9941 + 3 - FAILURES} more in the artifacts" in found.text
+
+
+def test_the_worst_answers_are_shown_where_there_are_many():
+    many = [
+        dataclasses.replace(sample(0), place=place, scores={"bleu": 100.0 - place}, answer=f"<{place}>") for place in range(99)
+    ]
+    found = Page(page(outcome(many, scores=[Score("bleu", 51.0, 99, most=100)])))
+    assert "Lowest by bleu" in found.inside("h2")
+    assert [text for text in found.inside("dd") if text.startswith("<")][SAMPLES:] == [
+        f"<{98 - place}>" for place in range(LOWEST)
+    ]
 
 
 def test_a_page_of_little_has_no_empty_parts():

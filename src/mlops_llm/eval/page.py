@@ -16,7 +16,7 @@ NAME = "evaluation.html"
 """Under which the page is kept."""
 SAMPLES = 50
 """Samples on the page; the table among the artifacts has all of them."""
-FAILURES = 50
+FAILURES, LOWEST = 50, 10
 LONGEST = 3000
 """Characters of a text on the page."""
 _ROWS, _CHARTS, _CELL = 200, 24, 300
@@ -43,6 +43,7 @@ def page(outcome: Outcome) -> str:
         *(_grid(grid) for grid in outcome.tables.values()),
         _failures(outcome),
         _samples(outcome),
+        _lowest(outcome),
         _facts(outcome),
     ]
     style = Path(__file__).with_name("page.css").read_text("utf-8")
@@ -162,6 +163,20 @@ def _samples(outcome: Outcome) -> Html:
     some = outcome.samples[:SAMPLES]
     title = f"First {len(some)} of {len(outcome.samples)} samples" if len(some) < len(outcome.samples) else "Samples"
     return _section(title, "样本", *(_sample(each, outcome) for each in some))
+
+
+def _lowest(outcome: Outcome) -> Html:
+    """The answers that came out worst, where the first ones are not all of them."""
+    good = [each for each in outcome.scores if each.higher_is_better]
+    head = shown.overall(outcome) or next(
+        (each for each in good if any(each.name in one.scores for one in outcome.samples)), None
+    )
+    if head is None or len(outcome.samples) <= SAMPLES:
+        return Html()
+    found = sorted((each for each in outcome.samples if head.name in each.scores), key=lambda each: each.scores[head.name])
+    return _section(
+        f"Lowest by {shown.label(head.name, outcome)}", "得分最低", *(_sample(each, outcome) for each in found[:LOWEST])
+    )
 
 
 def _sample(sample: Sample, outcome: Outcome) -> Html:
