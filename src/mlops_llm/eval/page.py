@@ -33,8 +33,8 @@ _CLASSES = {
 def page(outcome: Outcome) -> str:
     """The page. Every text of a model, a dataset or a judge is shown as text, cut where it is very long."""
     parts = [
-        tag("h1", outcome.title),
-        tag("p", " · ".join(filter(None, [outcome.model, outcome.dataset, outcome.engine])), class_="sub"),
+        tag("h1", _cut(outcome.title, _CELL)),
+        tag("p", _cut(" · ".join(filter(None, [outcome.model, outcome.dataset, outcome.engine])), _CELL), class_="sub"),
         *(tag("div", f"⚠ {_cut(each, 1000)}", class_="warning") for each in outcome.warnings),
         _totals(outcome),
         _scores(outcome),
@@ -103,9 +103,8 @@ def _scores(outcome: Outcome) -> Html:
         "Items 样本",
         "Answered only 仅成功",
         "Seen in training 训练中见过",
-        "",
-        "How 方法",
     ]
+    heads += ["", "How 方法"]
     return _section("Scores", "各项得分", _table(heads, rows, numbers=range(2, 6)))
 
 
