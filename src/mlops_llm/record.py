@@ -42,6 +42,32 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """A model's answer with what is known of it."""
+
+    place: int
+    """Number of the question in its dataset, from 0."""
+    prompt: str
+    text: str
+    """Empty where there is none."""
+    references: Sequence[str] = ()
+    """Good answers."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Name -> finite value."""
+    judged: Sequence[str] = ()
+    """Names of those scores that a model gave."""
+    comment: str = ""
+    """What that model said."""
+    failure: Sequence[str] | None = None
+    """Class and cause, where there is no answer or no rating."""
+    seconds: float = 0.0
+    tokens: int = 0
+    """Length of the answer."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """What else is known of the question."""
+
+
+@dataclass(frozen=True)
 class Registration:
     """A checkpoint's entry into the model registry."""
 
@@ -130,6 +156,10 @@ class Run(Protocol):
         """Keep a matplotlib figure as a picture."""
         ...
 
+    def answers(self, answers: Sequence[Answer], checkpoint: Checkpoint | None = None) -> None:
+        """Show answers one by one, each with its scores, also at the checkpoint that gave them."""
+        ...
+
 
 class NullRun:
     """Keeps nothing: the default in a notebook."""
@@ -166,6 +196,9 @@ class NullRun:
     def figure(self, name: str, figure: Any) -> None:
         """Keep nothing."""
 
+    def answers(self, answers: Sequence[Answer], checkpoint: Checkpoint | None = None) -> None:
+        """Keep nothing."""
+
 
 @dataclass
 class MemoryRun:
@@ -180,6 +213,7 @@ class MemoryRun:
     checkpoints: list[Checkpoint] = field(default_factory=list)
     used: list[Checkpoint] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
+    kept_answers: dict[str | None, list[Answer]] = field(default_factory=dict)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Keep the values."""
@@ -220,3 +254,9 @@ class MemoryRun:
     def figure(self, name: str, figure: Any) -> None:
         """Keep the figure."""
         self.figures[name] = figure
+
+    def answers(self, answers: Sequence[Answer], checkpoint: Checkpoint | None = None) -> None:
+        """Keep the answers under the checkpoint's name; those to the same questions replace earlier ones."""
+        name = checkpoint.name if checkpoint else None
+        kept = {each.place: each for each in [*self.kept_answers.get(name, []), *answers]}
+        self.kept_answers[name] = list(kept.values())

@@ -17,8 +17,14 @@ from urllib.request import urlopen
 
 import pytest
 
+from mlops_llm.eval.page import NAME, page
+from mlops_llm.record import Checkpoint
+from mlops_llm.tracking.opening import open_run
+from mlops_llm.tracking.run import Opening
 from tests.commands import SMOKE, environment, ok, train
-from tests.record import client, run_of
+from tests.flows.test_eval_view import record
+from tests.outcomes import HOSTILE, everywhere, outcome
+from tests.record import checkpoints_of, client, run_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
@@ -57,6 +63,19 @@ def address(swept: Path) -> Iterator[str]:
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+@pytest.fixture(scope="module")
+def evaluated(address: str, swept: Path) -> Any:
+    """The run of an evaluation that was recorded through that server."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(swept)
+        patch.setenv("MLFLOW_TRACKING_URI", address.removesuffix("/#"))
+        model = checkpoints_of(client(swept), run_of(client(swept), "sweep-0"))["checkpoint-20"]
+        checkpoint = Checkpoint("checkpoint-20", 20, swept, model=model.model_id)
+        with open_run(Opening("eval", "sales", "evaluated", swept / "outputs/evaluated")) as run:
+            record(outcome(), run, checkpoint)
+    return run_of(client(swept), "evaluated")
 
 
 @pytest.fixture(scope="module")
@@ -144,3 +163,40 @@ def test_the_picture_of_the_loss_is_shown(browser: Any, address: str, swept: Pat
         page.wait_for_function(wide, timeout=60_000)
     finally:
         page.close()
+
+
+def test_answers_of_an_evaluation_are_on_the_pages_of_run_and_model(browser: Any, address: str, evaluated: Any) -> None:
+    page = f"{address}/experiments/{evaluated.info.experiment_id}"
+    texts = ("这款手机支持无线充电吗？", "您好，这个问题我需要核实以后再回复您。", "judge/accuracy", "row 1")
+    seen(browser, f"{page}/runs/{evaluated.info.run_id}/traces?workflowType=machine_learning", *texts[:2])
+    (model,) = evaluated.inputs.model_inputs
+    seen(browser, f"{page}/models/{model.model_id}/traces?workflowType=machine_learning", texts[0])
+
+
+def test_the_page_of_an_evaluation_is_shown_among_the_artifacts(browser: Any, address: str, evaluated: Any) -> None:
+    where = f"{address}/experiments/{evaluated.info.experiment_id}/runs/{evaluated.info.run_id}/artifacts/{NAME}"
+    view = browser.new_page(viewport={"width": 1600, "height": 1400})
+    try:
+        view.goto(f"{where}?workflowType=machine_learning")
+        inside = view.frame_locator("iframe").first
+        for text in ("Overall score", "4.29 / 5", "professionalism", "没有回答问题，只是套话。"):
+            inside.get_by_text(text).first.wait_for(timeout=60_000)
+    finally:
+        view.close()
+
+
+def test_the_page_runs_nothing_that_a_model_wrote(browser: Any, tmp_path: Path) -> None:
+    """Opened from the disk, without any server."""
+    file = tmp_path / NAME
+    file.write_text(page(everywhere(HOSTILE)), "utf-8")
+    view = browser.new_page()
+    said, asked = [], []
+    view.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+    view.on("request", lambda request: asked.append(request.url))
+    try:
+        view.goto(file.as_uri())
+        assert view.locator("article").count() == 1 and view.locator("script, img").count() == 0
+        assert view.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert (said, asked) == ([], [file.as_uri()])
+    finally:
+        view.close()

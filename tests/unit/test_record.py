@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops_llm.record import Checkpoint, DatasetInput, MemoryRun, NullRun, Run
+from mlops_llm.record import Answer, Checkpoint, DatasetInput, MemoryRun, NullRun, Run
 from mlops_llm.tracking.run import LONGEST_TAG, MlflowRun, listed
 
 PROMISED = sorted(name for name in vars(Run) if not name.startswith("_"))
@@ -14,7 +14,8 @@ DATA = DatasetInput("sales", "v1", "/sales.jsonl", "training", 3, {"raw": "a", "
 
 
 def test_the_protocol_is_small():
-    assert PROMISED == ["artifact", "checkpoint", "figure", "forget", "input", "metrics", "name", "params", "tags"]
+    writes = ["answers", "artifact", "checkpoint", "figure", "forget", "input", "metrics", "params", "tags", "uses"]
+    assert sorted([*writes, "name"]) == PROMISED
 
 
 @pytest.mark.parametrize("cls", [NullRun, MemoryRun, MlflowRun])
@@ -41,6 +42,8 @@ def write_all(run: Run) -> Checkpoint:
     run.artifact("t.json", {"x": [1]})
     run.checkpoint(checkpoint, {"step": 5})
     run.figure("f.png", "figure")
+    run.answers([Answer(0, "q", "old"), Answer(1, "q", "a")], checkpoint)
+    run.answers([Answer(0, "q", "new")], checkpoint)
     return checkpoint
 
 
@@ -59,6 +62,7 @@ def test_memory_keeps_everything():
     assert run.artifacts == {"a.txt": "text", "t.json": {"x": [1]}}
     assert run.figures == {"f.png": "figure"}
     assert run.checkpoints == [checkpoint]
+    assert [each.text for each in run.kept_answers["checkpoint-5"]] == ["new", "a"]
     assert run.forget(checkpoint)
     assert run.checkpoints == []
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from mlops_llm.errors import UserError
-from mlops_llm.record import DatasetInput, Grid, MemoryRun, Registration, Result
+from mlops_llm.record import Answer, DatasetInput, Grid, MemoryRun, Registration, Result
 from mlops_llm.train import launcher
 from mlops_llm.train.launcher import Ranks
 
@@ -53,6 +53,7 @@ run.metrics({"loss": 0.1, "bad": float("nan")}, 2, checkpoint, "validation")
 run.input(DatasetInput("sales", "v1", "s.jsonl", "training", 3, {"raw": "r"}))
 run.artifact("a.json", {"column": ["x", None, 1.5]}); run.artifact("b.txt", Path("b.txt")); run.artifact("c.txt", "text")
 run.checkpoint(checkpoint, {"step": 2})
+run.answers([Answer(3, "q", "a", ("r",), {"s": 0.5})], checkpoint)
 assert run.forget(checkpoint) is True
 first.tell(done=Result("t", {"loss": 0.5}, {"n": 1}, shown=[Grid("g", ["a"], [[1]])], best=Registration("c", "m", "a", "d")))
 second.tell(done=None)
@@ -62,6 +63,7 @@ second.tell(done=None)
     assert run.kept_metrics[0] == ("loss", 0.1, 2, "checkpoint-2", "validation") and run.kept_metrics[1][1] != 0
     assert run.inputs == [DatasetInput("sales", "v1", "s.jsonl", "training", 3, {"raw": "r"})]
     assert run.artifacts == {"a.json": {"column": ["x", None, 1.5]}, "b.txt": Path("b.txt"), "c.txt": "text"}
+    assert run.kept_answers == {"checkpoint-2": [Answer(3, "q", "a", ["r"], {"s": 0.5}, [])]}
     assert run.checkpoints == [] and result.table == {"loss": 0.5}
     assert result.best == Registration("c", "m", "a", "d") and result.shown == [Grid("g", ["a"], [[1]])]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_llm.files import link_files
-from mlops_llm.tracking import ledger
+from mlops_llm.tracking import evaluations, ledger
 from mlops_llm.tracking.store import Store, local_path
 
 CHECKPOINT = "checkpoint"
@@ -45,15 +45,18 @@ def _metrics(store: Store, run: str, write: dict[str, Any], again: bool, models:
             had[key] = {metric.step for metric in ledger.history(store, run, key)}
         rows = [row for row in rows if row[3] not in had[row[0]]]
     owners = {row[4] for row in rows if row[4]}
-    models = models or {
-        name: name if re.fullmatch(r"m-[0-9a-f]{32}", name) else ledger.checkpoint_id(store, run, name) for name in owners
-    }
+    models = models or {name: _model(store, run, name) for name in owners}
     metrics = [
         Metric(key, value, time, step, model_id=models.get(name), dataset_name=dataset, dataset_digest=digest, run_id=run)
         for key, value, time, step, name, dataset, digest in rows
     ]
     for start in range(0, len(metrics), 1000):
         store.client.log_batch(run, metrics=metrics[start : start + 1000])
+
+
+def _model(store: Store, run: str, owner: str) -> str:
+    """LoggedModel id of a checkpoint that is given by it, or by its name in the run."""
+    return owner if re.fullmatch(r"m-[0-9a-f]{32}", owner) else ledger.checkpoint_id(store, run, owner)
 
 
 def _params(store: Store, run: str, write: dict[str, Any], again: bool) -> None:
@@ -83,6 +86,11 @@ def _input(store: Store, run: str, write: dict[str, Any], again: bool) -> None:
 def _artifact(store: Store, run: str, write: dict[str, Any], again: bool) -> None:
     folder = str(Path(write["name"]).parent)
     store.client.log_artifact(run, write["path"], None if folder == "." else folder)
+
+
+def _answers(store: Store, run: str, write: dict[str, Any], again: bool) -> None:
+    owner = write["checkpoint"]
+    evaluations.show(store, run, write["rows"], _model(store, run, owner) if owner else "", write["time"])
 
 
 def _checkpoint(store: Store, run: str, write: dict[str, Any], again: bool) -> None:
@@ -185,6 +193,7 @@ _KINDS = {
     "tags": _tags,
     "input": _input,
     "artifact": _artifact,
+    "answers": _answers,
     "checkpoint": _checkpoint,
     "uses": _uses,
     "register": _register,

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mlops_llm.files import writable, write_text
-from mlops_llm.record import Checkpoint, DatasetInput, Registration
-from mlops_llm.tracking import ledger, models
+from mlops_llm.record import Answer, Checkpoint, DatasetInput, Registration
+from mlops_llm.tracking import evaluations, ledger, models
 from mlops_llm.tracking.outbox import Outbox
 from mlops_llm.tracking.store import Store, is_away, local_path
 
@@ -153,6 +153,14 @@ class MlflowRun:
         path = writable((self._opening.output / "artifacts" / name).parent) / Path(name).name
         figure.savefig(path, dpi=110, bbox_inches="tight")
         self._put({"do": "artifact", "name": name, "path": str(path)})
+
+    def answers(self, answers: Sequence[Answer], checkpoint: Checkpoint | None = None) -> None:
+        """Show answers as traces of this run, and of the checkpoint; to the same question there is one trace in a run."""
+        name, now = checkpoint.name if checkpoint else "", int(time.time() * 1000)
+        rows = [evaluations.row(each) for each in answers]
+        for first in range(0, len(rows), evaluations.TOGETHER):
+            some = rows[first : first + evaluations.TOGETHER]
+            self._put({"do": "answers", "rows": some, "checkpoint": self._used.get(name, name), "time": now})
 
     def checkpoint(self, checkpoint: Checkpoint, params: Mapping[str, Any]) -> None:
         """Publish a checkpoint as one LoggedModel, PENDING until its files and numbers are there."""

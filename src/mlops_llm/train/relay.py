@@ -11,14 +11,14 @@ import os
 import queue
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlops_llm.record import Checkpoint, DatasetInput, Grid, Registration, Result, Run
+from mlops_llm.record import Answer, Checkpoint, DatasetInput, Grid, Registration, Result, Run
 
-_RECORDS = {cls.__name__: cls for cls in (Checkpoint, DatasetInput, Grid, Registration, Result)}
-_CALLS = ("params", "tags", "metrics", "input", "artifact", "checkpoint", "forget")
+_RECORDS = {cls.__name__: cls for cls in (Answer, Checkpoint, DatasetInput, Grid, Registration, Result)}
+_CALLS = ("params", "tags", "metrics", "input", "artifact", "checkpoint", "forget", "answers")
 
 
 class Line:
@@ -137,6 +137,10 @@ class RelayedRun:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=110, bbox_inches="tight")
         self.artifact(name, path)
+
+    def answers(self, answers: Sequence[Answer], checkpoint: Checkpoint | None = None) -> None:
+        """Show answers one by one."""
+        self._call("answers", list(answers), checkpoint)
 
     def _call(self, method: str, *arguments: Any) -> Any:
         return self._launcher.ask(record=method, arguments=arguments)
