@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class Local:
     rows: Mapping[str, tuple[Row, ...]]
     """Split -> its rows, as the task reads them."""
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Of all rows, whatever files they lay in."""
         return digest.row({split: digest.canonical(rows) for split, rows in self.rows.items()})
@@ -52,44 +52,35 @@ def local(task: Task, folder: Path | None, shots: int) -> Local | None:
     if found is None:
         return None
     where, rows = found
-    missing = [split for split in splits if split not in rows]
-    if missing and (task.counted in missing or shots):
-        need = f"its {shots}-shot examples" if task.counted not in missing else "its items"
-        raise UserError(
-            f"has no split '{missing[0]}', which {task.name} takes {need} from", where, "put the file beside the others"
-        )
+    if shots and task.examples and task.examples not in rows:
+        what = f"has no split '{task.examples}', which {task.name} takes its {shots} worked examples from"
+        raise UserError(what, where, "put the file beside the others, or take none: benchmarks.few_shot=0")
     form = _FORMS.get(_key(task), _as_it_is)
     made = {
         split: tuple(form(row, f"{where}, {split} row {n}") for n, row in enumerate(rows.get(split, ()), 1)) for split in splits
     }
     if not made[task.counted]:
         raise UserError(f"has no rows of {task.name}", where, "put its items there")
-    if len(made.get(task.examples or "", ())) < shots:
-        there = len(made.get(task.examples or "", ()))
-        raise UserError(
-            f"is {shots}, there are {there} examples for {task.name}", "benchmarks.few_shot", "give a smaller number"
-        )
+    if task.examples and len(made[task.examples]) < shots:
+        what = f"is {shots}, there are {len(made[task.examples])} examples for {task.name}"
+        raise UserError(what, "benchmarks.few_shot", "give a smaller number")
     return Local(where, made)
 
 
 def looked_in(task: Task, folder: Path | None) -> str:
-    """Where rows of a task were looked for, for a person."""
+    """Where rows of a task were looked for, for a person: folders, or the name of a dataset."""
     if folder:
         return " and ".join(str(each) for each in dict.fromkeys(_places(task, folder)))
-    return f"the registered datasets '{_known_as(task)}'"
+    return f"'{_known_as(task)}'"
 
 
 def _key(task: Task) -> str:
     """The data set's name on the hub, without its owner; empty where the task reads files of its own."""
-    return str(task.config.get("dataset_path") or "").rpartition("/")[2]
+    return task.source.rpartition("/")[2]
 
 
 def _known_as(task: Task) -> str:
     return FOLDERS.get(_key(task), task.name)
-
-
-def _subset(task: Task) -> str:
-    return str(task.config.get("dataset_name") or "")
 
 
 def _places(task: Task, folder: Path) -> list[Path]:
@@ -107,7 +98,7 @@ def _in_folder(task: Task, folder: Path, splits: list[str]) -> tuple[str, dict[s
 
 def _files(task: Task, place: Path, split: str) -> list[Path]:
     """A split's files: SPLIT, SUBSET_SPLIT, or the hub's SPLIT-00000-of-00002; in a folder of the subset or split, or here."""
-    subset = _subset(task)
+    subset = task.subset
     for base in (place / subset, place / split, place):
         if not base.is_dir():
             continue
@@ -173,7 +164,7 @@ def _headless(file: Path) -> list[Row]:
 
 def _of_subset(task: Task, rows: list[Row]) -> list[Row]:
     """Rows of the task's subject, where rows say theirs."""
-    subset = _subset(task)
+    subset = task.subset
     subjects = [row.get("subject") or (row.get("metadata") or {}).get("subject") for row in rows]
     if _key(task) != "mmlu" or not any(subjects):
         return rows
@@ -234,15 +225,13 @@ def _truthfulqa(row: Row, where: str) -> Row:
 
 
 def _choices(targets: Any, where: str) -> dict[str, list[Any]]:
-    if isinstance(targets, Mapping) and set(targets) == {"choices", "labels"}:
-        found = {"choices": [str(each) for each in targets["choices"]], "labels": [int(each) for each in targets["labels"]]}
-    elif isinstance(targets, Mapping):
-        found = {"choices": [str(each) for each in targets], "labels": [int(each) for each in targets.values()]}
-    else:
-        found = {"choices": [], "labels": []}
-    if not found["choices"] or found["labels"][0] != 1:
+    pairs = list[tuple[Any, Any]]()
+    if isinstance(targets, Mapping):
+        named = set(targets) == {"choices", "labels"}
+        pairs = list(zip(targets["choices"], targets["labels"], strict=True)) if named else list(targets.items())
+    if not pairs or int(pairs[0][1]) != 1:
         raise UserError("has no choices whose first is a right one", where, "put the best answer first")
-    return found
+    return {"choices": [str(choice) for choice, _ in pairs], "labels": [int(label) for _, label in pairs]}
 
 
 def _listed(text: str) -> list[str]:

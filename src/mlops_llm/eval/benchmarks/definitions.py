@@ -34,6 +34,16 @@ class Task:
     """All that define it: the file, those that it includes, and the Python files beside them."""
 
     @property
+    def source(self) -> str:
+        """Its data set's name on the hub, or of the builder that reads its own files."""
+        return str(self.config.get("dataset_path") or "")
+
+    @property
+    def subset(self) -> str:
+        """The part of the data set; empty where there is one only."""
+        return str(self.config.get("dataset_name") or "")
+
+    @property
     def counted(self) -> str:
         """The split whose items are asked."""
         return str(self.config.get("test_split") or self.config.get("validation_split") or "test")
@@ -85,7 +95,17 @@ class Index:
         if "group" not in config or isinstance(config.get("task"), str):
             code = {each for file in files for each in file.parent.glob("*.py")}
             return [Task(name, self.files[name], config, (*files, *sorted(code)))]
-        return [task for each in _members(config) for task in self.tasks(each)]
+        return self._members(config["task"])
+
+    def _members(self, named: Any) -> list[Task]:
+        """Tasks of a group's list: names, or mappings that name a task or a group, or are a group themselves."""
+        found = list[Task]()
+        for each in named if isinstance(named, list) else [named]:
+            if isinstance(each, Mapping) and each.get("group") not in self.files and isinstance(each.get("task"), list):
+                found += self._members(each["task"])
+            else:
+                found += self.tasks(str((each.get("group") or each.get("task")) if isinstance(each, Mapping) else each))
+        return found
 
 
 def shipped() -> Path:
@@ -142,12 +162,11 @@ class _Loader(yaml.SafeLoader):
     """Takes a function's name for a text, so that nothing is imported."""
 
 
-_Loader.add_constructor("!function", lambda loader, node: f"!function {loader.construct_scalar(node)}")
+def _function(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
+    return f"!function {loader.construct_scalar(node)}"
 
 
-def _members(config: Mapping[str, Any]) -> Iterator[str]:
-    for each in config.get("task") or []:
-        yield str((each.get("group") or each.get("task")) if isinstance(each, Mapping) else each)
+_Loader.add_constructor("!function", _function)
 
 
 def _files(folder: Path) -> Iterator[Path]:

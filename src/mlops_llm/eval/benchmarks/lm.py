@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -228,9 +228,3 @@ def _silent(bar: Any) -> Any:
         return bar(*args, **{**kwargs, "disable": True})
 
     return made
-
-
-def choices(requests: Sequence[Any]) -> list[str]:
-    """What a question's requests differ in: continuations, or contexts where these are the same."""
-    wanted = [str(args[1]).strip() for args in requests]
-    return wanted if len(set(wanted)) > 1 or len(wanted) == 1 else [str(args[0]) for args in requests]

@@ -24,5 +24,4 @@ _COUNTS |= {("mmlu", name): int(count) for name, count in (each.split("=") for e
 
 def items(task: Task) -> int | None:
     """Items of the data set that the task names, as it is on the hub; None where that is not known here."""
-    key = str(task.config.get("dataset_path") or "").rpartition("/")[2], str(task.config.get("dataset_name") or "")
-    return _COUNTS.get(key)
+    return _COUNTS.get((task.source.rpartition("/")[2], task.subset))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ class Wanted:
     """Task -> its rows; empty where lm-eval takes them from the hub."""
     warnings: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def definition(self) -> str:
         """Digest of the files that define the tasks."""
         files = sorted({file for task in self.tasks for file in task.files})
@@ -50,12 +51,8 @@ class Wanted:
 
     def counts(self, limit: int | None) -> dict[str, int]:
         """Task -> items that are asked, where its rows are here."""
-        return {
-            name: min(limit or len(rows), len(rows)) for name, each in self.local.items() for rows in [self._items(name, each)]
-        }
-
-    def _items(self, name: str, each: Local) -> Sequence[Any]:
-        return each.rows[next(task.counted for task in self.tasks if task.name == name)]
+        there = {task.name: len(self.local[task.name].rows[task.counted]) for task in self.tasks if task.name in self.local}
+        return {name: min(limit or count, count) for name, count in there.items()}
 
     def shown(self, counts: Mapping[str, int], limit: int | None) -> str:
         """The name with the number of items (of each task) behind it, unless all items of the benchmark are asked.
@@ -64,12 +61,13 @@ class Wanted:
             counts: task -> items asked.
             limit: items of each task at most.
         """
-        official_counts = {task.name: official.items(task) for task in self.tasks}
-        whole = all(official_counts[name] in (None, count) for name, count in counts.items())
-        cut = limit is not None and any(count >= limit and official_counts[name] != count for name, count in counts.items())
-        if whole and not cut:
+        whole = {task.name: official.items(task) for task in self.tasks}
+        short = any(whole[name] not in (None, count) for name, count in counts.items())
+        cut = limit is not None and any(count >= limit and whole[name] != count for name, count in counts.items())
+        if not short and not cut:
             return self.name
-        return f"{self.name}[{limit if cut else sum(counts.values())}]"
+        sizes = set(counts.values())
+        return f"{self.name}[{limit if cut else sizes.pop() if len(sizes) == 1 else sum(counts.values())}]"
 
     def key(self, settings: Eval, about: Mapping[str, str]) -> str | None:
         """Of its result in the cache: all that it depends on; None where the rows or the weights are not known before.
@@ -234,7 +232,7 @@ def _check_hub(task: Task, one: Wanted, folder: Path | None) -> None:
     Raises:
         UserError: a folder is named that does not hold them, or the hub may not be asked and was not before.
     """
-    path = str(task.config.get("dataset_path") or "")
+    path = task.source
     if path in _BUILDERS or not path:
         return
     remedy = f"put its files there, in a folder named {one.name}, or leave benchmarks.data out" if folder else ""
@@ -242,9 +240,9 @@ def _check_hub(task: Task, one: Wanted, folder: Path | None) -> None:
         raise UserError(f"holds no rows of {task.name} (looked in {looked_in(task, folder)})", str(folder), remedy)
     if _offline() and not _fetched(path):
         raise UserError(
-            f"its rows are neither {looked_in(task, folder)}, nor was {path} fetched from the hub before, which is off limits",
+            f"its rows are not here: there is no dataset {looked_in(task, folder)}, and the hub may not be asked for {path}",
             f"benchmark {task.name}",
-            "name a folder that holds them: benchmarks.data=DIR",
+            "name a folder that holds them (benchmarks.data=DIR), or unset HF_HUB_OFFLINE",
         )
 
 
@@ -266,7 +264,7 @@ def _warnings(one: Wanted, settings: Eval) -> list[str]:
     fixed = [task.name for task in one.tasks if few_shot and task.config.get("num_fewshot") == 0]
     if fixed:
         said.append(f"benchmarks.few_shot={few_shot} does not count for {', '.join(fixed)}: the task fixes 0")
-    there = {name: len(each.rows[next(t.counted for t in one.tasks if t.name == name)]) for name, each in one.local.items()}
+    there = one.counts(None)
     other = {task.name: count for task in one.tasks if (count := official.items(task)) and there.get(task.name, count) != count}
     for name, count in list(other.items())[:3]:
         where = one.local[name].where
