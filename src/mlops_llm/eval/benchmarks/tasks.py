@@ -149,7 +149,7 @@ def _meant(name: str) -> list[Wanted]:
     names = definitions.index(root)
     if name not in names.names:
         raise UserError(
-            f"unknown benchmark '{name}'{near(name, [*_FOLDERS, *names.names])}",
+            f"unknown benchmark '{name}'{near(name, _FOLDERS) or near(name, names.names)}",
             "benchmark",
             f"take one of {', '.join(_FOLDERS)}, another task of lm-eval, or a folder of tasks (with a slash: ./NAME)",
         )
