@@ -91,11 +91,12 @@ def ours(name: str, rows: Path, session: Any, folder: Path, answers: Answers | N
 
 def directly(name: str, rows: Path, session: Any, **how: Any) -> dict[str, Any]:
     """What lm-eval gives when it is called as its documentation says, on rows that are read here anew."""
-    from datasets import Dataset, DatasetDict
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
     from lm_eval.tasks._yaml_loader import load_yaml
+
+    from datasets import Dataset, DatasetDict
 
     def made(file: str, splits: dict[str, list[dict[str, Any]]], **over: Any) -> dict[str, Any]:
         config = load_yaml(definitions.shipped() / file, resolve_func="humaneval" not in file)
