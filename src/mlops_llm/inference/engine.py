@@ -80,8 +80,6 @@ class Request:
     seed: int
     """Of this answer alone, so that it depends on no other."""
     tools: Sequence[Any] | None = None
-    verbatim: bool = False
-    """The text is no conversation but continued as it is, and blanks around the answer are kept."""
 
 
 class Class(Enum):

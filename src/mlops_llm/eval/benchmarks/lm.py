@@ -42,7 +42,7 @@ class Direct(HFLM):  # type: ignore[misc]
     def __init__(self, session: HfSession, batch_size: int, book: Book) -> None:
         """Wrap the model; the tokenizer is copied, since lm-eval changes it."""
         super().__init__(pretrained=session.model, tokenizer=copy.deepcopy(session.tokenizer), batch_size=batch_size)
-        self.book, self.cut = book, 0
+        self.book, self.own, self.cut = book, session.own, 0
         """Prompts that lost their beginning because they are longer than the model's window."""
         self.set_cache_hook(book)
 
@@ -64,7 +64,11 @@ class Direct(HFLM):  # type: ignore[misc]
 
     def _model_generate(self, *args: Any, **kwargs: Any) -> Any:
         self.book.flush()
-        return super()._model_generate(*args, **kwargs)
+        before, self.model.generation_config = self.model.generation_config, self.own
+        try:
+            return super()._model_generate(*args, **kwargs)
+        finally:
+            self.model.generation_config = before
 
     def _loglikelihood_tokens(self, requests: list[Any], *args: Any, **kwargs: Any) -> list[tuple[float, bool]]:
         self.cut += sum(len(context) + len(wanted) > self.max_length + 1 for _, context, wanted in requests)
@@ -212,7 +216,7 @@ class Asked(TemplateLM):  # type: ignore[misc]
             context = str(self.tokenizer.decode(ids[-room:]))
         elif len(ids) > 1 and ids[0] == self.tokenizer.bos_token_id and not context.startswith(self.tokenizer.bos_token):
             context = self.tokenizer.bos_token + context  # sessions add no marks of their own
-        return Request(place, [{"role": "user", "content": context}], context, self.seed + place, verbatim=True)
+        return Request(place, [{"role": "user", "content": context}], context, self.seed + place)
 
 
 def quiet(modules: Iterable[Any]) -> list[tuple[Any, Any]]:

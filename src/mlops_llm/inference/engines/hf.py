@@ -47,6 +47,8 @@ class HfSession:
     def __init__(self, model: Any, tokenizer: Any, window: int | None) -> None:
         """Keep the model, in evaluation mode, and its tokenizer; the tokenizer stays as it is."""
         self.model, self.tokenizer, self.window = model, tokenizer, window
+        self.own = model.generation_config
+        """What the model's files say of sampling; lm-eval goes by it."""
         self._left = copy.deepcopy(tokenizer)
         self._left.padding_side = "left"
         ends = model.generation_config.eos_token_id
@@ -96,7 +98,7 @@ class HfSession:
         seconds = time.perf_counter() - began
         asked = batch["input_ids"].shape[1]
         prompts = batch["attention_mask"].sum(1).tolist()
-        rows = [self._answer(row[asked:].tolist(), sampling, one.verbatim) for row, one in zip(out, requests, strict=True)]
+        rows = [self._answer(row[asked:].tolist(), sampling, most) for row in out]
         is_late = seconds >= limit
         return [
             Failure(Class.timeout, f"not finished in {care.timeout:g} s", seconds / len(requests))
@@ -105,17 +107,15 @@ class HfSession:
             for (text, tokens, is_done), prompt in zip(rows, prompts, strict=True)
         ]
 
-    def _answer(self, ids: list[int], sampling: Sampling, verbatim: bool) -> tuple[str, int, bool]:
+    def _answer(self, ids: list[int], sampling: Sampling, most: int) -> tuple[str, int, bool]:
         """Text, tokens, and whether it came to its own end."""
         end = next((place for place, token in enumerate(ids) if token in self._ends), None)
         text = str(self.tokenizer.decode(ids[:end], skip_special_tokens=True))
         places = [text.find(each) for each in sampling.stop if each in text]
         if places:
             text = text[: min(places)]
-            count, is_done = len(self.tokenizer(text, add_special_tokens=False)["input_ids"]), True
-        else:
-            count, is_done = len(ids) if end is None else end + 1, end is not None
-        return text if verbatim else text.strip(), count, is_done
+            return text.strip(), len(self.tokenizer(text, add_special_tokens=False)["input_ids"]), True
+        return text.strip(), len(ids) if end is None else end + 1, end is not None
 
     def logprobs(
         self, sequences: Sequence[Sequence[int]], begins: Sequence[int], batch_size: int
