@@ -19,7 +19,7 @@ from mlops_llm.eval.benchmarks.book import Book, plain
 from mlops_llm.eval.benchmarks.findings import Findings
 from mlops_llm.eval.benchmarks.tasks import Wanted
 from mlops_llm.eval.config import Cache, Eval
-from mlops_llm.eval.outcome import Group, Sample, Score
+from mlops_llm.eval.outcome import Group, Outcome, Sample, Score
 from mlops_llm.eval.score import Counts
 from mlops_llm.files import write_text
 from mlops_llm.inference.cache import Answers
@@ -176,3 +176,18 @@ def _quiet(lm: Any) -> Iterator[None]:
     finally:
         for module, bar in before:
             module.tqdm = bar
+
+
+def added(outcome: Outcome, found: Sequence[Found]) -> Outcome:
+    """An outcome with what benchmarks found behind its own scores."""
+    return dataclasses.replace(
+        outcome,
+        scores=[*outcome.scores, *(score for one in found for score in one.scores)],
+        samples=[*outcome.samples, *(sample for one in found for sample in one.samples)],
+        groups=[*outcome.groups, *(group for one in found for group in one.groups)],
+        facts={
+            **outcome.facts,
+            **{one.name: "; ".join(f"{key}: {value}" for key, value in one.facts.items()) for one in found},
+        },
+        warnings=[*outcome.warnings, *(warning for one in found for warning in one.warnings)],
+    )
