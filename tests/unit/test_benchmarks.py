@@ -240,12 +240,12 @@ def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
             if each.args[0] == "c":
                 again.failed("generate_until", each.args, "", Failure(Class.timeout, "slow", 3.0))
             else:
-                again.add_partial("generate_until", each.args, each.args[0].upper())
-        return ["B", ""]
+                again.add_partial("generate_until", each.args, {"b": "B", "a": "A again"}[each.args[0]])
+        return ["B", "A again", ""]
 
-    assert again.answered("generate_until", requests, answers) == ["A", "B", "A", ""] and seen == ["b", "c"]
+    assert again.answered("generate_until", requests, answers) == ["A", "B", "A again", ""] and seen == ["b", "a", "c"]
     again.close()
     third = Book(tmp_path / "book.jsonl", "test")
-    assert third.answered("generate_until", requests, dies) == ["A", "B", "A", ""]
+    assert third.answered("generate_until", requests, dies) == ["A", "B", "A again", ""]
     assert third.about("generate_until", requests[3].args).failure.kind is Class.timeout
     assert (third.asked, third.resumed) == (0, 4)

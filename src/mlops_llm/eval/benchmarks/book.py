@@ -42,7 +42,7 @@ class Book:
         """Read what is there."""
         self._kept, self._next = Kept(self.file), 0
         self._places = dict[tuple[str, ...], list[int]]()
-        self._rows = list[tuple[int, dict[str, Any]]]()
+        self._rows, self._new = list[tuple[int, dict[str, Any]]](), set[tuple[str, ...]]()
         self._progress: Progress | None = None
         self._done, self._last = 0, time.perf_counter()
 
@@ -78,14 +78,19 @@ class Book:
 
     def add_partial(self, kind: str, args: Sequence[Any], answer: Any) -> None:
         """Take an answer that has just come; it is written at the next `flush`."""
-        self._rows += [(place, {"answer": answer}) for place in self._places.pop(_name(kind, args), ())]
-        self.told.setdefault(_name(kind, args), Told())
+        self._take(_name(kind, args), {"answer": answer})
 
     def failed(self, kind: str, args: Sequence[Any], answer: Any, failure: Failure) -> None:
         """Take what stands for an answer that did not come."""
-        facts = {"answer": answer, "failure": failure.kind.value, "cause": failure.cause}
-        self._rows += [(place, facts) for place in self._places.pop(_name(kind, args), ())]
+        self._take(_name(kind, args), {"answer": answer, "failure": failure.kind.value, "cause": failure.cause})
         self.told[_name(kind, args)] = Told(failure.seconds, failure)
+
+    def _take(self, name: tuple[str, ...], row: dict[str, Any]) -> None:
+        """A request that is there several times is answered as often."""
+        waiting = self._places.get(name)
+        if waiting:
+            self._rows.append((waiting.pop(0), row))
+            self._new.add(name)
 
     def about(self, kind: str, args: Sequence[Any]) -> Told:
         """What is known of a request's answer."""
@@ -99,6 +104,9 @@ class Book:
         seconds = (now - self._last) / len(self._rows)
         for place, row in self._rows:
             self._kept.put(place, {**row, "seconds": seconds})
+        for name in self._new:
+            self.told.setdefault(name, Told(seconds))
+        self._new.clear()
         self._done += len(self._rows)
         self._rows, self._last = [], now
         if self._progress:

@@ -142,8 +142,12 @@ def _registered(task: Task, splits: list[str]) -> tuple[str, dict[str, list[Row]
     return where, rows
 
 
-@lru_cache(maxsize=8)
 def _read(files: tuple[Path, ...]) -> list[Row]:
+    return _rows(files, tuple(file.stat().st_mtime_ns for file in files))
+
+
+@lru_cache(maxsize=8)
+def _rows(files: tuple[Path, ...], changed: tuple[int, ...]) -> list[Row]:
     """Rows of some files; MMLU's as its authors publish them have no header."""
     rows = list[Row]()
     for file in files:

@@ -42,7 +42,7 @@ class Direct(HFLM):  # type: ignore[misc]
     def __init__(self, session: HfSession, batch_size: int, book: Book) -> None:
         """Wrap the model; the tokenizer is copied, since lm-eval changes it."""
         super().__init__(pretrained=session.model, tokenizer=copy.deepcopy(session.tokenizer), batch_size=batch_size)
-        self.book, self.own, self.cut = book, session.own, 0
+        self.book, self.own, self.cut = book, session.own, set[str]()
         """Prompts that lost their beginning because they are longer than the model's window."""
         self.set_cache_hook(book)
 
@@ -71,7 +71,8 @@ class Direct(HFLM):  # type: ignore[misc]
             self.model.generation_config = before
 
     def _loglikelihood_tokens(self, requests: list[Any], *args: Any, **kwargs: Any) -> list[tuple[float, bool]]:
-        self.cut += sum(len(context) + len(wanted) > self.max_length + 1 for _, context, wanted in requests)
+        most = self.max_length + 1
+        self.cut |= {text[0] for text, context, wanted in requests if text and len(context) + len(wanted) > most}
         found: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, *args, **kwargs)
         return found
 
@@ -81,7 +82,8 @@ class Direct(HFLM):  # type: ignore[misc]
         """As lm-eval's; what is cut off is counted."""
         ids, mask = super().tok_batch_encode(strings, padding_side, None, truncation)
         if left_truncate_len:
-            self.cut += int((mask.sum(1) > left_truncate_len).sum())
+            longer = (mask.sum(1) > left_truncate_len).tolist()
+            self.cut |= {text for text, is_longer in zip(strings, longer, strict=True) if is_longer}
             ids, mask = ids[:, -left_truncate_len:], mask[:, -left_truncate_len:]
         return ids, mask
 
@@ -93,7 +95,7 @@ class Asked(TemplateLM):  # type: ignore[misc]
         """Keep what asks."""
         super().__init__()
         self.session, self.sampling, self.care, self.seed, self.local = session, sampling, care, seed, local
-        self.tokenizer, self.book, self.cut = session.tokenizer, book, 0
+        self.tokenizer, self.book, self.cut = session.tokenizer, book, set[str]()
         self.set_cache_hook(book)
 
     @property
@@ -143,7 +145,7 @@ class Asked(TemplateLM):  # type: ignore[misc]
     def _loglikelihood_tokens(self, requests: list[Any], **kwargs: Any) -> list[tuple[float, bool]]:
         most = self.max_length - 1  # servers make one token at least
         sequences = [[*context, *wanted][-most:] for _, context, wanted in requests]
-        self.cut += sum(len(context) + len(wanted) > most for _, context, wanted in requests)
+        self.cut |= {text[0] for text, context, wanted in requests if text and len(context) + len(wanted) > most}
         begins = [len(ids) - len(wanted) for ids, (_, _, wanted) in zip(sequences, requests, strict=True)]
         found: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
         for place, values in self.session.logprobs(sequences, begins, self.sampling.batch_size):
@@ -193,7 +195,7 @@ class Asked(TemplateLM):  # type: ignore[misc]
             wanted = replace(
                 self.sampling,
                 max_new_tokens=int(how["max_gen_toks"]),
-                temperature=float(how["temperature"]) if how["do_sample"] else 0.0,
+                temperature=float(how.get("temperature") or 1.0) if how["do_sample"] else 0.0,
                 top_p=float(how.get("top_p", 1.0)),
                 stop=stops if self.local else stops[:_STOPS],
             )
@@ -212,7 +214,7 @@ class Asked(TemplateLM):  # type: ignore[misc]
             return Request(place, json.loads(context), "", self.seed + place)
         room, ids = self.max_length - wanted.max_new_tokens, self.tok_encode(context)
         if len(ids) > room:
-            self.cut += 1
+            self.cut.add(context)
             context = str(self.tokenizer.decode(ids[-room:]))
         elif len(ids) > 1 and ids[0] == self.tokenizer.bos_token_id and not context.startswith(self.tokenizer.bos_token):
             context = self.tokenizer.bos_token + context  # sessions add no marks of their own

@@ -133,7 +133,7 @@ def _asked(one: Wanted, settings: Eval, session: Session, file: Path, about: Map
     finally:
         book.close()
     if model.cut:
-        warnings.append(f"{one.name}: {model.cut} prompts are longer than the model takes and lost their beginning")
+        warnings.append(f"{one.name}: {len(model.cut)} prompts are longer than the model takes and lost their beginning")
         console.warn(warnings[-1])
     told = Findings(one, settings, results, about.get("template", ""))
     tables = plain({name: value for name, value in results.items() if name != "samples"})
