@@ -47,6 +47,8 @@ class HfSession:
     def __init__(self, model: Any, tokenizer: Any, window: int | None) -> None:
         """Keep the model, in evaluation mode, and its tokenizer; the tokenizer stays as it is."""
         self.model, self.tokenizer, self.window = model, tokenizer, window
+        self.own = model.generation_config
+        """What the model's files say of sampling; lm-eval goes by it."""
         self._left = copy.deepcopy(tokenizer)
         self._left.padding_side = "left"
         ends = model.generation_config.eos_token_id

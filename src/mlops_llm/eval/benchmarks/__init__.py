@@ -1,0 +1,1 @@
+"""Standard benchmarks, run by lm-eval's own task code."""
