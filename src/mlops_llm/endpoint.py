@@ -9,6 +9,7 @@ import json
 import math
 import os
 import random
+import socket
 import threading
 import time
 import urllib.error
@@ -44,8 +45,20 @@ class MisshapenError(TransientError):
     """An answer that is not what was asked for."""
 
 
+class LateError(TransientError):
+    """No whole answer in time."""
+
+
+class UnreachableError(TransientError):
+    """No connection to the server."""
+
+
 class HopelessError(UserError):
     """A refusal that any other request would meet as well."""
+
+
+class DeniedError(HopelessError):
+    """A refusal of the key, or of more than was paid for."""
 
 
 def check_address(address: str, setting: str, example: str) -> None:
@@ -116,14 +129,17 @@ class Endpoint:
         denied = f"check the key in {named}" if key_env else f"name the variable with the key in {named}"
         self._remedies = {401: denied, 403: denied} | (remedies or {})
         # A redirection would carry the key to another host.
-        self._opener = urllib.request.build_opener(_NoRedirection)
+        handlers: list[Any] = [_NoRedirection]
+        if urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1"):
+            handlers.append(urllib.request.ProxyHandler({}))
+        self._opener = urllib.request.build_opener(*handlers)
         self._left = threading.Event()
 
     def ask(self, body: Any, read: Callable[[bytes], T], *, attempts: float = math.inf, patience: float = math.inf) -> T:
         """Post `body` and read the answer, again and again while what fails may pass.
 
         Args:
-            body: what is sent, as JSON.
+            body: what is sent, as JSON; None sends nothing, and gets what is there.
             read: makes the result of an answer; raises TransientError or MisshapenError for one that is none.
             attempts: calls in all.
             patience: seconds in all; there is a last attempt when they are over.
@@ -132,7 +148,7 @@ class Endpoint:
             HopelessError: the server refuses what any other request would ask, too.
             UserError: it refuses this request, or fails in every attempt.
         """
-        sent, attempt, misshapen, gone = json.dumps(body).encode(), 0, 0, 0.0
+        sent, attempt, misshapen, gone = None if body is None else json.dumps(body).encode(), 0, 0, 0.0
         while True:
             attempt, begun = attempt + 1, time.monotonic()
             try:
@@ -167,7 +183,7 @@ class Endpoint:
         """How an answer begins, for a message."""
         return " ".join(self.masked(body[:4096].decode("utf-8", "replace"))[:80].split())
 
-    def _post(self, sent: bytes) -> bytes:
+    def _post(self, sent: bytes | None) -> bytes:
         """One attempt."""
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
         request = urllib.request.Request(self._address, sent, headers)
@@ -178,20 +194,21 @@ class Endpoint:
         except urllib.error.HTTPError as error:
             self._refused(error, ends)
         except TimeoutError as error:
-            raise TransientError(f"no answer within {self._timeout:g} s") from error
+            raise LateError(f"no answer within {self._timeout:g} s") from error
         except (urllib.error.URLError, OSError, HTTPException) as error:
             reason = getattr(error, "reason", error)
             if isinstance(reason, TimeoutError):
-                raise TransientError(f"no answer within {self._timeout:g} s") from error
+                raise LateError(f"no answer within {self._timeout:g} s") from error
             said = self.masked(str(reason)) or type(reason).__name__
-            raise TransientError(" ".join(said.split())[:200]) from error
+            gone = isinstance(reason, ConnectionRefusedError | socket.gaierror)
+            raise (UnreachableError if gone else TransientError)(" ".join(said.split())[:200]) from error
 
     def _whole(self, answer: HTTPResponse, ends: float) -> bytes:
         found = bytearray()
         while part := answer.read1(2**20):
             found += part
             if time.monotonic() > ends:
-                raise TransientError(f"no whole answer within {self._timeout:g} s")
+                raise LateError(f"no whole answer within {self._timeout:g} s")
             if len(found) > self._largest:
                 raise UserError(f"the answer is larger than {self._largest // 2**20} MiB", self._where, "check the server")
         if answer.length:
@@ -212,7 +229,8 @@ class Endpoint:
             remedy = "the quota is used up: raise it, or wait until it is renewed"
         elif error.code < 400:
             remedy = f"redirections are not followed: give the final address in {self._setting}"
-        raise (HopelessError if final else UserError)(f"refuses: {said}", self._where, remedy)
+        kind: type[UserError] = DeniedError if error.code in (401, 402, 403) or quota else HopelessError if final else UserError
+        raise kind(f"refuses: {said}", self._where, remedy)
 
 
 class _NoRedirection(urllib.request.HTTPRedirectHandler):
