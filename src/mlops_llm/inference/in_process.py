@@ -18,7 +18,8 @@ class InProcess:
 
     def __init__(self, llm: Any, tokenizer: Any, window: int | None) -> None:
         """Keep the engine."""
-        self._engine, self.tokenizer, self.window = llm.llm_engine, tokenizer, window
+        self.llm, self.tokenizer, self.window = llm, tokenizer, window
+        self._engine = llm.llm_engine
         self._most = int(self._engine.vllm_config.scheduler_config.max_num_seqs)
         self._numbers = itertools.count()
 

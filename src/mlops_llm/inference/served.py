@@ -25,7 +25,7 @@ class Served:
 
     def __init__(self, server: Server, tokenizer: Any, window: int | None) -> None:
         """Keep what is asked."""
-        self._server, self.tokenizer, self.window = server, tokenizer, window
+        self.server, self.tokenizer, self.window = server, tokenizer, window
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, care: Care
@@ -46,10 +46,10 @@ class Served:
 
         def ask(prompt: Prompt) -> Generation | Failure:
             body = {**same, "prompt": prompt.ids, "max_tokens": prompt.most, "seed": prompt.request.seed}
-            return one(endpoint, {**body, "model": self._server.model}, generation, care.retries + 1)
+            return one(endpoint, {**body, "model": self.server.model}, generation, care.retries + 1)
 
         try:
-            for number, found in answered(fit, ask, at_once, self._server.check):
+            for number, found in answered(fit, ask, at_once, self.server.check):
                 yield fit[number].request.place, found
         finally:
             endpoint.leave()
@@ -69,7 +69,7 @@ class Served:
         places = range(len(sequences))
         ask = partial(self._likelihood, endpoint, sequences, begins)
         try:
-            for place, found in answered(places, ask, CONCURRENCY, self._server.check):
+            for place, found in answered(places, ask, CONCURRENCY, self.server.check):
                 if isinstance(found, Failure):
                     raise UserError(f"no likelihood of text {place + 1}: {found.cause}", "engine", "take engine=hf")
                 yield place, found
@@ -82,7 +82,7 @@ class Served:
         *before, last = sequences[place]
         begin = begins[place]
         body: dict[str, Any] = {
-            "model": self._server.model,
+            "model": self.server.model,
             "prompt": before,
             "max_tokens": 1,
             "temperature": 0,
@@ -103,8 +103,8 @@ class Served:
 
     def _endpoint(self, timeout: float) -> Endpoint:
         return Endpoint(
-            f"{self._server.address}/v1/completions",
+            f"{self.server.address}/v1/completions",
             timeout=timeout,
             largest=2**28,
-            remedies={0: f"see the server's log {self._server.log}"},
+            remedies={0: f"see the server's log {self.server.log}"},
         )
