@@ -288,8 +288,9 @@ def test_what_every_request_would_meet_ends_the_work_at_once(faulty, waits, said
 
 
 def test_requests_of_which_none_succeeds_end_the_work(faulty, waits):
-    with pytest.raises(UserError, match=r"the first 10 requests all failed \(refused\): refuses: HTTP 400"):
+    with pytest.raises(UserError, match="the first 10 requests all failed, the last as refused: refuses: HTTP 400"):
         ask(faulty, *["400"] * 40)
+    assert [each.kind for each in ask(faulty, *["400"] * 9)] == [Class.refused] * 9
     mixed = ask(faulty, "good", *["400"] * 20)
     assert sum(isinstance(each, Failure) for each in mixed) == 20
 

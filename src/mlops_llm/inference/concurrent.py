@@ -6,7 +6,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from mlops_llm.endpoint import Endpoint, HopelessError, LateError, MisshapenError, UnreachableError
@@ -36,7 +36,7 @@ def answered(
         alive: raises what ends the work where the server is gone.
 
     Raises:
-        UserError: of `ask` or `alive`, or the first requests all fail in the same way.
+        UserError: of `ask` or `alive`, or the first requests all fail.
     """
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
     done: queue.SimpleQueue[tuple[int, R | Failure | BaseException]] = queue.SimpleQueue()
@@ -58,18 +58,19 @@ def answered(
 
     for _ in range(min(concurrency, len(requests))):
         threading.Thread(target=work, daemon=True).start()
-    lost: list[Failure] | None = []
     try:
-        for _ in requests:
-            place, result = _next(done, alive)
-            if isinstance(result, BaseException):
-                alive()  # it knows better why
-                raise result
-            if lost is not None:
-                lost = _hopeful(lost, result)
-            yield place, result
+        yield from _unless_all_fail(_found(len(requests), done, alive))
     finally:
         is_left.set()
+
+
+def _found(count: int, done: queue.SimpleQueue[Any], alive: Callable[[], None]) -> Iterator[tuple[int, Any]]:
+    for _ in range(count):
+        place, result = _next(done, alive)
+        if isinstance(result, BaseException):
+            alive()  # it knows better why
+            raise result
+        yield place, result
 
 
 def _next(done: queue.SimpleQueue[Any], alive: Callable[[], None]) -> Any:
@@ -80,18 +81,25 @@ def _next(done: queue.SimpleQueue[Any], alive: Callable[[], None]) -> Any:
             alive()
 
 
-def _hopeful(lost: list[Failure], result: Any) -> list[Failure] | None:
-    """The failures so far; None once a request has succeeded, or failed by its own fault.
+def _unless_all_fail(found: Iterable[tuple[int, R | Failure]]) -> Iterator[tuple[int, R | Failure]]:
+    """The same, the first failures held back until something shows that not all requests fail, so that they are not kept.
 
     Raises:
-        UserError: it is the last of too many.
+        UserError: the first `FIRST` have failed.
     """
-    if not isinstance(result, Failure) or result.kind in (Class.too_long, Class.empty):
-        return None
-    lost = [*lost, result]
-    if len(lost) >= FIRST and len({each.kind for each in lost}) == 1:
-        raise UserError(f"the first {len(lost)} requests all failed ({result.kind.value}): {result.cause}", "engine")
-    return lost
+    lost: list[tuple[int, R | Failure]] | None = []
+    for place, result in found:
+        if lost is None:
+            yield place, result
+            continue
+        lost.append((place, result))
+        if not isinstance(result, Failure) or result.kind in (Class.too_long, Class.empty):
+            yield from lost
+            lost = None
+        elif len(lost) == FIRST:
+            what = f"the first {FIRST} requests all failed, the last as {result.kind.value}: {result.cause}"
+            raise UserError(what, "engine", "mend that first")
+    yield from lost or []
 
 
 def one(endpoint: Endpoint, body: Mapping[str, Any], read: Callable[[Any, float], R | Failure], attempts: int) -> R | Failure:
