@@ -51,17 +51,23 @@ class InProcess:
         from vllm import SamplingParams
 
         same = {"max_tokens": 1, "temperature": 0.0, "ignore_eos": True, "logprobs": 0, "output_kind": _final()}
-        inner = [begin < len(each) - 1 for each, begin in zip(sequences, begins, strict=True)]
+        places = [place for place, ids in enumerate(sequences) if begins[place] < len(ids)]
+        yield from ((place, []) for place in range(len(sequences)) if begins[place] >= len(sequences[place]))
+        inner = {place: begins[place] < len(sequences[place]) - 1 for place in places}
         asked = (
-            (list(each[:-1]), SamplingParams(**same, allowed_token_ids=[each[-1]], prompt_logprobs=0 if wanted else None))
-            for each, wanted in zip(sequences, inner, strict=True)
+            (
+                list(sequences[place][:-1]),
+                SamplingParams(**same, allowed_token_ids=[sequences[place][-1]], prompt_logprobs=0 if inner[place] else None),
+            )
+            for place in places
         )
         for number, out, _ in self._outputs(asked, self._most, None):
+            place = places[number]
             assert out is not None
-            ids, begin = sequences[number], begins[number]
-            told = zip(ids[begin:-1], out.prompt_logprobs[begin:], strict=True) if inner[number] else ()
+            ids, begin = sequences[place], begins[place]
+            told = zip(ids[begin:-1], out.prompt_logprobs[begin:], strict=True) if inner[place] else ()
             found = [float(each[token].logprob) for token, each in told]
-            yield number, [*found, float(out.outputs[0].logprobs[0][ids[-1]].logprob)]
+            yield place, [*found, float(out.outputs[0].logprobs[0][ids[-1]].logprob)]
 
     def _outputs(
         self, asked: Iterable[tuple[list[int], Any]], at_once: int, limit: float | None

@@ -81,6 +81,8 @@ class Served:
     ) -> list[float] | Failure:
         *before, last = sequences[place]
         begin = begins[place]
+        if begin > len(before):
+            return []
         body: dict[str, Any] = {
             "model": self.server.model,
             "prompt": before,
