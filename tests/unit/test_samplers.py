@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mlops_llm.errors import UserError
+from mlops_llm.inference import release
 from mlops_llm.models.load import ModelLoad, inspect
 from mlops_llm.models.ref import resolve
 from mlops_llm.train.config import Train
@@ -25,8 +26,8 @@ def machine(monkeypatch):
     """A function that pretends which releases of vLLM are installed, and whether there is a GPU."""
 
     def pretend(releases, cuda):
-        monkeypatch.setattr(vllm, "_release", lambda name: releases.get(name, ""))
-        monkeypatch.setattr(vllm, "find_spec", lambda name: name)
+        monkeypatch.setattr(release, "release", lambda name: releases.get(name, ""))
+        monkeypatch.setattr(release, "find_spec", lambda name: name)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
 
     return pretend

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, ClassVar
 
 from mlops_llm.component import component
+from mlops_llm.inference.draws import Draws, StopTexts
 from mlops_llm.inference.engine import Care, Class, Failure, Generation, Request, Sampling, Session
+from mlops_llm.inference.prompts import Prompt, coded
+from mlops_llm.inference.stops import cut, told_apart
 from mlops_llm.models import load
 from mlops_llm.models.load import Files, ModelLoad
+
+LARGEST = 2**28
+"""Numbers in the logits of one forward pass of `logprobs`, at most: 1 GiB in float32."""
 
 
 @component("engine", "hf")
@@ -45,119 +51,114 @@ class HfSession:
     """An open model of transformers."""
 
     def __init__(self, model: Any, tokenizer: Any, window: int | None) -> None:
-        """Keep the model, in evaluation mode, and its tokenizer; the tokenizer stays as it is."""
+        """Keep the model, in evaluation mode, and its tokenizer.
+
+        What the model's generation_config says of sampling is dropped, so that only `Sampling` counts; its end marks stay.
+        """
+        from transformers import GenerationConfig
+
         self.model, self.tokenizer, self.window = model, tokenizer, window
         self.own = model.generation_config
         """What the model's files say of sampling; lm-eval goes by it."""
-        self._left = copy.deepcopy(tokenizer)
-        self._left.padding_side = "left"
         ends = model.generation_config.eos_token_id
         self._ends = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
+        model.generation_config = GenerationConfig()
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, care: Care
     ) -> Iterator[tuple[int, Generation | Failure]]:
         """Answer in batches of like length, the longest first, so that what memory cannot hold is known at once.
 
-        A batch may take `care.timeout` for each of its answers; those that are not finished then have failed.
+        A batch may take `care.timeout` for each of its answers; those that are not finished then have failed. Prompts that
+        leave less room than `sampling.max_new_tokens` go with those that leave as much.
         """
-        lengths = [len(each) for each in self._left([one.text for one in requests], add_special_tokens=False)["input_ids"]]
-        order = sorted(range(len(requests)), key=lambda place: (-lengths[place], place))
-        room = [place for place in order if not self.window or lengths[place] < self.window]
-        for place in set(order) - set(room):
-            yield requests[place].place, Failure(Class.too_long, f"{lengths[place]} tokens fill the model's {self.window}")
-        for start in range(0, len(room), sampling.batch_size):
-            places = room[start : start + sampling.batch_size]
-            found = self._batch([requests[place] for place in places], max(lengths[place] for place in places), sampling, care)
-            yield from ((requests[place].place, each) for place, each in zip(places, found, strict=True))
+        fit, full = coded(self.tokenizer, requests, sampling.max_new_tokens, self.window)
+        yield from full
+        fit.sort(key=lambda each: -len(each.ids))
+        for _, same in groupby(fit, key=lambda each: each.most):
+            prompts = list(same)
+            for start in range(0, len(prompts), sampling.batch_size):
+                part = prompts[start : start + sampling.batch_size]
+                for prompt, found in zip(part, self._batch(part, sampling, care), strict=True):
+                    yield prompt.request.place, found
 
-    def _batch(self, requests: list[Request], longest: int, sampling: Sampling, care: Care) -> list[Generation | Failure]:
+    def _batch(self, prompts: Sequence[Prompt], sampling: Sampling, care: Care) -> list[Generation | Failure]:
         import torch
         from transformers import GenerationConfig
 
-        most = min(sampling.max_new_tokens, (self.window or longest + sampling.max_new_tokens) - longest)
-        batch = self._left([one.text for one in requests], return_tensors="pt", padding=True, add_special_tokens=False)
-        limit = care.timeout * len(requests)
+        most, limit = prompts[0].most, care.timeout * len(prompts)
+        asked, pad, device = max(len(each.ids) for each in prompts), self.tokenizer.pad_token_id, self.model.device
+        ids = torch.tensor([[pad] * (asked - len(each.ids)) + each.ids for each in prompts], device=device)
+        mask = torch.tensor([[0] * (asked - len(each.ids)) + [1] * len(each.ids) for each in prompts], device=device)
+        special, texts = told_apart(self.tokenizer, sampling.stop)
+        ends = self._ends | set(special)
         how = GenerationConfig(
             max_new_tokens=most,
-            do_sample=False,  # a row's own random numbers are added to its logits instead, so that no row depends on another
+            do_sample=False,  # each row is drawn from by its own seed, see Draws
             use_cache=True,
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=sorted(self._ends),
+            pad_token_id=pad,
+            eos_token_id=sorted(ends) or None,
             max_time=limit,
-            stop_strings=sampling.stop or None,
         )
         began = time.perf_counter()
         with torch.inference_mode():
             out = self.model.generate(
-                **batch.to(self.model.device),
+                input_ids=ids,
+                attention_mask=mask,
                 generation_config=how,
-                logits_processor=[] if sampling.greedy else [_Drawn(sampling, [one.seed for one in requests])],
-                tokenizer=self._left if sampling.stop else None,
+                logits_processor=[] if sampling.greedy else [Draws(sampling, [each.request.seed for each in prompts], most)],
+                stopping_criteria=[StopTexts(self.tokenizer, texts, asked, ends)] if texts else [],
             )
         seconds = time.perf_counter() - began
-        asked = batch["input_ids"].shape[1]
-        prompts = batch["attention_mask"].sum(1).tolist()
-        rows = [self._answer(row[asked:].tolist(), sampling, most) for row in out]
-        is_late = seconds >= limit
-        return [
-            Failure(Class.timeout, f"not finished in {care.timeout:g} s", seconds / len(requests))
-            if not is_done and (is_late and len(out[0]) - asked < most)
-            else Generation(text, tokens, prompt, seconds / len(requests), not is_done)
-            for (text, tokens, is_done), prompt in zip(rows, prompts, strict=True)
-        ]
+        share = seconds / len(prompts)
+        is_late = seconds >= limit and out.shape[1] - asked < most
+        found = list[Generation | Failure]()
+        for prompt, row in zip(prompts, out[:, asked:].tolist(), strict=True):
+            text, tokens, is_whole = self._answer(row, ends, texts)
+            if is_late and not is_whole:
+                found.append(Failure(Class.timeout, f"not finished in {limit:g} s with {len(prompts)} answers at once", share))
+            else:
+                found.append(Generation(text, tokens, len(prompt.ids), share, not is_whole))
+        return found
 
-    def _answer(self, ids: list[int], sampling: Sampling, most: int) -> tuple[str, int, bool]:
+    def _answer(self, ids: list[int], ends: set[int], stop: Sequence[str]) -> tuple[str, int, bool]:
         """Text, tokens, and whether it came to its own end."""
-        end = next((place for place, token in enumerate(ids) if token in self._ends), None)
+        end = next((place for place, token in enumerate(ids) if token in ends), None)
+        if stop and (found := cut(self.tokenizer, ids[:end], stop)):
+            return *found, True
         text = str(self.tokenizer.decode(ids[:end], skip_special_tokens=True))
-        places = [text.find(each) for each in sampling.stop if each in text]
-        if places:
-            text = text[: min(places)]
-            return text.strip(), len(self.tokenizer(text, add_special_tokens=False)["input_ids"]), True
-        return text.strip(), len(ids) if end is None else end + 1, end is not None
+        return text, len(ids) if end is None else end + 1, end is not None
 
     def logprobs(
         self, sequences: Sequence[Sequence[int]], begins: Sequence[int], batch_size: int
     ) -> Iterator[tuple[int, list[float]]]:
-        """Log-probabilities of the tokens from a place on, in batches of like length."""
-        import torch
+        """Log-probabilities of the tokens from a place on, in batches of like length.
 
+        Logits are computed from the first wanted token of a batch on; a batch whose logits would be too many is halved.
+        """
         order = sorted(range(len(sequences)), key=lambda place: (-len(sequences[place]), place))
-        pad = self.tokenizer.pad_token_id
-        for start in range(0, len(order), batch_size):
-            places = order[start : start + batch_size]
-            most = len(sequences[places[0]])
-            rows = [list(sequences[place]) + [pad] * (most - len(sequences[place])) for place in places]
-            ids = torch.tensor(rows, device=self.model.device)
-            mask = torch.tensor([[1] * len(sequences[place]) + [0] * (most - len(sequences[place])) for place in places])
-            with torch.inference_mode():
-                logits = self.model(input_ids=ids, attention_mask=mask.to(ids.device), use_cache=False).logits
-            for row, place in enumerate(places):
-                first, length = begins[place], len(sequences[place])
-                said = logits[row, first - 1 : length - 1].float().log_softmax(-1)
-                found = said.gather(1, ids[row, first:length, None])[:, 0]
-                yield place, found.tolist()
+        waiting = [order[start : start + batch_size] for start in range(0, len(order), batch_size)][::-1]
+        while waiting:
+            places = waiting.pop()
+            first = min(begins[place] for place in places) - 1
+            size = len(places) * (len(sequences[places[0]]) - first) * self.model.config.get_text_config().vocab_size
+            if size > LARGEST and len(places) > 1:
+                half = len(places) // 2
+                waiting += [places[half:], places[:half]]
+                continue
+            rows = self._logprobs([list(sequences[place]) for place in places], first)
+            for place, row in zip(places, rows, strict=True):
+                yield place, row[begins[place] - 1 - first : len(sequences[place]) - 1 - first]
 
-
-class _Drawn:
-    """Makes the likeliest token a drawn one: Gumbel noise from each row's own generator is added to its logits.
-
-    The largest of log p + noise is a sample of p (Gumbel 1954; Maddison et al. 2014, arXiv:1411.0030, section 2).
-    """
-
-    def __init__(self, sampling: Sampling, seeds: list[int]) -> None:
+    def _logprobs(self, rows: list[list[int]], first: int) -> Iterator[list[float]]:
+        """Of each row, the longest first, the log-probabilities of its tokens from place `first` + 1 on, padding included."""
         import torch
 
-        self._sampling = sampling
-        self._drawn = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def __call__(self, ids: Any, logits: Any) -> Any:
-        import torch
-        from transformers import TemperatureLogitsWarper, TopPLogitsWarper
-
-        logits = TemperatureLogitsWarper(float(self._sampling.temperature))(ids, logits)
-        if self._sampling.top_p < 1:
-            logits = TopPLogitsWarper(self._sampling.top_p)(ids, logits)
-        uniform = torch.stack([torch.rand(logits.shape[1], generator=each) for each in self._drawn])
-        return logits - torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7))).to(logits.device)
+        most, pad = len(rows[0]), self.tokenizer.pad_token_id
+        ids = torch.tensor([row + [pad] * (most - len(row)) for row in rows], device=self.model.device)
+        mask = torch.tensor([[1] * len(row) + [0] * (most - len(row)) for row in rows], device=ids.device)
+        kept = torch.arange(first, most - 1, device=ids.device)
+        with torch.inference_mode():
+            logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=kept).logits
+            for row, said in zip(ids, logits, strict=True):
+                yield said.float().log_softmax(-1).gather(1, row[first + 1 :, None])[:, 0].tolist()

