@@ -92,8 +92,11 @@ def _work(stage: Stage, arguments: Arguments, outcome: Outcome) -> int:
     if resumed:
         if not stage.resumes:
             raise UserError(f"a run of the stage '{stage.name}' does not go on", "resume", "type its command again")
+        from mlops_llm.entry.elsewhere import sent_to_resume
         from mlops_llm.entry.resume import resume
 
+        if sent_to_resume(stage, resumed, arguments):
+            return 0
         return resume(stage, resumed, arguments, outcome)
     stem = (arguments.value("experiment") or stage.name).replace(",", "-").replace("/", "-")
     while True:
@@ -119,7 +122,7 @@ def _start(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) -> i
 
     def task(cfg: Any) -> None:
         try:
-            single(stage, cfg, name, outcome)
+            single(stage, cfg, name, outcome, arguments)
         except Exception as error:
             # Hydra would print the overrides and pass the error on; it is ours to tell.
             outcome.error = error
