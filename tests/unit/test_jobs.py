@@ -26,6 +26,8 @@ from mlops_llm.launch.worker import Worker
 from mlops_llm.tracking import environment, queued
 from mlops_llm.tracking.queued import Seen
 
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+
 
 @pytest.fixture
 def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Queue:
@@ -38,14 +40,19 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Queue:
 def record(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Run id -> what the record says of it, or how it was closed."""
     kept: dict[str, Any] = {}
-    monkeypatch.setattr(queued, "look", lambda address, run: kept.get(run, Seen("SCHEDULED")))
+
+    def look(address: str, run: str) -> Seen:
+        found = kept.get(run, Seen("SCHEDULED"))
+        return found if isinstance(found, Seen) else Seen(found[0])
+
+    monkeypatch.setattr(queued, "look", look)
     monkeypatch.setattr(queued, "close", lambda address, run, status, reason: kept.update({run: (status, reason)}))
     return kept
 
 
 @pytest.fixture
-def script(tmp_path: Path) -> Callable[..., Job]:
-    """A function that makes a job of a shell script, which finds its own name in $0."""
+def script(tmp_path: Path) -> Iterator[Callable[..., Job]]:
+    """A function that makes a job of a shell script; no process of it outlives the test."""
     (tmp_path / "at").mkdir()
 
     def make(text: str, name: str = "one", tries: int = 3, again: Again = Again.resume) -> Job:
@@ -56,7 +63,10 @@ def script(tmp_path: Path) -> Callable[..., Job]:
         folder = str(tmp_path / "at")
         return Job(Command("data", ("op=x",), name, name * 3, "http://page", again, (), folder, str(python), given), tries)
 
-    return make
+    yield make
+    for each in psutil.process_iter(["cmdline"]):
+        if any(str(tmp_path) in word for word in each.info["cmdline"] or ()):
+            os.kill(each.pid, signal.SIGKILL)
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 20) -> None:
@@ -256,12 +266,3 @@ def test_no_secret_is_in_the_queue(queue: Queue, monkeypatch: pytest.MonkeyPatch
     assert process.address_of(command, os.environ) == "http://me:canary-word@tracking:5000"
     with pytest.raises(UserError, match="the password for http://tracking:5000 is not here"):
         process.address_of(command, {"MLFLOW_TRACKING_URI": "http://other:5000"})
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(tmp_path: Path) -> Iterator[None]:
-    """No process of a test outlives it."""
-    yield
-    for each in psutil.process_iter(["cmdline"]):
-        if any(str(tmp_path) in word for word in each.info["cmdline"] or ()):
-            os.kill(each.pid, signal.SIGKILL)

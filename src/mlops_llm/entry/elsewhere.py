@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from mlops_llm import console
 from mlops_llm.entry import config
-from mlops_llm.entry.arguments import Arguments, quote
+from mlops_llm.entry.arguments import Arguments, as_typed, quote
 from mlops_llm.entry.job import Stage
 from mlops_llm.errors import UserError
 from mlops_llm.launch.place import JOB, Again, Command, Place, is_about_launch, named_variables
@@ -34,7 +34,8 @@ def send(stage: Stage, settings: Any, opening: Opening, arguments: Arguments) ->
     again = Again.no if arguments.multirun else Again.resume if stage.resumes else Again.repeat
     run, link = schedule(opening)
     others = [each for each in arguments.overrides if not each.lstrip("+").startswith("run_name=")]
-    words = (*arguments.flags, *others, quote(f"run_name={opening.name}", arguments.multirun))
+    named = quote(f"run_name={opening.name}", arguments.multirun)
+    words = (*arguments.flags, *map(as_typed, others), named)
     place: Place = settings.launch
     try:
         said = place.send(Command(stage.name, words, opening.name, run, link, again, named_variables(opening.config)))

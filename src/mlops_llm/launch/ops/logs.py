@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Optional
 
 from mlops_llm import console
@@ -29,24 +31,34 @@ class Logs:
         """Show it."""
         queue = Queue()
         number = queue.find(self.job).number if self.job else _last(queue)
-        log = queue.log(number)
+        with suppress(KeyboardInterrupt):  # the way to end the watching; the job goes on
+            self._show(queue, number)
+        return Result("logs", {}, {})
+
+    def _show(self, queue: Queue, number: int) -> None:
         shown = 0
         while True:
             job = queue.find(str(number))  # before the reading, so that an ended job is read to its end
-            if log.exists():
-                with log.open("rb") as file:
-                    file.seek(shown)
-                    text = file.read()
-                whole = text if job.state.ended or not self.follow else text[: text.rfind(b"\n") + 1]
-                for line in whole.decode("utf-8", "replace").splitlines():
-                    console.say(line)
-                shown += len(whole)
-            if job.state.ended or not self.follow:
+            over = job.state.ended or not self.follow
+            text = _after(queue.log(number), shown)
+            whole = text if over else text[: text.rfind(b"\n") + 1]
+            for line in whole.decode("utf-8", "replace").splitlines():
+                console.say(line)
+            shown += len(whole)
+            if over:
                 break
             time.sleep(_PAUSE)
         if not shown:
             console.say(f"job {number} is {job.state.name} and has printed nothing")
-        return Result("logs", {}, {})
+
+
+def _after(log: Path, place: int) -> bytes:
+    """What stands in a file behind a place."""
+    if not log.exists():
+        return b""
+    with log.open("rb") as file:
+        file.seek(place)
+        return file.read()
 
 
 def _last(queue: Queue) -> int:
