@@ -74,9 +74,9 @@ def after(job: Job, code: int | None, status: str, said: str = "") -> Job:
     """What a job is once its process has ended.
 
     A process that ended by its own word decides: 0 is done, 1 and 2 are failed, a signal that it could answer is cancelled.
-    One that ended without a word (kill -9, no memory, power) was interrupted: the job waits again unless it was started
-    `tries` times already. Where nobody watched (code None) the record tells: FINISHED is done, FAILED is failed, and all else
-    is an interruption, as a machine that goes down interrupts.
+    Of one that ended without a word (kill -9, no memory, power), or while nobody watched, the record tells: FINISHED is done,
+    FAILED is failed, and all else is an interruption, also KILLED, as by a machine that goes down. An interrupted job waits
+    again unless it was started `tries` times already.
 
     Args:
         job: it must be running, else it is returned as it is.
@@ -89,12 +89,13 @@ def after(job: Job, code: int | None, status: str, said: str = "") -> Job:
     over = replace(job, ended=time.time(), process="")
     if job.cancel:
         return replace(over, state=State.cancelled, reason="cancelled")
-    if code == 0 or (code is None and status == "FINISHED"):
-        return replace(over, state=State.done, reason="")
-    if code in (1, 2) or (code is None and status == "FAILED"):
-        return replace(over, state=State.failed, reason=said or f"exit code {1 if code is None else code}")
     if code in SIGNALLED:
         return replace(over, state=State.cancelled, reason="ended by a signal from elsewhere")
+    spoke = code in (0, 1, 2)
+    if code == 0 or (not spoke and status == "FINISHED"):
+        return replace(over, state=State.done, reason="")
+    if spoke or status == "FAILED":
+        return replace(over, state=State.failed, reason=said or f"exit code {code if spoke else 1}")
     how = "its process was killed" if code is None or code < 0 else f"its process ended with exit code {code}"
     if job.command.again is Again.no and status != "SCHEDULED":
         remedy = f"go on with each of the multirun's jobs: resume={job.command.name}-0"

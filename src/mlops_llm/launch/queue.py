@@ -49,10 +49,15 @@ class Queue:
         """Whether there was ever a job."""
         return (self.folder / "queue.db").exists()
 
-    def add(self, job: Job) -> Job:
-        """Put a job at the end; return it with its number."""
+    def number(self) -> int:
+        """A number that no other job has."""
         with self._locked():
-            numbered = replace(job, number=self._storage.incr("jobs"), queued=time.time())
+            return int(self._storage.incr("jobs"))
+
+    def add(self, job: Job) -> Job:
+        """Put a job at the end; return it with its number, a new one if it has none."""
+        numbered = replace(job, number=job.number or self.number(), queued=time.time())
+        with self._locked():
             self._write(numbered)
             self._enqueue(numbered, _BACK)
         return numbered

@@ -56,14 +56,14 @@ class Worker:
         """
         with self._queue.only_worker(), _stop_asked() as asked:
             self._take_over()
-            while not asked.is_set():
+            while not asked.stop:
                 for watched in list(self._running.values()):
                     self._look(watched)
                 while self._is_free() and (job := self._queue.take()):
                     self._start(job)
                 if until_empty and not self._running:
                     return
-                asked.wait(_PAUSE)
+                time.sleep(_PAUSE)
             for watched in self._running.values():
                 console.say(f"{_named(watched.job)} goes on by itself; the next worker watches it")
 
@@ -180,16 +180,23 @@ def _named(job: Job) -> str:
     return f"job {job.number} ({job.command.stage} {job.command.name})"
 
 
+@dataclass
+class _Asked:
+    """Whether the worker is to end."""
+
+    stop: bool = False
+
+
 @contextmanager
-def _stop_asked() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, instead of breaking in between two writes."""
-    asked = threading.Event()
+def _stop_asked() -> Iterator[_Asked]:
+    """Ctrl-C and SIGTERM ask, instead of breaking in between two writes."""
+    asked = _Asked()
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
 
     def ask(number: int, frame: Any) -> None:
-        asked.set()
+        asked.stop = True
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

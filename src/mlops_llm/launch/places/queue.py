@@ -33,8 +33,9 @@ class OnQueue(Place):
     def send(self, command: Command) -> list[str]:
         """Queue the command."""
         queue = Queue()
-        job = queue.add(Job(command, self.tries))
-        queued.note(address(), command.run, f"{job.number} on {socket.gethostname()}")
+        number = queue.number()
+        queued.note(address(), command.run, f"{number} on {socket.gethostname()}")
+        job = queue.add(Job(command, self.tries, number))
         ask = "python -m mlops_llm.launch"
         said = [
             f"queued as job {job.number}: run {command.name} ({command.run})",
