@@ -35,7 +35,7 @@ class Stage:
 
     name: str
     schema: type
-    """The settings: a dataclass with at least project, run_name, output, resume and seed."""
+    """The settings: a dataclass with run_name, and with project, resume, seed and launch where its commands leave runs."""
     prepare: Callable[[Any], Any]
     """Check the settings and read what is cheap to read; raises UserError before anything is recorded."""
     work: Callable[[Any, Run], Result]
@@ -51,6 +51,11 @@ class Stage:
     """Writes a command in the form that its settings have."""
     records: Callable[[Any], bool] = _always
     """Whether what the settings ask for leaves a run."""
+
+    @property
+    def in_record(self) -> bool:
+        """Whether its commands have to do with the record."""
+        return "project" in self.schema.__dataclass_fields__
 
 
 @dataclasses.dataclass

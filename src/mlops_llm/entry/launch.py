@@ -84,7 +84,8 @@ def _work(stage: Stage, arguments: Arguments, outcome: Outcome) -> int:
     from mlops_llm.tracking import secrets, store
 
     secrets.refuse_overrides(arguments.overrides)
-    store.check_address()
+    if stage.in_record:
+        store.check_address()
     _heed_signals()
     resumed = arguments.value("resume")
     if resumed is None and "resume=" in arguments.overrides:
