@@ -12,6 +12,10 @@ def _prepare(settings: Data) -> Work | Result:
     return work if settings.op.records else work(NullRun())
 
 
+def _records(settings: Data) -> bool:
+    return bool(settings.op.records)
+
+
 def _work(work: Work | Result, run: Run) -> Result:
     return work if isinstance(work, Result) else work(run)
 
@@ -29,6 +33,7 @@ STAGE = Stage(
     ),
     folder="",
     resumes=False,
+    records=_records,
 )
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Optional, Protocol
 from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import Read
 from mlops_llm.errors import UserError
+from mlops_llm.launch.place import Place
 from mlops_llm.record import Result, Run
 
 Work = Callable[[Run], Result]
@@ -41,6 +42,8 @@ class Data:
     output: Optional[str] = None  # noqa: UP045
     """File to write (op=export)."""
     read: Read = field(default_factory=Read)
+    launch: Place = field(default_factory=Place)
+    """Where the command runs: local is here and now, queue puts it into this machine's queue."""
     project: str = "default"
     """MLflow experiment of the runs; versions are kept in the experiment datasets/NAME."""
     run_name: Optional[str] = None  # noqa: UP045

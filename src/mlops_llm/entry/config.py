@@ -23,6 +23,9 @@ from mlops_llm import component
 from mlops_llm.entry.arguments import Arguments
 from mlops_llm.errors import UserError
 
+PLACES = "mlops_llm.launch.places"
+"""Where the choices of `launch=` are, which every stage has."""
+
 
 def config_folder() -> Path:
     """The presets: conf/ of a checkout, or the copy in the wheel."""
@@ -35,6 +38,7 @@ def register(stage: str, schema: type, packages: tuple[str, ...]) -> None:
 
     Of a group whose field in the schema is a dict several can be chosen at once: GROUP=[A,B], then GROUP.A.SETTING=VALUE.
     """
+    packages = (*packages, PLACES)
     for package in packages:
         component.load(package)
     store = ConfigStore.instance()
@@ -148,6 +152,11 @@ def _refuse_unknown(node: DictConfig, path: str) -> None:
             raise UserError(f"Key '{key}' not in '{cls.__name__}'{component.near(key, known)}", path)
         if not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
             _refuse_unknown(node[key], f"{path}.{key}" if path else key)
+
+
+def what(config: DictConfig) -> DictConfig:
+    """A config without `launch`: what a command does, wherever it runs."""
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "launch"])
 
 
 def from_record(schema: type, choices: Mapping[str, str], yaml: str) -> DictConfig:

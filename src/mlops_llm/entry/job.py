@@ -15,13 +15,18 @@ from omegaconf import OmegaConf
 
 from mlops_llm import console
 from mlops_llm.entry import config
-from mlops_llm.entry.arguments import as_typed
+from mlops_llm.entry.arguments import Arguments, as_typed
 from mlops_llm.errors import UserError
 from mlops_llm.files import write_text
+from mlops_llm.launch.place import without_launch
 from mlops_llm.record import Grid, Result, Run
 from mlops_llm.tracking import secrets
 from mlops_llm.tracking.opening import open_run
 from mlops_llm.tracking.run import MlflowRun, Opening
+
+
+def _always(settings: Any) -> bool:
+    return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Stage:
 
     name: str
     schema: type
-    """The settings: a dataclass with at least project, run_name, output, resume and seed."""
+    """The settings: a dataclass with run_name, and with project, resume, seed and launch where its commands leave runs."""
     prepare: Callable[[Any], Any]
     """Check the settings and read what is cheap to read; raises UserError before anything is recorded."""
     work: Callable[[Any, Run], Result]
@@ -44,6 +49,13 @@ class Stage:
     """Whether an interrupted run can go on."""
     arrange: Callable[[list[str]], list[str]] = list
     """Writes a command in the form that its settings have."""
+    records: Callable[[Any], bool] = _always
+    """Whether what the settings ask for leaves a run."""
+
+    @property
+    def in_record(self) -> bool:
+        """Whether its commands have to do with the record."""
+        return "project" in self.schema.__dataclass_fields__
 
 
 @dataclasses.dataclass
@@ -62,11 +74,17 @@ class Outcome:
         self.begun, self.name = True, name
 
 
-def single(stage: Stage, cfg: Any, name: str, outcome: Outcome) -> None:
-    """Run the one job of a command; `name` is for a run that its settings do not name."""
+def single(stage: Stage, cfg: Any, name: str, outcome: Outcome, arguments: Arguments) -> None:
+    """Run the one job of a command, or hand it over; `name` is for a run that its settings do not name."""
+    from mlops_llm.entry import elsewhere
+
     try:
         opening = _opening(stage, cfg, str(cfg.run_name or name))
-        plan = _prepared(stage, cfg, opening)
+        settings = config.typed(cfg)
+        if "launch" in cfg and elsewhere.wanted(settings.launch):
+            elsewhere.send(stage, settings, opening, arguments)
+            return
+        plan = _prepared(stage, settings, opening)
         if isinstance(plan, Result):
             outcome.failed = plan.failed
             if plan.values:
@@ -84,7 +102,7 @@ def child(stage: Stage, cfg: Any, parent: str) -> None:
     """Run a job of a multirun; one that cannot start is a failed child, with its reason."""
     opening = _opening(stage, cfg, f"{cfg.run_name}-{HydraConfig.get().job.num}", parent)
     with console.labelled(opening.name), open_run(opening) as run:
-        finish(stage, _prepared(stage, cfg, opening), run, opening, quiet=True)
+        finish(stage, _prepared(stage, config.typed(cfg), opening), run, opening, quiet=True)
 
 
 def _opening(stage: Stage, cfg: Any, name: str, parent: str = "") -> Opening:
@@ -95,25 +113,26 @@ def _opening(stage: Stage, cfg: Any, name: str, parent: str = "") -> Opening:
     """
     hydra = HydraConfig.get()
     output = Path(hydra.runtime.output_dir)
-    if cfg.resume:
+    if cfg.get("resume"):
         raise UserError("stands in a preset", "resume", "give it on the command line, alone")
     config.drop_unchosen(cfg, stage.schema, hydra.overrides.task)
     cfg.run_name = name
-    values = config.flat(cfg)
+    recorded = config.what(cfg)
+    values = config.flat(recorded)
     secrets.refuse(values)
     refuse_in_use(output)
     experiment = hydra.runtime.choices.get("experiment@_global_")
     return Opening(
         stage=stage.name,
-        project=str(cfg.project),
+        project=str(cfg.get("project", "")),
         name=name,
         output=output,
         config=values
-        | {f"choice.{group}": choice for group, choice in config.choices(cfg).items()}
+        | {f"choice.{group}": choice for group, choice in config.choices(recorded).items()}
         | ({"experiment": experiment} if experiment else {}),
-        config_yaml=OmegaConf.to_yaml(cfg, resolve=True),
-        overrides=tuple(as_typed(item) for item in hydra.overrides.task if not item.startswith("run_name=")),
-        seed=cfg.seed,
+        config_yaml=OmegaConf.to_yaml(recorded, resolve=True),
+        overrides=tuple(as_typed(item) for item in without_launch(hydra.overrides.task) if not item.startswith("run_name=")),
+        seed=cfg.get("seed"),
         storage=cfg.checkpoints.storage.name if "checkpoints" in cfg else "auto",
         parent=parent,
     )
@@ -129,8 +148,7 @@ def refuse_in_use(output: Path) -> None:
         raise UserError("the output folder is not empty", str(output), "choose another output= or run_name=")
 
 
-def _prepared(stage: Stage, cfg: Any, opening: Opening) -> Any:
-    settings = config.typed(cfg)
+def _prepared(stage: Stage, settings: Any, opening: Opening) -> Any:
     if stage.folder:
         setattr(settings, stage.folder, str(opening.output))
     return stage.prepare(settings)

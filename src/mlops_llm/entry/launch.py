@@ -84,7 +84,8 @@ def _work(stage: Stage, arguments: Arguments, outcome: Outcome) -> int:
     from mlops_llm.tracking import secrets, store
 
     secrets.refuse_overrides(arguments.overrides)
-    store.check_address()
+    if stage.in_record:
+        store.check_address()
     _heed_signals()
     resumed = arguments.value("resume")
     if resumed is None and "resume=" in arguments.overrides:
@@ -92,8 +93,11 @@ def _work(stage: Stage, arguments: Arguments, outcome: Outcome) -> int:
     if resumed:
         if not stage.resumes:
             raise UserError(f"a run of the stage '{stage.name}' does not go on", "resume", "type its command again")
+        from mlops_llm.entry.elsewhere import sent_to_resume
         from mlops_llm.entry.resume import resume
 
+        if sent_to_resume(stage, resumed, arguments):
+            return 0
         return resume(stage, resumed, arguments, outcome)
     stem = (arguments.value("experiment") or stage.name).replace(",", "-").replace("/", "-")
     while True:
@@ -119,7 +123,7 @@ def _start(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) -> i
 
     def task(cfg: Any) -> None:
         try:
-            single(stage, cfg, name, outcome)
+            single(stage, cfg, name, outcome, arguments)
         except Exception as error:
             # Hydra would print the overrides and pass the error on; it is ours to tell.
             outcome.error = error

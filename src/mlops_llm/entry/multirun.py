@@ -13,6 +13,7 @@ from mlops_llm import console
 from mlops_llm.entry.arguments import Arguments, as_typed, first_choices, number_of_jobs, quote, swept
 from mlops_llm.entry.job import Outcome, Stage, child, links, refuse_in_use
 from mlops_llm.errors import UserError, unexpected
+from mlops_llm.launch.place import without_launch
 from mlops_llm.record import Registration
 
 _PATIENCE = 20
@@ -36,17 +37,20 @@ class _Job:
 
 def multirun(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) -> int:
     """Run all jobs of a sweep under one parent run; return 0, or 1 if any job failed or could not even be recorded."""
-    from mlops_llm.entry import config
+    from mlops_llm.entry import config, elsewhere
     from mlops_llm.tracking import secrets
     from mlops_llm.tracking.opening import PARENT, open_run
     from mlops_llm.tracking.run import Opening
     from mlops_llm.tracking.store import connect
 
     first = _check_compositions(stage, arguments.overrides)
+    settings = config.typed(first)
     if "op" in first and getattr(first.op, "name", "") == "plan":
         raise UserError("op=plan looks at one job", "op", "leave out -m and give one value each")
-    secrets.refuse(config.flat(first))
+    secrets.refuse(config.flat(config.what(first)))
     keys = swept(arguments.overrides)
+    if "launch" in keys:
+        raise UserError("cannot be swept: all jobs of a multirun run in one place", "launch", "give one value")
     name = str(first.run_name or name)
     output = Path((first[stage.folder] if stage.folder else None) or f"outputs/{name}").absolute()
     opening = Opening(
@@ -56,10 +60,15 @@ def multirun(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) ->
         output=output,
         config={"sweep": ", ".join(keys), "jobs": number_of_jobs(arguments.overrides)},
         overrides=tuple(
-            as_typed(item) for item in [*arguments.flags, *arguments.overrides] if not item.startswith("run_name=")
+            as_typed(item)
+            for item in [*arguments.flags, *without_launch(arguments.overrides)]
+            if not item.startswith("run_name=")
         ),
     )
     refuse_in_use(output)
+    if "launch" in first and elsewhere.wanted(settings.launch):
+        elsewhere.send(stage, settings, opening, arguments)
+        return 0
     with open_run(opening) as parent:
         parent.tags({"kind": "multirun"})
         if not arguments.value("run_name"):

@@ -30,27 +30,12 @@ def resume(stage: Stage, ref: str, arguments: Arguments, outcome: Outcome) -> in
     """
     from filelock import FileLock, Timeout
 
-    others = [item for item in arguments.overrides if not item.startswith(("resume=", "hydra."))]
-    if others or arguments.multirun:
-        raise UserError(
-            "a resumed run goes on with the settings it began with",
-            "resume",
-            f"leave out: {' '.join(map(as_typed, others)) or '-m'}",
-        )
+    run = checked(stage, ref, arguments)
     store = connect()
-    settle(store)
-    run = ledger.find_run(store, ref)
-    _check(stage, run)
     choices = {key.removeprefix("choice."): value for key, value in run.params.items() if key.startswith("choice.")}
     cfg = config.from_record(stage.schema, choices, recorded_text(store, run.id, "config.yaml"))
     settings = config.typed(cfg)
     settings.resume, settings.run_name, settings.output = run.id, run.name, run.tags["output"]
-    if not Path(settings.output).is_dir():
-        raise UserError(
-            f"the folder of run '{run.name}' is gone, and its checkpoints with it",
-            f"{run.tags.get('run.host', '').partition('/')[0]}:{settings.output}",
-            "bring it back, or start a new run from runs:/… where the record has a copy",
-        )
     lock = FileLock(writable(Path(settings.output)) / ".lock")
     try:
         lock.acquire(timeout=0)
@@ -76,6 +61,33 @@ def resume(stage: Stage, ref: str, arguments: Arguments, outcome: Outcome) -> in
     if opening.parent:
         conclude_again(store, opening.parent)
     return 0
+
+
+def checked(stage: Stage, ref: str, arguments: Arguments) -> RunRow:
+    """The run that a command wants to go on with.
+
+    Raises:
+        UserError: it cannot, for one of the reasons of `resume`.
+    """
+    others = [item for item in arguments.overrides if not item.startswith(("resume=", "hydra."))]
+    if others or arguments.multirun:
+        raise UserError(
+            "a resumed run goes on with the settings it began with",
+            "resume",
+            f"leave out: {' '.join(map(as_typed, others)) or '-m'}",
+        )
+    store = connect()
+    settle(store)
+    run = ledger.find_run(store, ref)
+    _check(stage, run)
+    output = run.tags["output"]
+    if not Path(output).is_dir():
+        raise UserError(
+            f"the folder of run '{run.name}' is gone, and its checkpoints with it",
+            f"{run.tags.get('run.host', '').partition('/')[0]}:{output}",
+            "bring it back, or start a new run from runs:/… where the record has a copy",
+        )
+    return run
 
 
 @contextmanager

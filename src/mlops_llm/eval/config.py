@@ -12,6 +12,7 @@ from mlops_llm.data.read import Read
 from mlops_llm.errors import UserError
 from mlops_llm.eval.overlap import Overlap
 from mlops_llm.inference.engine import Care, Sampling
+from mlops_llm.launch.place import Place
 from mlops_llm.models.load import ModelLoad
 from mlops_llm.record import Result, Run
 
@@ -115,6 +116,8 @@ class Eval:
     publish: Publish = field(default_factory=Publish)
     model_load: ModelLoad = field(default_factory=ModelLoad)
     read: Read = field(default_factory=Read)
+    launch: Place = field(default_factory=Place)
+    """Where the command runs: local is here and now, queue puts it into this machine's queue."""
     project: str = "default"
     """MLflow experiment."""
     run_name: Optional[str] = None  # noqa: UP045

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import threading
 import time
 from collections.abc import Iterator
@@ -47,7 +48,8 @@ def open_run(opening: Opening) -> Iterator[MlflowRun]:
     experiment, run = _resumed(store, opening) if opening.resume else _created(store, opening)
     opened = MlflowRun(store, run, experiment, opening)
     stop = threading.Event()
-    began = store.client.get_run(run).info.start_time / 1000
+    # A run that waited in a queue is older than its work.
+    began = store.client.get_run(run).info.start_time / 1000 if opening.resume else time.time()
     machine = threading.Thread(target=system.watch, args=(opened, began, stop), daemon=True)
     for thread in (threading.Thread(target=_beat, args=(store, run, stop), daemon=True), machine):
         thread.start()
@@ -66,6 +68,25 @@ def open_run(opening: Opening) -> Iterator[MlflowRun]:
         stop.set()
         machine.join(timeout=5.0)
         opened.finish(status)
+
+
+def schedule(opening: Opening) -> tuple[str, str]:
+    """Create a run that waits, in the status SCHEDULED, for the process that will adopt it; return its id and its page.
+
+    Raises:
+        UserError: the tracking server does not answer, or the name is taken.
+    """
+    store = connect()
+    _refuse_taken(opening.name, ledger.named(store, opening.name))
+    command = environment.argv_of(opening.stage, list(opening.overrides))
+    experiment, run = _new(store, opening, _tags(opening) | {"command": " ".join(shlex.quote(word) for word in command)})
+    store.client.update_run(run, status="SCHEDULED")
+    return run, store.link(experiment, run)
+
+
+def withdraw(run: str) -> None:
+    """Take back a run that waits."""
+    connect().client.delete_run(run)
 
 
 def settle(store: Store) -> None:
@@ -93,20 +114,14 @@ def recorded_text(store: Store, run: str, name: str) -> str:
 
 
 def _created(store: Store, opening: Opening) -> tuple[str, str]:
-    """Create the run, or adopt the one that `mlflow run` opened; its name is unique in the whole store."""
-    tags = {
-        "stage": opening.stage,
-        "project": opening.project,
-        "output": str(opening.output.absolute()),
-        "folder": str(Path.cwd()),
-        **environment.process_tags(),
-    }
-    if opening.parent:
-        tags["mlflow.parentRunId"] = opening.parent
+    """Create the run, or adopt the one that `mlflow run` or a queue opened; its name is unique in the whole store."""
+    tags = _tags(opening) | environment.process_tags()
     adopted = "" if opening.parent else os.environ.get("MLFLOW_RUN_ID", "")
     _refuse_taken(opening.name, [run for run in ledger.named(store, opening.name) if run.id != adopted])
     if adopted:
-        _check_adopted(store, adopted)
+        had = _check_adopted(store, adopted)
+        if "run.error" in had.tags:
+            store.client.delete_tag(adopted, "run.error")
         for key, value in tags.items():
             store.client.set_tag(adopted, key, value)
         store.client.update_run(adopted, status="RUNNING", name=opening.name)
@@ -116,6 +131,21 @@ def _created(store: Store, opening: Opening) -> tuple[str, str]:
             remedy = f"mlflow run … --experiment-name {opening.project}"
             console.warn(f"this run lies in the experiment '{lies}', where it was opened, not in '{opening.project}': {remedy}")
         return experiment, adopted
+    return _new(store, opening, tags)
+
+
+def _tags(opening: Opening) -> dict[str, str]:
+    parent = {"mlflow.parentRunId": opening.parent} if opening.parent else {}
+    return {
+        "stage": opening.stage,
+        "project": opening.project,
+        "output": str(opening.output.absolute()),
+        "folder": str(Path.cwd()),
+        **parent,
+    }
+
+
+def _new(store: Store, opening: Opening, tags: dict[str, str]) -> tuple[str, str]:
     experiment = store.experiment(opening.project)
     run = store.client.create_run(experiment, run_name=opening.name, tags=tags).info.run_id
     same = ledger.named(store, opening.name)
@@ -126,14 +156,15 @@ def _created(store: Store, opening: Opening) -> tuple[str, str]:
     return experiment, str(run)
 
 
-def _check_adopted(store: Store, run: str) -> None:
-    remedy = "unset it; only `mlflow run` sets it rightly"
+def _check_adopted(store: Store, run: str) -> ledger.RunRow:
+    remedy = "unset it; only `mlflow run` and a queue's worker set it rightly"
     try:
         row = ledger.find_run(store, run)
     except UserError as error:
         raise UserError(error.what, "MLFLOW_RUN_ID", remedy) from error
     if row.status == "FINISHED":
         raise UserError(f"run '{row.name}' is finished", "MLFLOW_RUN_ID", remedy)
+    return row
 
 
 def _resumed(store: Store, opening: Opening) -> tuple[str, str]:

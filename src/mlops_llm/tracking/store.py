@@ -118,13 +118,16 @@ def local_path(location: str) -> Path | None:
     return Path(location) if parts.scheme == "" else None
 
 
-def check_address() -> None:
+def check_address(where: str = "") -> None:
     """See whether the record can be there, before any other work and without importing mlflow.
+
+    Args:
+        where: another address than this process's.
 
     Raises:
         UserError: the address is none, or the server does not answer.
     """
-    where = address()
+    where = where or address()
     _check(where)
     if where.startswith("http"):
         _knock(where)
@@ -136,7 +139,7 @@ def connect() -> Store:
     Raises:
         UserError: the server does not answer, or the address is none that MLflow knows.
     """
-    return _connect(address())
+    return connect_to(address())
 
 
 def exists() -> bool:
@@ -146,8 +149,9 @@ def exists() -> bool:
 
 
 @cache
-def _connect(where: str) -> Store:
-    check_address()
+def connect_to(where: str) -> Store:
+    """Connect to the record at an address, as `connect` does."""
+    check_address(where)
     file = database_file(where)
     if file:
         _create(file)

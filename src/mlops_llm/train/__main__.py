@@ -3,13 +3,17 @@
 import sys
 
 from mlops_llm.entry import Stage, launch
-from mlops_llm.train.config import PACKAGES, Train
+from mlops_llm.train.config import PACKAGES, Op, Train
 
 
 def _prepare(settings: Train) -> object:
     from mlops_llm.train.plan import prepare
 
     return prepare(settings)
+
+
+def _records(settings: Train) -> bool:
+    return settings.op is Op.fit
 
 
 def _fit(plan, run):  # type: ignore[no-untyped-def]
@@ -24,6 +28,7 @@ STAGE = Stage(
     prepare=_prepare,
     work=_fit,
     packages=PACKAGES,
+    records=_records,
     examples=(
         "python -m mlops_llm.train +experiment=sft_sales",
         "python -m mlops_llm.train +experiment=sft_sales peft=lora trainer.max_steps=50 trainer.learning_rate=1e-3 seed=7",

@@ -9,6 +9,7 @@ from typing import Any, Optional
 
 from mlops_llm.data.read import Read
 from mlops_llm.errors import UserError
+from mlops_llm.launch.place import Place
 from mlops_llm.models.load import ModelLoad
 from mlops_llm.train.distributed import Distributed
 from mlops_llm.train.ema import Ema
@@ -200,6 +201,8 @@ class Train:
     read: Read = field(default_factory=Read)
     register_as: Optional[str] = None  # noqa: UP045
     """Registered model whose new version the best checkpoint becomes, with the alias challenger; null registers nothing."""
+    launch: Place = field(default_factory=Place)
+    """Where the command runs: local is here and now, queue puts it into this machine's queue."""
     project: str = "default"
     """MLflow experiment."""
     run_name: Optional[str] = None  # noqa: UP045

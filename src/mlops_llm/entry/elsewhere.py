@@ -1,0 +1,74 @@
+"""A command that is to run elsewhere: checked as far as is cheap, entered into the record as a run that waits, handed over."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from mlops_llm import console
+from mlops_llm.entry import config
+from mlops_llm.entry.arguments import Arguments, as_typed, quote
+from mlops_llm.entry.job import Stage
+from mlops_llm.errors import UserError
+from mlops_llm.launch.place import JOB, Again, Command, Place, is_about_launch, named_variables
+from mlops_llm.tracking.run import Opening
+
+
+def wanted(place: Place) -> bool:
+    """Whether a command is to run elsewhere; one that was handed over already is there."""
+    return not place.here and JOB not in os.environ
+
+
+def send(stage: Stage, settings: Any, opening: Opening, arguments: Arguments) -> None:
+    """Hand a command over, with a run that waits for it.
+
+    Raises:
+        UserError: it leaves no run, the run's name is taken, the record cannot be reached, or there is no room for it.
+    """
+    from mlops_llm.tracking.opening import schedule, withdraw
+
+    if not stage.records(settings):
+        raise UserError("this command only shows something, and leaves no run", "launch", "type it without launch=")
+    again = Again.no if arguments.multirun else Again.resume if stage.resumes else Again.repeat
+    run, link = schedule(opening)
+    others = [each for each in arguments.overrides if not each.lstrip("+").startswith("run_name=")]
+    named = quote(f"run_name={opening.name}", arguments.multirun)
+    words = (*arguments.flags, *map(as_typed, others), named)
+    place: Place = settings.launch
+    try:
+        said = place.send(Command(stage.name, words, opening.name, run, link, again, named_variables(opening.config)))
+    except BaseException:
+        withdraw(run)
+        raise
+    _tell(said, link)
+
+
+def sent_to_resume(stage: Stage, ref: str, arguments: Arguments) -> bool:
+    """Hand a `resume=` over if it says launch=; return whether it did."""
+    from mlops_llm.entry.resume import checked
+    from mlops_llm.tracking.store import connect
+
+    about = [each for each in arguments.overrides if is_about_launch(each)]
+    arguments.overrides = [each for each in arguments.overrides if each not in about]
+    if not about:
+        return False
+    place: Any = OmegaConf.to_object(config.composed(stage.name, about).launch)
+    if not wanted(place):
+        return False
+    run = checked(stage, ref, arguments)
+    link = connect().link(run.experiment, run.id)
+    command = Command(stage.name, (quote(f"resume={run.name}"),), run.name, run.id, link, Again.resume)
+    _tell(place.send(command), link)
+    return True
+
+
+def _tell(said: list[str], link: str) -> None:
+    """Say where the command is now, where its run is looked at, and what else there is to know."""
+    from mlops_llm.tracking.store import connect
+
+    hint = connect().hint()
+    page = f"look at it:  {link}" + (f"   (start the page with: {hint})" if hint else "")
+    for line in (said[0], page, *said[1:]):
+        console.say(line)

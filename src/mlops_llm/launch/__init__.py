@@ -1,0 +1,1 @@
+"""Where a command runs: here, or later from a queue."""

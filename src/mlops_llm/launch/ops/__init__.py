@@ -1,0 +1,1 @@
+"""Operations on the queue, one file each."""

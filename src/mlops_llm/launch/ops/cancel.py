@@ -1,0 +1,82 @@
+"""`op=cancel`."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, replace
+from typing import Optional
+
+from mlops_llm import console
+from mlops_llm.component import component
+from mlops_llm.errors import UserError
+from mlops_llm.launch import process
+from mlops_llm.launch.jobs import Job, State, after
+from mlops_llm.launch.queue import Queue
+from mlops_llm.record import Result
+from mlops_llm.tracking import queued
+
+_LOOK = 0.1
+_START = 5.0
+"""Seconds in which a worker that took a job has started its process."""
+
+
+@component("op", "cancel")
+@dataclass
+class Cancel:
+    """Take a job back: one that waits is not started, one that runs is stopped and its run marked KILLED."""
+
+    job: Optional[str] = None  # noqa: UP045 (OmegaConf reads Optional)
+    """The job's number, or its run's name."""
+    patience: float = 60.0
+    """Seconds in which a running job may put its things in order; then it is killed."""
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if not self.patience >= 0:
+            raise UserError(f"is {self.patience}", "op.patience", "give a number from 0")
+
+    def carry_out(self) -> Result:
+        """Cancel the job."""
+        if not self.job:
+            raise UserError("names no job", "op.job", "give its number or its run's name; see op=list")
+        queue = Queue()
+        found = queue.find(self.job)
+        number = found.number
+        if found.state.ended:
+            raise UserError(f"job {number} is {found.state.name} already", "op.job", "see op=list")
+        marked = queue.change(number, _wanted)
+        if marked.state is State.running:
+            _stop(queue, marked, self.patience)
+        job = queue.find(str(number))
+        _close(job)
+        goes_on = f"; go on with: python -m mlops_llm.{job.command.stage} resume={job.command.name}"
+        console.say(f"job {number} ({job.command.stage} {job.command.name}) is {job.state.name}{goes_on if _can(job) else ''}")
+        return Result("cancel", {}, {})
+
+
+def _wanted(job: Job) -> Job:
+    if job.state is State.waiting:
+        return replace(job, cancel=True, state=State.cancelled, ended=time.time(), reason="cancelled while it waited")
+    return replace(job, cancel=True) if job.state is State.running else job
+
+
+def _stop(queue: Queue, job: Job, patience: float) -> None:
+    """Stop a running job and note it, where no worker does."""
+    until = time.monotonic() + _START
+    while not job.process and job.state is State.running and time.monotonic() < until:
+        time.sleep(_LOOK)
+        job = queue.find(str(job.number))
+    process.stop(job, patience)
+    queue.change(job.number, lambda each: after(each, None, ""))
+
+
+def _close(job: Job) -> None:
+    try:
+        queued.close(process.address_of(job.command, os.environ), job.command.run, "KILLED", job.reason)
+    except UserError as error:
+        console.warn(f"its run could not be closed: {error}")
+
+
+def _can(job: Job) -> bool:
+    return job.starts > 0 and job.command.again.name == "resume"

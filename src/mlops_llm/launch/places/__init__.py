@@ -1,0 +1,1 @@
+"""Where a command can run, one file each."""

@@ -1,0 +1,206 @@
+"""The worker: takes jobs in order, runs each as a process of its own, and notes how it ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mlops_llm import console
+from mlops_llm.errors import UserError
+from mlops_llm.launch import process
+from mlops_llm.launch.jobs import Job, State, after
+from mlops_llm.launch.place import Again
+from mlops_llm.launch.queue import Queue
+from mlops_llm.tracking import environment, queued
+from mlops_llm.tracking.queued import Seen
+from mlops_llm.tracking.store import check_address
+
+_PAUSE = 0.2
+_LOOK_AGAIN = 10.0
+"""Seconds between two looks at a run whose process cannot be seen from here."""
+
+
+@dataclass
+class _Watched:
+    """A running job, and what is known of its process."""
+
+    job: Job
+    child: subprocess.Popen[bytes] | None = None
+    """None where an earlier worker started it."""
+    next_look: float = 0.0
+
+
+class Worker:
+    """Works through a queue."""
+
+    def __init__(self, queue: Queue, slots: int) -> None:
+        """Run at most `slots` jobs at once."""
+        self._queue, self._slots = queue, slots
+        self._running: dict[int, _Watched] = {}
+        self._next_start = 0.0
+        self.ended: list[Job] = []
+        """Jobs that ended while this worker watched."""
+
+    def work(self, until_empty: bool) -> None:
+        """Work until Ctrl-C or SIGTERM, or until no job is left. Jobs that run then go on; the next worker watches them.
+
+        Raises:
+            UserError: another worker works on the queue.
+        """
+        with self._queue.only_worker(), _stop_asked() as asked:
+            self._take_over()
+            while not asked.stop:
+                for watched in list(self._running.values()):
+                    self._look(watched)
+                while self._is_free() and (job := self._queue.take()):
+                    self._start(job)
+                if until_empty and not self._running:
+                    return
+                time.sleep(_PAUSE)
+            for watched in self._running.values():
+                console.say(f"{_named(watched.job)} goes on by itself; the next worker watches it")
+
+    def _is_free(self) -> bool:
+        return len(self._running) < self._slots and time.monotonic() >= self._next_start
+
+    def _take_over(self) -> None:
+        """Watch what an earlier worker left."""
+        self._queue.mend()
+        for job in self._queue.jobs():
+            if job.state is not State.running:
+                continue
+            if not job.process:
+                job = self._note(job, process.lost(self._mark(job)))
+            self._running[job.number] = _Watched(job)
+            if process.lives(job):
+                console.say(f"{_named(job)} runs already (process {job.process.partition(':')[0]})")
+
+    def _start(self, job: Job) -> None:
+        try:
+            address = process.address_of(job.command, os.environ)
+            if not self._answers(address, job):
+                return
+            words, adopt = self._command(job)
+            child = process.begin(job.command, words, self._mark(job), self._queue.log(job.number), adopt)
+        except UserError as error:
+            self._end(job, 2, str(error))
+            return
+        job = self._note(job, environment.process(child.pid))
+        self._running[job.number] = _Watched(job, child)
+        goes_on = "goes on" if words != job.command.words else "started"
+        times = f", start {job.starts} of {job.tries}" if job.starts > 1 else ""
+        console.say(f"{_named(job)}: {goes_on} (process {child.pid}{times})")
+
+    def _answers(self, address: str, job: Job) -> bool:
+        """Whether the record's server is there; if not, the job waits on, and nothing is started for a while."""
+        try:
+            check_address(address)
+        except UserError as error:
+            reason = str(error)
+            self._queue.change(
+                job.number, lambda each: replace(each, state=State.waiting, starts=each.starts - 1, reason=reason)
+            )
+            console.warn(f"{_named(job)} waits: {reason}")
+            self._next_start = time.monotonic() + _LOOK_AGAIN
+            return False
+        return True
+
+    def _mark(self, job: Job) -> str:
+        return f"{self._queue.folder}/{job.number}"
+
+    def _note(self, job: Job, tag: str) -> Job:
+        return self._queue.change(job.number, lambda each: replace(each, process=tag))
+
+    def _command(self, job: Job) -> tuple[tuple[str, ...], bool]:
+        """The words of a job's next start, and whether its process is to adopt the run."""
+        command = job.command
+        if command.words[0].startswith("resume="):
+            return command.words, False
+        if job.starts == 1:
+            return command.words, True
+        seen = self._seen(job)
+        if command.again is Again.resume and seen.begun:
+            return (f"resume={command.run}",), False
+        if seen.output and seen.output.is_dir() and any(seen.output.iterdir()):
+            seen.output.rename(seen.output.with_name(f"{seen.output.name}.interrupted-{job.starts - 1}"))
+        return command.words, True
+
+    def _look(self, watched: _Watched) -> None:
+        """See whether a job's process has ended."""
+        job = watched.job
+        if watched.child is not None:
+            code = watched.child.poll()
+            if code is not None:
+                self._end(job, code, process.last_error(self._queue.log(job.number)))
+        elif not process.lives(job) and time.monotonic() >= watched.next_look:
+            watched.next_look = time.monotonic() + _LOOK_AGAIN
+            try:
+                seen = self._seen(job)
+            except UserError as error:
+                console.warn(f"{_named(job)}: {error}")
+                return
+            if not seen.alive:
+                self._end(job, None, process.last_error(self._queue.log(job.number)), seen)
+
+    def _end(self, job: Job, code: int | None, said: str, seen: Seen | None = None) -> None:
+        """Note how a job ended, and close its run where its process did not."""
+        self._running.pop(job.number, None)
+        if seen is None and code is not None and (code < 0 or code > 2):
+            with suppress(UserError):
+                seen = self._seen(job)
+        status = seen.status if seen else ""
+        job = self._queue.change(job.number, lambda each: after(each, code, status, said))
+        if job.state in (State.failed, State.cancelled):
+            self._close(job)
+        if job.state.ended:
+            self.ended.append(job)
+        took = console.seconds(time.time() - job.began)
+        state = "put back" if job.state is State.waiting else job.state.name
+        console.say(f"{_named(job)}: {state} after {took}" + (f" ({job.reason})" if job.reason else ""))
+
+    def _seen(self, job: Job) -> Seen:
+        return queued.look(process.address_of(job.command, os.environ), job.command.run)
+
+    def _close(self, job: Job) -> None:
+        status = "KILLED" if job.state is State.cancelled else "FAILED"
+        try:
+            queued.close(process.address_of(job.command, os.environ), job.command.run, status, job.reason)
+        except UserError as error:
+            console.warn(f"{_named(job)}: its run could not be closed: {error}")
+
+
+def _named(job: Job) -> str:
+    return f"job {job.number} ({job.command.stage} {job.command.name})"
+
+
+@dataclass
+class _Asked:
+    """Whether the worker is to end."""
+
+    stop: bool = False
+
+
+@contextmanager
+def _stop_asked() -> Iterator[_Asked]:
+    """Ctrl-C and SIGTERM ask, instead of breaking in between two writes."""
+    asked = _Asked()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        asked.stop = True
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, each in before.items():
+            signal.signal(number, each)
