@@ -21,7 +21,7 @@ from mlops_llm.data.split import hold_out
 from mlops_llm.errors import UserError
 from mlops_llm.eval.ngrams import Index
 from mlops_llm.eval.outcome import Seen
-from mlops_llm.eval.overlap import Checked, Overlap, check, stamp, stamped
+from mlops_llm.eval.overlap import Checked, Overlap, check, stamp
 from mlops_llm.eval.questions import Question, question
 from mlops_llm.eval.words import words
 from mlops_llm.tracking.lineage import Lineage, Used
@@ -239,21 +239,6 @@ def test_a_score_is_stamped_with_what_it_is_on_the_rest() -> None:
     assert stamp([5.0, None, 3.0], [True, False, False]) == Seen(pytest.approx(1 / 3), 3.0)
     assert stamp([5.0, None], [True, False]) == Seen(0.5, None)
     assert stamp([], []) is None
-
-
-@pytest.mark.parametrize(
-    ("seen", "said"),
-    [
-        (Seen(0.03, 4.31), "4.42 (3 % of items seen in training; 4.31 on the rest)"),
-        (Seen(0.0, 4.42), "4.42 (no item seen in training)"),
-        (Seen(1.0, None), "4.42 (100 % of items seen in training)"),
-        (Seen(0.001, 4.4), "4.42 (< 1 % of items seen in training; 4.4 on the rest)"),
-        (Seen(0.999, 4.4), "4.42 (> 99 % of items seen in training; 4.4 on the rest)"),
-        (None, "4.42"),
-    ],
-)
-def test_a_stamped_score_is_one_line(seen: Seen | None, said: str) -> None:
-    assert stamped(4.42, seen) == said
 
 
 @pytest.mark.parametrize(("field", "value"), [("words", 7), ("threshold", 0.0), ("threshold", 1.1)])

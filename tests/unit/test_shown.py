@@ -39,11 +39,12 @@ def printed(outcome: Outcome, samples: int = shown.SAMPLES) -> str:
     [
         (RATED, "4.42"),
         (dataclasses.replace(RATED, seen=Seen(0.03, 4.31)), "4.42 (3 % of items seen in training; 4.31 on the rest)"),
-        (dataclasses.replace(RATED, seen=Seen(0.0, 4.42)), "4.42 (0 % of items seen in training)"),
+        (dataclasses.replace(RATED, seen=Seen(0.0, 4.42)), "4.42 (no item seen in training)"),
         (
             dataclasses.replace(RATED, seen=Seen(0.001, 4.42)),
-            "4.42 (less than 1 % of items seen in training; 4.42 on the rest)",
+            "4.42 (< 1 % of items seen in training; 4.42 on the rest)",
         ),
+        (dataclasses.replace(RATED, seen=Seen(0.999, 4.4)), "4.42 (> 99 % of items seen in training; 4.40 on the rest)"),
         (dataclasses.replace(RATED, seen=Seen(1.0, None)), "4.42 (100 % of items seen in training)"),
         (Score("exact_match", 0.123456, 10, most=1), "0.1235"),
         (Score("perplexity", 12.3456, 10, False), "12.35"),

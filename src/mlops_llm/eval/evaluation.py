@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mlops_llm import console
-from mlops_llm.component import name_of, plain
+from mlops_llm.component import name_of
 from mlops_llm.eval import recording, scores
 from mlops_llm.eval.config import Cache
 from mlops_llm.eval.groups import groups
@@ -27,7 +26,7 @@ from mlops_llm.eval.scores import Scored
 from mlops_llm.inference.cache import Answers, key
 from mlops_llm.inference.engine import Class, Failure, Generation
 from mlops_llm.inference.footprint import Footprint, gpu_peak
-from mlops_llm.models import load
+from mlops_llm.models import load, template
 from mlops_llm.record import NullRun, Result, Run
 
 ANSWERS, LIKELIHOODS, RATINGS = "answers.jsonl", "likelihoods.jsonl", "ratings.jsonl"
@@ -61,7 +60,7 @@ def evaluate(plan: Plan, run: Run | None = None) -> Result:
     answers = Answers() if plan.settings.cache is not Cache.off else None
     try:
         with Footprint() as footprint, Opened(plan) as opened:
-            outcome = _outcome(plan, opened, folder, answers, taken)
+            outcome = _with_benchmarks(plan, _outcome(plan, opened, folder, answers, taken), opened, folder, answers, taken)
             taken.opening, taken.gpu = opened.seconds, gpu_peak()
     finally:
         if answers:
@@ -102,6 +101,23 @@ def _outcome(plan: Plan, opened: Opened, folder: Path, answers: Answers | None, 
         tables=whole.tables,
         warnings=plan.warnings,
     )
+
+
+def _with_benchmarks(
+    plan: Plan, outcome: Outcome, opened: Opened, folder: Path, answers: Answers | None, taken: Taken
+) -> Outcome:
+    if not plan.benchmarks:
+        return outcome
+    from mlops_llm.eval.benchmarks import running
+
+    about = {}
+    if plan.subject:
+        about = {"weights": plan.subject.digest, "template": template.template_digest(plan.subject.tokenizer)}
+    found = [running.run(one, plan.settings, lambda: opened.session, folder, about, answers) for one in plan.benchmarks]
+    taken.counts |= {one.name: one.counts for one in found}
+    names = [*([plan.questions.name] if plan.questions else []), *(one.name for one in found)]
+    title = f"{plan.model} on {', '.join(names)}"
+    return dataclasses.replace(running.added(outcome, found), title=title)
 
 
 def _answers(plan: Plan, opened: Opened, folder: Path, answers: Answers | None, taken: Taken) -> list[Generation | Failure]:
@@ -246,7 +262,7 @@ def _facts(plan: Plan, taken: Taken, outcome: Outcome) -> dict[str, str]:
     """What a person wants to know besides the scores."""
     how = plan.sampling
     drawn = "greedy" if how.greedy else f"temperature {how.temperature:g}, top-p {how.top_p:g}, seed {plan.settings.seed}"
-    facts = {"sampling": f"{drawn}, at most {how.max_new_tokens} tokens", "engine": name_of(plan.settings.engine)}
+    facts = {"sampling": f"{drawn}, at most {how.max_new_tokens} tokens"} if plan.answers else {}
     counts = taken.counts.get("answers")
     if counts:
         parts = {"asked": counts.asked, "known from before": counts.cached, "of this run before it stopped": counts.resumed}
@@ -265,8 +281,3 @@ def _facts(plan: Plan, taken: Taken, outcome: Outcome) -> dict[str, str]:
     if taken.overlap:
         facts |= taken.overlap.facts()
     return facts
-
-
-def settings_of(one: Any) -> Mapping[str, Any]:
-    """A component's settings, for the record."""
-    return dict(plain(one)["settings"])

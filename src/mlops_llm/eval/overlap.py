@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mlops_llm.console import number
 from mlops_llm.data.kinds import Kind, infer
 from mlops_llm.data.read import Row
 from mlops_llm.data.ref import record
@@ -308,16 +307,3 @@ def stamp(values: Sequence[float | None] | Callable[[Sequence[int]], float], see
         return Seen(share, values(rest) if rest else None)
     there = [value for value in (values[place] for place in rest) if value is not None]
     return Seen(share, math.fsum(there) / len(there) if there else None)
-
-
-def stamped(value: float, seen: Seen | None, most: str = "") -> str:
-    """A score as a person reads it: `4.42 (3 % of items seen in training; 4.31 on the rest)`; `most` follows it, as ` / 5`."""
-    said = f"{number(float(value))}{most}"
-    if seen is None:
-        return said
-    if not seen.share:
-        return f"{said} (no item seen in training)"
-    percent = min(max(round(seen.share * 100), 1), 99 if seen.share < 1 else 100)
-    share = f"{percent} %" if 0.005 <= seen.share <= 0.995 or percent == 100 else f"{'<' if percent == 1 else '>'} {percent} %"
-    rest = f"; {number(seen.rest)} on the rest" if seen.rest is not None else ""
-    return f"{said} ({share} of items seen in training{rest})"

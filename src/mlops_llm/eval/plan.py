@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from mlops_llm import console, digest
 from mlops_llm.component import name_of
@@ -21,6 +22,9 @@ from mlops_llm.eval.subject import Subject, subject
 from mlops_llm.inference.cache import Answers, key
 from mlops_llm.inference.engine import Request, Sampling
 
+if TYPE_CHECKING:
+    from mlops_llm.eval.benchmarks.tasks import Wanted
+
 _SHOWN = 3
 
 
@@ -37,6 +41,7 @@ class Plan:
     sampling: Sampling
     """As asked, with no more new tokens than the model has room for."""
     requests: tuple[Request, ...] = ()
+    benchmarks: tuple[Wanted, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -82,20 +87,30 @@ def prepare(settings: Eval) -> Plan:
         raise UserError("is given, but there are no rows to score", chosen, "name them: dataset=REF")
     metrics = dict(settings.metric)
     _refuse_unlikely(settings, metrics)
+    benchmarks = _benchmarks(settings)
     found = subject(settings.model, settings.model_load) if settings.engine.local else None
+    warned = found.warnings if found else ()
     if not settings.dataset:
-        return Plan(settings, found, None, metrics, settings.sampling, (), found.warnings if found else ())
+        return Plan(settings, found, None, metrics, settings.sampling, (), benchmarks, warned)
     questions = _questions(settings)
     metrics = metrics or _defaults(settings, questions)
     _check_needs(questions, metrics)
     if settings.judge is not None and settings.judge.needs_reference:
         _refuse_lacking(questions, [bool(one.references) for one in questions.asked], "reference", "judge")
     requests = _requests(settings, questions, found)
-    sampling, warned = _room(settings, requests, found)
-    plan = Plan(settings, found, questions, metrics, sampling, requests, (*(found.warnings if found else ()), *warned))
+    sampling, short = _room(settings, requests, found)
+    plan = Plan(settings, found, questions, metrics, sampling, requests, benchmarks, (*warned, *short))
     if settings.judge is not None and not _is_known(plan):
         settings.judge.reach()
     return plan
+
+
+def _benchmarks(settings: Eval) -> tuple[Wanted, ...]:
+    if not settings.benchmark:
+        return ()
+    from mlops_llm.eval.benchmarks import tasks
+
+    return tuple(tasks.check(settings))
 
 
 def _is_known(plan: Plan) -> bool:

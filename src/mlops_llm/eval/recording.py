@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING
 
+from mlops_llm.eval import figures, shown
 from mlops_llm.eval.outcome import Outcome, Score
-from mlops_llm.eval.overlap import stamped
+from mlops_llm.eval.page import page
 from mlops_llm.eval.plan import Plan
-from mlops_llm.record import Checkpoint, Grid, Result, Run
+from mlops_llm.record import Checkpoint, Result, Run
 from mlops_llm.tracking import prompts
 
 if TYPE_CHECKING:
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 
 PREFIX = "score/"
 """What the names of scores begin with in the record."""
+TABLE, PAGE = "eval_results.json", "report.html"
+"""Artifacts: every answer as a table, which MLflow's evaluation view opens, and the page for a person."""
 
 
 def inputs(plan: Plan, run: Run) -> None:
@@ -47,28 +52,45 @@ def result(plan: Plan, outcome: Outcome, taken: Taken, run: Run) -> Result:
     signatures = {f"metric.{each.name}": each.signature for each in outcome.scores if each.signature}
     run.tags(signatures)
     if plan.settings.save_outputs and outcome.samples:
-        run.artifact("samples.json", table(outcome))
-    best = outcome.scores[0] if outcome.scores else None
+        run.artifact(TABLE, shown.columns(outcome))
+        run.answers(shown.answers(outcome, plan.settings.publish.rows), checkpoint)
+    for name, grid in outcome.tables.items():
+        run.artifact(name, {column: [row[place] for row in grid.rows] for place, column in enumerate(grid.columns)})
+    for name, figure in figures.figures(outcome).items():
+        run.figure(name, figure)
+    run.artifact(PAGE, page(outcome if plan.settings.save_outputs else dataclasses.replace(outcome, samples=())))
+    decisive = shown.overall(outcome) or next((each for each in outcome.scores if each.higher_is_better is not None), None)
     return Result(
         f"{outcome.title}: evaluated",
-        _table(outcome),
-        {"scores": {each.name: each.value for each in outcome.scores}, "failures": dict(outcome.failures)},
-        [Grid("scores", ("score", "value", "95 %", "of"), [_row(each) for each in outcome.scores])],
-        score=best.value if best and best.higher_is_better is not None else None,
-        higher_is_better=bool(best and best.higher_is_better),
-        score_name=f"{PREFIX}{best.name}" if best else "",
+        shown.table(outcome),
+        {
+            "scores": {each.name: each.value for each in outcome.scores},
+            "intervals": {each.name: each.interval for each in outcome.scores if each.interval},
+            "failures": dict(outcome.failures),
+        },
+        shown.lines(outcome),
+        score=decisive.value if decisive else None,
+        higher_is_better=bool(decisive and decisive.higher_is_better),
+        score_name=named(decisive.name) if decisive else "",
     )
+
+
+def named(score: str) -> str:
+    """A score's name in the record, of characters that MLflow takes: `gsm8k[50]/pass@1` is `score/gsm8k:50/pass_at_1`."""
+    plain = re.sub(r"\[([^\]]*)\]", r":\1", score).replace("@", "_at_")
+    return PREFIX + re.sub(r"[^/\w.\- :]", "_", plain)
 
 
 def _record(score: Score, step: int, checkpoint: Checkpoint | None, plan: Plan, run: Run) -> None:
     """A score and its interval, on the model and the rows."""
     if not math.isfinite(score.value):
         return
-    values = {f"{PREFIX}{score.name}": score.value}
+    name = named(score.name)
+    values = {name: score.value}
     if score.interval:
-        values |= {f"{PREFIX}{score.name}_low": score.interval[0], f"{PREFIX}{score.name}_high": score.interval[1]}
+        values |= {f"{name}_low": score.interval[0], f"{name}_high": score.interval[1]}
     if score.seen and score.seen.rest is not None:
-        values[f"{PREFIX}{score.name}_unseen"] = score.seen.rest
+        values[f"{name}_unseen"] = score.seen.rest
     run.metrics(values, step, checkpoint, "evaluation" if plan.questions else None)
 
 
@@ -87,48 +109,3 @@ def _numbers(outcome: Outcome, taken: Taken) -> dict[str, float]:
     if taken.gpu is not None:
         numbers["perf/peak_gpu_memory_bytes"] = float(taken.gpu)
     return numbers
-
-
-def table(outcome: Outcome) -> dict[str, list[Any]]:
-    """Every sample as columns."""
-    names = list(dict.fromkeys(name for each in outcome.samples for name in each.scores))
-    samples = outcome.samples
-    columns: dict[str, list[Any]] = {
-        "row": [each.place + 1 for each in samples],
-        "prompt": [each.prompt for each in samples],
-        "answer": [each.answer for each in samples],
-        "reference": ["\n".join(each.references) for each in samples],
-    }
-    columns |= {name: [each.scores.get(name) for each in samples] for name in names}
-    optional = {
-        "label": [each.label for each in samples],
-        "comment": [each.comment or None for each in samples],
-        "failure": [each.failure.kind.value if each.failure else None for each in samples],
-        "cause": [each.failure.cause if each.failure else None for each in samples],
-        "seen": [each.was_seen for each in samples],
-        "flags": [", ".join(each.flags) or None for each in samples],
-    }
-    columns |= {name: values for name, values in optional.items() if any(value is not None for value in values)}
-    return columns | {
-        "seconds": [round(each.seconds, 4) for each in samples],
-        "tokens": [each.tokens for each in samples],
-        "cut": [each.cut for each in samples],
-    }
-
-
-def _row(score: Score) -> list[Any]:
-    low, high = score.interval or (math.nan, math.nan)
-    most = f" / {score.most:g}" if score.most else ""
-    said = stamped(score.value, score.seen, most)
-    return [score.name, said, f"{low:.4g} to {high:.4g}" if score.interval else "-", score.count]
-
-
-def _table(outcome: Outcome) -> dict[str, Any]:
-    failures = ", ".join(f"{count} {kind}" for kind, count in outcome.failures.items())
-    samples = f"{outcome.succeeded} succeeded, {len(outcome.samples) - outcome.succeeded} failed" if outcome.samples else ""
-    return {
-        "model": outcome.model,
-        "dataset": outcome.dataset,
-        "samples": samples + (f" ({failures})" if failures else ""),
-        **outcome.facts,
-    }

@@ -56,9 +56,12 @@ def stamped(score: Score, *, of: bool = False) -> str:
     if score.seen is None:
         return said
     share, rest = score.seen.share, score.seen.rest
-    percent = "less than 1" if 0 < share < 0.005 else f"{share:.0%}".removesuffix("%")
-    behind = f"; {value(score, rest)} on the rest" if rest is not None and share else ""
-    return f"{said} ({percent} % of items seen in training{behind})"
+    if not share:
+        return f"{said} (no item seen in training)"
+    percent = min(max(round(share * 100), 1), 99 if share < 1 else 100)
+    about = "< " if share < 0.005 else "> " if 0.995 < share < 1 else ""
+    behind = f"; {value(score, rest)} on the rest" if rest is not None else ""
+    return f"{said} ({about}{percent} % of items seen in training{behind})"
 
 
 def between(score: Score) -> str:

@@ -96,7 +96,7 @@ def trace(store: Store | None, place: Named, weights: str = "") -> Lineage:
         walk.named(place.ref, weights)
     while walk.waiting:
         walk.follow(*walk.waiting.pop(0))
-    return Lineage(*map(tuple, (walk.datasets, walk.unknown, walk.bases, walk.runs, walk.influences)))
+    return Lineage(tuple(walk.datasets), tuple(walk.unknown), tuple(walk.bases), tuple(walk.runs), tuple(walk.influences))
 
 
 class _Walk:
