@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PREFIX = "score/"
 """What the names of scores begin with in the record."""
-TABLE, PAGE = "eval_results.json", "report.html"
+TABLE, PAGE = "eval_results.json", "evaluation.html"
 """Artifacts: every answer as a table, which MLflow's evaluation view opens, and the page for a person."""
 
 

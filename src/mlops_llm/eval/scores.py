@@ -76,7 +76,8 @@ def measured(
         scores = metric.score([found[place] for place in places])
         lacks = metric.needs not in (Need.nothing, Need.likelihood) and any(failed) and not all(failed)
         alone = metric.score([one for one, is_none in zip(found, failed, strict=True) if not is_none]) if lacks else None
-        known = _seen(metric, found, places, scores.total, seen) if seen else {}
+        # What was learned by heart helps an answer to be right, not to be short or quick.
+        known = _seen(metric, found, places, scores.total, seen) if seen and metric.needs is not Need.nothing else {}
         for each, value in scores.total.items():
             values = scores.items.get(each)
             interval = scores.intervals.get(each) or (of_mean(values) if values else None)

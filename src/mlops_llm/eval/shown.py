@@ -23,6 +23,8 @@ _EIGHTHS = " ▏▎▍▌▋▊▉"
 _LONGEST = 160
 """Characters of a text that are printed."""
 _TABLE_ROWS = 12
+_COLUMNS = 6
+"""Scores of a group that are printed; the page has all."""
 _CAUSES = 3
 """Failed rows that are named for each class."""
 
@@ -126,8 +128,10 @@ def scores(outcome: Outcome) -> Grid:
 
 def grouped(outcome: Outcome) -> Grid:
     """The scores by what rows say of themselves."""
-    names = list(dict.fromkeys(name for group in outcome.groups for name in group.scores))
     by_name = {each.name: each for each in outcome.scores}
+    there = list(dict.fromkeys(name for group in outcome.groups for name in group.scores))
+    good = [name for name in there if name not in by_name or by_name[name].higher_is_better is not None]
+    names = (good or there)[:_COLUMNS]
     rows = [
         [_cell(group.key), _cell(group.value), group.count]
         + [_of_group(group.scores, name, by_name.get(name)) for name in names]
