@@ -24,10 +24,11 @@ from mlops_llm.inference.engine import Care, Class, Failure, Generation, Request
 from mlops_llm.inference.engines import hf
 from mlops_llm.inference.engines.hf import Hf, HfSession
 from mlops_llm.inference.engines.openai import OpenAI
-from mlops_llm.inference.engines.vllm import Mode, Vllm, flags
+from mlops_llm.inference.engines.vllm import Mode, Vllm, _whole, flags
 from mlops_llm.models import load
 from mlops_llm.models.load import ModelLoad
 from mlops_llm.models.ref import resolve
+from mlops_llm.train.peft import Lora
 
 KEY = "sk-canary-4711"
 GREEDY = Sampling(temperature=0, max_new_tokens=24)
@@ -388,6 +389,25 @@ def test_vllm_is_told_what_was_asked_for(without_gpu, monkeypatch):
     )
 
 
+def test_an_adapter_is_given_to_vllm_merged(tmp_path, temporary):
+    base = load.inspect(resolve("tiny"), ModelLoad())
+    adapted = Lora().load(base, ModelLoad())
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(std=0.05)
+    adapted.save_pretrained(tmp_path / "adapter")
+    files = load.inspect(resolve(str(tmp_path / "adapter")), ModelLoad())
+    ids = torch.arange(3, 40)[None]
+    with _whole(files, ModelLoad(), load.tokenizer_of(files)) as folder:
+        merged = load.inspect(resolve(str(folder)), ModelLoad())
+        assert not merged.is_adapter and load.tokenizer_of(merged).chat_template
+        with torch.no_grad():
+            logits = [model(ids).logits for model in (load.model(merged, ModelLoad(), merge=True), adapted.eval())]
+        assert torch.allclose(*logits, atol=1e-4)
+    assert not folder.exists()
+
+
 FAKE = """
 import json, os, subprocess, sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -472,7 +492,8 @@ def test_a_server_ends_when_who_started_it_is_killed(tmp_path, temporary):
         "import sys, time; from mlops_llm.inference.server import serving\n"
         "with serving(sys.argv[1:], {}, 30): print('up', flush=True); time.sleep(600)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, *fake(tmp_path)], stdout=subprocess.PIPE, text=True)
+    variables = {**os.environ, "TMPDIR": str(temporary)}
+    process = subprocess.Popen([sys.executable, "-c", code, *fake(tmp_path)], env=variables, stdout=subprocess.PIPE, text=True)
     assert process.stdout and process.stdout.readline() == "up\n"
     process.kill()
     process.wait()

@@ -27,7 +27,7 @@ _FOREIGN = ("VLLM_API_KEY", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZ
 """Variables of this process that would make the server ask for a key, or take itself for a part of a training."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _PREFIX = re.compile(r"^\s*(\([^)]*pid=\d+\)\s*)?([A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\]\s*)?")
-_ERROR = re.compile(r"^[\w.]*(Error|Exception)\b.*:|: error: ")
+_ERROR = re.compile(r"^[\w.]*(Error|Exception)\b.*:|: error: |^Value error, ")
 
 
 class Server:

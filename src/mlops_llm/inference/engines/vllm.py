@@ -163,7 +163,7 @@ def _in_process(arguments: Mapping[str, Any]) -> Iterator[Any]:
     Raises:
         UserError: it cannot be made.
     """
-    wanted = {**_environment(), "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    wanted = {**_environment(), "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
@@ -171,7 +171,8 @@ def _in_process(arguments: Mapping[str, Any]) -> Iterator[Any]:
     from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
     try:
-        llm = LLM(**{name: value for name, value in arguments.items() if value is not None})
+        given = {name: value for name, value in arguments.items() if value is not None}
+        llm = LLM(**{"use_tqdm_on_load": False, **given})
     except Exception as error:
         raise UserError(f"vLLM does not start: {first_line(error)}", "engine", "see what it logged above") from error
     try:
