@@ -52,6 +52,13 @@ def test_a_comparison_is_chosen_as_a_person_types_it(name):
     assert one.overall({"win": 0.5, "tie": 0.2, "loss": 0.3, "flip": 0.1}) == 0.6
 
 
+def test_an_unknown_judge_is_told_with_the_nearest_preset():
+    with pytest.raises(Exception, match="rubric_zhh") as caught:
+        chosen("judge=rubric_zhh")
+    said = str(config.one_line(caught.value, Eval))
+    assert said.startswith("unknown judge 'rubric_zhh' (did you mean rubric_zh?); there are: pairwise, pairwise_en, ")
+
+
 def good(**how) -> Rubric:
     return Rubric(**{"base_url": URL, "model": "m", "template": TEMPLATE, **how})
 

@@ -107,7 +107,7 @@ class Judge(Protocol):
         ...
 
     def facts(self) -> Mapping[str, str]:
-        """What was used so far, for a person: calls, tokens, cost, the model that really answered; some may be empty."""
+        """What was used so far, for a person: calls, tokens, cost, the model that really answered."""
         ...
 
     def numbers(self) -> Mapping[str, float]:
