@@ -313,8 +313,10 @@ def test_a_budget_is_never_exceeded_and_the_rest_is_told(server, capsys, counts)
     good = [place for place, each in found.items() if isinstance(each, Verdict)]
     spent = float(one.facts()["judge cost"])
     assert 0.04 < spent <= 0.05 and len(good) == len(server.calls) < 300
-    assert {each.cause for each in found.values() if isinstance(each, Failure)} == {"judge.budget=0.05 is used up"}
-    assert f"{300 - len(good)} of 300 judgements are not made" in capsys.readouterr().err
+    assert {each.cause for each in found.values() if isinstance(each, Failure)} == {
+        "judge.budget=0.05 pays for no other judgement"
+    }
+    assert f"{300 - len(good)} of 300 are not made" in capsys.readouterr().err
 
 
 def test_asking_again_is_paid_for_from_the_same_budget(server):

@@ -13,7 +13,7 @@ from mlops_llm.eval import template
 from mlops_llm.eval.asking import Said
 from mlops_llm.eval.chat import Chat
 from mlops_llm.eval.config import PACKAGES, Eval
-from mlops_llm.eval.judge import Judge
+from mlops_llm.eval.judge import Judge, conversation
 from mlops_llm.eval.judges.pairwise import Pairwise
 from mlops_llm.eval.judges.rubric import Rubric, verdict_of
 from mlops_llm.eval.pairwise import Choice, match, rates
@@ -50,6 +50,13 @@ def test_a_comparison_is_chosen_as_a_person_types_it(name):
     one.check()
     assert (type(one), one.name, one.most) == (Pairwise, name, 1)
     assert one.overall({"win": 0.5, "tie": 0.2, "loss": 0.3, "flip": 0.1}) == 0.6
+
+
+def test_an_unknown_judge_is_told_with_the_nearest_preset():
+    with pytest.raises(Exception, match="rubric_zhh") as caught:
+        chosen("judge=rubric_zhh")
+    said = str(config.one_line(caught.value, Eval))
+    assert said.startswith("unknown judge 'rubric_zhh' (did you mean rubric_zh?); there are: pairwise, pairwise_en, ")
 
 
 def good(**how) -> Rubric:
@@ -149,6 +156,13 @@ def test_repetitions_come_to_a_mean_a_spread_and_flags():
     assert (found.flags, found.tokens, found.cost) == (["repaired", "2 of 3 repetitions"], 20, 1.0)
     assert verdict_of([failure, failure]) is failure
     assert verdict_of([said(3, second=True)]).flags == ["asked again"] and verdict_of([said(3)]).spread == {}
+
+
+def test_a_judge_reads_the_whole_conversation():
+    assert conversation([{"role": "user", "content": "几点？"}]) == "几点？"
+    turns = [{"role": "system", "content": "客服"}, {"role": "user", "content": "查"}]
+    turns.append({"role": "assistant", "content": None, "tool_calls": [{"name": "查"}]})
+    assert conversation(turns) == '[system] 客服\n[user] 查\n[assistant] [{"name": "查"}]'
 
 
 FIRST, SECOND, TIE = Choice.first, Choice.second, Choice.tie

@@ -240,7 +240,8 @@ def _known(error: BaseException, schema: type) -> UserError | None:
         names = _listed(text) or sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
         if wanted:
             group, _, name = wanted[1].rpartition("/")
-            names = list(component.groups().get(group, names))
+            presets = [path.stem for path in (config_folder() / group).glob("*.yaml")] if group else []
+            names = sorted({*component.groups().get(group, names), *presets})
             remedy = f"there are: {', '.join(names)}"
             if group == "hydra/launcher" and name.startswith("submitit"):
                 remedy = "it is an extra: pip install 'mlops-llm[slurm]'"

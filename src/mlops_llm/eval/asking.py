@@ -127,7 +127,7 @@ class Asking(Generic[R]):
     def facts(self) -> dict[str, str]:
         """What was done so far, for a person."""
         purse = self.purse
-        return {
+        found = {
             "judge calls": f"{purse.calls:,}" + (f", {self.retried:,} attempts more" if self.retried else ""),
             "judgements known from before": f"{self.known:,}" if self.known else "",
             "judge tokens": f"{purse.tokens_in:,} in, {purse.tokens_out:,} out" if purse.calls else "",
@@ -136,6 +136,7 @@ class Asking(Generic[R]):
             "judge does not know": ", ".join(self._form.left_out),
             "judgements that could not be read": f"{self.unread:,}" if self.unread else "",
         }
+        return {name: said for name, said in found.items() if said}
 
     def numbers(self) -> dict[str, float]:
         """What was done so far, for the record."""
@@ -209,10 +210,11 @@ class Asking(Generic[R]):
         if not judged and not self.purse.spent:
             what = f"pays for no judgement: one may cost up to {self._bound(tasks[ended].text):.4g}"
             raise UserError(what, "judge.budget", "raise it, or lower judge.max_tokens")
-        spent = f"judge.budget={self._chat.budget:g} is used up"
-        console.warn(f"{spent}: {len(tasks) - ended} of {len(tasks)} judgements are not made")
+        what = f"judge.budget={self._chat.budget:g} pays for no other judgement"
+        why = f"{self.purse.spent:.4g} is spent, one may cost up to {self._bound(tasks[ended].text):.4g}"
+        console.warn(f"{what} ({why}): {len(tasks) - ended} of {len(tasks)} are not made")
         for task in tasks[ended:]:
-            yield task, Failure(Class.refused, spent)
+            yield task, Failure(Class.refused, what)
 
     def _remember(self, task: Task, said: Said[R], answer: Reply) -> None:
         self.models[answer.model] += 1

@@ -13,7 +13,7 @@ from mlops_llm.component import name_of
 from mlops_llm.eval import recording, scores
 from mlops_llm.eval.config import Cache
 from mlops_llm.eval.groups import groups
-from mlops_llm.eval.judge import Rated, Verdict, verdict
+from mlops_llm.eval.judge import Rated, Verdict, conversation, verdict
 from mlops_llm.eval.live import Mean, of_answers
 from mlops_llm.eval.metric import Item, Likelihood, Need
 from mlops_llm.eval.opened import Opened
@@ -200,7 +200,11 @@ def _ratings(
     there = {place: one for place, one in enumerate(given) if isinstance(one, Generation)}
 
     def ask(places: Sequence[int]) -> Iterable[tuple[int, Verdict | Failure]]:
-        rows = [Rated(each, asked[each].text, there[each].text, asked[each].references) for each in places if each in there]
+        rows = [
+            Rated(each, conversation(asked[each].turns), there[each].text, asked[each].references)
+            for each in places
+            if each in there
+        ]
         yield from ((each, Failure(Class.empty, "there is no answer to rate")) for each in places if each not in there)
         yield from judge.rate(rows, answers, plan.settings.cache is Cache.refresh)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -107,12 +108,20 @@ class Judge(Protocol):
         ...
 
     def facts(self) -> Mapping[str, str]:
-        """What was used so far, for a person: calls, tokens, cost, the model that really answered; some may be empty."""
+        """What was used so far, for a person: calls, tokens, cost, the model that really answered."""
         ...
 
     def numbers(self) -> Mapping[str, float]:
         """The same as numbers: calls, known, tokens_in, tokens_out, unread, attempts_more, and cost where there are prices."""
         ...
+
+
+def conversation(turns: Sequence[Mapping[str, Any]]) -> str:
+    """What an answer was asked, as a judge reads it: the text alone where it is one turn, else each turn with its role."""
+    said = [str(turn.get("content") or "") or json.dumps(turn.get("tool_calls") or "", ensure_ascii=False) for turn in turns]
+    if len(turns) == 1:
+        return said[0]
+    return "\n".join(f"[{turn.get('role')}] {text}" for turn, text in zip(turns, said, strict=True))
 
 
 def verdict(row: Mapping[str, Any]) -> Verdict:
