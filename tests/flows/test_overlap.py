@@ -30,8 +30,10 @@ def test_a_score_is_told_with_what_it_is_without_rows_seen_in_training(
     assert launch(STAGE, [*words, "sampling.max_new_tokens=6"]) == 0
     out = " ".join(capfd.readouterr().out.split())
     prompts, of_chose = ({row["prompt"] for row in each} for each in (learned, chose))
-    rest = [place for place, row in enumerate(rows) if row["prompt"] not in prompts]
-    assert 12 <= len(rest) <= 18
+    near = {each["prompt"] for each in chose[:6] if len(each["prompt"]) > 13 and any(each["prompt"] in one for one in prompts)}
+    assert len(near) == 1  # it stands in a training row, behind a greeting
+    rest = [place for place, row in enumerate(rows) if row["prompt"] not in prompts | near]
+    assert len(rest) == 17
     store = client(trained)
     run = run_of(store, "stamped")
     columns, samples = _table(Path(store.download_artifacts(run.info.run_id, "samples.json")))

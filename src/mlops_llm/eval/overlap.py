@@ -67,7 +67,7 @@ class Met(NamedTuple):
     share: float
     """Of the question's runs of words; 1 where it is the same."""
     dataset: str
-    """`sales_sft@v1.0`, or a path."""
+    """`sales_sft@v1.0`; without a version only its name."""
     where: str
     """Place of the row."""
     run: str
