@@ -55,7 +55,7 @@ def result(plan: Plan, outcome: Outcome, taken: Taken, run: Run) -> Result:
         run.metrics({key.replace("/", f"/{label}/", 1): share for key, share in checked.metrics().items()}, step, checkpoint)
         table = checked.table(questions(samples), [each.place for each in samples])
         run.artifact(f"overlap/{re.sub(r'[^0-9A-Za-z_.-]+', '_', name)}.json", table)
-    signatures = {f"metric.{each.name}": each.signature for each in outcome.scores if each.signature}
+    signatures = {f"metric.{named(each.name).removeprefix(PREFIX)}": each.signature for each in outcome.scores if each.signature}
     run.tags(signatures)
     if plan.settings.save_outputs and outcome.samples:
         run.artifact(TABLE, shown.columns(outcome))
