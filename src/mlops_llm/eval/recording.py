@@ -55,8 +55,8 @@ def result(plan: Plan, outcome: Outcome, taken: Taken, run: Run) -> Result:
         run.metrics({key.replace("/", f"/{label}/", 1): share for key, share in checked.metrics().items()}, step, checkpoint)
         table = checked.table(questions(samples), [each.place for each in samples])
         run.artifact(f"overlap/{re.sub(r'[^0-9A-Za-z_.-]+', '_', name)}.json", table)
-    signatures = {f"metric.{named(each.name).removeprefix(PREFIX)}": each.signature for each in outcome.scores if each.signature}
-    run.tags(signatures)
+    signed = [each for each in outcome.scores if each.signature]
+    run.tags({f"metric.{named(each.name).removeprefix(PREFIX)}": each.signature for each in signed})
     if plan.settings.save_outputs and outcome.samples:
         run.artifact(TABLE, shown.columns(outcome))
         run.answers(shown.answers(outcome, plan.settings.publish.rows), checkpoint)
