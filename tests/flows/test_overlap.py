@@ -30,12 +30,14 @@ def test_a_score_is_told_with_what_it_is_without_rows_seen_in_training(
     assert launch(STAGE, [*words, "sampling.max_new_tokens=6"]) == 0
     out = " ".join(capfd.readouterr().out.split())
     prompts, of_chose = ({row["prompt"] for row in each} for each in (learned, chose))
-    rest = [place for place, row in enumerate(rows) if row["prompt"] not in prompts]
-    assert 12 <= len(rest) <= 18
+    near = {each["prompt"] for each in chose[:6] if len(each["prompt"]) > 13 and any(each["prompt"] in one for one in prompts)}
+    assert len(near) == 1  # it stands in a training row, behind a greeting
+    rest = [place for place, row in enumerate(rows) if row["prompt"] not in prompts | near]
+    assert len(rest) == 17
     store = client(trained)
     run = run_of(store, "stamped")
-    columns, samples = _table(Path(store.download_artifacts(run.info.run_id, "samples.json")))
-    seen, value = columns.index("seen"), columns.index("rouge_l")
+    columns, samples = _table(Path(store.download_artifacts(run.info.run_id, "eval_results.json")))
+    seen, value = columns.index("seen in training"), columns.index("rouge_l")
     assert [row[0] - 1 for row in samples if not row[seen]] == rest
     assert run.data.metrics["score/rouge_l_unseen"] == pytest.approx(sum(samples[each][value] for each in rest) / len(rest))
     assert run.data.metrics["overlap/share"] == pytest.approx(1 - len(rest) / 30)

@@ -19,11 +19,15 @@ from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import Source
 from mlops_llm.data.split import hold_out
 from mlops_llm.errors import UserError
+from mlops_llm.eval.benchmarks import overlap as benchmark
+from mlops_llm.eval.benchmarks.overlap import asked as of_row
+from mlops_llm.eval.benchmarks.running import Found
 from mlops_llm.eval.ngrams import Index
-from mlops_llm.eval.outcome import Seen
+from mlops_llm.eval.outcome import Sample, Score, Seen
 from mlops_llm.eval.overlap import Checked, Overlap, check, stamp
 from mlops_llm.eval.questions import Question, question
 from mlops_llm.eval.words import words
+from mlops_llm.models.ref import Place
 from mlops_llm.tracking.lineage import Lineage, Used
 
 ENGLISH = "Tom has three red apples and his sister gives him five green ones so how many apples does he have today"
@@ -236,9 +240,28 @@ def test_a_score_is_stamped_with_what_it_is_on_the_rest() -> None:
     assert stamp(lambda places: float(sum(places)), seen) == Seen(0.25, 6.0)
     assert stamp([5.0, 4.0], [True, True]) == Seen(1.0, None)
     assert stamp([5.0, 4.0], [False, False]) == Seen(0.0, 4.5)
-    assert stamp([5.0, None, 3.0], [True, False, False]) == Seen(pytest.approx(1 / 3), 3.0)
-    assert stamp([5.0, None], [True, False]) == Seen(0.5, None)
-    assert stamp([], []) is None
+    assert stamp([5.0, None, 3.0], [True, False, False]) == Seen(0.5, 3.0)
+    assert stamp([5.0, None], [True, False]) == Seen(1.0, None)
+    assert stamp([], []) is None and stamp([1.0], []) is None and stamp([None], [True]) is None
+
+
+def test_a_benchmark_is_stamped_by_what_its_items_ask_and_not_by_their_worked_examples() -> None:
+    rows = [{"question": f"3 加 {n} 等于几?", "answer": f"#### {n}"} for n in (4, 5)]
+    rows += [{"question": "3 加 14 等于几?", "answer": "#### 17"}, {"ctx": "2 + 2 is", "endings": "4"}]
+    scores = [{"acc": 1.0, "f1/a": 0.5}, {"acc": 1.0}, {"acc": 0.0}, {"acc": 1.0}]
+    shot = "Question: 1 加 1 等于几?\nAnswer: 2\n\nQuestion: "
+    samples = [
+        Sample(place, f"{shot}{row.get('question')}\nAnswer:", "", scores=each, asked=of_row(row))
+        for place, (row, each) in enumerate(zip(rows, scores, strict=True))
+    ]
+    totals = [Score("sums[4]/acc", 0.75, 4), Score("sums[4]/part/acc", 0.75, 2), Score("sums[4]/f1/a", 0.5, 1)]
+    found = Found("sums[4]", [*totals, Score("sums[4]/corpus", 0.1, 4)], samples, [], {}, [], {})
+    stamped, checked = benchmark.stamped(found, Place("tiny", Path()), "", Overlap())
+    assert checked and [one.was_seen for one in stamped.samples] == checked.seen == [True, True, False, False]
+    assert [one.seen for one in stamped.scores] == [Seen(0.5, 0.5), None, Seen(1.0, None), None]
+    assert benchmark.stamped(found, None, "", Overlap(check=False)) == (found, None)
+    unknown, _ = benchmark.stamped(found, None, "", Overlap())
+    assert {one.was_seen for one in unknown.samples} == {None} == {one.seen for one in unknown.scores}
 
 
 @pytest.mark.parametrize(("field", "value"), [("words", 7), ("threshold", 0.0), ("threshold", 1.1)])

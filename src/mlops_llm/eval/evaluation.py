@@ -27,6 +27,7 @@ from mlops_llm.inference.cache import Answers, key
 from mlops_llm.inference.engine import Class, Failure, Generation
 from mlops_llm.inference.footprint import Footprint, gpu_peak
 from mlops_llm.models import load, template
+from mlops_llm.models.ref import Place
 from mlops_llm.record import NullRun, Result, Run
 
 ANSWERS, LIKELIHOODS, RATINGS = "answers.jsonl", "likelihoods.jsonl", "ratings.jsonl"
@@ -45,6 +46,8 @@ class Taken:
     counts: dict[str, Counts] = field(default_factory=dict)
     overlap: Checked | None = None
     """Which questions the model was trained on."""
+    overlaps: dict[str, tuple[Checked, Sequence[Sample]]] = field(default_factory=dict)
+    """Benchmark -> which of its items the model was trained on."""
 
 
 def evaluate(plan: Plan, run: Run | None = None) -> Result:
@@ -108,12 +111,16 @@ def _with_benchmarks(
 ) -> Outcome:
     if not plan.benchmarks:
         return outcome
-    from mlops_llm.eval.benchmarks import running
+    from mlops_llm.eval.benchmarks import overlap, running
 
     about = {}
     if plan.subject:
         about = {"weights": plan.subject.digest, "template": template.template_digest(plan.subject.tokenizer)}
     found = [running.run(one, plan.settings, lambda: opened.session, folder, about, answers) for one in plan.benchmarks]
+    for number, one in enumerate(found):
+        found[number], checked = overlap.stamped(one, *_weights(plan), plan.settings.overlap)
+        if checked:
+            taken.overlaps[one.name] = checked, one.samples
     taken.counts |= {one.name: one.counts for one in found}
     names = [*([plan.questions.name] if plan.questions else []), *(one.name for one in found)]
     title = f"{plan.model} on {', '.join(names)}"
@@ -222,8 +229,13 @@ def _ratings(
 def _overlap(plan: Plan) -> Checked | None:
     """Which questions the model was trained on, as far as the record knows."""
     assert plan.questions
+    return of_model(plan.questions.asked, *_weights(plan), plan.settings.overlap)
+
+
+def _weights(plan: Plan) -> tuple[Place | None, str]:
+    """Where the model is, and the digest of what lies there."""
     place = plan.subject.place if plan.subject else None
-    return of_model(plan.questions.asked, place, load.weights_digest(place) if place else "", plan.settings.overlap)
+    return place, load.weights_digest(place) if place else ""
 
 
 def _samples(
@@ -284,4 +296,6 @@ def _facts(plan: Plan, taken: Taken, outcome: Outcome) -> dict[str, str]:
         facts |= dict(plan.settings.judge.facts())
     if taken.overlap:
         facts |= taken.overlap.facts()
+    for name, (checked, _) in taken.overlaps.items():
+        facts |= {f"{name}: {key}": value for key, value in checked.facts().items()}
     return facts

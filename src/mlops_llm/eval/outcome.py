@@ -67,6 +67,8 @@ class Sample:
     """What is to be known of it, such as `repaired` of a judge's answer."""
     was_seen: bool | None = None
     """Whether the model met it in training; None where its history is not known."""
+    asked: str = ""
+    """What a benchmark's item asks, where the prompt has more around it."""
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class Met(NamedTuple):
     share: float
     """Of the question's runs of words; 1 where it is the same."""
     dataset: str
-    """`sales_sft@v1.0`, or a path."""
+    """`sales_sft@v1.0`; without a version only its name."""
     where: str
     """Place of the row."""
     run: str
@@ -292,18 +292,20 @@ def stamp(values: Sequence[float | None] | Callable[[Sequence[int]], float], see
     """How a score depends on items that the model was trained on.
 
     Args:
-        values: of each item, where the score is the mean of those that have one; else what makes the score of the items at some
-            places, such as `lambda places: bleu.score([items[each] for each in places]).total["bleu"]`.
-        seen: of each item, from `Checked.seen`.
+        values: of each item, where the score is the mean of those that have one (no other counts); else what makes the score of
+            the items at some places, such as `lambda places: bleu.score([items[each] for each in places]).total["bleu"]`.
+        seen: of each item, from `Checked.seen`; empty where nobody looked.
 
     Returns:
         None where nothing was found and a part of the model's past is not known.
     """
-    if not seen or not any(each is not None for each in seen):
+    if not seen:
+        return None
+    if not callable(values):
+        there = [(value, was) for value, was in zip(values, seen, strict=True) if value is not None]
+        kept = [value for value, _ in there]
+        return stamp(lambda places: math.fsum(kept[each] for each in places) / len(places), [was for _, was in there])
+    if not any(each is not None for each in seen):
         return None
     rest = [place for place, was in enumerate(seen) if not was]
-    share = 1 - len(rest) / len(seen)
-    if callable(values):
-        return Seen(share, values(rest) if rest else None)
-    there = [value for value in (values[place] for place in rest) if value is not None]
-    return Seen(share, math.fsum(there) / len(there) if there else None)
+    return Seen(1 - len(rest) / len(seen), values(rest) if rest else None)

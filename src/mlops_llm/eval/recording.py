@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from mlops_llm.eval import figures, shown
+from mlops_llm.eval.benchmarks.overlap import questions
 from mlops_llm.eval.outcome import Outcome, Score
 from mlops_llm.eval.page import page
 from mlops_llm.eval.plan import Plan
@@ -49,8 +50,13 @@ def result(plan: Plan, outcome: Outcome, taken: Taken, run: Run) -> Result:
     if taken.overlap and plan.questions:
         run.metrics(taken.overlap.metrics(), step, checkpoint, "evaluation")
         run.artifact("overlap.json", taken.overlap.table(plan.questions.asked, plan.questions.rows))
-    signatures = {f"metric.{each.name}": each.signature for each in outcome.scores if each.signature}
-    run.tags(signatures)
+    for name, (checked, samples) in taken.overlaps.items():
+        label = named(name).removeprefix(PREFIX)
+        run.metrics({key.replace("/", f"/{label}/", 1): share for key, share in checked.metrics().items()}, step, checkpoint)
+        table = checked.table(questions(samples), [each.place for each in samples])
+        run.artifact(f"overlap/{re.sub(r'[^0-9A-Za-z_.-]+', '_', name)}.json", table)
+    signed = [each for each in outcome.scores if each.signature]
+    run.tags({f"metric.{named(each.name).removeprefix(PREFIX)}": each.signature for each in signed})
     if plan.settings.save_outputs and outcome.samples:
         run.artifact(TABLE, shown.columns(outcome))
         run.answers(shown.answers(outcome, plan.settings.publish.rows), checkpoint)

@@ -29,7 +29,7 @@ class Kept:
     """Rows that one or several trainings used."""
 
     name: str
-    """`sales_sft@v1.0`, or the file's path."""
+    """`sales_sft@v1.0`; without a version only the dataset's name."""
     rows: Callable[[], Rows]
     """Reads them, from the first on."""
     users: list[Used] = field(default_factory=list)
@@ -114,7 +114,7 @@ def _files(used: Used, store: Store | None) -> Iterator[tuple[str, Path, Read, b
         candidates.append(find(_plain_name(used)))  # shipped rows lie elsewhere in another installation
     for path in candidates:
         if path.exists() and raw_digest(path, ()) == used.digests.get("raw"):
-            yield str(path), path, how, True
+            yield used.name, path, how, True
 
 
 def _same(used: Used, path: Path, how: Read) -> bool:

@@ -187,10 +187,10 @@ def by_model_id(store: Store, model: str) -> CheckpointRow:
 def by_weights(store: Store, weights: str) -> CheckpointRow | None:
     """The oldest whole checkpoint with weights of this digest that a run of ours made, or None."""
     experiments = [each.experiment_id for each in store.client.search_experiments()]
-    query = f"tags.`digest.weights` = '{weights}' AND status = 'READY'"
+    query = f"tags.`digest.weights` = '{weights}'"
     order = [{"field_name": "creation_timestamp", "ascending": True}]
     found = store.client.search_logged_models(experiments, filter_string=query, max_results=100, order_by=order)
-    return next((_checkpoint(each) for each in found if each.source_run_id), None)
+    return next((row for row in map(_checkpoint, found) if row.run and row.status == "READY"), None)
 
 
 def by_version(store: Store, name: str, which: str, alias: bool) -> CheckpointRow:

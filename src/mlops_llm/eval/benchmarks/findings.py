@@ -12,6 +12,7 @@ from mlops_llm import digest
 from mlops_llm.eval.benchmarks import code
 from mlops_llm.eval.benchmarks.book import Book
 from mlops_llm.eval.benchmarks.definitions import Task
+from mlops_llm.eval.benchmarks.overlap import asked
 from mlops_llm.eval.benchmarks.tasks import Wanted
 from mlops_llm.eval.config import Eval
 from mlops_llm.eval.interval import of_mean
@@ -170,6 +171,7 @@ def _sample(task: Task, place: int, rows: Sequence[Mapping[str, Any]], book: Boo
         scores=scores,
         failure=next((each.failure for each in told if each.failure), None),
         seconds=sum(each.seconds for each in told),
+        asked=asked(row.get("doc") or {}),
         tokens=len(tokenizer(answer, add_special_tokens=False)["input_ids"]) if sampled and answer else 0,
     )
 

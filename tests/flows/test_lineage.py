@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,10 @@ from mlops_llm.data.ref import open_dataset
 from mlops_llm.eval.overlap import Overlap, check
 from mlops_llm.eval.questions import Question
 from mlops_llm.models.ref import Place
-from mlops_llm.record import DatasetInput
+from mlops_llm.record import Checkpoint, DatasetInput
 from mlops_llm.tracking import datasets
 from mlops_llm.tracking.lineage import Lineage, trace
+from mlops_llm.tracking.models import entered
 from mlops_llm.tracking.run import MlflowRun, Opening
 from mlops_llm.tracking.store import Store
 
@@ -24,8 +27,11 @@ WEIGHTS = "ab" * 32
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+def store(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A record of its own: a copy, since to make one takes seconds."""
     folder = tmp_path_factory.mktemp("record")
+    with closing(sqlite3.connect(trained / "mlflow.db")) as there, closing(sqlite3.connect(folder / "mlflow.db")) as here:
+        there.backup(here)
     address = f"sqlite:///{folder / 'mlflow.db'}"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -123,12 +129,32 @@ def test_a_run_that_names_no_start_leaves_a_gap(store: Store) -> None:
 
 def test_a_folder_with_the_weights_of_a_checkpoint_is_that_checkpoint(store: Store) -> None:
     made(store, "known", rows("a"), base="tiny", **{"digest.weights": WEIGHTS})
+    made(store, "same weights later", rows("c"), base="tiny", **{"digest.weights": WEIGHTS})
     copied = made(store, "copied", rows("b"), base="/models/copy", **{"digest.base": WEIGHTS})
     assert names(traced(store, copied)) == ["b", "a"]
     assert names(trace(store, Place("/models/copy", Path()), WEIGHTS)) == ["a"]
     other = trace(store, Place("/models/other", Path()), "cd" * 32)
     assert other.datasets == () and other.unknown == (
         "/models/other comes from elsewhere: what it was trained on is not recorded",
+    )
+
+
+def test_what_an_evaluation_entered_is_followed_to_where_it_came_from(store: Store) -> None:
+    known = made(store, "before", rows("a"), base="tiny", **{"digest.weights": "cd" * 32})
+    experiment = store.experiment("lineage")
+    folder = Checkpoint("_models_copy", 0, Path("/models/copy"), {"digest.weights": "cd" * 32, "ref": "/models/copy"})
+    copy, base, other = (
+        entered(store, experiment, each)
+        for each in (
+            folder,
+            Checkpoint("tiny", 0, Path("/tiny"), {"digest.weights": "ef" * 32, "ref": "tiny"}),
+            Checkpoint("Qwen_Qwen2.5-0.5B", 0, Path("/q"), {"digest.weights": "01" * 32, "ref": "Qwen/Qwen2.5-0.5B"}),
+        )
+    )
+    assert trace(store, Place("models:/m", Path(), copy)).runs == traced(store, known).runs == ("before",)
+    assert trace(store, Place("models:/m", Path(), base)) == Lineage((), (), ("tiny",))
+    assert trace(store, Place("models:/m", Path(), other)).unknown == (
+        "Qwen/Qwen2.5-0.5B comes from elsewhere: what it was trained on is not recorded",
     )
 
 
