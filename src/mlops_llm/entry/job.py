@@ -55,7 +55,7 @@ class Stage:
     @property
     def in_record(self) -> bool:
         """Whether its commands have to do with the record."""
-        return "project" in self.schema.__dataclass_fields__
+        return any(field.name == "project" for field in dataclasses.fields(self.schema))
 
 
 @dataclasses.dataclass
