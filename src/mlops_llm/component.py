@@ -25,27 +25,38 @@ from mlops_llm.errors import UserError
 
 T = TypeVar("T", bound=type)
 _table: dict[str, dict[str, type]] = {}
+_made: list[tuple[str, str, type]] = []
+"""Group, name and dataclass of every component, also of one whose name another stage has since taken."""
 
 
 def component(group: str, name: str) -> Callable[[T], T]:
-    """Register a dataclass as choice `name` of `group`."""
+    """Register a dataclass as choice `name` of `group`; of the group `op` each stage has its own."""
 
     def register(cls: T) -> T:
         taken = _table.setdefault(group, {}).get(name)
-        if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+        again = taken is None or (taken.__module__, taken.__qualname__) == (cls.__module__, cls.__qualname__)
+        if taken is not None and not again and (group != "op" or _stage(taken) == _stage(cls)):
             raise ValueError(f"{group}={name} is both {taken.__qualname__} and {cls.__qualname__} ({cls.__module__})")
+        _made.append((group, name, cls))
         _table[group][name] = cls
         return cls
 
     return register
 
 
+def _stage(cls: type) -> list[str]:
+    return cls.__module__.split(".")[:2]
+
+
 def load(package: str) -> None:
-    """Import a module and, if it is a package, every module in it, so that their components are registered."""
+    """Import a module and, if it is a package, every module in it; where a name is another stage's too, it is now theirs."""
     module = importlib.import_module(package)
     for found in pkgutil.iter_modules(getattr(module, "__path__", []), f"{package}."):
         if not found.name.endswith("__main__"):
             importlib.import_module(found.name)
+    for group, name, cls in _made:
+        if f"{cls.__module__}.".startswith(f"{package}."):
+            _table[group][name] = cls
 
 
 def groups() -> dict[str, dict[str, type]]:

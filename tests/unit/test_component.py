@@ -109,6 +109,21 @@ def test_two_files_with_classes_of_one_name_are_told():
         component("test_metric", "bleu")(Bleu)
 
 
+def test_each_stage_has_operations_of_its_own_and_loading_it_brings_them(monkeypatch):
+    monkeypatch.setattr("mlops_llm.component._table", {})
+    monkeypatch.setattr("mlops_llm.component._made", [])
+    monkeypatch.setattr("importlib.import_module", lambda name: type("Module", (), {"__path__": []}))
+    made = {}
+    for stage in ("one", "two"):
+        made[stage] = dataclass(type("List", (), {"__qualname__": "List", "__module__": f"mlops_llm.{stage}.ops.list"}))
+        component("op", "list")(made[stage])
+    for stage in ("one", "two", "one"):
+        load(f"mlops_llm.{stage}.ops")
+        assert groups()["op"]["list"] is made[stage]
+    with pytest.raises(ValueError, match="is both"):
+        component("op", "list")(dataclass(type("Other", (), {"__module__": "mlops_llm.one.ops.other"})))
+
+
 def test_load_finds_every_module_of_a_package_but_not_main(tmp_path, monkeypatch):
     package = tmp_path / "some_metrics"
     package.mkdir()

@@ -55,7 +55,7 @@ class Stage:
     @property
     def in_record(self) -> bool:
         """Whether its commands have to do with the record."""
-        return any(each.name == "project" for each in dataclasses.fields(self.schema))
+        return any(field.name == "project" for field in dataclasses.fields(self.schema))
 
 
 @dataclasses.dataclass

@@ -53,7 +53,7 @@ def begin(command: Command, words: tuple[str, ...], mark: str, log: Path, adopt:
         UserError: its folder or its Python is gone, or the address of its record is not known here.
     """
     given = {name: value for name, value in os.environ.items() if name not in _OWN}
-    given |= dict(command.environment) | {"MLFLOW_TRACKING_URI": address_of(command, os.environ), JOB: mark}
+    given |= {**command.environment, "MLFLOW_TRACKING_URI": address_of(command, os.environ), JOB: mark}
     given |= {"PYTHONUNBUFFERED": "1"} | ({"MLFLOW_RUN_ID": command.run} if adopt else {})
     argv = [command.python, "-m", f"mlops_llm.{command.stage}", *words]
     with log.open("ab") as output:
