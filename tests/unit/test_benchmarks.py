@@ -187,6 +187,7 @@ def test_programs_are_judged_and_held_back(monkeypatch: pytest.MonkeyPatch, tmp_
         "forking": "import os\nwhile True: os.fork()",
         "threads": "import threading; threading.Thread(target=print).start()",
         "filling": "import os\nfor n in range(1000): open(f'{os.getcwd()}/{n}', 'w').write('x' * 1000000)",
+        "folders": "import os; os.mkdir('one')",
         "quits": "raise SystemExit(0)",
         "slips": "import os; os._exit(0)",
         "reads": "assert input()",

@@ -98,6 +98,7 @@ def _one(program: str, *, reads: bool) -> Ran:
     asked = {"program": program, "token": token, "limits": limits, "seconds": WALL}
     asked |= {"user": _NOBODY if _drops() else None, "reads": reads}
     with tempfile.TemporaryDirectory(prefix="mlops_llm-program-") as folder:
+        Path(folder).chmod(0o500)  # a million empty folders are a full disk, too
         process = subprocess.Popen(
             [*_unshare(), sys.executable, "-I", str(Path(__file__).with_name("held.py"))],
             stdin=subprocess.PIPE,

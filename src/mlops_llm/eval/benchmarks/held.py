@@ -17,17 +17,22 @@ KEEP_CAPABILITIES, READ_SEARCH, VERSION = 8, 1 << 2, 0x20080522
 """PR_SET_KEEPCAPS, CAP_DAC_READ_SEARCH and _LINUX_CAPABILITY_VERSION_3."""
 
 
-def become(user: int, *, reads: bool) -> None:
-    """Become a user without rights; with `reads` one who may still read every file, since Python may lie in root's home."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if reads:
+def become(user: int | None, *, reads: bool) -> None:
+    """Give up all rights, as root by becoming another user; with `reads` every file may still be read.
+
+    Python may lie in root's home. A user who is root in a namespace of its own would pass over the rights of folders.
+    """
+    libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+    if libc and reads:
         libc.prctl(KEEP_CAPABILITIES, 1, 0, 0, 0)
-    os.setgroups([])
-    os.setgid(user)
-    os.setuid(user)
-    if reads:
+    if user is not None:
+        os.setgroups([])
+        os.setgid(user)
+        os.setuid(user)
+    if libc:
+        kept = READ_SEARCH if reads else 0
         # Effective, permitted and inheritable, twice: the second half is for capabilities from 32 on.
-        libc.capset((ctypes.c_uint32 * 2)(VERSION, 0), (ctypes.c_uint32 * 6)(READ_SEARCH, READ_SEARCH, 0, 0, 0, 0))
+        libc.capset((ctypes.c_uint32 * 2)(VERSION, 0), (ctypes.c_uint32 * 6)(kept, kept, 0, 0, 0, 0))
 
 
 def main() -> None:
@@ -36,8 +41,7 @@ def main() -> None:
     said, nothing = os.dup(1), os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
-    if asked["user"] is not None:
-        become(asked["user"], reads=asked["reads"])
+    become(asked["user"], reads=asked["reads"])
     # The first process of a namespace does not heed signals that it has no handlers for.
     signal.signal(signal.SIGALRM, lambda *_: os._exit(LATE))
     signal.signal(signal.SIGXCPU, lambda *_: os._exit(BUSY))
