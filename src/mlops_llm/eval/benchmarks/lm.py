@@ -143,7 +143,7 @@ class Asked(TemplateLM):  # type: ignore[misc]
         return self.book.answered("loglikelihood", requests, super().loglikelihood)
 
     def _loglikelihood_tokens(self, requests: list[Any], **kwargs: Any) -> list[tuple[float, bool]]:
-        most = self.max_length - 1  # servers make one token at least
+        most = self.max_length  # one less than lm-eval: servers count the last token, too
         sequences = [[*context, *wanted][-most:] for _, context, wanted in requests]
         self.cut |= {text[0] for text, context, wanted in requests if text and len(context) + len(wanted) > most}
         begins = [len(ids) - len(wanted) for ids, (_, _, wanted) in zip(sequences, requests, strict=True)]
