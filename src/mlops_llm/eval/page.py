@@ -20,7 +20,7 @@ FAILURES, LOWEST = 50, 10
 LONGEST = 3000
 """Characters of a text on the page."""
 _ROWS, _CHARTS, _CELL, _PROMPT, _NAME = 200, 24, 300, 100, 60
-_SHAPES = {0: "name", 2: "number", 3: "number", 4: "number", 5: "number", 6: "words"}
+_SHAPES = {0: "name", 2: "number", 3: "number", 4: "number", 5: "number", 6: "number"}
 """Of the columns of scores."""
 _CLASSES = {
     "timeout": "超时",
@@ -91,7 +91,7 @@ def _scores(outcome: Outcome) -> Html:
             shown.between(each),
             each.count,
             shown.value(each, each.answered) if each.answered is not None else "",
-            _seen(each),
+            _seen(each).replace(" of items seen in training", ""),
         ]
         for each in outcome.scores
     ]
@@ -131,7 +131,7 @@ def _groups(outcome: Outcome) -> Html:
 
 def _grid(grid: Grid) -> Html:
     rows = [[number(cell) for cell in row] for row in grid.rows[:_ROWS]]
-    return _section(grid.title, "", _table(grid.columns, rows), _more(len(grid.rows), _ROWS))
+    return _section(_cut(grid.title, _CELL), "", _table(grid.columns, rows), _more(len(grid.rows), _ROWS))
 
 
 def _failures(outcome: Outcome) -> Html:
