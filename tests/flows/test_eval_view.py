@@ -105,6 +105,7 @@ def test_what_is_written_a_second_time_is_there_once(
 ) -> None:
     answers = shown.answers(outcome(), 3)
     with opened("twice") as run:
+        run.uses(checkpoint)
         run.answers(answers, checkpoint)
         run.answers(answers, checkpoint)
     found = traces(store, run_of(store, "twice"))

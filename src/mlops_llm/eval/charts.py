@@ -26,7 +26,7 @@ class Bin:
 
 
 def bins(values: Sequence[float], most: float | None = None) -> list[Bin]:
-    """Count values: whole numbers one by one, ratings to the nearest half, others in ten ranges of one width.
+    """Count values: whole numbers one by one, ratings in steps of a half, others in ten ranges of one width.
 
     Args:
         values: what is finite of them is counted.
@@ -38,17 +38,16 @@ def bins(values: Sequence[float], most: float | None = None) -> list[Bin]:
     low, high = min(values), max(values)
     if most is not None and low >= 0 and high <= most:
         low, high = (1.0 if low >= 1 and 1 < most < MOST_WHOLE else 0.0), float(most)
-    is_rating = low == 1 and high == most
-    if high - low < MOST_WHOLE and (is_rating or all(each == int(each) for each in values)):
-        parts = 1 if all(each == int(each) for each in values) else 2
-        counted = Counter(round(each * parts) for each in values)
-        return [Bin(number(each / parts), counted[each]) for each in range(round(low * parts), round(high * parts) + 1)]
+    if all(each == int(each) for each in values) and high - low < MOST_WHOLE:
+        counted = Counter(map(int, values))
+        return [Bin(str(each), counted[each]) for each in range(int(low), int(high) + 1)]
     if low == high:
         return [Bin(number(low), len(values))]
-    counts = [0] * BINS
+    width = 0.5 if low == 1 and high == most else (high - low) / BINS
+    counts = [0] * round((high - low) / width)
     for each in values:
-        counts[min(BINS - 1, int((each - low) / (high - low) * BINS))] += 1
-    return [Bin(number(low + (high - low) * place / BINS), count) for place, count in enumerate(counts)]
+        counts[min(len(counts) - 1, int((each - low) / width))] += 1
+    return [Bin(number(low + width * place), count) for place, count in enumerate(counts)]
 
 
 def bar(value: float, most: float, interval: tuple[float, float] | None = None) -> Html:

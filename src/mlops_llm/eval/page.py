@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ SAMPLES = 50
 FAILURES, LOWEST = 50, 10
 LONGEST = 3000
 """Characters of a text on the page."""
-_ROWS, _CHARTS, _CELL = 200, 24, 300
+_ROWS, _CHARTS, _CELL, _PROMPT, _NAME = 200, 24, 300, 100, 60
+_SHAPES = {0: "name", 2: "number", 3: "number", 4: "number", 5: "number", 6: "number"}
+"""Of the columns of scores."""
 _CLASSES = {
     "timeout": "超时",
     "empty": "空回答",
@@ -61,7 +63,7 @@ def _totals(outcome: Outcome) -> Html:
     cards, whole, count = [], shown.overall(outcome), len(outcome.samples)
     head = whole or (outcome.scores[0] if outcome.scores else None)
     if head:
-        title = ("Overall score", "总分") if whole else (shown.label(head.name, outcome), "")
+        title = ("Overall score", "总分") if whole else (_name(head.name, outcome), "")
         most = f" / {head.most:g}" if head.most is not None else ""
         cards.append(_card(*title, shown.value(head) + most, [_interval(head), _seen(head)], "main"))
     if count:
@@ -83,15 +85,13 @@ def _scores(outcome: Outcome) -> Html:
         return Html()
     rows = [
         [
-            tag("b", shown.label(each.name, outcome)),
+            Html(tag("b", _name(each.name, outcome)) + _how(each)),
             charts.bar(each.value, each.most, each.interval) if each.most else "",
             shown.value(each),
             shown.between(each),
             each.count,
             shown.value(each, each.answered) if each.answered is not None else "",
-            _seen(each),
-            {True: "↑", False: "↓", None: ""}[each.higher_is_better],
-            tag("small", each.signature, class_="note"),
+            _seen(each).replace(" of items seen in training", ""),
         ]
         for each in outcome.scores
     ]
@@ -104,8 +104,7 @@ def _scores(outcome: Outcome) -> Html:
         "Answered only 仅成功",
         "Seen in training 训练中见过",
     ]
-    heads += ["", "How 方法"]
-    return _section("Scores", "各项得分", _table(heads, rows, numbers=range(2, 6)))
+    return _section("Scores", "各项得分", _table(heads, rows, _SHAPES))
 
 
 def _distribution(outcome: Outcome) -> Html:
@@ -117,7 +116,7 @@ def _distribution(outcome: Outcome) -> Html:
     if not found:
         return Html()
     drawn = [
-        tag("figure", tag("figcaption", shown.label(name, outcome)), charts.histogram(values, most.get(name)))
+        tag("figure", tag("figcaption", _name(name, outcome)), charts.histogram(values, most.get(name)))
         for name, values in list(found.items())[:_CHARTS]
     ]
     return _section("Distribution", "得分分布", tag("div", *drawn, class_="charts"))
@@ -132,7 +131,7 @@ def _groups(outcome: Outcome) -> Html:
 
 def _grid(grid: Grid) -> Html:
     rows = [[number(cell) for cell in row] for row in grid.rows[:_ROWS]]
-    return _section(grid.title, "", _table(grid.columns, rows), _more(len(grid.rows), _ROWS))
+    return _section(_cut(grid.title, _CELL), "", _table(grid.columns, rows), _more(len(grid.rows), _ROWS))
 
 
 def _failures(outcome: Outcome) -> Html:
@@ -142,7 +141,7 @@ def _failures(outcome: Outcome) -> Html:
     classes = [[kind, _CLASSES.get(kind, ""), times, f"{times / count:.1%}"] for kind, times in outcome.failures.most_common()]
     failed = [each for each in outcome.samples if each.failure]
     rows = [
-        [each.place + 1, each.failure.kind.value, _cut(each.failure.cause, _CELL), _cut(each.prompt, _CELL)]
+        [each.place + 1, each.failure.kind.value, _cut(each.failure.cause, _CELL), _cut(each.prompt, _PROMPT)]
         for each in failed[:FAILURES]
         if each.failure
     ]
@@ -179,7 +178,9 @@ def _lowest(outcome: Outcome) -> Html:
 
 
 def _sample(sample: Sample, outcome: Outcome) -> Html:
-    chips = [tag("span", name, " ", tag("b", value), class_="chip") for name, value in shown.numbers(sample, outcome)]
+    chips = [
+        tag("span", _cut(name, _NAME), " ", tag("b", value), class_="chip") for name, value in shown.numbers(sample, outcome)
+    ]
     if sample.failure:
         chips.append(
             tag("span", f"{sample.failure.kind.value} {_CLASSES.get(sample.failure.kind.value, '')}", class_="chip bad")
@@ -216,20 +217,31 @@ def _section(title: str, chinese: str, *inside: Any) -> Html:
     return tag("section", tag("h2", title, tag("span", chinese) if chinese else None), *inside)
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]], numbers: Iterable[int] = ()) -> Html:
-    """A table without the columns in which nothing stands."""
-    kept = [place for place in range(len(heads)) if any(row[place] not in ("", None, _NOTHING) for row in rows)]
-    kinds = dict.fromkeys(numbers, "number")
+def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]], shapes: Mapping[int, str] | None = None) -> Html:
+    """A table without the columns in which nothing stands; `shapes` are CSS classes of columns."""
+    kept = [place for place in range(len(heads)) if any(row[place] not in ("", None) for row in rows)]
+    shapes = shapes or {}
     head = tag("tr", *(tag("th", heads[place]) for place in kept))
-    body = [tag("tr", *(tag("td", _of_cell(row[place]), class_=kinds.get(place)) for place in kept)) for row in rows]
+    body = [tag("tr", *(tag("td", _of_cell(row[place]), class_=shapes.get(place)) for place in kept)) for row in rows]
     return tag("div", tag("table", tag("thead", head), tag("tbody", *body)), class_="scroll")
-
-
-_NOTHING = tag("small", "", class_="note")
 
 
 def _of_cell(cell: Any) -> Any:
     return cell if isinstance(cell, Html) else tag("bdi", _cut(str(cell), _CELL))
+
+
+def _name(name: str, outcome: Outcome) -> str:
+    return _cut(shown.label(name, outcome), _NAME)
+
+
+def _how(score: Score) -> Html:
+    """How a score was counted, and which end of it is the good one where that is not the upper one."""
+    said = " · ".join(
+        filter(
+            None, [_cut(score.signature, _CELL), "" if score.higher_is_better is not False else "↓ lower is better 越低越好"]
+        )
+    )
+    return tag("div", said, class_="note") if said else Html()
 
 
 def _interval(score: Score) -> str:
