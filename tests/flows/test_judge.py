@@ -17,6 +17,7 @@ from tests.chat_server import KEY, RATINGS, serve
 from tests.record import client, run_of
 
 
+@pytest.mark.slow
 def test_a_model_is_judged(here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("MLOPS_LLM_CACHE", str(here / "cache"))
@@ -25,7 +26,7 @@ def test_a_model_is_judged(here: Path, capfd: pytest.CaptureFixture[str], monkey
 
     def judged(name: str, code: int, *words: str) -> Any:
         nonlocal said
-        few = ["model=tiny", "dataset=sales_eval", "limit=4", "sampling.max_new_tokens=8", f"run_name={name}"]
+        few = ["model=tiny", "dataset=sales_eval", "limit=4", "sampling.max_new_tokens=8", "publish.rows=0", f"run_name={name}"]
         key = ["judge.model=qwen-plus", "judge.api_key_env=DASHSCOPE_API_KEY"]
         assert launch(STAGE, [*few, "judge=rubric_zh", *key, *words]) == code
         out, err = capfd.readouterr()
