@@ -83,6 +83,7 @@ def histogram(values: Sequence[float], most: float | None = None) -> Html:
         if each.count:
             parts.append(tag("text", each.count, x=middle, y=round(96 - tall, 1), text_anchor="middle", class_="count"))
         if place % every == 0:
-            parts.append(tag("text", each.label, x=middle, y=114, text_anchor="middle"))
+            at = {"x": middle, "text_anchor": "middle"} if place else {"x": 0, "text_anchor": "start"}
+            parts.append(tag("text", each.label, y=114, **at))
     parts.append(tag("path", d=f"M0 100.5H{_WIDTH}", class_="axis"))
     return tag("svg", *parts, viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img", aria_label="histogram")

@@ -81,6 +81,11 @@ class Metric(Protocol):
         ...
 
     @property
+    def most(self) -> float | None:
+        """The largest value there is; None where there is none."""
+        ...
+
+    @property
     def needs(self) -> Need:
         """What each row must have."""
         ...

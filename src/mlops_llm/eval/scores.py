@@ -90,7 +90,7 @@ def measured(
                     metric.higher_is_better,
                     interval,
                     scores.signature,
-                    None,
+                    metric.most,
                     answered,
                     known.get(each),
                 )

@@ -29,6 +29,7 @@ class Bleu(Ready):
 
     names: ClassVar[tuple[str, ...]] = ("bleu",)
     higher_is_better: ClassVar[bool | None] = True
+    most: ClassVar[float | None] = 100.0
     needs: ClassVar[Need] = Need.reference
 
     n: int = 4

@@ -22,6 +22,7 @@ class Chrf(Ready):
 
     names: ClassVar[tuple[str, ...]] = ("chrf",)
     higher_is_better: ClassVar[bool | None] = True
+    most: ClassVar[float | None] = 100.0
     needs: ClassVar[Need] = Need.reference
 
     characters: int = 6

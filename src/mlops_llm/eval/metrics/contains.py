@@ -21,6 +21,7 @@ class Contains(Ready):
 
     names: ClassVar[tuple[str, ...]] = ("contains",)
     higher_is_better: ClassVar[bool | None] = True
+    most: ClassVar[float | None] = 1.0
     needs: ClassVar[Need] = Need.reference
 
     whole_words: bool = True

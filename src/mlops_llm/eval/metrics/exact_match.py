@@ -22,6 +22,7 @@ class ExactMatch(Ready):
 
     names: ClassVar[tuple[str, ...]] = ("exact_match",)
     higher_is_better: ClassVar[bool | None] = True
+    most: ClassVar[float | None] = 1.0
     needs: ClassVar[Need] = Need.reference
 
     ignore_case: bool = True

@@ -31,6 +31,7 @@ class Label:
 
     names: ClassVar[tuple[str, ...]] = ("label_accuracy", "label_macro_f1")
     higher_is_better: ClassVar[bool | None] = True
+    most: ClassVar[float | None] = 1.0
     needs: ClassVar[Need] = Need.label
 
     classes: list[str] = field(default_factory=list)

@@ -25,6 +25,7 @@ class Latency(Ready):
 
     names: ClassVar[tuple[str, ...]] = ("latency_mean", *_SHARES)
     higher_is_better: ClassVar[bool | None] = False
+    most: ClassVar[float | None] = None
     needs: ClassVar[Need] = Need.nothing
 
     def score(self, items: Sequence[Item]) -> Scores:

@@ -20,6 +20,7 @@ class Length(Ready):
 
     names: ClassVar[tuple[str, ...]] = ("length_tokens", "length_characters")
     higher_is_better: ClassVar[bool | None] = None
+    most: ClassVar[float | None] = None
     needs: ClassVar[Need] = Need.nothing
 
     def score(self, items: Sequence[Item]) -> Scores:

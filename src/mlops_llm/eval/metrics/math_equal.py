@@ -24,6 +24,7 @@ class MathEqual:
 
     names: ClassVar[tuple[str, ...]] = ("math_equal",)
     higher_is_better: ClassVar[bool | None] = True
+    most: ClassVar[float | None] = 1.0
     needs: ClassVar[Need] = Need.reference
 
     counts: Counts = Counts.any

@@ -33,6 +33,7 @@ class Perplexity(Ready):
 
     names: ClassVar[tuple[str, ...]] = ("perplexity", "bits_per_byte")
     higher_is_better: ClassVar[bool | None] = False
+    most: ClassVar[float | None] = None
     needs: ClassVar[Need] = Need.likelihood
 
     of: Of = Of.reference

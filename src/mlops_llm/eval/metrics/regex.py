@@ -26,6 +26,7 @@ class Regex:
 
     names: ClassVar[tuple[str, ...]] = ("regex",)
     higher_is_better: ClassVar[bool | None] = True
+    most: ClassVar[float | None] = 1.0
 
     pattern: str = ""
     r"""What is looked for, in the syntax of Python's module regex; (?i) at its begin ignores case, (?s) lets . match lines."""

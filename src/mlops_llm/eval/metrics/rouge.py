@@ -24,6 +24,7 @@ class Rouge(Ready):
 
     names: ClassVar[tuple[str, ...]] = ("rouge_1", "rouge_2", "rouge_l")
     higher_is_better: ClassVar[bool | None] = True
+    most: ClassVar[float | None] = 1.0
     needs: ClassVar[Need] = Need.reference
 
     def score(self, items: Sequence[Item]) -> Scores:
