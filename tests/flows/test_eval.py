@@ -38,7 +38,7 @@ def evaluated(
 def test_scores_stand_on_the_checkpoint_and_its_rows(evaluated: Callable[..., Any], trained: Path) -> None:
     result = evaluated("scored", "model=models:/sales@challenger", *FEW)
     assert set(result["scores"]) == {"bleu", "rouge_1", "rouge_2", "rouge_l", "exact_match"}
-    assert result["samples"].startswith("6 succeeded") or "failed" in result["samples"]
+    assert result["samples"] == "6" and int(result["success"]) + int(result["failed"].partition(" ")[0]) == 6
     store = client(trained)
     run = run_of(store, "scored")
     assert run.data.tags["stage"] == "eval" and run.data.tags["model"] == "models:/sales@challenger"
@@ -54,10 +54,11 @@ def test_scores_stand_on_the_checkpoint_and_its_rows(evaluated: Callable[..., An
     assert found["score/rouge_l"].dataset_name == "sales_eval[6]"
     (data,) = run.inputs.dataset_inputs
     assert (data.dataset.name, data.dataset.digest) == ("sales_eval[6]", found["score/rouge_l"].dataset_digest)
-    table = json.loads(Path(store.download_artifacts(run.info.run_id, "samples.json")).read_text("utf-8"))
+    table = json.loads(Path(store.download_artifacts(run.info.run_id, "eval_results.json")).read_text("utf-8"))
     place = table["columns"].index("rouge_l")
     assert sum(row[place] for row in table["data"]) / 6 == pytest.approx(result["scores"]["rouge_l"])
-    assert {"result.json", "eval.log", "samples.json"} <= artifacts_of(store, run)
+    kept = {"result.json", "eval.log", "eval_results.json", "evaluation.html", "overlap.json", "plots/scores.png"}
+    assert kept <= artifacts_of(store, run)
 
 
 def test_the_same_weights_are_not_asked_twice_whatever_they_are_called(evaluated: Callable[..., Any], trained: Path) -> None:
@@ -101,7 +102,7 @@ def test_a_sample_is_drawn_by_its_seed_and_several_models_are_jobs_of_one_parent
     rows = {}
     for name, seed in (("drawn", 0), ("drawn-again", 0), ("drawn-else", 1)):
         evaluated(name, "model=tiny", f"seed={seed}", *words)
-        table = json.loads((trained / f"outputs/{name}/artifacts/samples.json").read_text("utf-8"))
+        table = json.loads((trained / f"outputs/{name}/artifacts/eval_results.json").read_text("utf-8"))
         rows[name] = [row[0] for row in table["data"]]
     assert rows["drawn"] == rows["drawn-again"] != rows["drawn-else"]
     assert launch(STAGE, ["run_name=both", "models=[tiny,runs:/first/best]", *words]) == 0
