@@ -125,7 +125,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin
     process.stdin.close()
     with suppress(subprocess.TimeoutExpired):
-        process.wait(guard.GRACE + 5)
+        process.wait(guard.GRACE + guard.LAST + 5)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
