@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import logging
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -112,13 +113,13 @@ def _asked(one: Wanted, settings: Eval, session: Session, file: Path, about: Map
     lm = importlib.import_module("mlops_llm.eval.benchmarks.lm")
     evaluator = importlib.import_module("lm_eval.evaluator")
     how, warnings = settings.benchmarks, list(one.warnings)
-    loaded = building.loaded(one, how.few_shot, settings.seed)
     book = Book(file, one.name)
     try:
-        model = lm.model(session, settings.sampling, settings.care, settings.seed, settings.engine.local, book)
-        warnings += _capped(loaded["tasks"], model)
-        _seed(settings.seed)
         with _quiet(lm):
+            loaded = building.loaded(one, how.few_shot, settings.seed)
+            model = lm.model(session, settings.sampling, settings.care, settings.seed, settings.engine.local, book)
+            warnings += _capped(loaded["tasks"], model)
+            _seed(settings.seed)
             results = evaluator.evaluate(
                 lm=model,
                 task_dict=loaded,
@@ -168,12 +169,16 @@ def _seed(seed: int) -> None:
 
 @contextmanager
 def _quiet(lm: Any) -> Iterator[None]:
-    """Bars of lm-eval show nothing: the progress is told by the book."""
+    """Bars of lm-eval show nothing: the progress is told by the book. It warns of every prompt that is cut; we count them."""
     names = ("lm_eval.api.task", "lm_eval.api.model", "lm_eval.models.huggingface")
     before = lm.quiet(importlib.import_module(name) for name in names)
+    log = logging.getLogger("lm_eval")
+    level = log.level
+    log.setLevel(logging.ERROR)
     try:
         yield
     finally:
+        log.setLevel(level)
         for module, bar in before:
             module.tqdm = bar
 
