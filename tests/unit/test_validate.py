@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from mlops_llm.data import formats
 from mlops_llm.data.kinds import Kind
+from mlops_llm.data.ops.validate import summary
 from mlops_llm.data.read import Read
 from mlops_llm.data.rows import Record
 from mlops_llm.data.skim import structure
@@ -307,3 +309,15 @@ def test_credentials_in_sentences_are_found_and_masked(text):
 def test_talk_about_credentials_is_none(text):
     report = check([Record(1, {"prompt": text, "response": "b"})], None, Checks())
     assert report.findings.counts["secret"] == 0
+
+
+def test_rows_of_an_evaluation_are_counted_by_what_they_tell():
+    rows = [
+        {"prompt": "a", "reference": "b", "label": "c"},
+        {"prompt": "a2", "references": ["b"]},
+        {"prompt": "a3", "label": 0},
+    ]
+    report = checked(*rows, {"prompt": "a4", "reference": None, "answer": 8}, {"question": "a5", "answer": "b"}, kind=Kind.eval)
+    assert report.told == {"reference": 4, "label": 2} and checked(GOOD[Kind.sft]).told == {}
+    (line,) = [line for line in summary(Path("x.jsonl"), "utf-8", report, 512) if "references in" in line]
+    assert "references in 4 of 5 rows, labels in 2 (bleu, exact_match and others need one" in line
