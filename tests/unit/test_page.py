@@ -77,6 +77,12 @@ def test_it_needs_nothing_from_elsewhere():
     assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in found.attributes
 
 
+def test_without_texts_there_are_numbers_only():
+    found = Page(page(outcome(), texts=False))
+    assert found.elements["article"] == 0 and "无线充电" not in found.text and "客户：在吗" not in found.text
+    assert found.inside("b")[:4] == ["4.29 / 5", "30", "26", "4"] and "no whole answer within 60 s" in found.text
+
+
 def test_what_a_model_writes_is_text():
     plain, hostile = Page(page(everywhere("text"))), Page(page(everywhere(HOSTILE)))
     assert hostile.elements == plain.elements
