@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 
 from mlops_llm.eval import figures, page, shown
 from mlops_llm.eval.outcome import Outcome
+from mlops_llm.eval.recording import PAGE, TABLE
 from mlops_llm.record import Answer, Checkpoint
 from mlops_llm.tracking.opening import open_run
 from mlops_llm.tracking.run import MlflowRun, Opening
@@ -24,8 +25,8 @@ def record(found: Outcome, run: MlflowRun, checkpoint: Checkpoint) -> None:
     """Write down what a person looks at."""
     run.uses(checkpoint)
     run.answers(shown.answers(found, 200), checkpoint)
-    run.artifact("eval_results.json", shown.columns(found))
-    run.artifact(page.NAME, page.page(found))
+    run.artifact(TABLE, shown.columns(found))
+    run.artifact(PAGE, page.page(found))
     for name, figure in figures.figures(found).items():
         run.figure(name, figure)
 
@@ -94,10 +95,10 @@ def test_they_are_on_the_page_of_the_checkpoint_too(store: MlflowClient, viewed:
 
 
 def test_the_table_is_one_that_mlflow_opens(store: MlflowClient, viewed: Any) -> None:
-    assert {"path": "eval_results.json", "type": "table"} in json.loads(viewed.data.tags["mlflow.loggedArtifacts"])
-    table = json.loads(Path(store.download_artifacts(viewed.info.run_id, "eval_results.json")).read_text("utf-8"))
+    assert {"path": TABLE, "type": "table"} in json.loads(viewed.data.tags["mlflow.loggedArtifacts"])
+    table = json.loads(Path(store.download_artifacts(viewed.info.run_id, TABLE)).read_text("utf-8"))
     assert table["columns"][:4] == ["row", "prompt", "answer", "reference"] and len(table["data"]) == 30
-    assert {page.NAME, "plots/scores.png", "plots/distribution.png"} <= artifacts_of(store, viewed)
+    assert {PAGE, "plots/scores.png", "plots/distribution.png"} <= artifacts_of(store, viewed)
 
 
 def test_what_is_written_a_second_time_is_there_once(

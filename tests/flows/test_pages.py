@@ -17,7 +17,8 @@ from urllib.request import urlopen
 
 import pytest
 
-from mlops_llm.eval.page import NAME, page
+from mlops_llm.eval.page import page
+from mlops_llm.eval.recording import PAGE
 from mlops_llm.record import Checkpoint
 from mlops_llm.tracking.opening import open_run
 from mlops_llm.tracking.run import Opening
@@ -75,7 +76,7 @@ def evaluated(address: str, swept: Path) -> Any:
         checkpoint = Checkpoint("checkpoint-20", 20, swept, model=model.model_id)
         with open_run(Opening("eval", "sales", "evaluated", swept / "outputs/evaluated")) as run:
             record(outcome(), run, checkpoint)
-    return run_of(client(swept), "evaluated")
+    return client(swept).get_run(run.id)
 
 
 @pytest.fixture(scope="module")
@@ -167,14 +168,14 @@ def test_the_picture_of_the_loss_is_shown(browser: Any, address: str, swept: Pat
 
 def test_answers_of_an_evaluation_are_on_the_pages_of_run_and_model(browser: Any, address: str, evaluated: Any) -> None:
     page = f"{address}/experiments/{evaluated.info.experiment_id}"
-    texts = ("这款手机支持无线充电吗？", "您好，这个问题我需要核实以后再回复您。", "judge/accuracy", "row 1")
-    seen(browser, f"{page}/runs/{evaluated.info.run_id}/traces?workflowType=machine_learning", *texts[:2])
+    texts = ("这款手机支持无线充电吗？", "您好，这个问题我需要核实以后再回复您。", "accuracy", "timeout")
+    seen(browser, f"{page}/runs/{evaluated.info.run_id}/traces?workflowType=machine_learning", *texts)
     (model,) = evaluated.inputs.model_inputs
-    seen(browser, f"{page}/models/{model.model_id}/traces?workflowType=machine_learning", texts[0])
+    seen(browser, f"{page}/models/{model.model_id}/traces?workflowType=machine_learning", *texts[:2])
 
 
 def test_the_page_of_an_evaluation_is_shown_among_the_artifacts(browser: Any, address: str, evaluated: Any) -> None:
-    where = f"{address}/experiments/{evaluated.info.experiment_id}/runs/{evaluated.info.run_id}/artifacts/{NAME}"
+    where = f"{address}/experiments/{evaluated.info.experiment_id}/runs/{evaluated.info.run_id}/artifacts/{PAGE}"
     view = browser.new_page(viewport={"width": 1600, "height": 1400})
     try:
         view.goto(f"{where}?workflowType=machine_learning")
@@ -187,7 +188,7 @@ def test_the_page_of_an_evaluation_is_shown_among_the_artifacts(browser: Any, ad
 
 def test_the_page_runs_nothing_that_a_model_wrote(browser: Any, tmp_path: Path) -> None:
     """Opened from the disk, without any server."""
-    file = tmp_path / NAME
+    file = tmp_path / PAGE
     file.write_text(page(everywhere(HOSTILE)), "utf-8")
     view = browser.new_page()
     said, asked = [], []

@@ -13,7 +13,7 @@ from mlops_llm.eval.markup import Html, tag
 MOST_WHOLE = 12
 """Whole numbers that have a bar each; more of them are put together."""
 BINS = 10
-_WIDTH, _HEIGHT = 260, 120
+_WIDTH, _HEIGHT, _LETTER = 260, 120, 6.2
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,16 @@ def bins(values: Sequence[float], most: float | None = None) -> list[Bin]:
     low, high = min(values), max(values)
     if most is not None and low >= 0 and high <= most:
         low, high = (1.0 if low >= 1 and 1 < most < MOST_WHOLE else 0.0), float(most)
-    if all(each == int(each) for each in values) and high - low < MOST_WHOLE:
+    whole = all(each == int(each) for each in values)
+    if whole and high - low < MOST_WHOLE:
         counted = Counter(map(int, values))
         return [Bin(str(each), counted[each]) for each in range(int(low), int(high) + 1)]
-    if low == high:
-        return [Bin(number(low), len(values))]
     width = 0.5 if low == 1 and high == most else (high - low) / BINS
+    if whole and most is None:  # ranges that hold one whole number more than others would show teeth that are not there
+        width = float(math.ceil((high - low + 1) / BINS))
+        high = low + width * math.ceil((high - low + 1) / width)
+    if not 0 < width < math.inf:
+        return [Bin(number(low), len(values))]
     counts = [0] * round((high - low) / width)
     for each in values:
         counts[min(len(counts) - 1, int((each - low) / width))] += 1
@@ -73,7 +77,7 @@ def histogram(values: Sequence[float], most: float | None = None) -> Html:
         return tag("svg", viewBox=f"0 0 {_WIDTH} {_HEIGHT}")
     step, top = _WIDTH / len(found), max(each.count for each in found)
     # Labels are as wide as their text: where they would touch, every second or third is left out.
-    every = math.ceil(max(len(each.label) for each in found) * 6.5 / step)
+    every = math.ceil((max(len(each.label) for each in found) * _LETTER + 6) / step)
     parts = []
     for place, each in enumerate(found):
         left, tall = place * step, 80 * each.count / top
@@ -83,7 +87,8 @@ def histogram(values: Sequence[float], most: float | None = None) -> Html:
         if each.count:
             parts.append(tag("text", each.count, x=middle, y=round(96 - tall, 1), text_anchor="middle", class_="count"))
         if place % every == 0:
-            at = {"x": middle, "text_anchor": "middle"} if place else {"x": 0, "text_anchor": "start"}
-            parts.append(tag("text", each.label, y=114, **at))
+            half = len(each.label) * _LETTER / 2
+            inside = round(max(half, min(middle, _WIDTH - half)), 1)
+            parts.append(tag("text", each.label, x=inside, y=114, text_anchor="middle"))
     parts.append(tag("path", d=f"M0 100.5H{_WIDTH}", class_="axis"))
     return tag("svg", *parts, viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img", aria_label="histogram")

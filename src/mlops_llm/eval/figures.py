@@ -91,6 +91,7 @@ def distribution(outcome: Outcome) -> Any:
         axes.bar(places, [each.count for each in found], width=0.85, color="tab:blue")
         axes.set_xticks(places, labels=[each.label for each in found], fontsize=8, rotation=0 if len(found) < 8 else 45)
         axes.tick_params(axis="y", labelsize=8)
+        axes.yaxis.get_major_locator().set_params(integer=True)
         axes.set_title(title, fontfamily=family, fontsize=10)
     panels[0].set_ylabel("answers")
     return figure

@@ -12,8 +12,6 @@ from mlops_llm.eval.markup import Html, tag, text
 from mlops_llm.eval.outcome import Outcome, Sample, Score
 from mlops_llm.record import Grid
 
-NAME = "evaluation.html"
-"""Under which the page is kept."""
 SAMPLES = 50
 """Samples on the page; the table among the artifacts has all of them."""
 FAILURES, LOWEST = 50, 10
@@ -32,8 +30,13 @@ _CLASSES = {
 }
 
 
-def page(outcome: Outcome) -> str:
-    """The page. Every text of a model, a dataset or a judge is shown as text, cut where it is very long."""
+def page(outcome: Outcome, *, texts: bool = True) -> str:
+    """The page. Every text of a model, a dataset or a judge is shown as text, cut where it is very long.
+
+    Args:
+        outcome: what was found.
+        texts: show prompts, answers and comments; else there are numbers only.
+    """
     parts = [
         tag("h1", _cut(outcome.title, _CELL)),
         tag("p", _cut(" · ".join(filter(None, [outcome.model, outcome.dataset, outcome.engine])), _CELL), class_="sub"),
@@ -43,9 +46,8 @@ def page(outcome: Outcome) -> str:
         _distribution(outcome),
         _groups(outcome),
         *(_grid(grid) for grid in outcome.tables.values()),
-        _failures(outcome),
-        _samples(outcome),
-        _lowest(outcome),
+        _failures(outcome, texts),
+        *((_samples(outcome), _lowest(outcome)) if texts else ()),
         _facts(outcome),
     ]
     style = Path(__file__).with_name("page.css").read_text("utf-8")
@@ -134,14 +136,14 @@ def _grid(grid: Grid) -> Html:
     return _section(_cut(grid.title, _CELL), "", _table(grid.columns, rows), _more(len(grid.rows), _ROWS))
 
 
-def _failures(outcome: Outcome) -> Html:
+def _failures(outcome: Outcome, texts: bool) -> Html:
     if not outcome.failures:
         return Html()
     count = len(outcome.samples)
     classes = [[kind, _CLASSES.get(kind, ""), times, f"{times / count:.1%}"] for kind, times in outcome.failures.most_common()]
     failed = [each for each in outcome.samples if each.failure]
     rows = [
-        [each.place + 1, each.failure.kind.value, _cut(each.failure.cause, _CELL), _cut(each.prompt, _PROMPT)]
+        [each.place + 1, each.failure.kind.value, _cut(each.failure.cause, _CELL), _cut(each.prompt, _PROMPT) if texts else ""]
         for each in failed[:FAILURES]
         if each.failure
     ]

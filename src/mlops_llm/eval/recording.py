@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from typing import TYPE_CHECKING
@@ -64,7 +63,7 @@ def result(plan: Plan, outcome: Outcome, taken: Taken, run: Run) -> Result:
         run.artifact(name, {column: [row[place] for row in grid.rows] for place, column in enumerate(grid.columns)})
     for name, figure in figures.figures(outcome).items():
         run.figure(name, figure)
-    run.artifact(PAGE, page(outcome if plan.settings.save_outputs else dataclasses.replace(outcome, samples=())))
+    run.artifact(PAGE, page(outcome, texts=plan.settings.save_outputs))
     decisive = shown.overall(outcome) or next((each for each in outcome.scores if each.higher_is_better is not None), None)
     return Result(
         f"{outcome.title}: evaluated",
@@ -74,7 +73,7 @@ def result(plan: Plan, outcome: Outcome, taken: Taken, run: Run) -> Result:
             "intervals": {each.name: each.interval for each in outcome.scores if each.interval},
             "failures": dict(outcome.failures),
         },
-        shown.lines(outcome),
+        shown.lines(outcome, shown.SAMPLES if plan.settings.save_outputs else 0),
         score=decisive.value if decisive else None,
         higher_is_better=bool(decisive and decisive.higher_is_better),
         score_name=named(decisive.name) if decisive else "",
