@@ -18,6 +18,7 @@ from mlops_llm.data.__main__ import STAGE as DATA
 from mlops_llm.entry import launch
 from mlops_llm.launch.__main__ import STAGE as LAUNCH
 from mlops_llm.launch.jobs import State
+from mlops_llm.launch.place import Again
 from mlops_llm.launch.queue import Queue
 from mlops_llm.train.__main__ import STAGE as TRAIN
 from tests.commands import SMOKE, environment, wait_for, wait_for_step
@@ -104,10 +105,15 @@ def test_a_command_waits_in_the_record_and_what_it_needs_is_said(
     queue._storage.close()
     files = [path for path in here.rglob("*") if path.is_file()]
     assert files and not any(b"canary-word" in path.read_bytes() for path in files)
-    assert "SCHEDULED" not in run(LAUNCH, "op=list", capfd=capfd)
+    assert f"look at 1:  http://127.0.0.1:5000/#/experiments/1/runs/{waiting.info.run_id}" in run(
+        LAUNCH, "op=list", capfd=capfd
+    )
     run(LAUNCH, "op=cancel", "op.job=数学 1", capfd=capfd)
     assert run_of(client(here), "数学 1").info.status == "KILLED"
     assert "job 1 is cancelled already" in run(LAUNCH, "op=cancel", "op.job=1", capfd=capfd, code=2)
+    run(DATA, "-m", "op=stats", "dataset=数据 1,sales_dpo", "run_name=sweep", "launch=queue", capfd=capfd)
+    (sweep,) = [job.command for job in queue.jobs() if job.command.name == "sweep"]
+    assert sweep.words[0] == "-m" and sweep.again is Again.no and run_of(client(here), "sweep").info.status == "SCHEDULED"
 
 
 @pytest.mark.slow

@@ -95,7 +95,7 @@ def stop(job: Job, patience: float) -> None:
     if not lives(job):
         return
     pid = _pid(job)
-    with suppress(psutil.Error):
+    with suppress(psutil.Error, ProcessLookupError):  # it may end at any moment
         family = psutil.Process(pid).children(recursive=True)
         os.killpg(pid, signal.SIGTERM)
         until = time.monotonic() + patience

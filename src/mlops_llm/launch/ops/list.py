@@ -22,7 +22,7 @@ from mlops_llm.record import Grid, Result
 class List:
     """Show the queue: what waits, what runs, and what ended last."""
 
-    rows: int = 20
+    rows: int = 10
     """Most ended jobs to show; result.json has all."""
 
     def __post_init__(self) -> None:
@@ -37,10 +37,11 @@ class List:
         ended = [job for job in jobs if job.state.ended]
         older = len(ended) - self.rows
         shown = [*ended[max(0, older) :], *(job for job in jobs if not job.state.ended)]
-        columns = ("job", "state", "age", "stage", "run", "note", "look at it")
+        columns = ("job", "state", "age", "stage", "run", "note")
         said: list[Grid | str] = [Grid(f"{len(jobs)} job{'s' if len(jobs) != 1 else ''}", columns, list(map(_row, shown)))]
         if older > 0:
             said.append(f"… and {older} older that ended (op.rows={len(ended)} shows all)")
+        said += [f"look at {job.number}:  {job.command.link}" for job in shown]
         works = f"worker: process {worker.partition(':')[0]}"
         said.append(works if worker else "no worker runs on this machine: python -m mlops_llm.launch op=work")
         return Result("queue", {}, {"jobs": [_facts(job) for job in jobs]}, shown=said)
@@ -55,7 +56,6 @@ def _row(job: Job) -> tuple[Any, ...]:
         command.stage,
         command.name,
         _note(job),
-        command.link.replace("[", "("),
     )
 
 
