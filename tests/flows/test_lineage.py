@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from mlops_llm.data.ref import open_dataset
+from mlops_llm.eval import overlap
 from mlops_llm.eval.overlap import Overlap, check
 from mlops_llm.eval.questions import Question
 from mlops_llm.models.ref import Place
@@ -156,6 +158,18 @@ def test_what_an_evaluation_entered_is_followed_to_where_it_came_from(store: Sto
     assert trace(store, Place("models:/m", Path(), other)).unknown == (
         "Qwen/Qwen2.5-0.5B comes from elsewhere: what it was trained on is not recorded",
     )
+
+
+@pytest.mark.parametrize("ref", ["models:/m", "/models/folder"])
+def test_a_record_that_is_away_leaves_the_answer_open(ref: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Away:
+        def __getattr__(self, name: str) -> Any:
+            raise MlflowException("request failed with status 503")
+
+    monkeypatch.setattr(overlap, "record", lambda: Store(Away(), "http://127.0.0.1:9"))
+    place = Place(ref, Path(), "m-1" if ref == "models:/m" else "")
+    got = overlap.of_model([Question([{"role": "user", "content": "一"}], None, ())], place, WEIGHTS, Overlap())
+    assert got and got.seen == [None] and got.share is None and "cannot be reached" in got.unknown[0]
 
 
 @pytest.mark.parametrize(("ref", "known"), [("tiny", True), ("smollm2", False), ("Qwen/Qwen2.5-0.5B", False)])

@@ -220,6 +220,14 @@ def test_of_a_model_whose_past_is_not_known_nothing_is_said_of_any_item() -> Non
     assert stamp([1.0], got.seen) is None
 
 
+def test_of_several_rows_the_most_alike_is_named(jsonl: Callable[..., Path]) -> None:
+    rows = [f"{ENGLISH} please", "x", ENGLISH, f"Well, {ENGLISH}", ENGLISH]
+    got = searched(
+        asked({"prompt": ENGLISH, "reference": "8"}), used(jsonl([{"prompt": each, "response": "9"} for each in rows]))
+    )
+    assert got.reasons == ["the question in rows, rows.jsonl line 3, trained by sft"]
+
+
 def test_the_rows_of_the_embedded_model_are_known() -> None:
     got = searched(asked({"prompt": "3 加 4 等于几?"}, {"prompt": "3 加 14 等于几?"}), bases=("tiny",))
     assert got.seen == [True, False] and got.datasets == ["corpus of tiny"]

@@ -22,6 +22,7 @@ from mlops_llm.eval.questions import Question, question
 from mlops_llm.eval.words import unblanked
 from mlops_llm.models.ref import Place
 from mlops_llm.tracking.lineage import Lineage, Used, trace
+from mlops_llm.tracking.store import is_away
 
 if TYPE_CHECKING:
     from mlops_llm.tracking.store import Store
@@ -173,14 +174,16 @@ def check(questions: Sequence[Question], lineage: Lineage, how: Overlap, store: 
         try:
             search.through(file)
             searched.append(file.name)
-        except UserError as error:
-            lost.append(f"{file.name}: {error.what}")
+        except (UserError, OSError) as error:
+            lost.append(f"{file.name}: {trained.said(error)}")
     unknown = (*lineage.unknown, *lost)
     return Checked(search.trained, search.chose, list(dict.fromkeys(searched)), unknown, lineage.influences)
 
 
 def of_model(questions: Sequence[Question], place: Place | None, weights: str, how: Overlap) -> Checked | None:
     """`check` of a model by what the record of this folder knows of it; None where that is switched off.
+
+    A record that is away is no reason to lose an evaluation: it is said, and leaves the answer open.
 
     Args:
         questions: what is asked.
@@ -190,10 +193,15 @@ def of_model(questions: Sequence[Question], place: Place | None, weights: str, h
     """
     if not how.check:
         return None
-    store = record()
     if place is None:
-        return check(questions, Lineage((), ("what a server's model was trained on is not recorded",)), how, store)
-    return check(questions, trace(store, place, weights), how, store)
+        return check(questions, Lineage((), ("what a server's model was trained on",)), how, None)
+    try:
+        store = record()
+        return check(questions, trace(store, place, weights), how, store)
+    except Exception as error:
+        if not is_away(error):
+            raise
+        return check(questions, Lineage((), ("what it was trained on, while the record cannot be reached",)), how, None)
 
 
 class _Search:

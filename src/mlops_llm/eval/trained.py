@@ -14,7 +14,7 @@ from mlops_llm.data.folders import find
 from mlops_llm.data.formats import records, watched
 from mlops_llm.data.read import Read, Row, raw_digest
 from mlops_llm.data.split import is_held_out
-from mlops_llm.errors import UserError
+from mlops_llm.errors import UserError, first_line
 from mlops_llm.tracking.lineage import Lineage, Used
 
 if TYPE_CHECKING:
@@ -57,12 +57,17 @@ def found(lineage: Lineage, store: Store | None) -> tuple[list[Kept], list[str]]
     for used in lineage.datasets:
         try:
             name, path, how = _located(used, store)
-        except UserError as error:
-            lost.append(f"{used.name} of run {used.run}: {error.what}")
+        except (UserError, OSError) as error:
+            lost.append(f"{used.name} of run {used.run}: {said(error)}")
             continue
         rows = kept.setdefault((str(path), repr(how)), Kept(name, _reader(path, how)))
         rows.users.append(used)
     return [*kept.values(), *map(_own, lineage.bases)], list(dict.fromkeys(lost))
+
+
+def said(error: UserError | OSError) -> str:
+    """Why rows cannot be read, without where and remedy."""
+    return error.what if isinstance(error, UserError) else first_line(error)
 
 
 def _reader(path: Path, how: Read) -> Callable[[], Rows]:

@@ -12,6 +12,9 @@ from typing import Any
 from mlops_llm import digest
 from mlops_llm.files import cache_folder, writable
 
+FORMAT = 1
+"""Part of every key: it is raised where what is kept gets other fields, so that older rows are not read."""
+
 
 class Answers:
     """What was answered under a key; several processes may read and write at once."""
@@ -42,4 +45,4 @@ class Answers:
 
 def key(**facts: Any) -> str:
     """The key of an answer: a digest of all that it depends on."""
-    return digest.row(facts)
+    return digest.row({"format": FORMAT, **facts})

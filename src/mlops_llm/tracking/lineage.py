@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from mlops_llm.errors import UserError
 from mlops_llm.tracking import ledger
-from mlops_llm.tracking.store import Store
+from mlops_llm.tracking.store import Store, is_away
 
 PARENTS = "parents"
 """Tag of a checkpoint, or of its run, that names what it was made of."""
@@ -126,6 +126,8 @@ class _Walk:
         try:
             found = self._recorded(ref, weights)
         except UserError as error:
+            if is_away(error):
+                raise
             self._tell(f"{ref}: {error.what}")
             return
         if found:
@@ -141,7 +143,9 @@ class _Walk:
             try:
                 row = ledger.by_model_id(store, model)
                 tags, run = row.tags, row.run or run
-            except UserError:
+            except UserError as error:
+                if is_away(error):
+                    raise
                 if not run:
                     self._tell(f"checkpoint {model} is gone from the record")
         made = _run(store, run) if run else None
