@@ -27,7 +27,6 @@ load("mlops_llm.eval.metrics")
 ALL = {name: build("metric", name) for name in groups()["metric"]}
 TEXTS = {name: ALL[name] for name in ("bleu", "chrf", "contains", "exact_match", "rouge")}
 """Metrics that compare texts of any kind."""
-MOST = {"bleu": 100.0, "chrf": 100.0}
 TEXT = st.text("天气好a B9，。 .!😀ｅ三", max_size=12)
 
 
@@ -136,11 +135,11 @@ def test_what_is_ignored_is_a_setting_and_recorded():
 def test_bounds(name, answers):
     rows = [Item(said, [wanted]) for said, wanted in answers]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(interval, "RESAMPLES", 20)
+        patch.setattr(interval, "RESAMPLES", 5)
         found, again = (TEXTS[name].score(rows) for _ in range(2))
     assert set(found.total) == set(found.items) == set(TEXTS[name].names)
     for values in (found.items, found.intervals, {key: [value] for key, value in found.total.items()}):
-        assert all(0 <= value <= MOST.get(name, 1.0) for each in values.values() for value in each)
+        assert all(0 <= value <= TEXTS[name].most for each in values.values() for value in each)
     assert all(len(each) == len(answers) for each in found.items.values())
     assert again == found
 
@@ -150,7 +149,7 @@ def test_nothing_said_is_worth_nothing_and_the_same_everything(name):
     text = "您好，iPhone 15 明天发货"
     nothing, everything = (TEXTS[name].score([Item(each, [text])]) for each in ("", text))
     assert set(nothing.total.values()) == {0} and [*nothing.items.values()] == [[0]] * len(nothing.items)
-    assert [*everything.total.values()] == pytest.approx([MOST.get(name, 1.0)] * len(everything.total))
+    assert [*everything.total.values()] == pytest.approx([TEXTS[name].most] * len(everything.total))
 
 
 @pytest.mark.parametrize("name", [*TEXTS, "math_equal", "perplexity"])

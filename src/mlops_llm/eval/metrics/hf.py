@@ -22,13 +22,13 @@ class Hf:
     """
 
     needs: ClassVar[Need] = Need.reference
+    most: ClassVar[float | None] = None
 
     name: str = ""
     """Name on the hub, such as meteor or ORG/NAME, or a folder."""
     value: Optional[str] = None  # noqa: UP045 (OmegaConf reads Optional)
     """Which value of its result; null takes the one that is called like it, or the only one."""
     higher_is_better: bool = True
-    most: ClassVar[float | None] = None
     """Whether larger values are better."""
     settings: Any = None
     """Settings of its computation, such as {lang:zh}."""
