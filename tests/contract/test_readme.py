@@ -15,11 +15,14 @@ from mlops_llm.data.__main__ import STAGE as DATA
 from mlops_llm.entry import config
 from mlops_llm.entry.arguments import as_typed, first_choices, read
 from tests.commands import ok, train
+from tests.contract.test_components import STAGES
 
 ROOT = Path(__file__).parents[2]
 PAGES = {"README.md": "README.zh.md", "docs/train.md": "docs/train.zh.md"}
 """English page -> the same page in Chinese."""
 PYTHON = "python -m mlops_llm.train "
+EVALUATING = ["README.md", "README.zh.md", "docs/eval.md", "docs/eval.zh.md", "docs/launch.md", "docs/launch.zh.md"]
+STAGED = re.compile(r"^python -m mlops_llm\.(eval|launch|data|train) (.+)$")
 # Whatever else stands in a bash block of the pages.
 OTHERS = re.compile(r"source \.venv/bin/activate|export MLFLOW_TRACKING_URI=http://127\.0\.0\.1:\d+")
 
@@ -27,7 +30,7 @@ OTHERS = re.compile(r"source \.venv/bin/activate|export MLFLOW_TRACKING_URI=http
 def commands(page: str) -> list[str]:
     """The lines of a page's bash blocks, comments left out."""
     blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / page).read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    lines = [re.sub(r"(^|\s+)# .*", "", line).strip() for block in blocks for line in block.splitlines()]
+    lines = [re.sub(r"(^|\s+)# .*", "", line).strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     return [line for line in lines if line]
 
 
@@ -44,7 +47,11 @@ def test_both_languages_show_the_same_commands(english):
 
 
 def test_every_line_is_of_a_kind_that_is_checked_here():
-    assert [line for line in ALL if not line.startswith(("make ", PYTHON)) and not OTHERS.fullmatch(line)] == []
+    assert [
+        line
+        for line in ALL
+        if not line.startswith(("make ", PYTHON, "python -m mlops_llm.eval ")) and not OTHERS.fullmatch(line)
+    ] == []
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -81,7 +88,19 @@ def test_the_commands_on_datasets_compose():
     assert set(re.findall(r"op=(\w+)", " ".join(found))) <= set(re.findall(r"op=(\w+)", english))
 
 
-@pytest.mark.parametrize("page", [*PAGES, *PAGES.values(), "docs/data.md", "docs/data.zh.md"])
+@pytest.mark.parametrize("page", EVALUATING)
+def test_the_commands_on_evaluations_and_the_queue_compose(page):
+    found = [match.groups() for line in commands(page) if (match := STAGED.match(line)) and "..." not in line]
+    found = [each for each in found if each[0] != "train" or "launch" in page]
+    assert found
+    for name, rest in found:
+        stage = STAGES[name]
+        config.register(stage.name, stage.schema, stage.packages)
+        for line in first_choices(read(stage.arrange(shlex.split(rest))).overrides):
+            config.typed(config.composed(name, line))
+
+
+@pytest.mark.parametrize("page", [*PAGES, *PAGES.values(), *EVALUATING[2:], "docs/data.md", "docs/data.zh.md"])
 def test_links_lead_to_files(page):
     links = re.findall(r"\]\((?!https?://)([^)#]+)", (ROOT / page).read_text("utf-8"))
     assert links

@@ -37,4 +37,6 @@ def answered(tokenizer: Any, question: Question, answer: str) -> tuple[list[int]
     own = [place for place, label in enumerate(coded.labels) if label != template.IGNORED]
     if not own:
         raise UserError("the chat template hides the answer", remedy="take the model's own chat template")
-    return coded.ids[: own[-1] + 1], own[0]
+    # What a template writes behind the end mark, such as a line's end, is no part of the answer.
+    end = next((place for place in own if coded.ids[place] == tokenizer.eos_token_id), own[-1])
+    return coded.ids[: end + 1], own[0]
