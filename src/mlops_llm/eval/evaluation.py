@@ -44,6 +44,8 @@ class Taken:
     peak: int = 0
     gpu: int | None = None
     counts: dict[str, Counts] = field(default_factory=dict)
+    of_benchmarks: int = 0
+    """How many of the scores, the last ones, are of benchmarks."""
     overlap: Checked | None = None
     """Which questions the model was trained on."""
     overlaps: dict[str, tuple[Checked, Sequence[Sample]]] = field(default_factory=dict)
@@ -122,6 +124,7 @@ def _with_benchmarks(
         if checked:
             taken.overlaps[one.name] = checked, one.samples
     taken.counts |= {one.name: one.counts for one in found}
+    taken.of_benchmarks = sum(len(one.scores) for one in found)
     names = [*([plan.questions.name] if plan.questions else []), *(one.name for one in found)]
     title = f"{plan.model} on {', '.join(names)}"
     return dataclasses.replace(running.added(outcome, found), title=title)

@@ -33,6 +33,9 @@ def inputs(plan: Plan, run: Run) -> None:
         run.tags({"model": plan.settings.model})
     if plan.questions:
         run.input(plan.questions.as_input())
+    for one in plan.benchmarks:
+        if one.local:
+            run.input(one.as_input(plan.settings.limit))
     if plan.settings.judge is not None:
         prompts.used(run, plan.settings.judge.name, plan.settings.judge.text())
 
@@ -41,8 +44,11 @@ def result(plan: Plan, outcome: Outcome, taken: Taken, run: Run) -> Result:
     """Record what was found and say it."""
     checkpoint = plan.subject.checkpoint if plan.subject else None
     step = checkpoint.step if checkpoint else 0
-    for score in outcome.scores:
-        _record(score, step, checkpoint, plan, run)
+    benchmarks = [one.as_input(plan.settings.limit).context for one in plan.benchmarks if one.local]
+    for number, score in enumerate(outcome.scores):
+        is_own = number < len(outcome.scores) - taken.of_benchmarks
+        named_so = (name for name in benchmarks if f"{score.name}/".startswith(f"{name}/"))
+        _record(score, step, checkpoint, "evaluation" if is_own else next(named_so, None), run)
     run.metrics(_numbers(outcome, taken), step)
     if plan.settings.judge is not None:
         run.metrics({f"perf/judge_{name}": value for name, value in plan.settings.judge.numbers().items()}, step)
@@ -86,7 +92,7 @@ def named(score: str) -> str:
     return PREFIX + re.sub(r"[^/\w.\- :]", "_", plain)
 
 
-def _record(score: Score, step: int, checkpoint: Checkpoint | None, plan: Plan, run: Run) -> None:
+def _record(score: Score, step: int, checkpoint: Checkpoint | None, context: str | None, run: Run) -> None:
     """A score and its interval, on the model and the rows."""
     if not math.isfinite(score.value):
         return
@@ -96,7 +102,7 @@ def _record(score: Score, step: int, checkpoint: Checkpoint | None, plan: Plan, 
         values |= {f"{name}_low": score.interval[0], f"{name}_high": score.interval[1]}
     if score.seen and score.seen.rest is not None:
         values[f"{name}_unseen"] = score.seen.rest
-    run.metrics(values, step, checkpoint, "evaluation" if plan.questions else None)
+    run.metrics(values, step, checkpoint, context)
 
 
 def _numbers(outcome: Outcome, taken: Taken) -> dict[str, float]:

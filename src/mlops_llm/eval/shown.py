@@ -202,7 +202,7 @@ def _sample(sample: Sample, outcome: Outcome) -> str:
     rows += [("comment", _line(sample.comment))] if sample.comment else []
     if sample.failure:
         rows.append(("failed", f"[red]{_line(sample.failure.kind.value)}[/]: {_line(sample.failure.cause)}"))
-    head = f"[bold]{sample.place + 1:>4}[/]  {_line(sample.prompt)}"
+    head = f"[bold]{sample.place + 1:>4}[/]  {_line(sample.asked or sample.prompt)}"
     return "\n".join([head, *(f"      [dim]{name:<9}[/]  {text}" for name, text in rows)])
 
 

@@ -18,6 +18,7 @@ from mlops_llm.eval.benchmarks.data import Local, local, looked_in
 from mlops_llm.eval.benchmarks.definitions import Task
 from mlops_llm.eval.config import Eval
 from mlops_llm.inference.cache import key
+from mlops_llm.record import DatasetInput
 
 _FOLDERS = {"gsm8k": "gsm8k", "mmlu": "mmlu/default", "truthfulqa": "truthfulqa", "humaneval": "humaneval"}
 """Where lm-eval keeps the tasks that are found without a scan of all of them."""
@@ -68,6 +69,13 @@ class Wanted:
             return self.name
         sizes = set(counts.values())
         return f"{self.name}[{limit if cut else sizes.pop() if len(sizes) == 1 else sum(counts.values())}]"
+
+    def as_input(self, limit: int | None) -> DatasetInput:
+        """The rows that are here as the record names them; the context is the benchmark's name in its scores."""
+        counts = self.counts(limit)
+        name, whence = self.shown(counts, limit), next(iter(self.local.values())).where
+        digests = {"canonical": digest.row({task: each.digest for task, each in self.local.items()})}
+        return DatasetInput(name, f"task files {self.definition[:12]}", whence, name, sum(counts.values()), digests)
 
     def key(self, settings: Eval, about: Mapping[str, str]) -> str | None:
         """Of its result in the cache: all that it depends on; None where the rows or the weights are not known before.
