@@ -120,18 +120,19 @@ def test_a_command_waits_in_the_record_and_what_it_needs_is_said(
 def test_jobs_outlive_their_worker_and_a_killed_one_goes_on(
     queue: Queue, here: Path, capfd: pytest.CaptureFixture[str], worker: Callable[[], subprocess.Popen[str]]
 ) -> None:
-    tiny = [*SMOKE, "samples.count=0", "register_as=null", "trainer.max_steps=40", "seed=3"]
+    tiny = [*SMOKE, "samples.count=0", "register_as=null", "trainer.max_steps=60", "trainer.eval_steps=5", "seed=3"]
     run(TRAIN, *tiny, "run_name=killed", "launch=queue", capfd=capfd)
     for name in ("stopped", "taken"):
         run(DATA, "op=stats", "dataset=sales_sft", f"run_name={name}", "launch=queue", capfd=capfd)
     run(LAUNCH, "op=cancel", "op.job=taken", capfd=capfd)
     first = worker()
-    wait_for_step(here, "killed", 12, first)
-    assert run_of(client(here), "killed").info.status == "RUNNING"
-    first.kill()
-    first.communicate()
+    wait_for(lambda: queue.find("killed").process != "", first)
     pid = int(queue.find("killed").process.partition(":")[0])
-    os.killpg(pid, 0)  # the job outlived its worker
+    wait_for_step(here, "killed", 12, first)
+    first.kill()
+    first.wait()
+    os.killpg(pid, signal.SIGSTOP)  # the job outlived its worker
+    assert run_of(client(here), "killed").info.status == "RUNNING"
     os.killpg(pid, signal.SIGKILL)
     assert "its process is gone" in run(LAUNCH, "op=list", capfd=capfd)
     last = worker()
