@@ -3,7 +3,7 @@
 `hf` against transformers' `generate` in the same batches of the same model, greedy and drawn; `vllm` in process against
 `LLM.generate` of the same LLM; `vllm` served against a bare asyncio client (aiohttp) of the same server at the same
 concurrency. Each side begins with the prompts' texts and ends with the answers' texts. And the first answer of `hf`, from
-opening the model, once the libraries are imported.
+opening the model, once the libraries are imported. The CPU's time is this process's alone: of a served vLLM the client's.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def measured(answers: Answers, said: set[int]) -> Run:
     """A side; what it says is kept as one number, to see whether all say the same."""
 
     def run() -> dict[str, float]:
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.process_time()
         texts, tokens = answers()
-        seconds = time.perf_counter() - began
-        said.add(hash(tuple(text.strip() for text in texts)))
-        return {"seconds": seconds, "ms/token": 1000 * seconds / tokens}
+        seconds, busy = time.perf_counter() - began, time.process_time() - busy
+        said.add(hash(tuple(texts)))
+        return {"seconds": seconds, "ms/token": 1000 * seconds / tokens, "CPU ms/token": 1000 * busy / tokens}
 
     return run
 
