@@ -217,10 +217,9 @@ class Endpoint:
     def _post(self, sent: bytes | None) -> bytes:
         """One attempt."""
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
-        request = urllib.request.Request(self._address, sent, headers)
         ends = time.monotonic() + self._timeout
         try:
-            with self._opener.open(request, timeout=self._timeout) as answer:
+            with self._open(sent, headers) as answer:
                 return self._whole(answer, ends)
         except urllib.error.HTTPError as error:
             self._refused(error, ends)
@@ -233,6 +232,12 @@ class Endpoint:
             said = self.masked(str(reason)) or type(reason).__name__
             gone = isinstance(reason, ConnectionRefusedError | socket.gaierror)
             raise (UnreachableError if gone else TransientError)(" ".join(said.split())[:200]) from error
+
+    def _open(self, sent: bytes | None, headers: dict[str, str]) -> HTTPResponse:
+        """The answer as it begins; one of HTTP's errors is raised as urllib's."""
+        request = urllib.request.Request(self._address, sent, headers)
+        found: HTTPResponse = self._opener.open(request, timeout=self._timeout)
+        return found
 
     def _whole(self, answer: HTTPResponse, ends: float) -> bytes:
         found = bytearray()

@@ -25,6 +25,7 @@ from mlops_llm.inference.engines import hf
 from mlops_llm.inference.engines.hf import Hf, HfSession
 from mlops_llm.inference.engines.openai import OpenAI
 from mlops_llm.inference.engines.vllm import Mode, Vllm, _whole, flags
+from mlops_llm.inference.kept import Kept
 from mlops_llm.models import load
 from mlops_llm.models.load import ModelLoad
 from mlops_llm.models.ref import resolve
@@ -347,6 +348,21 @@ def test_the_work_ends_with_the_iterator():
     found.close()
     time.sleep(0.02)
     assert len(asked) <= 100 and threading.active_count() < 50
+
+
+def test_a_connection_is_kept_until_something_fails(faulty, waits):
+    faulty.RequestHandlerClass = type("Keeping", (Handler,), {"protocol_version": "HTTP/1.1"})
+    opened, accept = list[object](), faulty.get_request
+    faulty.get_request = lambda: opened.append(found := accept()) or found
+    endpoint = Kept(f"http://127.0.0.1:{faulty.server_port}/v1/chat/completions", timeout=5)
+
+    def say(said: str) -> Generation | Failure:
+        body = {"messages": [{"role": "user", "content": said}]}
+        return concurrent.one(endpoint, body, concurrent.generation, 2)
+
+    assert [say(said).text for said in ("a", "b", "500 x1", "c")] == ["a", "b", "500 x1", "c"]
+    assert len(opened) == 2
+    assert say("400").kind is Class.refused and say("500").kind is Class.server and say("d").text == "d"
 
 
 # vllm

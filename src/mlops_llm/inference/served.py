@@ -10,6 +10,7 @@ from mlops_llm.endpoint import Endpoint
 from mlops_llm.errors import UserError
 from mlops_llm.inference.concurrent import answered, generation, one
 from mlops_llm.inference.engine import Care, Failure, Generation, Request, Sampling
+from mlops_llm.inference.kept import Kept
 from mlops_llm.inference.prompts import Prompt, coded
 from mlops_llm.inference.server import Server
 from mlops_llm.inference.stops import told_apart
@@ -104,7 +105,7 @@ class Served:
         return one(endpoint, body, read, 4)
 
     def _endpoint(self, timeout: float) -> Endpoint:
-        return Endpoint(
+        return Kept(
             f"{self.server.address}/v1/completions",
             timeout=timeout,
             largest=2**28,
