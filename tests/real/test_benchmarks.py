@@ -128,7 +128,8 @@ def directly(name: str, rows: Path, session: Any, **how: Any) -> dict[str, Any]:
             )
             for each in _mmlu()
         ]
-    model = HFLM(pretrained=session.model, tokenizer=session.tokenizer, batch_size=4)
+    dtype = str(session.model.dtype).removeprefix("torch.")
+    model = HFLM(pretrained=session.model.name_or_path, device=str(session.model.device), dtype=dtype, batch_size=4)
     small = name == "humaneval" and session.window < 1024
     return simple_evaluate(
         model,
