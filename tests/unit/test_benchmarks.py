@@ -228,6 +228,7 @@ def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
 
     def dies(missing: list[Any]) -> list[Any]:
         book.add_partial("generate_until", requests[0].args, "A")
+        book.cut.add("a")
         book.flush()
         book.add_partial("generate_until", requests[1].args, "B")  # of a batch that was not written yet
         raise KeyboardInterrupt
@@ -251,4 +252,4 @@ def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
     third = Book(tmp_path / "book.jsonl", "test")
     assert third.answered("generate_until", requests, dies) == ["A", "B", "A again", ""]
     assert third.about("generate_until", requests[3].args).failure.kind is Class.timeout
-    assert (third.asked, third.resumed) == (0, 4)
+    assert (third.asked, third.resumed, third.cut) == (0, 4, {"a"})

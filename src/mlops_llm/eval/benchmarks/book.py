@@ -37,12 +37,14 @@ class Book:
     resumed: int = 0
     told: dict[tuple[str, ...], Told] = field(default_factory=dict)
     """Request -> what is known of its answer."""
+    cut: set[str] = field(default_factory=set)
+    """Prompts that lost their beginning because they are longer than the model's window."""
 
     def __post_init__(self) -> None:
         """Read what is there."""
         self._kept, self._next = Kept(self.file), 0
         self._places = dict[tuple[str, ...], list[int]]()
-        self._rows, self._new = list[tuple[int, dict[str, Any]]](), set[tuple[str, ...]]()
+        self._rows, self._new = list[tuple[int, str, dict[str, Any]]](), set[tuple[str, ...]]()
         self._progress: Progress | None = None
         self._done, self._last = 0, time.perf_counter()
 
@@ -59,6 +61,7 @@ class Book:
         for place, row in known.items():
             failure = Failure(Class(row["failure"]), row["cause"], row["seconds"]) if "failure" in row else None
             self.told[_name(kind, requests[place].args)] = Told(row["seconds"], failure)
+            self.cut |= {requests[place].args[0]} if row.get("cut") else set()
         missing = [place for place in range(len(requests)) if place not in known]
         self.resumed += len(known)
         self.asked += len(missing)
@@ -89,7 +92,7 @@ class Book:
         """A request that is there several times is answered as often."""
         waiting = self._places.get(name)
         if waiting:
-            self._rows.append((waiting.pop(0), row))
+            self._rows.append((waiting.pop(0), name[1], row))
             self._new.add(name)
 
     def about(self, kind: str, args: Sequence[Any]) -> Told:
@@ -102,8 +105,8 @@ class Book:
             return
         now = time.perf_counter()
         seconds = (now - self._last) / len(self._rows)
-        for place, row in self._rows:
-            self._kept.put(place, {**row, "seconds": seconds})
+        for place, prompt, row in self._rows:
+            self._kept.put(place, {**row, "seconds": seconds} | ({"cut": True} if prompt in self.cut else {}))
         for name in self._new:
             self.told.setdefault(name, Told(seconds))
         self._new.clear()

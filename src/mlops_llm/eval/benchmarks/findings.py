@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from math import isfinite
 from typing import Any
 
 from mlops_llm import digest
@@ -228,4 +229,4 @@ def _interval(value: float, error: Any, items: Sequence[Any]) -> tuple[float, fl
     """Wilson's or the bootstrap's where the value is the mean of the items', else 1.96 of lm-eval's standard errors."""
     if len(items) > 1 and _is_mean(value, items):
         return of_mean([float(each) for each in items])
-    return (value - _Z * error, value + _Z * error) if isinstance(error, int | float) else None
+    return (value - _Z * error, value + _Z * error) if isinstance(error, int | float) and isfinite(error) else None

@@ -42,8 +42,7 @@ class Direct(HFLM):  # type: ignore[misc]
     def __init__(self, session: HfSession, batch_size: int, book: Book) -> None:
         """Wrap the model; the tokenizer is copied, since lm-eval changes it."""
         super().__init__(pretrained=session.model, tokenizer=copy.deepcopy(session.tokenizer), batch_size=batch_size)
-        self.book, self.own, self.cut = book, session.own, set[str]()
-        """Prompts that lost their beginning because they are longer than the model's window."""
+        self.book, self.own = book, session.own
         self.set_cache_hook(book)
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
@@ -72,7 +71,7 @@ class Direct(HFLM):  # type: ignore[misc]
 
     def _loglikelihood_tokens(self, requests: list[Any], *args: Any, **kwargs: Any) -> list[tuple[float, bool]]:
         most = self.max_length + 1
-        self.cut |= {text[0] for text, context, wanted in requests if text and len(context) + len(wanted) > most}
+        self.book.cut |= {text[0] for text, context, wanted in requests if text and len(context) + len(wanted) > most}
         found: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, *args, **kwargs)
         return found
 
@@ -83,7 +82,7 @@ class Direct(HFLM):  # type: ignore[misc]
         ids, mask = super().tok_batch_encode(strings, padding_side, None, truncation)
         if left_truncate_len:
             longer = (mask.sum(1) > left_truncate_len).tolist()
-            self.cut |= {text for text, is_longer in zip(strings, longer, strict=True) if is_longer}
+            self.book.cut |= {text for text, is_longer in zip(strings, longer, strict=True) if is_longer}
             ids, mask = ids[:, -left_truncate_len:], mask[:, -left_truncate_len:]
         return ids, mask
 
@@ -95,7 +94,7 @@ class Asked(TemplateLM):  # type: ignore[misc]
         """Keep what asks."""
         super().__init__()
         self.session, self.sampling, self.care, self.seed, self.local = session, sampling, care, seed, local
-        self.tokenizer, self.book, self.cut = session.tokenizer, book, set[str]()
+        self.tokenizer, self.book = session.tokenizer, book
         self.set_cache_hook(book)
 
     @property
@@ -145,7 +144,7 @@ class Asked(TemplateLM):  # type: ignore[misc]
     def _loglikelihood_tokens(self, requests: list[Any], **kwargs: Any) -> list[tuple[float, bool]]:
         most = self.max_length  # one less than lm-eval: servers count the last token, too
         sequences = [[*context, *wanted][-most:] for _, context, wanted in requests]
-        self.cut |= {text[0] for text, context, wanted in requests if text and len(context) + len(wanted) > most}
+        self.book.cut |= {text[0] for text, context, wanted in requests if text and len(context) + len(wanted) > most}
         begins = [len(ids) - len(wanted) for ids, (_, _, wanted) in zip(sequences, requests, strict=True)]
         found: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
         for place, values in self.session.logprobs(sequences, begins, self.sampling.batch_size):
@@ -214,7 +213,7 @@ class Asked(TemplateLM):  # type: ignore[misc]
             return Request(place, json.loads(context), "", self.seed + place)
         room, ids = self.max_length - wanted.max_new_tokens, self.tok_encode(context)
         if len(ids) > room:
-            self.cut.add(context)
+            self.book.cut.add(context)
             context = str(self.tokenizer.decode(ids[-room:]))
         elif len(ids) > 1 and ids[0] == self.tokenizer.bos_token_id and not context.startswith(self.tokenizer.bos_token):
             context = self.tokenizer.bos_token + context  # sessions add no marks of their own

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -133,13 +134,18 @@ def _asked(one: Wanted, settings: Eval, session: Session, file: Path, about: Map
             )
     finally:
         book.close()
-    if model.cut:
-        warnings.append(f"{one.name}: {len(model.cut)} prompts are longer than the model takes and lost their beginning")
-        console.warn(warnings[-1])
     told = Findings(one, settings, results, about.get("template", ""))
     tables = plain({name: value for name, value in results.items() if name != "samples"})
     samples, counts = told.samples(book, model.tokenizer), Counts(book.asked, 0, book.resumed)
-    return Found(told.name, told.scores(samples), samples, told.groups(), told.facts(), warnings, tables, counts)
+    scores = told.scores(samples)
+    late = [
+        f"{each.name} is no number: the model finds every choice of an item impossible" for each in scores if isnan(each.value)
+    ]
+    if book.cut:
+        late.append(f"{one.name}: {len(book.cut)} prompts are longer than the model takes and lost their beginning")
+    for each in late:
+        console.warn(each)
+    return Found(told.name, scores, samples, told.groups(), told.facts(), [*warnings, *late], tables, counts)
 
 
 def _capped(tasks: Mapping[str, Any], model: Any) -> list[str]:
