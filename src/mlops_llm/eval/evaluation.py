@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mlops_llm import console
 from mlops_llm.component import name_of
@@ -44,8 +45,14 @@ class Taken:
     peak: int = 0
     gpu: int | None = None
     counts: dict[str, Counts] = field(default_factory=dict)
+    results: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Benchmark -> lm-eval's own tables."""
     of_benchmarks: int = 0
     """How many of the scores, the last ones, are of benchmarks."""
+    tokens: int = 0
+    """Of all answers that were asked now."""
+    answering: float = 0.0
+    """How long these took, from the first request to the last answer."""
     overlap: Checked | None = None
     """Which questions the model was trained on."""
     overlaps: dict[str, tuple[Checked, Sequence[Sample]]] = field(default_factory=dict)
@@ -125,6 +132,7 @@ def _with_benchmarks(
             taken.overlaps[one.name] = checked, one.samples
     taken.counts |= {one.name: one.counts for one in found}
     taken.of_benchmarks = sum(len(one.scores) for one in found)
+    taken.results = {one.name: one.results for one in found}
     names = [*([plan.questions.name] if plan.questions else []), *(one.name for one in found)]
     title = f"{plan.model} on {', '.join(names)}"
     return dataclasses.replace(running.added(outcome, found), title=title)
@@ -132,8 +140,10 @@ def _with_benchmarks(
 
 def _answers(plan: Plan, opened: Opened, folder: Path, answers: Answers | None, taken: Taken) -> list[Generation | Failure]:
     def ask(places: Sequence[int]) -> Iterable[tuple[int, Generation | Failure]]:
-        found = opened.session.generate([plan.requests[place] for place in places], plan.sampling, plan.settings.care)
-        for place, each in found:
+        session, began = opened.session, time.perf_counter()
+        for place, each in session.generate([plan.requests[place] for place in places], plan.sampling, plan.settings.care):
+            taken.tokens += each.tokens if isinstance(each, Generation) else 0
+            taken.answering = time.perf_counter() - began
             yield place, _unempty(each)
 
     found, taken.counts["answers"] = scored(
@@ -286,11 +296,11 @@ def _facts(plan: Plan, taken: Taken, outcome: Outcome) -> dict[str, str]:
     if counts:
         parts = {"asked": counts.asked, "known from before": counts.cached, "of this run before it stopped": counts.resumed}
         facts["answers"] = ", ".join(f"{count} {what}" for what, count in parts.items() if count)
-    tokens = sum(each.tokens for each in outcome.samples)
     seconds = [each.seconds for each in outcome.samples if each.seconds]
     if seconds:
         facts["seconds a sample"] = f"{sum(seconds) / len(seconds):.3f}"
-        facts["tokens/s"] = f"{tokens / sum(seconds):.1f}" if counts and counts.asked else "-"
+    if taken.answering:
+        facts["tokens/s"] = f"{taken.tokens / taken.answering:.1f}"
     facts["opening the model"] = console.seconds(taken.opening) if taken.opening else "not needed"
     facts["peak memory"] = console.size(taken.peak)
     if taken.gpu is not None:

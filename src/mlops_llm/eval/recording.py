@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from typing import TYPE_CHECKING
@@ -59,12 +60,14 @@ def result(plan: Plan, outcome: Outcome, taken: Taken, run: Run) -> Result:
         label = named(name).removeprefix(PREFIX)
         run.metrics({key.replace("/", f"/{label}/", 1): share for key, share in checked.metrics().items()}, step, checkpoint)
         table = checked.table(questions(samples), [each.place for each in samples])
-        run.artifact(f"overlap/{re.sub(r'[^0-9A-Za-z_.-]+', '_', name)}.json", table)
+        run.artifact(f"overlap/{_file(name)}.json", table)
     signed = [each for each in outcome.scores if each.signature]
     run.tags({f"metric.{named(each.name).removeprefix(PREFIX)}": each.signature for each in signed})
     if plan.settings.save_outputs and outcome.samples:
         run.artifact(TABLE, shown.columns(outcome))
         run.answers(shown.answers(outcome, plan.settings.publish.rows), checkpoint)
+    for name, tables in taken.results.items():
+        run.artifact(f"benchmarks/{_file(name)}.json", json.dumps(tables, ensure_ascii=False, indent=2, default=str))
     for name, grid in outcome.tables.items():
         run.artifact(name, {column: [row[place] for row in grid.rows] for place, column in enumerate(grid.columns)})
     for name, figure in figures.figures(outcome).items():
@@ -84,6 +87,10 @@ def result(plan: Plan, outcome: Outcome, taken: Taken, run: Run) -> Result:
         higher_is_better=bool(decisive and decisive.higher_is_better),
         score_name=named(decisive.name) if decisive else "",
     )
+
+
+def _file(name: str) -> str:
+    return re.sub(r"[^0-9A-Za-z_.-]+", "_", name).strip("_")
 
 
 def named(score: str) -> str:
@@ -116,7 +123,8 @@ def _numbers(outcome: Outcome, taken: Taken) -> dict[str, float]:
     }
     if seconds:
         numbers["perf/seconds_a_sample"] = sum(seconds) / len(seconds)
-        numbers["perf/tokens_per_second"] = sum(each.tokens for each in outcome.samples) / sum(seconds)
+    if taken.answering:
+        numbers["perf/tokens_per_second"] = taken.tokens / taken.answering
     if taken.gpu is not None:
         numbers["perf/peak_gpu_memory_bytes"] = float(taken.gpu)
     return numbers
