@@ -39,6 +39,7 @@ from mlops_llm.train.peft import Full, Lora
 from mlops_llm.train.preflight import Case, estimate
 from mlops_llm.train.rollouts import Prompt
 from mlops_llm.train.samplers.hf import Hf
+from mlops_llm.train.samplers.vllm import Vllm, Where
 
 GB = 10**9
 HIDDEN, LAYERS, INNER, KV, VOCABULARY = 512, 4, 1024, 128, 2048
@@ -93,7 +94,7 @@ def case(files: Files, algo: Any = None, memory: int = 100 * GB, **changes: Any)
     given = {name: changes.pop(name) for name in ("disk", "correction", "done", "held_out") if name in changes}
     trainer = Trainer(**{"max_steps": 20, "batch_size": 16, **changes.pop("trainer", {})})
     settings = Train(
-        rollout=Hf(),
+        rollout=changes.pop("rollout", Hf()),
         dataset="rows", model="./model", algo=algo, peft=changes.pop("peft", Full()), trainer=trainer, output="out",
         model_load=ModelLoad(Dtype.float32), **changes,
     )  # fmt: skip
@@ -169,6 +170,18 @@ def test_keys_and_values_of_a_round_of_answers_count_where_they_are_more_than_a_
     many = {"batch_size": 16, "gradient_accumulation_steps": 256}
     found = estimate(case(files, GRPO(), trainer=many)).parts["activations"]
     assert found == 4096 * ((20 + 128) * LAYERS * 2 * KV * 4 + VOCABULARY * 12)
+
+
+def test_an_engine_beside_the_model_counts_and_doing_without_it_is_named(files: Files, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "2")
+    assert estimate(case(files, GRPO(), rollout=Vllm())).parts["engine"] == 4 * PARAMETERS + 2 * 2**30 + 10**9
+    for algo, how in ((GRPO(), Hf()), (SFT(), Vllm())):
+        assert estimate(case(files, algo, rollout=how)).parts["engine"] == 0
+    assert change(files, 3 * GB, GRPO(), rollout=Vllm()) == "rollout=hf"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert Vllm(gpu_memory_utilization=0.25).memory(1, 80 * GB) == 20 * GB
+    assert Vllm(mode=Where.server, url="http://127.0.0.1:1").memory(1, 80 * GB) == 0
 
 
 def test_padding_is_the_expected_longest_of_a_batch():

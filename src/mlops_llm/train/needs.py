@@ -158,11 +158,19 @@ def memory(settings: Train, files: Files, rows: Rows, held: Sequence[Held], mach
         "process": machine.base + (machine.sampler if settings.algo.rollout(settings.trainer) else 0),
         "model": settings.peft.weights(files, each) + adapter,
         "gradients and optimizer": trained * 3 * learned,
+        "engine": _engine(settings, files, each, machine),
         **{one.name: one.bytes for one in held if not one.aside},
     }
     aside = {one.name: one.bytes for one in held if one.aside}
     work = max(_learning(settings, files, rows, each), _sampling(settings, files, rows, each))
     return {**parts, **aside, "activations": max(0, work - sum(aside.values()))}
+
+
+def _engine(settings: Train, files: Files, each: int, machine: Machine) -> int:
+    """What samples the answers, where that is not the model itself; a notebook may leave it out."""
+    if settings.rollout == "???" or not settings.algo.rollout(settings.trainer):
+        return 0
+    return int(settings.rollout.memory(files.parameters * each, machine.memory))
 
 
 def _learning(settings: Train, files: Files, rows: Rows, each: int) -> int:

@@ -27,6 +27,15 @@ class Sampler(Protocol):
         """
         ...
 
+    def memory(self, weights: int, there: int) -> int:
+        """Bytes that it takes beside the training.
+
+        Args:
+            weights: bytes of the model's weights.
+            there: bytes of the GPU, or of the machine where there is none.
+        """
+        ...
+
     def prepare(self) -> None:
         """Set what libraries read when they are imported; called before a trainer is built."""
         ...

@@ -9,8 +9,9 @@ from mlops_llm import component
 from mlops_llm.errors import UserError
 from mlops_llm.train.config import Train
 from mlops_llm.train.preflight import Case, Estimate, estimate
+from mlops_llm.train.samplers.hf import Hf
 
-_LADDERS = ("batch", "recompute", "lighter", "adapter", "shorter")
+_LADDERS = ("batch", "recompute", "lighter", "sampler", "adapter", "shorter")
 """What may change, in the order in which it is tried: what costs least comes first."""
 
 
@@ -55,6 +56,9 @@ def _ladder(name: str, settings: Train) -> dict[str, Train]:
         return {"trainer.gradient_checkpointing=true": _with(settings, trainer=changed)}
     if name == "adapter":
         return {} if settings.peft.trains_adapter else {"peft=lora": _with(settings, peft=component.build("peft", "lora"))}
+    if name == "sampler":
+        sampled = settings.rollout != "???" and settings.algo.rollout(trainer) and settings.rollout != Hf()
+        return {"rollout=hf": _with(settings, rollout=Hf())} if sampled else {}
     found = settings.algo.lighter() if name == "lighter" else settings.algo.shorter()
     return {words: _with(settings, algo=algo) for words, algo in found.items()}
 

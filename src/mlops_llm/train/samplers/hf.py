@@ -23,6 +23,10 @@ class Hf:
         """TRL's default."""
         return {}
 
+    def memory(self, weights: int, there: int) -> int:
+        """The model is there already."""
+        return 0
+
     def prepare(self) -> None:
         """Nothing to set."""
 

@@ -21,6 +21,10 @@ from mlops_llm.inference import release
 if TYPE_CHECKING:
     from mlops_llm.train.config import Train
 
+CACHE = "VLLM_CPU_KVCACHE_SPACE"
+"""Variable with the GiB in which vLLM keeps keys and values on a CPU."""
+_LIBRARIES = 1_000_000_000
+"""Bytes that vLLM's libraries take in a process."""
 SERVE = (
     'VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --weight-transfer-config \'{"backend": "nccl"}\' '
     "--logprobs-mode processed_logprobs --max-logprobs -1"
@@ -113,6 +117,16 @@ class Vllm:
             "vllm_max_model_length": tokens,
         }
 
+    def memory(self, weights: int, there: int) -> int:
+        """Bytes of a colocated engine: its share of the GPU, or on a CPU its weights, its cache and its libraries."""
+        import torch
+
+        if self.mode is Where.server:
+            return 0
+        if torch.cuda.is_available():
+            return int(self.gpu_memory_utilization * there)
+        return weights + int(float(os.environ.get(CACHE, "1")) * 2**30) + _LIBRARIES
+
     def prepare(self) -> None:
         """Set what vLLM reads from the environment when it is imported, as far as the user has not."""
         import torch
@@ -123,7 +137,7 @@ class Vllm:
             "VLLM_LOGGING_LEVEL": "WARNING",
         }
         if not torch.cuda.is_available():
-            wanted["VLLM_CPU_KVCACHE_SPACE"] = "1"
+            wanted[CACHE] = "1"
         warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
         for name, value in wanted.items():
             os.environ.setdefault(name, value)
