@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ class KTO(Compared):
     def __post_init__(self) -> None:
         """Check the ranges."""
         for name in ("beta", "desirable_weight", "undesirable_weight"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"is {getattr(self, name)}", f"algo.{name}", "give a number above 0")
         if self.max_tokens < 2:
             raise UserError(f"is {self.max_tokens}", "algo.max_tokens", "give a number from 2")
