@@ -127,8 +127,8 @@ class Distill(Written):
 
         from mlops_llm.train.student import Student
 
-        settings = SFTConfig(
-            **job.arguments,
+        settings = job.config(
+            SFTConfig,
             max_length=self.max_tokens,
             dataset_kwargs={"skip_prepare_dataset": True},
             remove_unused_columns=False,

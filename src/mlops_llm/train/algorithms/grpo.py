@@ -73,7 +73,8 @@ class GRPO(Sampled):
         """Build TRL's trainer with the rewards as functions."""
         from trl import GRPOConfig, GRPOTrainer
 
-        settings = GRPOConfig(
+        settings = job.config(
+            GRPOConfig,
             **self.settings(job),
             beta=self.beta,
             epsilon_high=self.epsilon_high,

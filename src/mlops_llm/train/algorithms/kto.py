@@ -98,9 +98,9 @@ class KTO(Compared):
         """Build TRL's trainer over tokenized answers."""
         from trl import KTOConfig, KTOTrainer
 
-        batch = int(job.arguments["per_device_train_batch_size"])
-        settings = KTOConfig(
-            **job.arguments,
+        settings = job.config(
+            KTOConfig,
+            per_device_eval_batch_size=job.even_batch,
             beta=self.beta,
             loss_type=self.loss.value,
             desirable_weight=self.desirable_weight,
@@ -110,8 +110,9 @@ class KTO(Compared):
         )
         shuffled = list(job.train)
         random.Random(job.arguments["seed"]).shuffle(shuffled)
-        validation = self._dataset(job.validation, batch) if job.validation else None
-        return self.built(job, KTOTrainer, settings, self._dataset(shuffled, batch), validation)
+        train = self._dataset(shuffled, settings.per_device_train_batch_size)
+        validation = self._dataset(job.validation, settings.per_device_eval_batch_size) if job.validation else None
+        return self.built(job, KTOTrainer, settings, train, validation)
 
     def _dataset(self, encoded: Sequence[Answered], batch: int) -> Any:
         from datasets import Dataset

@@ -87,7 +87,8 @@ class PPO(Sampled):
         from mlops_llm.train.ppo.estimates import Coefficient
         from mlops_llm.train.ppo.trainer import PPOTrainer, Settings
 
-        settings = GRPOConfig(
+        settings = job.config(
+            GRPOConfig,
             **self.settings(job),
             beta=1.0,  # TRL then computes the reference's log-probabilities; the factor itself is ours
             loss_type="bnpo",
