@@ -92,20 +92,20 @@ def test_one_process_takes_one_gpu_of_two(tmp_path, monkeypatch, algo):
 @pytest.mark.parametrize("algo", COMPARED)
 def test_the_batches_of_an_evaluation_are_of_one_size(tmp_path, monkeypatch, algo):
     args = built(algo, tmp_path, monkeypatch)["args"]
-    assert (args.per_device_train_batch_size, args.per_device_eval_batch_size) == (12, 11)
+    assert (args.per_device_train_batch_size, args.per_device_eval_batch_size) == (12, 8)
     assert built(algo, tmp_path, monkeypatch, processes=2)["args"].per_device_eval_batch_size == 8
 
 
 def test_neighbours_are_those_of_the_batch_that_is_evaluated(tmp_path, monkeypatch):
     given = built("kto", tmp_path, monkeypatch)
     answers = [one.answer for one in ANSWERED]
-    assert given["eval_dataset"]["KL_completion_ids"][:] == neighbours(answers, 11)
+    assert given["eval_dataset"]["KL_completion_ids"][:] == neighbours(answers, 8)
     assert given["train_dataset"]["KL_completion_ids"][:] == neighbours(given["train_dataset"]["completion_ids"][:], 12)
 
 
 @pytest.mark.parametrize(
     ("count", "most", "unit", "size"),
-    [(38, 32, 1, 19), (38, 64, 1, 38), (0, 8, 1, 1), (76, 32, 2, 26), (16, 16, 4, 16), (5, 4, 4, 4)],
+    [(32, 12, 1, 8), (31, 12, 1, 11), (38, 32, 1, 19), (38, 64, 1, 38), (0, 8, 1, 1), (76, 32, 2, 26), (16, 16, 4, 16)],
 )
 def test_batches_of_an_evaluation_share_the_rows_evenly(count, most, unit, size):
     found = even(count, most, unit)

@@ -72,9 +72,13 @@ class Job:
 
 
 def even(count: int, most: int, unit: int) -> int:
-    """The size of batches of at most about `most` that share `count` evenly, a multiple of `unit`."""
+    """The size of batches of at most about `most` that share `count` evenly, a multiple of `unit`.
+
+    A divisor of `count` is taken where one is large enough, else the last batch is a little smaller than the others.
+    """
     parts = max(1, math.ceil(count / most))
-    return max(unit, math.ceil(math.ceil(count / parts) / unit) * unit)
+    size = max(unit, math.ceil(math.ceil(count / parts) / unit) * unit)
+    return next((each for each in range(size, size // 2, -unit) if count % each == 0), size)
 
 
 def build(plan: Plan, output: Path, run: Run) -> tuple[Any, Any]:
