@@ -7,6 +7,8 @@ import enum
 import importlib
 import inspect
 import json
+import math
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from omegaconf import OmegaConf
 
 import mlops_llm
 from mlops_llm import component
+from mlops_llm.errors import UserError
 
 ROOT = Path(mlops_llm.__file__).parent
 STAGES = {
@@ -110,6 +113,18 @@ def test_settings_that_hold_it_are_rebuilt_from_json(group, name, cls):
     held = Holder(cls(), {name: cls()}, [cls()])
     again = component.rebuilt(Holder, json.loads(json.dumps(component.plain(held))))
     assert again == held and type(again.one) is cls
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    "cls", [*dict.fromkeys(cls for *_, cls in COMPONENTS), *settings_classes()], ids=lambda cls: cls.__name__
+)
+def test_numbers_are_finite(cls, value):
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        if float in (hints[field.name], *typing.get_args(hints[field.name])):
+            with pytest.raises(UserError, match=rf"{field.name}: is (nan|inf|-inf)"):
+                cls(**{field.name: value})
 
 
 @each_component

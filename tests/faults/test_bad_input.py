@@ -234,6 +234,12 @@ def test_answers_that_cannot_be_scored(refused: Callable[..., str], jsonl: Calla
         (["+experiment=kto_sales", "trainer.batch_size=1"], "trainer.batch_size: is 1"),
         (["+experiment=grpo_math", "algo.generations=1"], "algo.generations: is 1"),
         (["+experiment=grpo_math", "trainer.batch_size=10"], "make it 8 or 16 answers"),
+        (
+            ["+experiment=grpo_math", "trainer.batch_size=1024", "holdout=0.9"],
+            "a round of sampling asks 128 prompts, and there are",
+        ),
+        (["+experiment=grpo_math", "algo.max_new_tokens=4000", "op=plan"], "leave no room for it in the model's 512; take"),
+        (["+experiment=kto_sales", "algo.beta=nan"], "algo.beta: is nan; give a number above 0"),
         (["+experiment=grpo_math", "reward=[acuracy]"], "unknown reward 'acuracy' (did you mean accuracy?)"),
         (["+experiment=grpo_math", "reward=[]"], "algo=grpo learns from rewards, and none is named"),
         (["+experiment=grpo_math", "reward.accuracy.wait=1"], "Key 'wait' not in 'Accuracy'"),

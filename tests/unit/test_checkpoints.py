@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from safetensors.numpy import save_file
 
 from mlops_llm import digest
 from mlops_llm.record import Checkpoint, MemoryRun
+from mlops_llm.train import launcher
 from mlops_llm.train.checkpoints import COMPLETE, Shelf, curves, drop_unfinished, whole
 from mlops_llm.train.config import Best, Mode
+from mlops_llm.train.train import fit
 
 
 class Registry(MemoryRun):
@@ -94,6 +97,19 @@ def test_averages_whose_raw_weights_were_cut_off_are_dropped(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_average_stays_whose_raw_weights_were_rotated_away(tmp_path):
+    run = Registry()
+    run.named = frozenset({"checkpoint-5-ema"})
+    target = shelf(run, limit=1)
+    for step in (5, 10, 15):
+        target.add(average(tmp_path, step), step, {"eval/loss": 1.0 - step / 100}, prefix="ema/")
+        target.add(saved(tmp_path, step), step, {"eval/loss": 2.0 - step / 100})
+    target.add(average(tmp_path, 20), 20, {})
+    drop_unfinished(tmp_path)  # the raw weights of step 20 were not even begun
+    kept = ["checkpoint-15", "checkpoint-15-ema", "checkpoint-5-ema"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == kept
+
+
 def test_unfinished_folders_are_dropped_and_whole_ones_are_not_touched(tmp_path):
     shelf(MemoryRun()).add(saved(tmp_path, 5), 5, {})
     before = {file.name: hashlib.sha256(file.read_bytes()).digest() for file in (tmp_path / "checkpoint-5").iterdir()}
@@ -103,6 +119,15 @@ def test_unfinished_folders_are_dropped_and_whole_ones_are_not_touched(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["artifacts", "checkpoint-5"]
     assert {file.name: hashlib.sha256(file.read_bytes()).digest() for file in (tmp_path / "checkpoint-5").iterdir()} == before
     drop_unfinished(tmp_path / "none")
+
+
+def test_what_was_cut_off_is_dropped_once_before_several_processes_start(tmp_path, monkeypatch):
+    shelf(MemoryRun()).add(saved(tmp_path, 5), 5, {})
+    saved(tmp_path, 10)
+    several = SimpleNamespace(several=True)
+    plan = SimpleNamespace(settings=SimpleNamespace(output=str(tmp_path), resume="x", distributed=several))
+    monkeypatch.setattr(launcher, "launched", lambda plan, run: steps(tmp_path))
+    assert fit(plan) == [5]  # type: ignore[arg-type,comparison-overlap]
 
 
 class TestBest:

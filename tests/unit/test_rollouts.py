@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from mlops_llm.data import tokens
 from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import Source
 from mlops_llm.errors import UserError
-from mlops_llm.train import rollouts
+from mlops_llm.train import rollouts, rounds
 from mlops_llm.train.algorithms.grpo import GRPO
 from mlops_llm.train.config import Train, Trainer
+from mlops_llm.train.distributed import Distributed, Replicated
 from mlops_llm.train.peft import Full
 from mlops_llm.train.rollouts import Watch
 from mlops_llm.train.samplers.hf import Hf
@@ -95,6 +97,56 @@ def test_rounds_are_whole_groups(answers, said):
         assert not said
 
 
+def sampling(generations: int, processes: int = 1, **trainer: Any) -> Train:
+    how = Replicated(processes) if processes > 1 else Distributed()
+    return Train(dataset="x", algo=GRPO(generations=generations), distributed=how, trainer=Trainer(**trainer))
+
+
+@pytest.mark.parametrize(
+    ("settings", "prompts", "needed", "batch"),
+    [
+        (sampling(8, batch_size=64), 6, 8, 48),
+        (sampling(2, batch_size=8, gradient_accumulation_steps=2), 7, 8, 7),
+        (sampling(8, 2, batch_size=16), 3, 4, 12),
+        (sampling(3, 2, batch_size=6), 3, 4, 3),
+        (sampling(8, batch_size=8, gradient_accumulation_steps=16), 1, 16, None),
+    ],
+)
+def test_there_are_prompts_enough_for_a_round(settings, prompts, needed, batch):
+    rounds.check_round(settings, needed)
+    with pytest.raises(UserError, match=f"a round of sampling asks {needed} prompts, and there are {prompts}") as caught:
+        rounds.check_round(settings, prompts)
+    if batch is None:
+        assert "algo.steps_per_generation" in caught.value.remedy
+        return
+    assert f"take trainer.batch_size={batch}," in caught.value.remedy
+    settings = replace(settings, trainer=replace(settings.trainer, batch_size=batch))
+    rounds.check_round(settings, prompts)
+    count = settings.distributed.count
+    rollouts.check_group(settings.algo.rollout(settings.trainer).answers, settings.algo.generations, count)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "answer", "remedy"),
+    [
+        ([100, 412], 100, None),
+        ([100, 413], 100, "take algo.max_new_tokens=99 or leave longer prompts out with algo.max_prompt_tokens=412"),
+        ([100, 200], 4000, "take algo.max_new_tokens=312"),
+        ([100, 600], 100, "leave longer prompts out with algo.max_prompt_tokens=412"),
+        ([600], 100, "take rows with shorter prompts"),
+    ],
+)
+def test_the_model_takes_in_a_prompt_with_its_answer(lengths, answer, remedy):
+    found = [rollouts.Prompt([0] * each, [], {}) for each in lengths]
+    rounds.check_window(GRPO(max_new_tokens=answer), found, None)
+    try:
+        rounds.check_window(GRPO(max_new_tokens=answer), found, 512)
+    except UserError as error:
+        assert error.where == "algo.max_new_tokens" and error.remedy == remedy
+    else:
+        assert remedy is None
+
+
 @pytest.mark.parametrize(
     ("every", "cycle", "then"),
     [((20, 20), 1, (20, 20)), ((5, 10), 4, (8, 16)), ((3, 3), 2, (4, 4)), ((50, 100), 8, (56, 112))],
@@ -123,12 +175,3 @@ def test_signs_of_death_are_said_once_and_only_when_they_last():
     cut = {"frac_reward_zero_std": 0.0, "completions/clipped_ratio": 1.0}
     said = [line for _ in range(3) for line in watch.look(cut).items()]
     assert len(said) == 1 and said[0][0] == "cut" and "algo.max_new_tokens=24" in said[0][1]
-
-
-@pytest.mark.parametrize(
-    ("count", "most", "unit", "size"),
-    [(38, 32, 1, 19), (38, 64, 1, 38), (0, 8, 1, 1), (76, 32, 2, 26), (16, 16, 4, 16), (5, 4, 4, 4)],
-)
-def test_batches_of_an_evaluation_share_the_answers_evenly(count, most, unit, size):
-    found = rollouts.even(count, most, unit)
-    assert found == size and found % unit == 0

@@ -46,10 +46,15 @@ def curves(folder: Path) -> dict[str, dict[int, Any]]:
 
 
 def drop_unfinished(output: Path) -> None:
-    """Remove folders of a run's checkpoints that were cut off in mid-write, and averages whose raw weights were."""
+    """Remove folders of a run's checkpoints that were cut off in mid-write, and averages whose raw weights were.
+
+    These are newer than all raw weights that are whole. An older average stays: its raw weights may have been rotated away.
+    """
+    found = whole(output)
+    reached = max((each.step for each in found if not is_average(each)), default=-1)
+    kept = {each.folder for each in found if not is_average(each) or each.step <= reached}
     for folder in output.glob("checkpoint-*"):
-        raw = folder.with_name(folder.name.removesuffix(AVERAGED))
-        if not (folder / COMPLETE).is_file() or not (raw / COMPLETE).is_file():
+        if folder not in kept:
             shutil.rmtree(folder)
 
 

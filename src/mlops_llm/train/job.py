@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import warnings
@@ -48,6 +49,36 @@ class Job:
     run: Run
     processes: int
     """How many train together."""
+
+    @property
+    def even_batch(self) -> int:
+        """Rows a device and forward pass of an evaluation, so that its batches are of one size as far as they can be.
+
+        TRL's numbers of an evaluation are means over its batches, in which a small last one would count too much.
+        """
+        most = self.arguments["per_device_eval_batch_size"] * self.processes
+        return even(len(self.validation), most, self.processes) // self.processes
+
+    def config(self, cls: type, **more: Any) -> Any:
+        """TRL's settings of class `cls`, for one GPU a process: transformers would take all that it sees, which TRL refuses.
+
+        Args:
+            cls: one of TRL's config classes.
+            more: keyword arguments besides `arguments`, before which they go.
+        """
+        made = cls(**{**self.arguments, **more})
+        made._n_gpu = min(made.n_gpu, 1)
+        return made
+
+
+def even(count: int, most: int, unit: int) -> int:
+    """The size of batches of at most about `most` that share `count` evenly, a multiple of `unit`.
+
+    A divisor of `count` is taken where one is large enough, else the last batch is a little smaller than the others.
+    """
+    parts = max(1, math.ceil(count / most))
+    size = max(unit, math.ceil(math.ceil(count / parts) / unit) * unit)
+    return next((each for each in range(size, size // 2, -unit) if count % each == 0), size)
 
 
 def build(plan: Plan, output: Path, run: Run) -> tuple[Any, Any]:

@@ -26,6 +26,7 @@ from mlops_llm.train import history, launcher, machine, preflight, scoring
 from mlops_llm.train.config import Op, Train
 from mlops_llm.train.history import Correction
 from mlops_llm.train.rollouts import rewardable
+from mlops_llm.train.rounds import check_round, check_window
 from mlops_llm.train.samplers.hf import Hf
 
 
@@ -154,7 +155,11 @@ def prepare(settings: Train, known: Correction | None = None) -> Plan | Result:
         encoded = _encoded(settings, tokenizer, held, held_rows)
         validation = Part(held, held_rows, encoded, "validation")
         _warn_of_shared(train, validation)
-    asked = scoring.prepare(settings, tokenizer, files.config.get("max_position_embeddings"), validation)
+    window = files.config.get("max_position_embeddings")
+    if settings.algo.rewarded:
+        check_round(settings, len(train.encoded))
+        check_window(settings.algo, [*train.encoded, *(validation.encoded if validation else ())], window)
+    asked = scoring.prepare(settings, tokenizer, window, validation)
     _warn_of_learned(train, asked, settings, tokenizer)
     _refuse_blind(settings, validation, asked)
     start = _resume_from(settings, train, validation, asked)

@@ -20,6 +20,7 @@ from mlops_llm.models.template import IGNORED
 from mlops_llm.record import Run
 from mlops_llm.train.algorithm import halved
 from mlops_llm.train.config import Train, Trainer
+from mlops_llm.train.job import even
 from mlops_llm.train.needs import Held, Rollout
 from mlops_llm.train.reference import adapted, freeze
 from mlops_llm.train.reward import Answers, Reward
@@ -280,12 +281,11 @@ class Sampled:
         return {}
 
     def settings(self, job: Job) -> dict[str, Any]:
-        """Keyword arguments of TRL's config classes."""
+        """Keyword arguments of TRL's config classes, besides the job's own."""
         job.rollout.prepare()
         prompt = max(len(one.ids) for one in (*job.train, *job.validation))
         most, unit = job.arguments["per_device_eval_batch_size"] * job.processes, math.lcm(self.eval_generations, job.processes)
         return {
-            **job.arguments,
             **job.rollout.arguments(prompt + self.max_new_tokens),
             "per_device_eval_batch_size": even(len(job.validation) * self.eval_generations, most, unit) // job.processes,
             "num_generations": self.generations,
@@ -316,15 +316,6 @@ class Sampled:
         job.rollout.attach(made)
         made.add_callback(watcher(made, job.run, self.max_new_tokens, self.table_steps))
         return made
-
-
-def even(count: int, most: int, unit: int) -> int:
-    """The size of batches of at most about `most` that share `count` evenly, a multiple of `unit`.
-
-    TRL's numbers of an evaluation are means over its batches, in which a small last batch would count too much.
-    """
-    parts = max(1, math.ceil(count / most))
-    return max(unit, math.ceil(math.ceil(count / parts) / unit) * unit)
 
 
 def check_group(answers: int, generations: int, processes: int = 1) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -39,6 +38,8 @@ def fit(plan: Plan, run: Run | None = None) -> Result:
     output = Path(str(plan.settings.output))
     if not plan.settings.resume and (output / "steps.jsonl").is_file():
         raise UserError("another training's files are there", str(output), "choose another output=")
+    if plan.settings.resume:
+        drop_unfinished(output)
     if plan.settings.distributed.several:
         from mlops_llm.train.launcher import launched
 
@@ -54,9 +55,6 @@ def fit_here(plan: Plan, run: Run) -> Result:
     """
     output = Path(str(plan.settings.output)).absolute()
     _record_inputs(plan, run)
-    if plan.settings.resume:
-        with ranks.first_before_others():
-            drop_unfinished(output)
     job, trainer = build(plan, output, run)
     shelf = _shelf(plan, run)
     so_far = curves(plan.resume_from) if plan.resume_from else {}
@@ -202,8 +200,8 @@ def _train(trainer: Any, plan: Plan, output: Path, enough: bool) -> None:
         if not is_disk_full(error):
             raise
         cut = [folder.name for folder in output.glob("checkpoint-*") if not (folder / COMPLETE).is_file()]
-        for name in cut if ranks.count() == 1 else ():  # of several processes another one may still write
-            shutil.rmtree(output / name)
+        if ranks.count() == 1:  # of several processes another one may still write
+            drop_unfinished(output)
         raise UserError(
             f"the disk filled up while {', '.join(cut) or 'the record'} was written; earlier checkpoints are whole",
             str(output),

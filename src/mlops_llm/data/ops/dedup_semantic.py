@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ class DedupSemantic(Dedup):
             )
         if self.api_key_env and not self.base_url:
             raise UserError("is given without op.base_url", "op.api_key_env", "name the server")
-        if self.timeout <= 0:
+        if not 0 < self.timeout < math.inf:
             raise UserError(f"is {self.timeout}", "op.timeout", "give seconds above 0")
 
     @property

@@ -61,7 +61,7 @@ class Distill(Written):
         if not 0 < self.temperature < math.inf:
             raise UserError(f"is {self.temperature}", "algo.temperature", "give a number above 0, such as 2")
         for name in ("soft_weight", "hard_weight"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"is {getattr(self, name)}", f"algo.{name}", "give 0, or a number above it")
         if not self.soft_weight:
             raise UserError("is 0, which needs no teacher", "algo.soft_weight", "take algo=sft, or a number above 0")
@@ -127,8 +127,8 @@ class Distill(Written):
 
         from mlops_llm.train.student import Student
 
-        settings = SFTConfig(
-            **job.arguments,
+        settings = job.config(
+            SFTConfig,
             max_length=self.max_tokens,
             dataset_kwargs={"skip_prepare_dataset": True},
             remove_unused_columns=False,

@@ -103,8 +103,9 @@ class DPO(Compared):
         """Build TRL's trainer over tokenized pairs."""
         from trl import DPOConfig, DPOTrainer
 
-        settings = DPOConfig(
-            **job.arguments,
+        settings = job.config(
+            DPOConfig,
+            per_device_eval_batch_size=job.even_batch,
             beta=self.beta,
             loss_type=self.loss,
             loss_weights=self.loss_weights,

@@ -62,7 +62,7 @@ class GRPO(Sampled):
         super().__post_init__()
         if not 0 <= self.beta < math.inf:
             raise UserError(f"is {self.beta}", "algo.beta", "give 0, or a number above it")
-        if self.epsilon_high is not None and self.epsilon_high < self.epsilon:
+        if self.epsilon_high is not None and not self.epsilon <= self.epsilon_high < math.inf:
             raise UserError(f"is {self.epsilon_high}", "algo.epsilon_high", f"give at least algo.epsilon={self.epsilon}")
 
     def holds(self, settings: Train, files: Files) -> Sequence[Held]:
@@ -73,7 +73,8 @@ class GRPO(Sampled):
         """Build TRL's trainer with the rewards as functions."""
         from trl import GRPOConfig, GRPOTrainer
 
-        settings = GRPOConfig(
+        settings = job.config(
+            GRPOConfig,
             **self.settings(job),
             beta=self.beta,
             epsilon_high=self.epsilon_high,

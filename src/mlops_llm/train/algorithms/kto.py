@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ class KTO(Compared):
     def __post_init__(self) -> None:
         """Check the ranges."""
         for name in ("beta", "desirable_weight", "undesirable_weight"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"is {getattr(self, name)}", f"algo.{name}", "give a number above 0")
         if self.max_tokens < 2:
             raise UserError(f"is {self.max_tokens}", "algo.max_tokens", "give a number from 2")
@@ -97,9 +98,9 @@ class KTO(Compared):
         """Build TRL's trainer over tokenized answers."""
         from trl import KTOConfig, KTOTrainer
 
-        batch = int(job.arguments["per_device_train_batch_size"])
-        settings = KTOConfig(
-            **job.arguments,
+        settings = job.config(
+            KTOConfig,
+            per_device_eval_batch_size=job.even_batch,
             beta=self.beta,
             loss_type=self.loss.value,
             desirable_weight=self.desirable_weight,
@@ -109,8 +110,9 @@ class KTO(Compared):
         )
         shuffled = list(job.train)
         random.Random(job.arguments["seed"]).shuffle(shuffled)
-        validation = self._dataset(job.validation, batch) if job.validation else None
-        return self.built(job, KTOTrainer, settings, self._dataset(shuffled, batch), validation)
+        train = self._dataset(shuffled, settings.per_device_train_batch_size)
+        validation = self._dataset(job.validation, settings.per_device_eval_batch_size) if job.validation else None
+        return self.built(job, KTOTrainer, settings, train, validation)
 
     def _dataset(self, encoded: Sequence[Answered], batch: int) -> Any:
         from datasets import Dataset

@@ -58,17 +58,17 @@ class PPO(Sampled):
         super().__post_init__()
         if not 0 <= self.kl < math.inf:
             raise UserError(f"is {self.kl}", "algo.kl", "give 0, or a number above it")
-        if self.kl_target is not None and self.kl_target <= 0:
+        if self.kl_target is not None and not 0 < self.kl_target < math.inf:
             raise UserError(f"is {self.kl_target}", "algo.kl_target", "give nats above 0, or null")
         if self.kl_target is not None and not self.kl:
             raise UserError("is 0, which no target can move", "algo.kl", "give a factor above 0 to begin with")
         for name in ("kl_horizon", "value_clip"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"is {getattr(self, name)}", f"algo.{name}", "give a number above 0")
         for name in ("gamma", "lam"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"is {getattr(self, name)}", f"algo.{name}", "give a number from 0 to 1")
-        if self.critic_learning_rate is not None and self.critic_learning_rate <= 0:
+        if self.critic_learning_rate is not None and not 0 < self.critic_learning_rate < math.inf:
             raise UserError(f"is {self.critic_learning_rate}", "algo.critic_learning_rate", "give a number above 0, or null")
         if self.critic_first < 0:
             raise UserError(f"is {self.critic_first}", "algo.critic_first", "give a whole number from 0")
@@ -87,7 +87,8 @@ class PPO(Sampled):
         from mlops_llm.train.ppo.estimates import Coefficient
         from mlops_llm.train.ppo.trainer import PPOTrainer, Settings
 
-        settings = GRPOConfig(
+        settings = job.config(
+            GRPOConfig,
             **self.settings(job),
             beta=1.0,  # TRL then computes the reference's log-probabilities; the factor itself is ours
             loss_type="bnpo",

@@ -77,12 +77,9 @@ class Reward(Written):
         """Build TRL's trainer over tokenized pairs."""
         from trl import RewardConfig, RewardTrainer
 
-        from mlops_llm.train.rollouts import even
-
-        # TRL's accuracy is a mean over batches, in which a small last one would count too much.
-        batch = even(len(job.validation), job.arguments["per_device_eval_batch_size"], 1)
-        settings = RewardConfig(
-            **{**job.arguments, "per_device_eval_batch_size": batch},
+        settings = job.config(
+            RewardConfig,
+            per_device_eval_batch_size=job.even_batch,
             center_rewards_coefficient=self.center_rewards_coefficient or None,
             disable_dropout=False,  # nothing is compared with a frozen copy, so that peft.dropout may act
             max_length=None,

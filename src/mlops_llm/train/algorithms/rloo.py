@@ -51,5 +51,5 @@ class RLOO(Sampled):
         """Build TRL's trainer with the rewards as functions."""
         from trl import RLOOConfig, RLOOTrainer
 
-        settings = RLOOConfig(**self.settings(job), beta=self.beta, normalize_advantages=self.normalize_advantages)
+        settings = job.config(RLOOConfig, **self.settings(job), beta=self.beta, normalize_advantages=self.normalize_advantages)
         return self.built(job, partial(RLOOTrainer, args=settings))

@@ -79,8 +79,8 @@ class SFT(Written):
 
         # Rows are cut and filtered already; only packing is left for TRL to prepare.
         ready = None if self.packing else {"skip_prepare_dataset": True}
-        settings = SFTConfig(
-            **job.arguments, max_length=self.max_tokens, packing=self.packing, eval_packing=False, dataset_kwargs=ready
+        settings = job.config(
+            SFTConfig, max_length=self.max_tokens, packing=self.packing, eval_packing=False, dataset_kwargs=ready
         )
         return SFTTrainer(
             model=job.model,
