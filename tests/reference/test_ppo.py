@@ -155,3 +155,24 @@ def test_an_answer_without_a_reward_is_not_learned_from(monkeypatch: pytest.Monk
         assert skipped.metrics[name] == pytest.approx(values), name
     none = round_of([0, 1, 2], [math.nan] * 3, monkeypatch)
     assert (none.loss, *none.critic, none.coefficient) == (0.0, 0.0, 0.1) and none.gradient.abs().sum() == 0
+
+
+def test_a_critic_that_recomputes_learns_the_same():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from mlops_llm.train.ppo.critic import Critic
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 11}
+    ids, mask, found = torch.arange(10).view(2, 5), torch.ones(2, 5, dtype=torch.long), []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        start = LlamaForCausalLM(LlamaConfig(**sizes, attention_dropout=0.5)).eval()
+        critic, passes = Critic(start, "cpu", 1e-2, 0.2, 0.0, recompute), []
+        critic.model.model.layers[0].mlp.register_forward_pre_hook(lambda *_, passes=passes: passes.append(1))
+        for _ in range(2):  # with its head at 0 the first step moves the head alone
+            new = critic.values(ids, mask, 3)
+            critic.learn(new, new.detach(), torch.ones(2, 3), torch.ones(2, 3), 1, True)
+        found.append((critic.values(ids, mask, 3), sum(passes)))
+    (plain, once), (recomputed, twice) = found
+    assert torch.equal(plain, recomputed) and plain.std() > 0
+    assert (once, twice) == (3, 5)

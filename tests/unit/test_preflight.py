@@ -124,6 +124,20 @@ def test_activations_grow_with_the_batch_and_shrink_by_recomputing(files: Files)
     assert activations(batch_size=1) == 100 * token
 
 
+def test_a_critic_learns_while_the_models_own_activations_wait(files: Files):
+    def activations(algo: Any, **trainer: Any) -> int:
+        return estimate(case(files, algo, trainer={"batch_size": 1, **trainer})).parts["activations"]
+
+    kept, row = LAYERS * (9 * HIDDEN + 2 * KV + 4 * INNER), 20 + 128
+    assert activations(PPO()) - activations(GRPO()) == row * kept * 4
+    kept = LAYERS * HIDDEN + kept // LAYERS
+    recomputed = {"gradient_checkpointing": True}
+    assert activations(PPO(), **recomputed) - activations(GRPO(), **recomputed) == row * kept * 4
+    plain, longer = (estimate(case(files, PPO(), trainer=how)).seconds for how in ({}, recomputed))
+    alone = [estimate(case(files, RLOO(generations=2, iterations=2), trainer=how)).seconds for how in ({}, recomputed)]
+    assert longer - plain == pytest.approx(2 * (alone[1] - alone[0]))
+
+
 @pytest.mark.parametrize(
     ("algo", "peft", "held"),
     [
