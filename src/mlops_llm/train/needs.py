@@ -38,6 +38,8 @@ class Held:
     """Only there while no step runs: before the first one, or after the last."""
     saved: int = 0
     """Bytes in each checkpoint; of what is trained, its weights and moments."""
+    written: int = 0
+    """Bytes that are written once, for each learned token of the training rows."""
 
     @property
     def bytes(self) -> int:

@@ -230,6 +230,9 @@ def _check_rewards(settings: Train) -> None:
     if settings.algo.rewarded and not settings.reward:
         there = ", ".join(table.get("reward", {}))
         raise UserError(f"algo={mine} learns from rewards, and none is named", "reward", f"give one or more of: {there}")
+    if settings.reward and not any(reward.weight for reward in settings.reward.values()):
+        names = " and ".join(f"reward.{name}.weight" for name in settings.reward)
+        raise UserError("is 0, so that nothing is learned", names, "give one another weight; 0 only watches a reward")
     rewarded = " or ".join(f"algo={name}" for name, cls in table["algo"].items() if cls.rewarded)  # type: ignore[attr-defined]
     if settings.reward and not settings.algo.rewarded:
         raise UserError(f"algo={mine} samples no answers that could be rewarded", "reward", f"take {rewarded}")

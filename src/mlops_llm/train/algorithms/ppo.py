@@ -30,6 +30,7 @@ class PPO(Sampled):
     """
 
     kinds: ClassVar[tuple[Kind, ...]] = (Kind.ppo, Kind.grpo, Kind.eval)
+    grouped: ClassVar[bool] = False
 
     generations: int = 2
     """Answers to each prompt of a round."""
