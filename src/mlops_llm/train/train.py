@@ -26,6 +26,7 @@ from mlops_llm.train.plan import Plan, step_of, warn_of_cuts
 from mlops_llm.train.samples import GivenAnswers
 from mlops_llm.train.scoring import Scoring
 from mlops_llm.train.steps import Steps
+from mlops_llm.train.used import PREFIX
 
 
 def fit(plan: Plan, run: Run | None = None) -> Result:
@@ -39,6 +40,7 @@ def fit(plan: Plan, run: Run | None = None) -> Result:
     output = Path(str(plan.settings.output))
     if not plan.settings.resume and (output / "steps.jsonl").is_file():
         raise UserError("another training's files are there", str(output), "choose another output=")
+    run.tags({f"{PREFIX}{name}": value for name, value in plan.used.items()})
     if plan.settings.distributed.several:
         from mlops_llm.train.launcher import launched
 
