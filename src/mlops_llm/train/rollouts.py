@@ -228,6 +228,11 @@ class Sampled:
         if not 0 < self.epsilon < 1:
             raise UserError(f"is {self.epsilon}", "algo.epsilon", "give a number between 0 and 1")
 
+    @property
+    def loss_name(self) -> str:
+        """That of a policy, which says nothing of how good it is."""
+        return "clipped policy loss, around 0"
+
     def check(self, settings: Train) -> None:
         """See that rounds of sampling hold whole groups, and move saving to their ends.
 

@@ -71,6 +71,11 @@ class Distill(Written):
             raise UserError(f"is {self.max_tokens}", "algo.max_tokens", "give a number from 2")
         self._present: Any = None
 
+    @property
+    def loss_name(self) -> str:
+        """Of training rows that of both parts, of held-out ones the labels' alone."""
+        return "training: teacher and labels; held out: cross entropy, nats a token"
+
     def resumed(self, folder: Path) -> None:
         """Take the teacher that the run began with."""
         from mlops_llm.train.companion import pinned
