@@ -92,7 +92,7 @@ class Trainer:
     save_total_limit: Optional[int] = None  # noqa: UP045 (OmegaConf reads Optional)
     """Most checkpoints to keep; the best, the last and any that the registry names stay even above it. null keeps all."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    """Recompute activations in the backward pass, also PPO's critic: less memory, about a third more time."""
 
     def __post_init__(self) -> None:
         """Check that the numbers fit together."""
