@@ -56,4 +56,5 @@ def test_what_a_round_of_sampling_holds():
         "ref_per_token_logps",
     ):  # fmt: skip
         assert f'"{key}"' in source
-    assert "advantages.dim() == 1" in inspect.getsource(GRPOTrainer._compute_loss)
+    loss = inspect.getsource(GRPOTrainer._compute_loss)
+    assert "advantages.dim() == 1" in loss and 'completion_mask * inputs["tool_mask"]' in loss

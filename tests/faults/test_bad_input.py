@@ -254,6 +254,13 @@ def test_answers_that_cannot_be_scored(refused: Callable[..., str], jsonl: Calla
         ([SALES, "evaluate.samples=5"], "evaluate.samples: is given, but no answers are scored"),
         ([SALES, "peft=lora", "peft.adapter=merge"], "peft.adapter: is merge, and the start model is no adapter"),
         ([SALES, "holdout=0", "validation=null", "overfit.patience=3"], "overfit.patience: is given, and no evaluation tells"),
+        (["+experiment=grpo_math", "reward.accuracy.weight=0"], "reward.accuracy.weight: is 0, so that nothing is learned"),
+        (["+experiment=grpo_math", "trainer.spike=3"], "trainer.spike: is 3.0, and the loss of a policy moves around 0"),
+        (
+            ["+experiment=ppo_general", "peft=lora", "peft.dropout=0.1"],
+            "compares the model with what sampled the answers, both",
+        ),
+        ([SALES, "evaluate.metric=bleu"], "evaluate.metric: is one value, and a list is wanted; write evaluate.metric=[A]"),
         (["+experiment=distill_sales", "algo.top_k=100000"], "algo.top_k: is 100000, and the vocabulary has"),
         ([SALES, "ema.decay=0.9", "ema.start_step=900"], "ema.start_step: is 900, and the training ends at step 400"),
     ],

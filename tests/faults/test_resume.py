@@ -30,8 +30,8 @@ LENGTH = [
     "trainer.max_steps=20", "trainer.save_steps=5", "trainer.eval_steps=5", "trainer.logging_steps=1", "samples.count=0",
     "register_as=null",
 ]  # fmt: skip
-UNDROPPED = ("dpo", "kto")
-"""Methods that compare with a reference and refuse dropout."""
+UNDROPPED = ("dpo", "kto", "grpo", "rloo", "ppo")
+"""Methods that compare the model with another one and refuse dropout."""
 KILLS = int(os.environ.get("MLOPS_LLM_KILLS", "0"))
 ALWAYS = {"dpo": "lora", "grpo": "none", "ppo": "lora", "distill": "none"}
 """What the suite kills each time; `test_interruption` kills supervised fine-tuning."""

@@ -224,6 +224,7 @@ def test_ppo_raises_what_is_rewarded(tmp_path: Path, peft: str, least: float) ->
     assert value(store, "ppo", "train/ppo/value_mean", 1) == 0 and numbers["train/ppo/value_mean"] > 0.2
     assert (tmp_path / "outputs/ppo/checkpoint-40/critic/model.safetensors").is_file()
     assert not any("critic" in path for path in artifacts_of(store, run))
+    assert "plots/reward.png" in artifacts_of(store, run) and run.data.tags["used.best.metric"] == "eval/reward"
 
 
 def test_ppo_is_rewarded_by_a_server(tmp_path: Path) -> None:

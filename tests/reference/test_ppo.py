@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,3 +94,85 @@ def test_the_coefficient_moves_towards_the_wanted_divergence_by_a_fifth_at_most(
     assert moved.value == pytest.approx(0.1 * 1.1 * 1.05)
     moved.update(0.0, 100)
     assert moved.value == pytest.approx(0.1 * 1.1 * 1.05 * 0.8)
+
+
+def round_of(chosen: list[int], rewards: list[float], monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What is learned from some of three answers, sampled and scored by stand-ins, with TRL's own loss.
+
+    Args:
+        chosen: which answers there are.
+        rewards: of each of the three.
+        monkeypatch: of the test.
+    """
+    from mlops_llm.train.ppo.trainer import GRPOTrainer, PPOTrainer, Settings
+
+    draw = np.random.default_rng(0)
+    now, old, reference, values = (torch.tensor(draw.normal(size=(3, 4)) / 4, dtype=torch.float32)[chosen] for _ in range(4))
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0]])[chosen]
+    out = {"prompt_ids": mask, "prompt_mask": mask, "completion_ids": mask, "completion_mask": mask}
+    out |= {"old_per_token_logps": old, "ref_per_token_logps": reference}
+    found = torch.tensor(rewards)[chosen, None]
+    monkeypatch.setattr(GRPOTrainer, "_calculate_rewards", lambda self: found)
+    monkeypatch.setattr(GRPOTrainer, "_generate_and_score_completions", lambda self, _: (self._calculate_rewards(), {**out})[1])
+    critic_losses = []
+
+    def learn(new: Any, old: Any, returns: Any, mask: Any, parts: int, last: bool) -> float:
+        critic_losses.append(float(estimates.value_loss(new, old, returns, mask, 0.2)))
+        return critic_losses[-1]
+
+    trainer = object.__new__(PPOTrainer)
+    trainer.accelerator = SimpleNamespace(
+        process_index=0, gather=lambda each: each, reduce=lambda each, *_, **__: each, sync_gradients=True
+    )
+    trainer.args = SimpleNamespace(beta=1.0, delta=None, per_device_train_batch_size=8)
+    trainer.state, trainer.model = SimpleNamespace(global_step=0), SimpleNamespace(training=True)
+    trainer.reward_weights, trainer._metrics = torch.ones(1), {"train": defaultdict(list)}
+    trainer._critic = SimpleNamespace(values=lambda *_: values, learn=learn)
+    trainer._coefficient, trainer._how = Coefficient(0.1, target=0.5, horizon=10), Settings(1.0, 0.95, 0)
+    trainer.loss_type, trainer.importance_sampling_level, trainer.epsilon_low, trainer.epsilon_high = "bnpo", "token", 0.2, 0.2
+    trainer.top_entropy_quantile, trainer.off_policy_mask_threshold, trainer.current_gradient_accumulation_steps = 1.0, None, 1
+    trainer.aux_loss_enabled = trainer.use_vllm = trainer._entropy_bonus_enabled = False
+    logps = now.clone().requires_grad_()
+    trainer._get_per_token_logps_and_entropies = lambda *_, **__: (logps, now**2, None)
+    made = trainer._generate_and_score_completions([])
+    loss = trainer._compute_loss(trainer.model, made)
+    loss.backward()
+    return SimpleNamespace(
+        loss=float(loss.detach()), critic=critic_losses, gradient=logps.grad, advantages=made["advantages"],
+        coefficient=trainer._coefficient.value, metrics=trainer._metrics["train"],
+    )  # fmt: skip
+
+
+def test_an_answer_without_a_reward_is_not_learned_from(monkeypatch: pytest.MonkeyPatch):
+    skipped = round_of([0, 1, 2], [1.0, math.nan, -0.5], monkeypatch)
+    alone = round_of([0, 2], [1.0, math.nan, -0.5], monkeypatch)
+    assert skipped.gradient[1].abs().sum() == 0 and skipped.advantages[1].abs().sum() == 0
+    torch.testing.assert_close(skipped.gradient[[0, 2]], alone.gradient)
+    torch.testing.assert_close(skipped.advantages[[0, 2]], alone.advantages)
+    assert (skipped.loss, *skipped.critic, skipped.coefficient) == pytest.approx((alone.loss, *alone.critic, alone.coefficient))
+    assert {"ppo/kl", "ppo/value_loss", "ppo/explained_variance", "entropy", "clip_ratio/region_mean"} <= set(alone.metrics)
+    for name, values in alone.metrics.items():
+        assert skipped.metrics[name] == pytest.approx(values), name
+    none = round_of([0, 1, 2], [math.nan] * 3, monkeypatch)
+    assert (none.loss, *none.critic, none.coefficient) == (0.0, 0.0, 0.1) and none.gradient.abs().sum() == 0
+
+
+def test_a_critic_that_recomputes_learns_the_same():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from mlops_llm.train.ppo.critic import Critic
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 11}
+    ids, mask, found = torch.arange(10).view(2, 5), torch.ones(2, 5, dtype=torch.long), []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        start = LlamaForCausalLM(LlamaConfig(**sizes, attention_dropout=0.5)).eval()
+        critic, passes = Critic(start, "cpu", 1e-2, 0.2, 0.0, recompute), []
+        critic.model.model.layers[0].mlp.register_forward_pre_hook(lambda *_, passes=passes: passes.append(1))
+        for _ in range(2):  # with its head at 0 the first step moves the head alone
+            new = critic.values(ids, mask, 3)
+            critic.learn(new, new.detach(), torch.ones(2, 3), torch.ones(2, 3), 1, True)
+        found.append((critic.values(ids, mask, 3), sum(passes)))
+    (plain, once), (recomputed, twice) = found
+    assert torch.equal(plain, recomputed) and plain.std() > 0
+    assert (once, twice) == (3, 5)

@@ -21,7 +21,7 @@ from mlops_llm.models.load import Dtype, Files, ModelLoad
 from mlops_llm.models.ref import Place
 from mlops_llm.models.template import Encoded
 from mlops_llm.record import MemoryRun
-from mlops_llm.train import machine, preflight, sparing
+from mlops_llm.train import distributed, machine, preflight, sparing
 from mlops_llm.train.algorithms.distill import Distill
 from mlops_llm.train.algorithms.dpo import DPO
 from mlops_llm.train.algorithms.grpo import GRPO
@@ -30,6 +30,7 @@ from mlops_llm.train.algorithms.ppo import PPO
 from mlops_llm.train.algorithms.rloo import RLOO
 from mlops_llm.train.algorithms.sft import SFT
 from mlops_llm.train.config import Train, Trainer
+from mlops_llm.train.distributed import Replicated, Sharded, Zero3
 from mlops_llm.train.ema import Ema
 from mlops_llm.train.examples import Answered, Pair
 from mlops_llm.train.history import Correction, Past, correction, told
@@ -93,12 +94,13 @@ def case(files: Files, algo: Any = None, memory: int = 100 * GB, **changes: Any)
     encoded: Any = examples.get(type(algo), [Prompt([0] * 20, [], {})] * 64)
     given = {name: changes.pop(name) for name in ("disk", "correction", "done", "held_out") if name in changes}
     trainer = Trainer(**{"max_steps": 20, "batch_size": 16, **changes.pop("trainer", {})})
+    load, host = ModelLoad(changes.pop("dtype", Dtype.float32)), changes.pop("host", memory)
     settings = Train(
         rollout=changes.pop("rollout", Hf()),
         dataset="rows", model="./model", algo=algo, peft=changes.pop("peft", Full()), trainer=trainer, output="out",
-        model_load=ModelLoad(Dtype.float32), **changes,
+        model_load=load, **changes,
     )  # fmt: skip
-    there = Machine("Processor x 2", memory, GB // 10, GB // 20, 1e10, 1e-3, 1e-3, 1e-3)
+    there = Machine("Processor x 2", memory, GB // 10, GB // 20, 1e10, 1e-3, 1e-3, 1e-3, host)
     return Case(settings, files, encoded, **{"held_out": 0, "disk": 100 * GB, "machine": there, **given})
 
 
@@ -124,6 +126,20 @@ def test_activations_grow_with_the_batch_and_shrink_by_recomputing(files: Files)
     assert activations(batch_size=1) == 100 * token
 
 
+def test_a_critic_learns_while_the_models_own_activations_wait(files: Files):
+    def activations(algo: Any, **trainer: Any) -> int:
+        return estimate(case(files, algo, trainer={"batch_size": 1, **trainer})).parts["activations"]
+
+    kept, row = LAYERS * (9 * HIDDEN + 2 * KV + 4 * INNER), 20 + 128
+    assert activations(PPO()) - activations(GRPO()) == row * kept * 4
+    kept = LAYERS * HIDDEN + kept // LAYERS
+    recomputed = {"gradient_checkpointing": True}
+    assert activations(PPO(), **recomputed) - activations(GRPO(), **recomputed) == row * kept * 4
+    plain, longer = (estimate(case(files, PPO(), trainer=how)).seconds for how in ({}, recomputed))
+    alone = [estimate(case(files, RLOO(generations=2, iterations=2), trainer=how)).seconds for how in ({}, recomputed)]
+    assert longer - plain == pytest.approx(2 * (alone[1] - alone[0]))
+
+
 @pytest.mark.parametrize(
     ("algo", "peft", "held"),
     [
@@ -144,6 +160,50 @@ def test_what_each_method_holds_besides(files: Files, algo: Any, peft: Any, held
     found = estimate(case(files, algo, peft=peft)).parts
     besides = {name: size for name, size in found.items() if name in ("reference", "critic", "teacher")}
     assert besides == {name: each * PARAMETERS for name, each in held.items()}
+
+
+def test_a_reference_has_numbers_as_the_model_and_is_there_wherever_the_model_is_divided(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+):
+    for algo in (GRPO(beta=0.1), RLOO(), PPO(), DPO(precompute=False)):
+        assert estimate(case(files, algo, dtype=Dtype.bfloat16)).parts["reference"] == 2 * PARAMETERS
+    monkeypatch.setattr(distributed, "gpus", lambda: 2)
+    alone = estimate(case(files, DPO(), distributed=Replicated(2)))
+    for how in (Sharded(2), Zero3(2)):
+        divided = estimate(case(files, DPO(), distributed=how))
+        assert divided.parts["reference"] == 2 * PARAMETERS and divided.seconds == alone.seconds
+    assert "reference" not in alone.parts
+
+
+@pytest.mark.parametrize(
+    ("how", "words"), [(Sharded(2), "distributed.cpu_offload=true"), (Zero3(2), "distributed.offload=true")]
+)
+def test_offloaded_parts_lie_in_the_memory_of_the_machine(files: Files, monkeypatch: pytest.MonkeyPatch, how: Any, words: str):
+    monkeypatch.setattr(distributed, "gpus", lambda: 2)
+    away = how.lighter()[words]
+    assert away.lighter() == {} and Replicated(2).lighter() == {}
+    found = estimate(case(files, distributed=away))
+    assert set(found.parts) == {"process", "activations"} and found.host == 16 * PARAMETERS
+    assert "in the CPU's memory" in found.facts() and "in the CPU's memory" not in estimate(case(files)).facts()
+    assert change(files, found.memory, trainer={"batch_size": 1}, distributed=how) == ""
+    tight = {"batch_size": 1, "gradient_checkpointing": True}
+    least = needed(files, trainer=tight, distributed=away)
+    assert change(files, least, trainer=tight, distributed=how, host=GB) == words
+    one = case(files, distributed=away, host=15 * PARAMETERS)
+    with pytest.raises(UserError, match=r"of the CPU's memory are needed, .* are there; with peft=lora it"):
+        preflight.refuse_impossible(one, estimate(one))
+
+
+def test_what_a_teacher_says_takes_disk(files: Files):
+    how = {"trainer": {"max_steps": 20, "save_steps": 10, "eval_steps": 10}}
+    asked = Distill(teacher=str(files.place.folder), top_k=1000)
+    none, found = (estimate(case(files, algo, **how)) for algo in (replace(asked, top_k=None), asked))
+    said = 64 * 99 * 1000 * 8  # 64 rows of 99 predicted tokens, an id and a log-probability of each
+    assert (none.beside, found.beside) == (0, said) and found.disk == none.disk + said == 2 * found.checkpoint + said
+    assert estimate(case(files, asked, resume="run")).beside == 0
+    tight = case(files, asked, disk=found.checkpoint + said - 1)
+    with pytest.raises(UserError, match=r"and what the teacher says 50\.7 MB, .* are free; with algo.top_k=64 it needs"):
+        preflight.refuse_impossible(tight, estimate(tight))
 
 
 def test_a_reference_of_an_adapter_that_is_trained_on_is_a_copy_of_it(files: Files):

@@ -15,6 +15,7 @@ from mlops_llm.data.read import Source
 from mlops_llm.errors import UserError
 from mlops_llm.train import rollouts, rounds
 from mlops_llm.train.algorithms.grpo import GRPO
+from mlops_llm.train.algorithms.ppo import PPO
 from mlops_llm.train.config import Train, Trainer
 from mlops_llm.train.distributed import Distributed, Replicated
 from mlops_llm.train.peft import Full
@@ -175,3 +176,13 @@ def test_signs_of_death_are_said_once_and_only_when_they_last():
     cut = {"frac_reward_zero_std": 0.0, "completions/clipped_ratio": 1.0}
     said = [line for _ in range(3) for line in watch.look(cut).items()]
     assert len(said) == 1 and said[0][0] == "cut" and "algo.max_new_tokens=24" in said[0][1]
+
+
+def test_a_critic_learns_from_equal_groups_and_not_from_equal_answers():
+    equal_groups = {"frac_reward_zero_std": 1.0, "reward_std": 0.4}
+    watch = Watch(24, PPO.grouped)
+    assert not any(watch.look(equal_groups) for _ in range(6))
+    said = [line for _ in range(3) for line in watch.look({**equal_groups, "reward_std": 0.0}).items()]
+    assert len(said) == 1 and said[0][0] == "alike" and "algo.generations" not in said[0][1]
+    watch = Watch(24, GRPO.grouped)
+    assert any(watch.look(equal_groups) for _ in range(3))

@@ -264,6 +264,9 @@ def _known(error: BaseException, schema: type) -> UserError | None:
         return UserError(f"no group or setting is called '{group[1]}'{component.near(group[1], known)}")
     if re.search("mismatched input|token recognition|extraneous input|no viable alternative|missing EQUAL", text):
         return UserError(f"a setting cannot be read as KEY=VALUE ({first})", remedy="see --help")
+    single = re.match(r"Invalid value assigned: (\w+) is not a ListConfig", text)
+    if single and key:
+        return UserError("is one value, and a list is wanted", key, f"write {key}=[A] or {key}=[A,B]")
     if key:
         return UserError(first.rstrip("."), key)
     return None

@@ -29,6 +29,11 @@ class Algorithm(Protocol):
     telling: ClassVar[tuple[str, ...]]
     """Metrics of the evaluation, besides the deciding one, that the closing table shows."""
 
+    @property
+    def loss_name(self) -> str:
+        """What its loss is, with the unit, beside the picture of it."""
+        ...
+
     rewarded: ClassVar[bool]
     """It learns from rewards of answers that it samples."""
     leaves_out: ClassVar[str]

@@ -45,7 +45,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         steps: Steps,
         divergence: Divergence,
         complete: Any,
-        evaluated: Mapping[int, Any],
+        so_far: Curves,
         settings: Train,
         scoring: Scoring | None = None,
     ) -> None:
@@ -57,12 +57,14 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             steps: the record of every step.
             divergence: looks at every step's loss.
             complete: called with a checkpoint's folder before it is published, to complete its files.
-            evaluated: step -> numbers of the evaluations before this process.
+            so_far: `evaluations` and `rewards` before this process.
             settings: the deciding metric, and when the training is overfit and stops.
             scoring: scores answers, where that is wanted.
         """
         self._run, self._shelf, self._steps, self._complete = run, shelf, steps, complete
-        self._evaluated: dict[int, dict[str, float]] = dict(evaluated)
+        self._evaluated: dict[int, dict[str, float]] = dict(so_far.get("evaluations", {}))
+        self.rewards: dict[int, float] = dict(so_far.get("rewards", {}))
+        """Step -> mean reward of the answers that were learned from."""
         self._best, self._how = settings.best, settings.overfit
         self._scoring = scoring
         self._has_loss = not settings.algo.rewarded  # the loss of a policy says nothing of how good it is
@@ -121,6 +123,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._steps.flush()
         values = {f"train/{key}": value for key, value in logs.items() if isinstance(value, int | float)}
         values |= {ours: values[f"train/{theirs}"] for theirs, ours in _OURS.items() if f"train/{theirs}" in values}
+        if "reward" in logs:
+            self.rewards[state.global_step] = logs["reward"]
         # Both of these begin anew in the Trainer after a resume; ours go on.
         values["train/num_tokens"] = self._steps.tokens
         if "loss" in logs:
@@ -203,7 +207,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         self._complete(folder)
-        curves: Curves = {"evaluations": self._evaluated, "rates": self._steps.rates}
+        curves: Curves = {"evaluations": self._evaluated, "rewards": self.rewards, "rates": self._steps.rates}
         self._shelf.add(folder, state.global_step, self._evaluated.get(state.global_step, {}), curves)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -29,6 +29,8 @@ class Course:
     """Step -> numbers of its evaluation."""
     averaged: Mapping[int, Mapping[str, float]]
     """The same of averaged weights."""
+    rewards: Mapping[int, float]
+    """Step -> mean reward of the answers that were learned from; empty where nothing is rewarded."""
     overfit: int | None
     """Step from which the training is overfit."""
     scoring: Scoring | None
@@ -41,20 +43,28 @@ class Course:
 
 
 def pictures(course: Course, run: Run) -> None:
-    """Draw loss, learning rate and speed."""
+    """Draw loss, reward where there is one, learning rate and speed."""
     from mlops_llm.train import figures
 
-    shelf, steps = course.shelf, course.steps
-    best = shelf.best()
-    of_best = shelf.metrics(best).get("eval/loss") if best else None
-    point = (best.step, of_best) if best and of_best is not None else None
-    held_out, smooth = (
-        {step: values["eval/loss"] for step, values in found.items() if "eval/loss" in values}
-        for found in (course.evaluations, course.averaged)
-    )
-    run.figure("plots/loss.png", figures.loss(steps.losses, held_out, smooth, point, course.overfit))
+    steps, algo = course.steps, course.plan.settings.algo
+    loss = figures.course("loss", algo.loss_name, steps.losses, *_held_out(course, "eval/loss"), course.overfit)
+    run.figure("plots/loss.png", loss)
+    if algo.rewarded:
+        reward = figures.course("reward", "mean of the answers", course.rewards, *_held_out(course, "eval/reward"))
+        run.figure("plots/reward.png", reward)
     run.figure("plots/learning_rate.png", figures.line("learning rate", "a step", steps.learning_rates))
     run.figure("plots/tokens_per_second.png", figures.line("speed", "tokens a second", steps.rates))
+
+
+def _held_out(course: Course, name: str) -> tuple[dict[int, float], dict[int, float], tuple[int, float] | None]:
+    """A number of the evaluations by step, that of averaged weights, and the best checkpoint's step with its own."""
+    best = course.shelf.best()
+    of_best = course.shelf.metrics(best).get(name) if best else None
+    raw, averaged = (
+        {step: values[name] for step, values in found.items() if name in values}
+        for found in (course.evaluations, course.averaged)
+    )
+    return raw, averaged, (best.step, of_best) if best and of_best is not None else None
 
 
 def refuse_diverged(course: Course, run: Run, why: str) -> None:

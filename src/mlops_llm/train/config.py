@@ -82,7 +82,8 @@ class Trainer:
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm; 0 leaves them."""
     spike: float = 6.0
-    """Standard deviations above the last 50 losses from which a loss is a spike, whose rows are named; 0 looks for none."""
+    """Standard deviations above the last 50 losses from which a loss is a spike, whose rows are named; 0 looks for none. None
+    is looked for where answers are sampled: the loss of a policy moves around 0."""
     logging_steps: int = 10
     """Steps between two logged points; each logged loss is the mean since the last."""
     eval_steps: int = 50
@@ -92,7 +93,7 @@ class Trainer:
     save_total_limit: Optional[int] = None  # noqa: UP045 (OmegaConf reads Optional)
     """Most checkpoints to keep; the best, the last and any that the registry names stay even above it. null keeps all."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    """Recompute activations in the backward pass, also PPO's critic: less memory, about a third more time."""
 
     def __post_init__(self) -> None:
         """Check that the numbers fit together."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from mlops_llm import component
@@ -31,6 +31,14 @@ class Distributed:
     def spread(self, parts: Mapping[str, int]) -> dict[str, int]:
         """Bytes in one memory, a GPU's or without one the machine's, of what a process needs that trains alone."""
         return dict(parts)
+
+    def offloaded(self, parts: Mapping[str, int]) -> dict[str, int]:
+        """Bytes of them in the machine's memory beside a GPU's."""
+        return {}
+
+    def lighter(self) -> Mapping[str, Distributed]:
+        """This component with less of a GPU's memory and the same result: the override that says so -> the component."""
+        return {}
 
     def sort(self, device: str) -> str:
         """A device with so many processes, as the record tells one sort of run from another."""
@@ -78,6 +86,10 @@ class Distributed:
             raise UserError(f"{trainer.accelerator.num_processes} processes were started from outside", "distributed", remedy)
 
 
+_OWN = ("process", "activations")
+"""Needs that every process has of its own, however the model is divided."""
+
+
 @dataclass
 class Several(Distributed):
     """What every way has that starts several processes on this machine."""
@@ -103,12 +115,21 @@ class Several(Distributed):
         """How many processes train."""
         return self.processes or max(1, gpus())
 
+    @property
+    def offloads(self) -> bool:
+        """What is divided lies in the CPU's memory while it is not in use."""
+        return False
+
     def spread(self, parts: Mapping[str, int]) -> dict[str, int]:
         """Bytes in one memory: of a GPU for one process, without one for all; what is divided is there once in all of them."""
         together = 1 if gpus() else self.count
-        divided = self.count if self.sharded else 1
-        own = ("process", "activations")
-        return {name: size * together // (1 if name in own else divided) for name, size in parts.items()}
+        divided, away = self.count if self.sharded else 1, self.offloaded(parts)
+        left = {name: size for name, size in parts.items() if name not in away}
+        return {name: size * together // (1 if name in _OWN else divided) for name, size in left.items()}
+
+    def offloaded(self, parts: Mapping[str, int]) -> dict[str, int]:
+        """Bytes of what the processes of this machine together keep in its memory, with a GPU for each."""
+        return {name: size for name, size in parts.items() if name not in _OWN} if self.offloads and gpus() else {}
 
     def sort(self, device: str) -> str:
         """The device with the number of processes."""
@@ -214,6 +235,15 @@ class Sharded(Several):
     cpu_offload: bool = False
     """Keep parts that are not in use in the CPU's memory: less of the GPU's, and slower."""
 
+    @property
+    def offloads(self) -> bool:
+        """Weights, gradients and optimizer lie in the CPU's memory."""
+        return self.cpu_offload
+
+    def lighter(self) -> Mapping[str, Distributed]:
+        """Offloaded."""
+        return {} if self.cpu_offload else {"distributed.cpu_offload=true": replace(self, cpu_offload=True)}
+
     def arguments(self, settings: Train) -> dict[str, Any]:
         """Keyword arguments of TRL's config classes."""
         how = {
@@ -240,6 +270,15 @@ class Zero3(Several):
 
     offload: bool = False
     """Keep optimizer and weights in the CPU's memory: less of the GPU's, and slower."""
+
+    @property
+    def offloads(self) -> bool:
+        """Weights, gradients and optimizer lie in the CPU's memory."""
+        return self.offload
+
+    def lighter(self) -> Mapping[str, Distributed]:
+        """Offloaded."""
+        return {} if self.offload else {"distributed.offload=true": replace(self, offload=True)}
 
     def require(self) -> None:
         """See that there are GPUs, and DeepSpeed.

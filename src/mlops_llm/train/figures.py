@@ -9,14 +9,20 @@ Curve = Mapping[int, float]
 """Step -> value."""
 
 
-def loss(
-    train: Curve, held_out: Curve, averaged: Curve, best: tuple[int, float] | None, overfit_step: int | None = None
+def course(
+    title: str,
+    unit: str,
+    train: Curve,
+    held_out: Curve,
+    averaged: Curve,
+    best: tuple[int, float] | None,
+    overfit_step: int | None = None,
 ) -> Any:
-    """Training and held-out loss by step, also of averaged weights.
+    """A number of the training rows and of the held-out ones by step, also of averaged weights.
 
-    Marked are the best checkpoint (its step and held-out loss) and the step from which the training is overfit.
+    Marked are the best checkpoint (its step and held-out number) and the step from which the training is overfit.
     """
-    figure, axes = _axes("loss", "cross entropy, nats a token")
+    figure, axes = _axes(title, unit)
     axes.plot(list(train), list(train.values()), label="training", linewidth=1)
     if held_out:
         axes.plot(list(held_out), list(held_out.values()), "o-", label="held out", markersize=4)

@@ -35,6 +35,8 @@ class Machine:
     """Seconds of a sampled token besides its forward pass."""
     step: float
     """Seconds of an optimizer step besides its passes."""
+    host: int
+    """Bytes of the machine's own memory that this process can have; without a GPU the same as `memory`."""
 
 
 def here() -> Machine:
@@ -42,9 +44,9 @@ def here() -> Machine:
     import torch
 
     if torch.cuda.is_available():
-        return Machine(device(), memory_there(), 0, 0, 5e13, 5e-5, 2e-3, 5e-3)
-    speed = 5e10 * torch.get_num_threads()
-    return Machine(device(), memory_there(), PROCESS, SAMPLER, speed, 1e-3, 3e-3, 1e-2)
+        return Machine(device(), memory_there(), 0, 0, 5e13, 5e-5, 2e-3, 5e-3, host_there())
+    speed, there = 5e10 * torch.get_num_threads(), host_there()
+    return Machine(device(), there, PROCESS, SAMPLER, speed, 1e-3, 3e-3, 1e-2, there)
 
 
 def device() -> str:
@@ -62,6 +64,11 @@ def memory_there() -> int:
 
     if torch.cuda.is_available():
         return int(torch.cuda.mem_get_info()[0]) + int(torch.cuda.memory_reserved())
+    return host_there()
+
+
+def host_there() -> int:
+    """Bytes of the machine's own memory that this process can have, with those it has already."""
     import psutil
 
     free = min([int(psutil.virtual_memory().available), *cgroup_rooms()])

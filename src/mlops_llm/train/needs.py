@@ -38,6 +38,8 @@ class Held:
     """Only there while no step runs: before the first one, or after the last."""
     saved: int = 0
     """Bytes in each checkpoint; of what is trained, its weights and moments."""
+    written: int = 0
+    """Bytes that are written once, for each learned token of the training rows."""
 
     @property
     def bytes(self) -> int:
@@ -162,7 +164,7 @@ def memory(settings: Train, files: Files, rows: Rows, held: Sequence[Held], mach
         **{one.name: one.bytes for one in held if not one.aside},
     }
     aside = {one.name: one.bytes for one in held if one.aside}
-    work = max(_learning(settings, files, rows, each), _sampling(settings, files, rows, each))
+    work = max(_learning(settings, files, rows, each, held), _sampling(settings, files, rows, each))
     return {**parts, **aside, "activations": max(0, work - sum(aside.values()))}
 
 
@@ -173,10 +175,11 @@ def _engine(settings: Train, files: Files, each: int, machine: Machine) -> int:
     return int(settings.rollout.memory(files.parameters * each, machine.memory))
 
 
-def _learning(settings: Train, files: Files, rows: Rows, each: int) -> int:
-    """Activations of a forward pass that the backward pass needs, and logits.
+def _learning(settings: Train, files: Files, rows: Rows, each: int, held: Sequence[Held]) -> int:
+    """Activations of a forward pass that the backward pass needs, and logits; those of a second trained model come on top.
 
-    Logits are there four times: as they are, as log-probabilities, and the gradients of both.
+    Logits are there four times: as they are, as log-probabilities, and the gradients of both. A second trained model is one of
+    the same shape with one output: a critic, which learns while the first one's activations wait.
     """
     shape, batch = Shape.of(files.config), settings.trainer.batch_size
     rollout = settings.algo.rollout(settings.trainer)
@@ -185,7 +188,8 @@ def _learning(settings: Train, files: Files, rows: Rows, each: int) -> int:
         scored = 0  # its head has one output
     if settings.trainer.gradient_checkpointing:
         kept = shape.layers * shape.hidden + shape.kept
-    return int(batch * (rows.longest * kept * each + scored * shape.vocabulary * (2 * each + 8)))
+    second = 4 * sum(one.trained for one in held)
+    return int(batch * (rows.longest * kept * (each + second) + scored * shape.vocabulary * (2 * each + 8)))
 
 
 def _sampling(settings: Train, files: Files, rows: Rows, each: int) -> int:
@@ -208,7 +212,8 @@ def seconds(settings: Train, files: Files, rows: Rows, held: Sequence[Held], mac
     backward = 1.0 if settings.peft.trains_adapter else 2.0
     passes = 1 + backward + (1 if trainer.gradient_checkpointing else 0)
     forward = _forward(files.parameters, tokens, files, machine)
-    step = trainer.gradient_accumulation_steps * (passes * forward + _others(held, tokens, files, machine))
+    others = _others(held, tokens, files, machine, 3 if trainer.gradient_checkpointing else 2)
+    step = trainer.gradient_accumulation_steps * (passes * forward + others)
     evaluation = math.ceil(rows.held_out / trainer.batch_size) * forward
     rollout = settings.algo.rollout(trainer)
     if rollout:
@@ -234,10 +239,10 @@ def _forward(parameters: int, tokens: float, files: Files, machine: Machine) -> 
     return 2 * parameters * tokens / machine.speed + Shape.of(files.config).layers * machine.layer
 
 
-def _others(held: Sequence[Held], tokens: float, files: Files, machine: Machine) -> float:
-    """What models besides take during a forward and backward pass of the trained one."""
+def _others(held: Sequence[Held], tokens: float, files: Files, machine: Machine, backward: int) -> float:
+    """What models besides take during a forward and backward pass of the trained one; `backward` is in forward passes."""
     return sum(
-        (one.passes + (2 if one.trained else 0)) * _forward(one.parameters, tokens, files, machine)
+        (one.passes + (backward if one.trained else 0)) * _forward(one.parameters, tokens, files, machine)
         for one in held
         if not one.aside and one.passes
     )

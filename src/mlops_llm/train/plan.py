@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -22,7 +23,7 @@ from mlops_llm.models import load, template
 from mlops_llm.models.load import Files, Task
 from mlops_llm.models.ref import Place, resolve
 from mlops_llm.record import DatasetInput, Result
-from mlops_llm.train import history, launcher, machine, preflight, scoring
+from mlops_llm.train import history, launcher, machine, preflight, scoring, used
 from mlops_llm.train.config import Op, Train
 from mlops_llm.train.history import Correction
 from mlops_llm.train.rollouts import rewardable
@@ -78,6 +79,8 @@ class Plan:
     """What is asked while training, where answers are scored."""
     folder: Path = field(default_factory=Path.cwd)
     """Where its relative paths mean what they say."""
+    used: Mapping[str, str] = field(default_factory=dict)
+    """Settings that hold otherwise than they were given, by name."""
 
     @property
     def trained_tokens(self) -> int:
@@ -123,6 +126,7 @@ def prepare(settings: Train, known: Correction | None = None) -> Plan | Result:
     Raises:
         UserError: model, dataset, template or machine do not allow it; the first bad row is named.
     """
+    asked_for = component.plain(settings)
     _check_rewards(settings)
     settings.distributed.check(settings)
     if settings.op is Op.fit:
@@ -130,7 +134,8 @@ def prepare(settings: Train, known: Correction | None = None) -> Plan | Result:
     if settings.resume:
         for one in (settings.algo, *settings.reward.values()):
             one.resumed(Path(str(settings.output)))
-    settings.algo.check(settings)
+    if known is None:  # else another process has seen that they fit, and moved what did not
+        settings.algo.check(settings)
     settings.best.metric = settings.best.metric or settings.algo.best_metric
     scoring.check(settings)
     settings.output = str(writable(Path(settings.output or f"outputs/{settings.run_name or 'unnamed'}")))
@@ -164,7 +169,8 @@ def prepare(settings: Train, known: Correction | None = None) -> Plan | Result:
     _refuse_blind(settings, validation, asked)
     start = _resume_from(settings, train, validation, asked)
     case = _case(settings, files, train, validation, step_of(start), known)
-    plan = Plan(settings, files, tokenizer, how, train, validation, preflight.estimate(case), start, asked)
+    found, taken = preflight.estimate(case), used.changed(asked_for, component.plain(settings))
+    plan = Plan(settings, files, tokenizer, how, train, validation, found, start, asked, used=taken)
     settings.ema.check(plan.estimate.steps)
     if known is None:
         preflight.refuse_impossible(case, plan.estimate)
@@ -235,6 +241,9 @@ def _check_rewards(settings: Train) -> None:
     if settings.algo.rewarded and not settings.reward:
         there = ", ".join(table.get("reward", {}))
         raise UserError(f"algo={mine} learns from rewards, and none is named", "reward", f"give one or more of: {there}")
+    if settings.reward and not any(reward.weight for reward in settings.reward.values()):
+        names = " and ".join(f"reward.{name}.weight" for name in settings.reward)
+        raise UserError("is 0, so that nothing is learned", names, "give one another weight; 0 only watches a reward")
     rewarded = " or ".join(f"algo={name}" for name, cls in table["algo"].items() if cls.rewarded)  # type: ignore[attr-defined]
     if settings.reward and not settings.algo.rewarded:
         raise UserError(f"algo={mine} samples no answers that could be rewarded", "reward", f"take {rewarded}")

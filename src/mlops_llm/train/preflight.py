@@ -48,14 +48,19 @@ class Estimate:
     memory: int
     """Bytes at the peak."""
     memory_there: int
+    host: int
+    """Bytes of the machine's memory that offloaded parts take beside a GPU's."""
+    host_there: int
     seconds: float
     """Of the steps that are left, and of their evaluations."""
     raw_seconds: float
     """The same, uncorrected."""
     checkpoint: int
     """Bytes of one checkpoint, optimizer included."""
+    beside: int
+    """Bytes that are written once beside the checkpoints."""
     disk: int
-    """All checkpoints that are kept."""
+    """All checkpoints that are kept, with what lies beside them."""
     disk_there: int
     correction: Correction
 
@@ -76,8 +81,9 @@ class Estimate:
 
     @property
     def fits(self) -> bool:
-        """Whether memory and one checkpoint fit."""
-        return self.memory <= self.memory_there and self.checkpoint <= self.disk_there
+        """Whether memory and one checkpoint fit, with what lies beside it."""
+        there = self.host <= self.host_there and self.checkpoint + self.beside <= self.disk_there
+        return self.memory <= self.memory_there and there
 
     def facts(self) -> dict[str, str]:
         """The needs, as a person reads them."""
@@ -86,6 +92,7 @@ class Estimate:
             "steps": str(self.steps),
             "peak memory": f"{console.size(self.memory)} of {console.size(self.memory_there)} ({self.correction.said})",
             "of that": f"{parts} (before correction)" if self.correction.runs else parts,
+            **({"in the CPU's memory": f"{console.size(self.host)} of {console.size(self.host_there)}"} if self.host else {}),
             "time": f"{console.seconds(self.seconds)} ({self.correction.said})",
             "disk": f"{console.size(self.disk)} of {console.size(self.disk_there)} free",
         }
@@ -97,20 +104,26 @@ def estimate(case: Case) -> Estimate:
     rows = Rows(settings.algo.sequences(case.encoded), case.held_out)
     texts = _texts(files.place.folder)
     held = [*_besides(case), *needs.average(settings, files, texts)]
-    parts = settings.distributed.spread(needs.memory(settings, files, rows, held, case.machine))
+    whole = needs.memory(settings, files, rows, held, case.machine)
+    parts, host = settings.distributed.spread(whole), settings.distributed.offloaded(whole)
     raw = needs.seconds(settings, files, rows, held, case.machine, case.done)
     memory, steps = int(sum(parts.values()) * case.correction.memory), rows.steps(settings)
     checkpoint = needs.checkpoint(settings, files, held, texts)
+    learned = 0 if settings.resume else sum(one.trained for one in case.encoded)  # a resumed run has its files
+    beside = learned * sum(one.written for one in held)
     return Estimate(
         steps=steps,
         trained=settings.peft.trained(files),
         parts=parts,
         memory=memory,
         memory_there=case.machine.memory,
+        host=sum(host.values()),
+        host_there=case.machine.host,
         seconds=raw * case.correction.seconds,
         raw_seconds=raw,
         checkpoint=checkpoint,
-        disk=needs.kept(settings, steps) * checkpoint,
+        beside=beside,
+        disk=needs.kept(settings, steps) * checkpoint + beside,
         disk_there=case.disk,
         correction=case.correction,
     )
@@ -120,7 +133,8 @@ def refuse_impossible(case: Case, found: Estimate) -> None:
     """Warn where the estimate is above what is there, refuse where even its lower bound is; both name what would fit.
 
     Raises:
-        UserError: what no batch size can lower does not fit into memory, or one checkpoint not onto the disk.
+        UserError: what no batch size can lower does not fit into memory, what is offloaded not into the CPU's, or one
+            checkpoint not onto the disk.
     """
     there = console.size(found.memory_there)
     if found.memory_least > found.memory_there:
@@ -129,8 +143,13 @@ def refuse_impossible(case: Case, found: Estimate) -> None:
         least = f"{console.size(found.memory_least)} of memory are needed ({name} {console.size(most)})"
         remedy = _remedy(case, f"a smaller {name if ref else 'model'}")
         raise UserError(f"at least {least}, {there} are there", ref or case.settings.model, remedy)
-    if found.checkpoint > found.disk_there:
-        needed = f"one checkpoint needs {console.size(found.checkpoint)}, {console.size(found.disk_there)} of disk are free"
+    if found.host > found.host_there:
+        needed = f"{console.size(found.host)} of the CPU's memory are needed, {console.size(found.host_there)} are there"
+        raise UserError(needed, case.settings.model, _remedy(case, "a smaller model"))
+    if found.checkpoint + found.beside > found.disk_there:
+        beside = f" and what the teacher says {console.size(found.beside)}" if found.beside else ""
+        free = f"{console.size(found.disk_there)} of disk are free"
+        needed = f"one checkpoint needs {console.size(found.checkpoint)}{beside}, {free}"
         raise UserError(needed, str(case.settings.output), _remedy(case, "another output="))
     if found.memory > found.memory_there:
         needed = console.size(found.memory)

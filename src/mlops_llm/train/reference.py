@@ -39,15 +39,22 @@ def refuse_base(which: Reference, adapter: bool) -> None:
         raise UserError("is base, and no adapter is trained that could be left off", "algo.reference", remedy)
 
 
-def refuse_dropout(peft: Any, algo: str) -> None:
-    """See that no dropout is wanted where model and reference are to see the same.
+def refuse_dropout(peft: Any, algo: str, other: str = "its reference") -> None:
+    """See that no dropout is wanted where the model and what it is compared with are to see the same.
 
     Raises:
         UserError: it is.
     """
     if peft.trains_adapter and peft.dropout:
-        what = f"is {peft.dropout}, and algo={algo} compares the model with its reference, both without dropout"
+        what = f"is {peft.dropout}, and algo={algo} compares the model with {other}, both without dropout"
         raise UserError(what, "peft.dropout", "leave it out")
+
+
+def say_dropout(job: Job, other: str) -> None:
+    """Say so where TRL turns off the dropout of an adapter that is trained on."""
+    dropout = job.model.peft_config["default"].lora_dropout
+    if dropout:
+        console.say(f"the adapter's dropout of {dropout} is off: the model and {other} are to see the same")
 
 
 def freeze(trainer: Any, job: Job) -> None:
@@ -81,9 +88,7 @@ def against(job: Job, which: Reference, build: Callable[[Any], Any], *, copied: 
     if not job.adapter:
         copied = copied or "deepspeed" in job.arguments or "fsdp" in job.arguments  # the start model itself is divided
         return build(copy.deepcopy(job.model).requires_grad_(False).eval() if copied else None)
-    dropout = job.model.peft_config["default"].lora_dropout
-    if dropout:
-        console.say(f"the adapter's dropout of {dropout} is off: the model and its reference are to see the same")
+    say_dropout(job, "its reference")
     trainer = build(None)  # TRL copies the adapter as it is now to a frozen one called "ref"
     if job.new_adapter or which is Reference.base:
         job.model.delete_adapter("ref")
@@ -95,7 +100,9 @@ def against(job: Job, which: Reference, build: Callable[[Any], Any], *, copied: 
 def held(settings: Train, files: Files, which: Reference, *, copied: bool) -> Sequence[Held]:
     """What `against` keeps in memory, and how often it is asked."""
     if not settings.peft.trains_adapter:
-        return [Held("reference", files.parameters, bytes_each=number_bytes(settings))] if copied else []
+        asked = float(copied)  # precomputed, it is asked before the first step
+        there = copied or settings.distributed.sharded
+        return [Held("reference", files.parameters, bytes_each=number_bytes(settings), passes=asked)] if there else []
     return adapted(settings, files, 1.0, new=which is Reference.base)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
-from mlops_llm import console
+from mlops_llm import component, console
 from mlops_llm.data import tokens
 from mlops_llm.data.kinds import Kind, kind_of, own
 from mlops_llm.data.read import Row, Source
@@ -21,13 +21,15 @@ from mlops_llm.record import Run
 from mlops_llm.train.algorithm import halved
 from mlops_llm.train.config import Train, Trainer
 from mlops_llm.train.job import even
-from mlops_llm.train.needs import Held, Rollout
-from mlops_llm.train.reference import adapted, freeze
+from mlops_llm.train.needs import Held, Rollout, number_bytes
+from mlops_llm.train.reference import adapted, freeze, refuse_dropout, say_dropout
 from mlops_llm.train.reward import Answers, Reward
 
 if TYPE_CHECKING:
     from mlops_llm.train.job import Job
 
+SAMPLER = "what sampled the answers"
+"""What the model is compared with, for a person."""
 PATIENCE = 3
 """Logged points in a row after which a sign of a dead training is said."""
 
@@ -183,6 +185,8 @@ class Sampled:
     rewarded: ClassVar[bool] = True
     leaves_out: ClassVar[str] = "their prompt is longer than algo.max_prompt_tokens, or they cannot be rewarded"
     distributed: ClassVar[tuple[str, ...]] = ("ddp",)
+    grouped: ClassVar[bool] = True
+    """An answer is better or worse than the others to its prompt."""
 
     generations: int = 8
     """Answers to each prompt of a round."""
@@ -224,12 +228,22 @@ class Sampled:
         if not 0 < self.epsilon < 1:
             raise UserError(f"is {self.epsilon}", "algo.epsilon", "give a number between 0 and 1")
 
+    @property
+    def loss_name(self) -> str:
+        """That of a policy, which says nothing of how good it is."""
+        return "clipped policy loss, around 0"
+
     def check(self, settings: Train) -> None:
         """See that rounds of sampling hold whole groups, and move saving to their ends.
 
         Raises:
-            UserError: a round is no multiple of the answers to a prompt, or what is to sample cannot run here.
+            UserError: a round is no multiple of the answers to a prompt, what is to sample cannot run here, dropout is wanted,
+                or a leap of the loss looked for.
         """
+        refuse_dropout(settings.peft, component.name_of(self), SAMPLER)
+        if settings.trainer.spike not in (0, Trainer().spike):
+            what = f"is {settings.trainer.spike}, and the loss of a policy moves around 0, so that it cannot leap"
+            raise UserError(what, "trainer.spike", "leave it out")
         round = self.rollout(settings.trainer)
         check_group(round.answers, self.generations, settings.distributed.count)
         settings.rollout.check(settings)
@@ -263,10 +277,10 @@ class Sampled:
         return ()
 
     def reference(self, settings: Train, files: Files) -> Sequence[Held]:
-        """The start model, which TRL loads in float32; asked once a round."""
+        """The start model, which TRL loads as the trained one; asked once a round."""
         if settings.peft.trains_adapter:
             return adapted(settings, files, 1 / self.iterations)
-        return [Held("reference", files.parameters, passes=1 / self.iterations)]
+        return [Held("reference", files.parameters, bytes_each=number_bytes(settings), passes=1 / self.iterations)]
 
     def lighter(self) -> Mapping[str, Any]:
         """Nothing to save without loss."""
@@ -297,6 +311,7 @@ class Sampled:
             "num_iterations": self.iterations,
             "steps_per_generation": self.steps_per_generation,
             "reward_weights": [reward.weight for reward in job.rewards.values()],
+            "disable_dropout": True,
             "remove_unused_columns": False,
         }
 
@@ -305,6 +320,8 @@ class Sampled:
         folder = Path(job.arguments["output_dir"])
         for reward in job.rewards.values():
             job.run.tags(reward.begin(folder))
+        if job.adapter:
+            say_dropout(job, SAMPLER)
         made = build(
             model=job.model,
             reward_funcs=functions(job.rewards),
@@ -314,7 +331,7 @@ class Sampled:
         )
         freeze(made, job)
         job.rollout.attach(made)
-        made.add_callback(watcher(made, job.run, self.max_new_tokens, self.table_steps))
+        made.add_callback(watcher(made, job.run, Watch(self.max_new_tokens, self.grouped), self.table_steps))
         return made
 
 
@@ -359,16 +376,14 @@ class Watch:
 
     most: int
     """Tokens at which answers are cut."""
+    grouped: bool = True
+    """Answers are compared with the others to their prompt; else each with what a critic expects."""
     _seen: dict[str, int] = field(default_factory=dict)
 
     def look(self, logs: Mapping[str, Any]) -> dict[str, str]:
         """What is to be said now: name of the sign -> what it means, with the remedy."""
         signs = {
-            "alike": (
-                float(logs.get("frac_reward_zero_std") or 0) >= 0.95,
-                "nearly all groups get equal rewards, so nothing is learned from them: raise algo.temperature or "
-                "algo.generations, or take prompts that are neither too easy nor too hard",
-            ),
+            "alike": self._alike(logs),
             "cut": (
                 float(logs.get("completions/clipped_ratio") or 0) >= 0.9,
                 f"nearly all answers are cut at algo.max_new_tokens={self.most}: raise it, or begin with a model that ends "
@@ -385,14 +400,26 @@ class Watch:
                 self._seen[name] = -(10**9)
         return said
 
+    def _alike(self, logs: Mapping[str, Any]) -> tuple[bool, str]:
+        """Whether rewards tell no answer from another."""
+        if self.grouped:
+            return float(logs.get("frac_reward_zero_std") or 0) >= 0.95, (
+                "nearly all groups get equal rewards, so nothing is learned from them: raise algo.temperature or "
+                "algo.generations, or take prompts that are neither too easy nor too hard"
+            )
+        return float(logs.get("reward_std", 1)) < 1e-6, (
+            "all answers get equal rewards, so nothing is learned from them: raise algo.temperature, or take prompts that "
+            "are neither too easy nor too hard"
+        )
 
-def watcher(trainer: Any, run: Run, most: int, every: int) -> Any:
+
+def watcher(trainer: Any, run: Run, watch: Watch, every: int) -> Any:
     """A callback of a TRL trainer that samples: tables of answers every some steps, and signs of death."""
     from transformers import TrainerCallback
 
     class Watcher(TrainerCallback):  # type: ignore[misc]
         def __init__(self) -> None:
-            self._watch, self._last = Watch(most), 0
+            self._watch, self._last = watch, 0
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self._last = state.global_step

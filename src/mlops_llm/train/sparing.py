@@ -11,7 +11,7 @@ from mlops_llm.train.config import Train
 from mlops_llm.train.preflight import Case, Estimate, estimate
 from mlops_llm.train.samplers.hf import Hf
 
-_LADDERS = ("batch", "recompute", "lighter", "sampler", "adapter", "shorter")
+_LADDERS = ("batch", "recompute", "lighter", "sampler", "offload", "adapter", "shorter")
 """What may change, in the order in which it is tried: what costs least comes first."""
 
 
@@ -59,6 +59,8 @@ def _ladder(name: str, settings: Train) -> dict[str, Train]:
     if name == "sampler":
         sampled = settings.rollout != "???" and settings.algo.rollout(trainer) and settings.rollout != Hf()
         return {"rollout=hf": _with(settings, rollout=Hf())} if sampled else {}
+    if name == "offload":
+        return {words: _with(settings, distributed=how) for words, how in settings.distributed.lighter().items()}
     found = settings.algo.lighter() if name == "lighter" else settings.algo.shorter()
     return {words: _with(settings, algo=algo) for words, algo in found.items()}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from mlops_llm.models import adapter, load, template
 from mlops_llm.models.load import Task
 from mlops_llm.record import NullRun, Result, Run
 from mlops_llm.train import closing, machine, preflight, ranks
-from mlops_llm.train.checkpoints import COMPLETE, Shelf, curves, drop_unfinished
+from mlops_llm.train.checkpoints import COMPLETE, Curves, Shelf, curves, drop_unfinished
 from mlops_llm.train.closing import Course
 from mlops_llm.train.job import build
 from mlops_llm.train.measure import Taken
@@ -25,6 +24,7 @@ from mlops_llm.train.plan import Plan, step_of, warn_of_cuts
 from mlops_llm.train.samples import GivenAnswers
 from mlops_llm.train.scoring import Scoring
 from mlops_llm.train.steps import Steps
+from mlops_llm.train.used import PREFIX
 
 
 def fit(plan: Plan, run: Run | None = None) -> Result:
@@ -40,6 +40,7 @@ def fit(plan: Plan, run: Run | None = None) -> Result:
         raise UserError("another training's files are there", str(output), "choose another output=")
     if plan.settings.resume:
         drop_unfinished(output)
+    run.tags({f"{PREFIX}{name}": value for name, value in plan.used.items()})
     if plan.settings.distributed.several:
         from mlops_llm.train.launcher import launched
 
@@ -64,7 +65,7 @@ def fit_here(plan: Plan, run: Run) -> Result:
     taken.watch(trainer)
     scoring = Scoring(plan, plan.questions, job.model, run) if plan.questions else None
     averager = _average(trainer, shelf, plan, scoring)
-    recorder = _attach(trainer, run, shelf, steps, plan, so_far.get("evaluations", {}), scoring)
+    recorder = _attach(trainer, run, shelf, steps, plan, so_far, scoring)
     sampled = (GivenAnswers if plan.settings.algo.task is Task.language else ScoredPairs)(plan, output, job.model)
     changed = _changed(plan.resume_from)
     began, clock = time.time(), time.perf_counter()
@@ -82,7 +83,18 @@ def fit_here(plan: Plan, run: Run) -> Result:
     taken.record(run, [each.folder for each in shelf.checkpoints], step_of(plan.resume_from))
     averaged = averager.evaluations if averager else {}
     course = Course(
-        plan, job, shelf, steps, recorder.evaluations, averaged, recorder.overfit, scoring, began, seconds, taken.seconds
+        plan,
+        job,
+        shelf,
+        steps,
+        recorder.evaluations,
+        averaged,
+        recorder.rewards,
+        recorder.overfit,
+        scoring,
+        began,
+        seconds,
+        taken.seconds,
     )
     closing.pictures(course, run)
     if broken:
@@ -164,7 +176,7 @@ def _attach(
     shelf: Shelf,
     steps: Steps,
     plan: Plan,
-    evaluated: Mapping[int, Any],
+    so_far: Curves,
     scoring: Scoring | None,
 ) -> Any:
     from mlops_llm.train.callbacks import Recorder
@@ -172,7 +184,7 @@ def _attach(
 
     # The loss of a policy moves around 0, so that it cannot leap.
     divergence = Divergence(run, plan.train, 0.0 if plan.settings.algo.rewarded else plan.settings.trainer.spike)
-    recorder = Recorder(run, shelf, steps, divergence, partial(_complete, plan), evaluated, plan.settings, scoring)
+    recorder = Recorder(run, shelf, steps, divergence, partial(_complete, plan), so_far, plan.settings, scoring)
     trainer.add_callback(recorder)
     return recorder
 

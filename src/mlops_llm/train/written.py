@@ -20,6 +20,11 @@ class Written:
 
     task: ClassVar[Task] = Task.language
 
+    @property
+    def loss_name(self) -> str:
+        """That of a language model."""
+        return "cross entropy, nats a token"
+
     def resumed(self, folder: Path) -> None:
         """Nothing to take up."""
 

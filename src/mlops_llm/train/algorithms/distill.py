@@ -71,6 +71,11 @@ class Distill(Written):
             raise UserError(f"is {self.max_tokens}", "algo.max_tokens", "give a number from 2")
         self._present: Any = None
 
+    @property
+    def loss_name(self) -> str:
+        """Of training rows that of both parts, of held-out ones the labels' alone."""
+        return "training: teacher and labels; held out: cross entropy, nats a token"
+
     def resumed(self, folder: Path) -> None:
         """Take the teacher that the run began with."""
         from mlops_llm.train.companion import pinned
@@ -107,15 +112,15 @@ class Distill(Written):
         return [min(len(one.ids), self.max_tokens) for one in encoded]
 
     def holds(self, settings: Train, files: Files) -> Sequence[Held]:
-        """The teacher, as it is loaded."""
+        """The teacher, as it is loaded, and what it says where it is asked before: ids and log-probabilities, 4 bytes each."""
         from mlops_llm.train import teacher
 
-        parameters = teacher.files(self.teacher).parameters
-        return [Held("teacher", parameters, self.teacher, number_bytes(settings), aside=self.top_k is not None)]
+        size, bytes_each, top = teacher.files(self.teacher).parameters, number_bytes(settings), self.top_k
+        return [Held("teacher", size, self.teacher, bytes_each, aside=top is not None, written=8 * (top or 0))]
 
     def lighter(self) -> Mapping[str, Any]:
-        """The teacher asked before the training."""
-        return {} if self.top_k else {"algo.top_k=64": replace(self, top_k=64)}
+        """The teacher asked before the training, and for no more than its 64 likeliest tokens."""
+        return {} if self.top_k and self.top_k <= 64 else {"algo.top_k=64": replace(self, top_k=64)}
 
     def trainer(self, job: Job) -> Any:
         """Build a trainer whose loss looks at the teacher.

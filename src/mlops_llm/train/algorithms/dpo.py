@@ -87,6 +87,11 @@ class DPO(Compared):
         if "exo_pair" in self.loss and not self.label_smoothing:
             raise UserError("is 0, for which exo_pair is not defined", "algo.label_smoothing", "give a small one, such as 1e-3")
 
+    @property
+    def loss_name(self) -> str:
+        """That of its losses."""
+        return f"preference loss ({' + '.join(self.loss)}), mean of the pairs"
+
     def encode(self, tokenizer: Any, source: Source, rows: list[int]) -> list[Pair]:
         """Tokenize pairs as the model sees them.
 

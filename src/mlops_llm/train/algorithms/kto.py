@@ -69,6 +69,11 @@ class KTO(Compared):
         if self.max_tokens < 2:
             raise UserError(f"is {self.max_tokens}", "algo.max_tokens", "give a number from 2")
 
+    @property
+    def loss_name(self) -> str:
+        """That of its loss."""
+        return f"preference loss ({self.loss.value}), mean of the answers"
+
     def check(self, settings: Train) -> None:
         """Check the reference and the batch.
 

@@ -30,6 +30,7 @@ class PPO(Sampled):
     """
 
     kinds: ClassVar[tuple[Kind, ...]] = (Kind.ppo, Kind.grpo, Kind.eval)
+    grouped: ClassVar[bool] = False
 
     generations: int = 2
     """Answers to each prompt of a round."""
@@ -96,7 +97,8 @@ class PPO(Sampled):
         )
         rate = self.critic_learning_rate or settings.learning_rate * (0.1 if job.adapter else 1)
         start = load.model(job.start, ModelLoad(Dtype.float32, job.load.allow_pickle), merge=True)
-        critic = Critic(start, job.model.device, rate, self.value_clip, settings.max_grad_norm)
+        recompute = bool(settings.gradient_checkpointing)
+        critic = Critic(start, job.model.device, rate, self.value_clip, settings.max_grad_norm, recompute)
         coefficient = Coefficient(self.kl, self.kl_target, self.kl_horizon)
         how = Settings(self.gamma, self.lam, self.critic_first)
         return self.built(job, partial(PPOTrainer, critic, coefficient, how, args=settings))

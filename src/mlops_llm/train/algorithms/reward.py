@@ -52,6 +52,11 @@ class Reward(Written):
         if self.max_tokens < 2:
             raise UserError(f"is {self.max_tokens}", "algo.max_tokens", "give a number from 2")
 
+    @property
+    def loss_name(self) -> str:
+        """That of pairs."""
+        return "-log sigmoid of the scores' difference, mean of the pairs"
+
     def check(self, settings: Train) -> None:
         """Check which weights are trained.
 

@@ -20,7 +20,9 @@ FOLDER = "critic"
 class Critic:
     """A copy of a language model whose head gives one number a token, with an optimizer of its own."""
 
-    def __init__(self, start: Any, device: Any, learning_rate: float, clip: float, max_grad_norm: float) -> None:
+    def __init__(
+        self, start: Any, device: Any, learning_rate: float, clip: float, max_grad_norm: float, recompute: bool = False
+    ) -> None:
         """Take the weights of a language model; the head begins at 0, so that the first advantages are the rewards themselves.
 
         Args:
@@ -29,6 +31,7 @@ class Critic:
             learning_rate: of AdamW, constant.
             clip: most that a value moves in a round before the loss holds it back.
             max_grad_norm: gradients are scaled down to this norm; 0 leaves them.
+            recompute: activations of the layers are recomputed in the backward pass.
 
         Raises:
             UserError: models of this architecture have no form with a head for each token.
@@ -54,6 +57,10 @@ class Critic:
             for parameter in self.model.score.parameters():
                 parameter.zero_()
         self.model.to(device)
+        if recompute:
+            self.model.config.use_cache = False
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.model.train()  # layers recompute only then; dropout is off
         self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=learning_rate, weight_decay=0.0, fused=True)
         self._clip, self._max_grad_norm = clip, max_grad_norm
 
@@ -99,3 +106,6 @@ class Critic:
         for module in self.model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
+            for name, value in list(vars(module).items()):
+                if "dropout" in name and isinstance(value, float):  # what attention is called with
+                    setattr(module, name, 0.0)

@@ -91,7 +91,7 @@ class Coefficient:
     """Answers over which the value adapts."""
 
     def update(self, divergence: float, answers: int) -> None:
-        """Move the value after answers with this mean divergence."""
-        if self.target is not None:
+        """Move the value after answers with this mean divergence; none leave it."""
+        if self.target is not None and answers:
             error = min(max(divergence / self.target - 1, -0.2), 0.2)
             self.value *= 1 + error * answers / self.horizon

@@ -41,15 +41,18 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
         found = super()._calculate_rewards(*args, **kwargs)
         weights = self.reward_weights.to(found.device)
         self._scores = (found * weights).nansum(1)
+        self._scored = ~found.isnan().all(1)
         return found
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         out = super()._generate_and_score_completions(inputs)
         if not self.model.training:
             return out
-        mask = out["completion_mask"].float()
-        first = self.accelerator.process_index * mask.size(0)
-        scores = self._scores[first : first + mask.size(0)]
+        answers = out["completion_mask"].size(0)
+        mine = slice(self.accelerator.process_index * answers, (self.accelerator.process_index + 1) * answers)
+        # What no reward can be told of is read as any other answer, and no token of it is learned from.
+        out["tool_mask"] = out["completion_mask"] * self._scored[mine, None]
+        mask = out["tool_mask"].float()
         ids, attention, length = _whole(out)
         with torch.no_grad():
             if out.get("old_per_token_logps") is None:
@@ -58,7 +61,7 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 )
             values = self._critic.values(ids, attention, length) * mask
         divergence = (out["old_per_token_logps"] - out["ref_per_token_logps"]) * mask
-        rewards = estimates.token_rewards(scores, divergence, mask, self._coefficient.value)
+        rewards = estimates.token_rewards(self._scores[mine], divergence, mask, self._coefficient.value)
         gained = estimates.advantages(rewards, values, mask, self._how.gamma, self._how.lam)
         total, squares, count = self.accelerator.reduce(estimates.moments(gained, mask), "sum")
         mean = total / count.clamp(min=1)
@@ -69,7 +72,7 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
         return out
 
     def _tell(self, out: Any, divergence: Any, mask: Any) -> None:
-        each = self.accelerator.gather(divergence.sum(1))
+        each = self.accelerator.gather(divergence.sum(1))[self._scored]
         numbers = {
             "kl": float(each.mean()),
             "kl_coefficient": self._coefficient.value,
@@ -89,7 +92,7 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
         if not self.model.training:
             return loss
         ids, attention, length = _whole(inputs)
-        mask = inputs["completion_mask"].float()
+        mask = inputs["tool_mask"].float()
         error = self._critic.learn(
             self._critic.values(ids, attention, length) * mask,
             inputs["old_values"],
