@@ -125,7 +125,7 @@ def test_what_was_cut_off_is_dropped_once_before_several_processes_start(tmp_pat
     shelf(MemoryRun()).add(saved(tmp_path, 5), 5, {})
     saved(tmp_path, 10)
     several = SimpleNamespace(several=True)
-    plan = SimpleNamespace(settings=SimpleNamespace(output=str(tmp_path), resume="x", distributed=several))
+    plan = SimpleNamespace(used={}, settings=SimpleNamespace(output=str(tmp_path), resume="x", distributed=several))
     monkeypatch.setattr(launcher, "launched", lambda plan, run: steps(tmp_path))
     assert fit(plan) == [5]  # type: ignore[arg-type,comparison-overlap]
 
