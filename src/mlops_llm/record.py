@@ -46,7 +46,7 @@ class Answer:
     """A model's answer with what is known of it."""
 
     place: int
-    """Number of the question in its dataset, from 0."""
+    """Number of the question in its run, from 0."""
     prompt: str
     text: str
     """Empty where there is none."""

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from mlops_llm.entry import config
 from mlops_llm.entry.arguments import as_typed, first_choices, quote, read, swept
+from mlops_llm.eval.__main__ import STAGE as EVAL
+from mlops_llm.train.__main__ import STAGE as TRAIN
 
 TRICKY = "中文，。 ab1>#~()[]{}'\"\\,:=$%@!?&|*;/.-+^`<\t你"
 printable = st.characters(exclude_categories=("Cc", "Cs"))
@@ -249,10 +251,19 @@ def test_a_column_is_named_by_its_field():
     (override,) = read(["read.columns.prompt=问题"]).overrides
     assert override == "++read.columns.prompt=问题" or override == "++read.columns.prompt='问题'"
     assert as_typed(override).startswith("read.columns.prompt=")
+    config.register(TRAIN.name, TRAIN.schema, TRAIN.packages)
     composed = config.composed(
         "train", ["dataset=x", *read(["read.columns.prompt=问题", "read.columns.response=答 案"]).overrides]
     )
     assert dict(composed.read.columns) == {"prompt": "问题", "response": "答 案"}
+
+
+def test_a_dimension_of_a_judge_is_named_by_the_user():
+    config.register(EVAL.name, EVAL.schema, EVAL.packages)
+    words = ["judge=rubric_zh", "judge.dimensions=[politeness,accuracy]", "judge.meanings={politeness: 是否友好}"]
+    composed = config.composed("eval", read([*words, "judge.labels.politeness=礼貌"]).overrides)
+    assert composed.judge.meanings.politeness == "是否友好" and composed.judge.labels.politeness == "礼貌"
+    assert as_typed(read(words).overrides[2]).startswith("judge.meanings={politeness")
 
 
 @pytest.mark.parametrize("name", ["2026_11_25", "2026_11", "1_0.jsonl"])

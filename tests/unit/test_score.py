@@ -28,15 +28,16 @@ def said(place: int, how: str = "") -> Generation:
 class Asked:
     """Answers in the reverse order, and remembers what it was asked."""
 
-    def __init__(self, fails: Sequence[int] = (), how: str = "", lost: Sequence[int] = ()) -> None:
+    def __init__(self, fails: Sequence[int] = (), how: str = "", lost: Sequence[int] = (), kind: Class = Class.timeout) -> None:
         self.places: list[int] = []
+        self._kind = kind
         self._fails, self._how, self._lost = fails, how, lost
 
     def __call__(self, places: Sequence[int]) -> Iterator[tuple[int, Generation | Failure]]:
         for place in reversed(places):
             self.places.append(place)
             if place in self._fails:
-                yield place, Failure(Class.timeout, "no whole answer in 60 s", 60.0)
+                yield place, Failure(self._kind, "no whole answer in 60 s", 60.0)
             elif place not in self._lost:
                 yield place, said(place, self._how)
 
@@ -61,8 +62,17 @@ def test_results_stand_in_the_order_of_the_requests_and_a_failure_is_one_of_them
     assert counts == Counts(6, 0, 0) and ask.places == [5, 4, 3, 2, 1, 0]
 
 
+@pytest.mark.parametrize("passing", [Class.timeout, Class.server])
+def test_a_failure_that_may_pass_is_asked_again(passing: Class, tmp_path: Path) -> None:
+    before, _ = run(tmp_path, Asked(fails=[2], kind=passing))
+    again = Asked()
+    after, counts = run(tmp_path, again)
+    assert again.places == [2] and counts == Counts(1, 0, 5) and after[2] == said(2)
+    assert [each for place, each in enumerate(after) if place != 2] == [each for place, each in enumerate(before) if place != 2]
+
+
 def test_what_stands_in_the_file_is_not_asked_again_failures_included(tmp_path: Path) -> None:
-    before, _ = run(tmp_path, Asked(fails=[2], lost=[4]))
+    before, _ = run(tmp_path, Asked(fails=[2], lost=[4], kind=Class.refused))
     again = Asked()
     after, counts = run(tmp_path, again)
     assert again.places == [4] and counts == Counts(1, 0, 5)  # what was never answered is

@@ -160,3 +160,8 @@ def test_pictures_are_drawn_with_chinese_names_and_hostile_ones():
 def test_no_picture_of_nothing():
     assert figures.figures(Outcome("t", "m", "", "hf", [], [], {})) == {}
     assert set(figures.figures(only(RATED))) == {"plots/scores.png"}
+
+
+def test_rows_of_several_sets_are_told_apart():
+    twice = outcome([*outcome().samples[:3], *outcome().samples[:3]])
+    assert [each.place for each in shown.answers(twice, 5)] == [0, 1, 2, 3, 4]

@@ -17,6 +17,9 @@ _FLAGS_WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "
 _FLAGS = {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"}
 _OPTIONAL_VALUE = {"--info", "-i", "--shell-completion", "-sc"}
 
+_OPEN = r"read\.columns(?=\.)|judge\.meanings|judge\.labels"
+"""Settings whose keys the user names."""
+
 
 @dataclass
 class Arguments:
@@ -96,13 +99,13 @@ def _at_top(override: str) -> str:
 
 
 def _new_column(override: str) -> str:
-    """`read.columns` has no keys of its own: each is a field that the user names."""
-    return re.sub(r"^read\.columns\.", "++read.columns.", override)
+    """Some mappings have no keys of their own: fields of a file, dimensions of a judge."""
+    return re.sub(rf"^({_OPEN})(?=[.=])", r"++\1", override)
 
 
 def as_typed(override: str) -> str:
     """The form in which a person types an override."""
-    return re.sub(r"^\+\+(read\.columns\.)", r"\1", override.replace("+experiment@_global_=", "+experiment="))
+    return re.sub(rf"^\+\+({_OPEN})(?=[.=])", r"\1", override.replace("+experiment@_global_=", "+experiment="))
 
 
 def quote(override: str, multirun: bool = False) -> str:

@@ -98,7 +98,7 @@ def _outcome(plan: Plan, opened: Opened, folder: Path, answers: Answers | None, 
         parts.append(scores.measured(plan.metrics, items, failed, seen))
         if plan.settings.judge is not None and given:
             verdicts = _ratings(plan, given, folder, answers, taken)
-            parts.append(scores.rated(verdicts, plan.settings.judge, seen))
+            parts.append(scores.rated(verdicts, failed, plan.settings.judge, seen))
     whole = scores.joined(parts)
     samples = _samples(plan, given, verdicts, whole, taken.overlap) if plan.questions else []
     return Outcome(
@@ -141,7 +141,9 @@ def _with_benchmarks(
 def _answers(plan: Plan, opened: Opened, folder: Path, answers: Answers | None, taken: Taken) -> list[Generation | Failure]:
     def ask(places: Sequence[int]) -> Iterable[tuple[int, Generation | Failure]]:
         session, began = opened.session, time.perf_counter()
-        for place, each in session.generate([plan.requests[place] for place in places], plan.sampling, plan.settings.care):
+        for place, each in session.generate(
+            [plan.requests[place] for place in places], plan.settings.sampling, plan.settings.care
+        ):
             taken.tokens += each.tokens if isinstance(each, Generation) else 0
             taken.answering = time.perf_counter() - began
             yield place, _unempty(each)
@@ -177,9 +179,8 @@ def _likelihoods(
     assert plan.questions and plan.subject
     tokenizer = plan.subject.tokenizer
     coded = [answered(tokenizer, one, one.references[0]) for one in plan.questions.asked]
-    facts = {"weights": plan.subject.digest, "dtype": plan.settings.model_load.dtype.name}
-    facts["engine"] = plan.settings.engine.family
-    keys = [key(likelihood=ids, **facts) for ids, _ in coded]
+    facts, engine = {"weights": plan.subject.digest, "dtype": plan.settings.model_load.dtype.name}, plan.settings.engine
+    keys = [key(likelihood=ids, engine=[engine.family, engine.decisive], **facts) for ids, _ in coded]
 
     def ask(places: Sequence[int]) -> Iterable[tuple[int, _Logprobs]]:
         sequences = [coded[place][0] for place in places]
@@ -289,7 +290,7 @@ def _samples(
 
 def _facts(plan: Plan, taken: Taken, outcome: Outcome) -> dict[str, str]:
     """What a person wants to know besides the scores."""
-    how = plan.sampling
+    how = plan.settings.sampling
     drawn = "greedy" if how.greedy else f"temperature {how.temperature:g}, top-p {how.top_p:g}, seed {plan.settings.seed}"
     facts = {"sampling": f"{drawn}, at most {how.max_new_tokens} tokens"} if plan.answers else {}
     counts = taken.counts.get("answers")

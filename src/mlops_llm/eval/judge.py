@@ -63,6 +63,10 @@ class Judge(Protocol):
         """Which end of a dimension is the good one; None of what is neither."""
         ...
 
+    def of_nothing(self) -> Mapping[str, float]:
+        """The ratings of an answer that is none."""
+        ...
+
     def overall(self, scores: Mapping[str, float]) -> float:
         """One number of the ratings of an answer, or of their means over all answers."""
         ...

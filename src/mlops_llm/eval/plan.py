@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mlops_llm import console, digest
-from mlops_llm.component import name_of
 from mlops_llm.data.kinds import Kind, infer
 from mlops_llm.data.ref import open_dataset
 from mlops_llm.data.split import drawn_order
@@ -16,11 +15,11 @@ from mlops_llm.errors import UserError
 from mlops_llm.eval import method
 from mlops_llm.eval.config import Cache, Eval
 from mlops_llm.eval.metric import Item, Metric, Need
-from mlops_llm.eval.prompts import prompted
+from mlops_llm.eval.prompts import answered, prompted
 from mlops_llm.eval.questions import Question, Questions, question
 from mlops_llm.eval.subject import Subject, subject
 from mlops_llm.inference.cache import Answers, key
-from mlops_llm.inference.engine import Request, Sampling
+from mlops_llm.inference.engine import Request
 
 if TYPE_CHECKING:
     from mlops_llm.eval.benchmarks.tasks import Wanted
@@ -38,8 +37,6 @@ class Plan:
     questions: Questions | None
     """None where only benchmarks are run."""
     metrics: dict[str, Metric]
-    sampling: Sampling
-    """As asked, with no more new tokens than the model has room for."""
     requests: tuple[Request, ...] = ()
     benchmarks: tuple[Wanted, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -47,7 +44,10 @@ class Plan:
     @property
     def model(self) -> str:
         """What the model is called, for a person."""
-        return self.settings.model if self.subject else f"{self.settings.model} at {name_of(self.settings.engine)}"
+        if self.subject:
+            return self.settings.model
+        server = self.settings.engine.decisive
+        return f"{server['model'] or 'the first model'} at {server['base_url']}"
 
     @property
     def answers(self) -> bool:
@@ -59,16 +59,16 @@ class Plan:
         """Of each answer in the cache: all that it depends on; None where the weights are not known."""
         if self.subject is None:
             return None
-        sampling = {"max_new_tokens": self.sampling.max_new_tokens, "stop": self.sampling.stop}
-        if not self.sampling.greedy:
-            sampling |= {"temperature": self.sampling.temperature, "top_p": self.sampling.top_p}
+        sampling = {"max_new_tokens": self.settings.sampling.max_new_tokens, "stop": self.settings.sampling.stop}
+        if not self.settings.sampling.greedy:
+            sampling |= {"temperature": self.settings.sampling.temperature, "top_p": self.settings.sampling.top_p}
         facts = {
             "weights": self.subject.digest,
             "dtype": self.settings.model_load.dtype.name,
-            "engine": self.settings.engine.family,
+            "engine": [self.settings.engine.family, self.settings.engine.decisive],
             "sampling": sampling,
         }
-        return [key(text=one.text, seed=None if self.sampling.greedy else one.seed, **facts) for one in self.requests]
+        return [key(text=one.text, seed=None if self.settings.sampling.greedy else one.seed, **facts) for one in self.requests]
 
 
 def prepare(settings: Eval) -> Plan:
@@ -85,21 +85,26 @@ def prepare(settings: Eval) -> Plan:
     if not settings.dataset and (settings.metric or settings.judge):
         chosen = "metric" if settings.metric else "judge"
         raise UserError("is given, but there are no rows to score", chosen, "name them: dataset=REF")
+    if settings.sample and not settings.dataset:
+        raise UserError("is given, but benchmarks are not drawn from", "sample", "take their first items: limit=20")
     metrics = dict(settings.metric)
     _refuse_unlikely(settings, metrics)
     benchmarks = _benchmarks(settings)
     found = subject(settings.model, settings.model_load) if settings.engine.local else None
     warned = found.warnings if found else ()
     if not settings.dataset:
-        return Plan(settings, found, None, metrics, settings.sampling, (), benchmarks, warned)
+        return Plan(settings, found, None, metrics, (), benchmarks, warned)
     questions = _questions(settings)
     metrics = metrics or _defaults(settings, questions)
     _check_needs(questions, metrics)
     if settings.judge is not None and settings.judge.needs_reference:
         _refuse_lacking(questions, [bool(one.references) for one in questions.asked], "reference", "judge")
     requests = _requests(settings, questions, found)
-    sampling, short = _room(settings, requests, found)
-    plan = Plan(settings, found, questions, metrics, sampling, requests, benchmarks, (*warned, *short))
+    plan = Plan(settings, found, questions, metrics, requests, benchmarks, warned)
+    if plan.answers:
+        plan = replace(plan, warnings=(*warned, *_check_room(settings, requests, found)))
+    if found and any(one.needs is Need.likelihood for one in metrics.values()):
+        _check_references(questions, found)
     if settings.judge is not None and not _is_known(plan):
         settings.judge.reach()
     return plan
@@ -137,7 +142,7 @@ def _questions(settings: Eval) -> Questions:
     count = len(source.rows)
     for name in ("limit", "sample"):
         wanted = getattr(settings, name)
-        if wanted and wanted > count:
+        if wanted and wanted > count and not (name == "limit" and settings.benchmark):
             raise UserError(f"is {wanted}, there are {count} rows", name, f"give a number up to {count}")
     places = list(range(count))[: settings.limit]
     if settings.sample:
@@ -208,15 +213,15 @@ def _refuse_pictures(one: Question, where: str) -> None:
             raise UserError("holds more than text, which no engine here takes", where, "leave pictures out, or the row")
 
 
-def _room(settings: Eval, requests: Sequence[Request], found: Subject | None) -> tuple[Sampling, tuple[str, ...]]:
-    """The sampling, with as many new tokens as the longest prompt leaves room for.
+def _check_room(settings: Eval, requests: Sequence[Request], found: Subject | None) -> tuple[str, ...]:
+    """What is to be said of answers that have less room than they may have tokens.
 
     Raises:
-        UserError: prompts leave none.
+        UserError: prompts leave no room at all.
     """
     if found is None or found.window is None:
-        return settings.sampling, ()
-    counts = lengths(found.tokenizer, [one.text for one in requests])
+        return ()
+    counts, most = lengths(found.tokenizer, [one.text for one in requests]), settings.sampling.max_new_tokens
     full = [each for each in counts if each >= found.window]
     if full:
         raise UserError(
@@ -224,9 +229,27 @@ def _room(settings: Eval, requests: Sequence[Request], found: Subject | None) ->
             str(settings.dataset),
             "leave these rows out, or take a model with a larger window",
         )
-    room = found.window - max(counts)
-    if room >= settings.sampling.max_new_tokens:
-        return settings.sampling, ()
-    said = f"answers have room for {room} tokens, not {settings.sampling.max_new_tokens}: the model's window is {found.window}"
+    short = sum(found.window - each < most for each in counts)
+    if not short:
+        return ()
+    said = f"{short} of {len(counts)} answers have room for fewer than {most} tokens: the model's window is {found.window}"
     console.warn(said)
-    return replace(settings.sampling, max_new_tokens=room), (said,)
+    return (said,)
+
+
+def _check_references(questions: Questions, found: Subject) -> None:
+    """See that the model takes in each prompt with its first reference, whose likelihood is wanted.
+
+    Raises:
+        UserError: it does not.
+    """
+    window = found.window
+    if window is None:
+        return
+    counts = [len(answered(found.tokenizer, one, one.references[0])[0]) for one in questions.asked]
+    full = [each for each in counts if each > window]
+    if full:
+        what = (
+            f"{len(full)} of {len(counts)} prompts with their reference (up to {max(full)} tokens) exceed the model's {window}"
+        )
+        raise UserError(what, "metric", "leave these rows out, or the metric of likelihoods")

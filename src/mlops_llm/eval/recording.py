@@ -50,7 +50,7 @@ def result(plan: Plan, outcome: Outcome, taken: Taken, run: Run) -> Result:
         is_own = number < len(outcome.scores) - taken.of_benchmarks
         named_so = (name for name in benchmarks if f"{score.name}/".startswith(f"{name}/"))
         _record(score, step, checkpoint, "evaluation" if is_own else next(named_so, None), run)
-    run.metrics(_numbers(outcome, taken), step)
+    run.metrics(_numbers(outcome, taken), step, checkpoint, "evaluation" if plan.questions else None)
     if plan.settings.judge is not None:
         run.metrics({f"perf/judge_{name}": value for name, value in plan.settings.judge.numbers().items()}, step)
     if taken.overlap and plan.questions:

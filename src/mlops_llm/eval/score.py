@@ -19,6 +19,10 @@ Ask = Callable[[Sequence[int]], Iterable[tuple[int, R | Failure]]]
 """From the places that are still to be answered to their results, each as soon as it is there, in any order."""
 
 
+_PASSING = (Class.server.value, Class.timeout.value)
+"""Failures that another start asks again."""
+
+
 @dataclass(frozen=True)
 class Counts:
     """Where results came from."""
@@ -94,7 +98,8 @@ def scored(
         UserError: no more can be asked (a key is refused, a quota used up, a server gone); what is there stays in the file.
     """
     kept = Kept(file)
-    results = {place: _read(row, made) for place, row in kept.found.items() if place < count}
+    standing = {place: row for place, row in kept.found.items() if place < count and row.get("failure") not in _PASSING}
+    results = {place: _read(row, made) for place, row in standing.items()}
     resumed, cached = len(results), 0
     try:
         if answers and keys and not refresh:

@@ -127,20 +127,33 @@ def _seen(
     return {name: of_rest(name) for name in totals}
 
 
-def rated(verdicts: Sequence[Verdict | Failure], judge: Judge, seen: Sequence[bool | None] = ()) -> Scored:
-    """Scores of a judge: each dimension, and one number of all. An answer that could not be rated has none."""
-    made, signature = Scored(), f"judge:{judge.version()[:12]}"
-    good = [each for each in verdicts if isinstance(each, Verdict)]
+def rated(
+    verdicts: Sequence[Verdict | Failure], failed: Sequence[bool], judge: Judge, seen: Sequence[bool | None] = ()
+) -> Scored:
+    """Scores of a judge: each dimension, and one number of all.
+
+    An answer that is none has the worst rating, so that no failure of the model raises a score; one that the judge failed to
+    rate has none.
+
+    Args:
+        verdicts: of each answer.
+        failed: which answers are none.
+        judge: who rated.
+        seen: whether the model was trained on each; empty where that is not known.
+    """
+    made, signature, nothing = Scored(), f"judge:{judge.version()[:12]}", Verdict(judge.of_nothing())
+    given = [nothing if is_none else each for each, is_none in zip(verdicts, failed, strict=True)]
     for name in (*judge.dimensions, OVERALL):
-        values = [_rating(each, name, judge) if isinstance(each, Verdict) else None for each in verdicts]
+        values = [_rating(each, name, judge) if isinstance(each, Verdict) else None for each in given]
         better = True if name == OVERALL else judge.higher_is_better(name)
         there = [value for value in values if value is not None]
         made.items[f"judge/{name}"] = values
         if there:
-            mean = sum(there) / len(there)
-            known = stamp(values, seen)
+            alone = [value for value, is_none in zip(values, failed, strict=True) if value is not None and not is_none]
+            answered = sum(alone) / len(alone) if alone and any(failed) else None
+            known, mean = stamp(values, seen), sum(there) / len(there)
             made.scores.append(
-                Score(f"judge/{name}", mean, len(good), better, of_mean(there), signature, judge.most, None, known)
+                Score(f"judge/{name}", mean, len(there), better, of_mean(there), signature, judge.most, answered, known)
             )
     return made
 
@@ -157,8 +170,3 @@ def joined(parts: Sequence[Scored]) -> Scored:
         made.items |= each.items
         made.tables |= each.tables
     return made
-
-
-def finite(scores: Sequence[Score]) -> list[Score]:
-    """The scores that are numbers."""
-    return [each for each in scores if math.isfinite(each.value)]

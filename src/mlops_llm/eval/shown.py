@@ -141,10 +141,10 @@ def grouped(outcome: Outcome) -> Grid:
 
 
 def answers(outcome: Outcome, most: int) -> list[Answer]:
-    """The first samples as `record.Run.answers` takes them."""
+    """The first samples as `record.Run.answers` takes them, numbered through: rows of several sets have the same places."""
     return [
         Answer(
-            each.place,
+            number,
             each.prompt,
             each.answer,
             tuple(each.references),
@@ -156,7 +156,7 @@ def answers(outcome: Outcome, most: int) -> list[Answer]:
             each.tokens,
             dict(each.metadata),
         )
-        for each in outcome.samples[:most]
+        for number, each in enumerate(outcome.samples[:most])
     ]
 
 

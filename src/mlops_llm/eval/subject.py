@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mlops_llm import console, digest
+from mlops_llm.files import read_object
 from mlops_llm.models import load, template
 from mlops_llm.models.load import Files, ModelLoad
 from mlops_llm.models.ref import Place, resolve
 from mlops_llm.record import Checkpoint
+
+_PASSING = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "base_model_name_or_path", "peft_version")
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,8 @@ class Subject:
     template_source: str
     """`own`, `chatml` or `plain`: where the template came from."""
     digest: str
-    """Of its weights, and of those of its bases where it is an adapter: whatever it is called, this is the model."""
+    """Of all that its answers depend on: its weights (and its bases' where it is an adapter), its config, its end marks and its
+    tokenizer. Whatever it is called, this is the model."""
     warnings: tuple[str, ...] = ()
 
     @property
@@ -68,9 +74,30 @@ def subject(ref: str, how: ModelLoad) -> Subject:
         )
     for each in warnings:
         console.warn(f"{ref}: {each}")
-    return Subject(files, tokenizer, source, _digest(files), tuple(warnings))
+    return Subject(files, tokenizer, source, _digest(files, tokenizer), tuple(warnings))
 
 
-def _digest(files: Files) -> str:
+def _digest(files: Files, tokenizer: Any) -> str:
+    facts = {
+        "weights": _weights(files),
+        "config": _settled(files.config),
+        "adapter": _settled(files.adapter_config),
+        "generation": _settled(_read(files.place.folder / "generation_config.json")),
+        "tokenizer": tokenizer.backend_tokenizer.to_str(),
+        "ends": [tokenizer.eos_token_id, tokenizer.pad_token_id],
+    }
+    return digest.row(facts)
+
+
+def _weights(files: Files) -> str:
     own = load.weights_digest(files.place)
-    return own if files.base is None else digest.text(f"{own} on {_digest(files.base)}")
+    return own if files.base is None else f"{own} on {_weights(files.base)}"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return read_object(file) if file.is_file() else {}
+
+
+def _settled(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without what a copy of the same model, saved elsewhere or by another release, says otherwise."""
+    return {name: value for name, value in config.items() if name not in _PASSING}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -159,6 +159,11 @@ class Engine(Protocol):
     """Name under which its answers are kept: those of different families may differ in the last digits."""
     local: ClassVar[bool]
     """It takes a model's files; else a server that runs elsewhere answers, and `model` only names what runs there."""
+
+    @property
+    def decisive(self) -> Mapping[str, Any]:
+        """Its settings that an answer may depend on."""
+        ...
 
     def check(self) -> None:
         """See that it can run here, before anything is read.

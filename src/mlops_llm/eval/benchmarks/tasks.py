@@ -100,7 +100,7 @@ class Wanted:
             "chat_template": how.chat_template,
             "system": how.system,
             "seed": settings.seed,
-            "engine": settings.engine.family,
+            "engine": [settings.engine.family, settings.engine.decisive],
             "batch_size": settings.sampling.batch_size,
             "dtype": settings.model_load.dtype.name,
             "lm_eval": version("lm_eval"),

@@ -90,6 +90,10 @@ class Pairwise(Chat):
         """Wins are good, losses and flips are not; a tie is neither."""
         return {"win": True, "tie": None, "loss": False, "flip": False}[dimension]
 
+    def of_nothing(self) -> Mapping[str, float]:
+        """The reference wins."""
+        return {"win": 0.0, "tie": 0.0, "loss": 1.0, "flip": 0.0}
+
     def overall(self, scores: Mapping[str, float]) -> float:
         """Wins, and ties by half."""
         return scores["win"] + scores["tie"] / 2

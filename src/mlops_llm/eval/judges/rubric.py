@@ -79,6 +79,10 @@ class Rubric(Chat):
         """The higher the better."""
         return True
 
+    def of_nothing(self) -> Mapping[str, float]:
+        """The worst of each dimension."""
+        return dict.fromkeys(self.dimensions, 1.0)
+
     def overall(self, scores: Mapping[str, float]) -> float:
         """The mean of the dimensions."""
         return statistics.fmean(scores[each] for each in self.dimensions)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -28,6 +28,11 @@ class Hf:
 
     family: ClassVar[str] = "hf"
     local: ClassVar[bool] = True
+
+    @property
+    def decisive(self) -> Mapping[str, Any]:
+        """None."""
+        return {}
 
     def check(self) -> None:
         """Runs everywhere."""

@@ -43,6 +43,11 @@ class OpenAI:
         if self.extra is not None and not isinstance(self.extra, Mapping):
             raise UserError("is no mapping", "engine.extra", "write it as engine.extra={enable_thinking: false}")
 
+    @property
+    def decisive(self) -> Mapping[str, Any]:
+        """All of them but the key."""
+        return {"base_url": self.base_url, "model": self.model, "extra": dict(self.extra or {})}
+
     def check(self) -> None:
         """See that the server answers and takes the key.
 

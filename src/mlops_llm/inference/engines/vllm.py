@@ -74,6 +74,11 @@ class Vllm:
             if str(name).replace("-", "_") in _OURS:
                 raise UserError(f"names {name}, which is set from the model", "engine.arguments", "leave it out")
 
+    @property
+    def decisive(self) -> Mapping[str, Any]:
+        """What may cut an answer or change its numbers."""
+        return {"max_model_len": self.max_model_len, "arguments": dict(self.arguments or {})}
+
     def check(self) -> None:
         """See that a vLLM is installed that runs here.
 
