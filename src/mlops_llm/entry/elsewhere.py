@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -21,8 +22,15 @@ def wanted(place: Place) -> bool:
     return not place.here and JOB not in os.environ
 
 
-def send(stage: Stage, settings: Any, opening: Opening, arguments: Arguments) -> None:
+def send(stage: Stage, settings: Any, opening: Opening, arguments: Arguments, values: Mapping[str, Any]) -> None:
     """Hand a command over, with a run that waits for it.
+
+    Args:
+        stage: whose command it is.
+        settings: of the command, or of a multirun's first job.
+        opening: what is known of its run.
+        arguments: as they were typed.
+        values: the settings, flat: they name the variables that the command reads.
 
     Raises:
         UserError: it leaves no run, the run's name is taken, the record cannot be reached, or there is no room for it.
@@ -38,7 +46,7 @@ def send(stage: Stage, settings: Any, opening: Opening, arguments: Arguments) ->
     words = (*arguments.flags, *map(as_typed, others), named)
     place: Place = settings.launch
     try:
-        said = place.send(Command(stage.name, words, opening.name, run, link, again, named_variables(opening.config)))
+        said = place.send(Command(stage.name, words, opening.name, run, link, again, named_variables(values)))
     except BaseException:
         withdraw(run)
         raise

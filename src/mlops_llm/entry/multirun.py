@@ -67,7 +67,7 @@ def multirun(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) ->
     )
     refuse_in_use(output)
     if "launch" in first and elsewhere.wanted(settings.launch):
-        elsewhere.send(stage, settings, opening, arguments)
+        elsewhere.send(stage, settings, opening, arguments, config.flat(first))
         return 0
     with open_run(opening) as parent:
         parent.tags({"kind": "multirun"})
