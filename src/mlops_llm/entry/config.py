@@ -22,9 +22,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from mlops_llm import component
 from mlops_llm.entry.arguments import Arguments
 from mlops_llm.errors import UserError
-
-PLACES = "mlops_llm.launch.places"
-"""Where the choices of `launch=` are, which every stage has."""
+from mlops_llm.launch.place import PLACES
 
 
 def config_folder() -> Path:

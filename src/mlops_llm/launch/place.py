@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 from mlops_llm.tracking import secrets
 from mlops_llm.tracking.store import address
 
+PLACES = "mlops_llm.launch.places"
+"""Where the components of the group `launch` are."""
 JOB = "MLOPS_LLM_JOB"
 """Variable that tells a command that it was handed over before, and is to run here."""
 _PASSED_ON = (

@@ -62,9 +62,10 @@ def _train(file: Path, rank: int, to: Launcher) -> Result:
 
 
 def _settings(values: Any) -> Any:
+    from mlops_llm.launch.place import PLACES
     from mlops_llm.train.config import PACKAGES, Train
 
-    for package in PACKAGES:
+    for package in (*PACKAGES, PLACES):
         component.load(package)
     return component.rebuilt(Train, values)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import tempfile
@@ -66,7 +67,7 @@ class Vllm:
             raise UserError(what, "engine.gpu_memory_utilization", "give a share above 0, at most 1")
         for name in ("kv_cache_gb", "max_model_len", "start_timeout"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not 0 < value < math.inf:
                 raise UserError(f"is {value}", f"engine.{name}", "give a number above 0")
         if self.arguments is not None and not isinstance(self.arguments, Mapping):
             raise UserError("is no mapping", "engine.arguments", "write it as engine.arguments={tensor_parallel_size: 2}")

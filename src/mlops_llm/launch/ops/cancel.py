@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ class Cancel:
 
     def __post_init__(self) -> None:
         """Check the range."""
-        if not self.patience >= 0:
+        if not 0 <= self.patience < math.inf:
             raise UserError(f"is {self.patience}", "op.patience", "give a number from 0")
 
     def carry_out(self) -> Result:
