@@ -19,8 +19,8 @@ from mlops_llm.train.algorithms.ppo import PPO
 from mlops_llm.train.config import Train, Trainer
 from mlops_llm.train.distributed import Distributed, Replicated
 from mlops_llm.train.peft import Full
-from mlops_llm.train.rollouts import Watch
 from mlops_llm.train.samplers.hf import Hf
+from mlops_llm.train.watch import Watch
 
 
 @pytest.fixture(scope="module")

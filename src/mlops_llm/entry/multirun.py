@@ -40,7 +40,6 @@ def multirun(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) ->
     from mlops_llm.entry import config, elsewhere
     from mlops_llm.tracking import secrets
     from mlops_llm.tracking.opening import PARENT, open_run
-    from mlops_llm.tracking.run import Opening
     from mlops_llm.tracking.store import connect
 
     first = _check_compositions(stage, arguments.overrides)
@@ -53,18 +52,7 @@ def multirun(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) ->
         raise UserError("cannot be swept: all jobs of a multirun run in one place", "launch", "give one value")
     name = str(first.run_name or name)
     output = Path((first[stage.folder] if stage.folder else None) or f"outputs/{name}").absolute()
-    opening = Opening(
-        stage=stage.name,
-        project=str(first.project),
-        name=name,
-        output=output,
-        config={"sweep": ", ".join(keys), "jobs": number_of_jobs(arguments.overrides)},
-        overrides=tuple(
-            as_typed(item)
-            for item in [*arguments.flags, *without_launch(arguments.overrides)]
-            if not item.startswith("run_name=")
-        ),
-    )
+    opening = _opening(stage, first, arguments, name, output)
     refuse_in_use(output)
     if "launch" in first and elsewhere.wanted(settings.launch):
         elsewhere.send(stage, settings, opening, arguments, config.flat(first))
@@ -100,6 +88,24 @@ def multirun(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) ->
     if missing:
         console.warn(f"{missing} jobs could not be recorded; their reasons stand above")
     return 1 if missing or any(each.status != "FINISHED" for each in jobs) else 0
+
+
+def _opening(stage: Stage, first: Any, arguments: Arguments, name: str, output: Path) -> Any:
+    """What is known of the parent run before it starts."""
+    from mlops_llm.tracking.run import Opening
+
+    return Opening(
+        stage=stage.name,
+        project=str(first.project),
+        name=name,
+        output=output,
+        config={"sweep": ", ".join(swept(arguments.overrides)), "jobs": number_of_jobs(arguments.overrides)},
+        overrides=tuple(
+            as_typed(item)
+            for item in [*arguments.flags, *without_launch(arguments.overrides)]
+            if not item.startswith("run_name=")
+        ),
+    )
 
 
 def conclude_again(store: Any, parent: str) -> None:

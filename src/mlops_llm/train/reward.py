@@ -89,3 +89,8 @@ def check_weight(weight: float, name: str) -> None:
     """Check the factor of the reward `name`: any number, below 0 for what is unwanted, 0 for what is only watched."""
     if not math.isfinite(weight):
         raise UserError(f"is {weight}", f"reward.{name}.weight", "give a number")
+
+
+def completion_text(completion: Any) -> str:
+    """An answer as TRL gives it: a list of one turn, or a text."""
+    return completion if isinstance(completion, str) else str(completion[0]["content"])
