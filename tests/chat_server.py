@@ -140,11 +140,14 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b'{"choices": [')
         elif fault == "hang":
             time.sleep(1)
-        elif fault == "trickle":
+        elif fault in ("trickle", "trickling headers"):
             self.send_response(200)
-            self.end_headers()
+            if fault == "trickle":
+                self.end_headers()
+            else:
+                self.flush_headers()
             for _ in range(20):
-                self.wfile.write(b" ")
+                self.wfile.write(b" " if fault == "trickle" else b"x-more: 1\r\n")
                 self.wfile.flush()
                 time.sleep(0.05)
         else:

@@ -20,7 +20,8 @@ from http.client import HTTPException, HTTPResponse
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
-from mlops_llm.errors import UserError
+from mlops_llm.errors import RequestError, UserError
+from mlops_llm.timed import Http, Https
 
 T = TypeVar("T")
 LONGEST_WAIT = 30.0
@@ -68,7 +69,7 @@ class HopelessError(RefusedError):
     """A refusal that any other request would meet as well."""
 
 
-class DeniedError(HopelessError):
+class DeniedError(HopelessError, RequestError):
     """A refusal of the key, or of more than was paid for."""
 
 
@@ -146,7 +147,7 @@ class Endpoint:
         denied = f"check the key in {named}" if key_env else f"name the variable with the key in {named}"
         self._remedies = {401: denied, 403: denied} | (remedies or {})
         # A redirection would carry the key to another host.
-        handlers: list[Any] = [_NoRedirection]
+        handlers: list[Any] = [_NoRedirection, Http, Https]
         if urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1"):
             handlers.append(urllib.request.ProxyHandler({}))
         self._opener = urllib.request.build_opener(*handlers)
@@ -217,12 +218,11 @@ class Endpoint:
     def _post(self, sent: bytes | None) -> bytes:
         """One attempt."""
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
-        ends = time.monotonic() + self._timeout
         try:
             with self._open(sent, headers) as answer:
-                return self._whole(answer, ends)
+                return self._whole(answer)
         except urllib.error.HTTPError as error:
-            self._refused(error, ends)
+            self._refused(error)
         except TimeoutError as error:
             raise LateError(f"no answer within {self._timeout:g} s") from error
         except (urllib.error.URLError, OSError, HTTPException) as error:
@@ -239,22 +239,20 @@ class Endpoint:
         found: HTTPResponse = self._opener.open(request, timeout=self._timeout)
         return found
 
-    def _whole(self, answer: HTTPResponse, ends: float) -> bytes:
+    def _whole(self, answer: HTTPResponse) -> bytes:
         found = bytearray()
         while part := answer.read1(2**20):
             found += part
-            if time.monotonic() > ends:
-                raise LateError(f"no whole answer within {self._timeout:g} s")
             if len(found) > self._largest:
                 raise UserError(f"the answer is larger than {self._largest // 2**20} MiB", self._where, "check the server")
         if answer.length:
             raise TransientError(f"the answer is cut off: {answer.length} bytes are missing")
         return bytes(found)
 
-    def _refused(self, error: urllib.error.HTTPError, ends: float) -> NoReturn:
+    def _refused(self, error: urllib.error.HTTPError) -> NoReturn:
         """Tell what another attempt may mend from what is final."""
         with error:
-            text = _some(error, ends)
+            text = _some(error)
         said = f"HTTP {error.code} {self.masked(_message(text))[:150]}".strip()
         quota = any(each in text for each in _QUOTA)
         if error.code in _AGAIN and not quota:
@@ -281,11 +279,11 @@ class _NoRedirection(urllib.request.HTTPRedirectHandler):
         """Follow none."""
 
 
-def _some(error: urllib.error.HTTPError, ends: float) -> str:
+def _some(error: urllib.error.HTTPError) -> str:
     """What a refusal says, as far as it comes in time."""
     found = b""
     try:
-        while len(found) < 4096 and time.monotonic() < ends and (part := error.read1(4096)):
+        while len(found) < 4096 and (part := error.read1(4096)):
             found += part
     except (OSError, HTTPException):
         pass

@@ -31,6 +31,10 @@ class UserError(Exception):
         return printable(" ".join(line.split()))
 
 
+class RequestError(UserError):
+    """The request was wrong, though that was seen only when the work had begun, such as a key that a server refuses."""
+
+
 def printable(text: str) -> str:
     """A text without anything that a terminal or a file would stumble over: such characters are escaped."""
     if text.isprintable():

@@ -11,6 +11,9 @@ import pytest
 
 from mlops_llm.entry import launch
 from mlops_llm.eval.__main__ import STAGE
+from mlops_llm.inference import release
+from mlops_llm.inference.engines import vllm
+from tests.chat_server import KEY, serve
 from tests.commands import start, wait_for
 from tests.record import client, run_of
 
@@ -46,6 +49,33 @@ def test_a_killed_evaluation_goes_on_and_asks_nothing_twice(here: Path) -> None:
     assert scores("killed") == scores("whole")
     store = client(here)
     assert run_of(store, "killed").info.status == "FINISHED"
+
+
+def test_what_is_seen_late_to_be_the_users_to_mend_is_one_line_and_exit_2(
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("CANARY_KEY", KEY)
+    monkeypatch.setattr(vllm, "SERVE", "mlops_llm.no_such_server")
+    monkeypatch.setattr(release, "check", lambda *_: None)
+
+    def line(*words: str, code: int) -> str:
+        capfd.readouterr()
+        assert launch(STAGE, [*words, "dataset=sales_eval", "limit=4", "sampling.max_new_tokens=4"]) == code
+        err = capfd.readouterr().err
+        (found,) = (line for line in err.splitlines() if line.startswith("error: "))
+        assert "Traceback" not in err and KEY not in err
+        return found
+
+    with serve() as server:
+        server.always = "401"
+        to = [f"engine.base_url={server.address}", "engine.model=m", "engine.api_key_env=CANARY_KEY"]
+        assert "check the key in engine.api_key_env (CANARY_KEY)" in line("engine=openai", *to, "metric=[bleu]", code=2)
+        server.always = "500"
+        failing = line("engine=openai", *to, "metric=[bleu]", "care.retries=0", "run_name=failing", code=1)
+        assert "4 requests in a row failed, the last as server" in failing
+    assert "vLLM does not start" in line("model=tiny", "engine=vllm", "metric=[bleu]", "run_name=late", code=2)
+    assert run_of(client(here), "late").info.status == "FAILED"
 
 
 @pytest.fixture

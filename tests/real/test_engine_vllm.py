@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mlops_llm.eval.judge import Rated, Verdict
 from mlops_llm.inference.engine import Care, Generation, Request, Sampling
 from mlops_llm.inference.engines.hf import Hf
 from mlops_llm.inference.engines.vllm import Mode, Vllm
@@ -17,6 +20,7 @@ from mlops_llm.models import load, template
 from mlops_llm.models.load import ModelLoad
 from mlops_llm.models.ref import resolve
 from mlops_llm.models.tiny import corpus
+from tests.unit.test_judges import chosen
 
 pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
 ALL = pytest.mark.skipif(not os.environ.get("MLOPS_LLM_VLLM"), reason="starts vLLM once more: set MLOPS_LLM_VLLM=1")
@@ -26,8 +30,8 @@ APART = 2e-3
 """Nats between the log-probabilities of a token, at most."""
 
 
-def check(engine, ref: str, count: int, most: int) -> None:
-    """Ask an engine and transformers the same, and compare answers and likelihoods."""
+def check(engine, ref: str, count: int, most: int, also: Callable[[Any], None] = lambda session: None) -> None:
+    """Ask an engine and transformers the same, and compare answers and likelihoods; `also` gets the engine's session, too."""
     files = load.inspect(resolve(ref), ModelLoad())
     tokenizer = load.tokenizer_of(files)
     template.ensure(tokenizer, ref)
@@ -43,7 +47,7 @@ def check(engine, ref: str, count: int, most: int) -> None:
     for one in (Hf(), engine):
         with one.open(files, ModelLoad(), tokenizer, window) as session:
             answers.append(dict(session.generate(asked, greedy, Care())))
-            likely.append(dict(session.logprobs(rows, begins, 4)))
+            likely.append(dict(session.logprobs(rows, begins, 4, Care())))
             stopped = dict(
                 session.generate(asked[:4], Sampling(temperature=0, max_new_tokens=most, stop=["，", "，没"]), Care())
             )
@@ -51,6 +55,8 @@ def check(engine, ref: str, count: int, most: int) -> None:
             first, again = (dict(session.generate(part, drawn, Care())) for part in (asked[:6], asked[2:4]))
             assert {place: each.text for place, each in again.items()} == {place: first[place].text for place in (2, 3)}
             assert all(isinstance(each, Generation) and each.tokens <= 8 for each in first.values())
+            if one is engine:
+                also(session)
     ours, theirs = answers
     same = [place for place in ours if (ours[place].text, ours[place].tokens) == (theirs[place].text, theirs[place].tokens)]
     assert len(same) >= SAME * count, [(ours[place].text, theirs[place].text) for place in ours if place not in same]
@@ -60,8 +66,24 @@ def check(engine, ref: str, count: int, most: int) -> None:
         assert likely[1][place] == pytest.approx(row, abs=APART)
 
 
-def test_a_server_answers_as_transformers_does() -> None:
-    check(Vllm(), "tiny", 64, 32)
+def judges(session: Any) -> None:
+    """The server rates answers in the form that the judge's schema asks for; `tiny` writes by it, if nothing sensible."""
+    address, name = f"{session.server.address}/v1", session.server.model
+    judge = chosen("judge=rubric_zh", f"judge.base_url={address}", f"judge.model={name}", "judge.max_tokens=200")
+    judge.check()
+    judge.reach()
+    rows = [Rated(place, each.prompt, each.response, (each.response,)) for place, each in enumerate(corpus.exchanges(2, 16))]
+    found = dict(judge.rate(rows))
+    assert sorted(found) == list(range(16)) and judge.facts()["judged by"] == name
+    good = [each for each in found.values() if isinstance(each, Verdict)]
+    assert len(good) >= 12, found  # a comment that does not end is cut off, and counts as no rating
+    assert all(set(each.scores) == set(judge.dimensions) and set(each.scores.values()) <= {1, 2, 3, 4, 5} for each in good)
+    assert "judge does not know" not in judge.facts()
+
+
+def test_a_server_answers_as_transformers_does_and_judges() -> None:
+    compact = {"backend": "xgrammar", "disable_any_whitespace": True}  # else tiny writes blanks without end
+    check(Vllm(arguments={"structured_outputs_config": compact}), "tiny", 64, 32, judges)
 
 
 @ALL

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import torch
 from mlops_llm.endpoint import Endpoint
 from mlops_llm.errors import UserError
 from mlops_llm.inference import concurrent, release, server
+from mlops_llm.inference.chat import Form
 from mlops_llm.inference.draws import Draws
 from mlops_llm.inference.engine import Care, Class, Failure, Generation, Request, Sampling
 from mlops_llm.inference.engines import hf
@@ -139,7 +141,7 @@ def test_likelihoods_are_those_of_a_plain_pass(session, monkeypatch):
     begins = [1, 3, 2, 5, len(rows[4]) - 1]
     for most in (hf.LARGEST, 40_000):
         monkeypatch.setattr(hf, "LARGEST", most)
-        found = dict(session.logprobs(rows, begins, 3))
+        found = dict(session.logprobs(rows, begins, 3, Care()))
         for place, (row, begin) in enumerate(zip(rows, begins, strict=True)):
             with torch.no_grad():
                 said = session.model(torch.tensor([row])).logits[0].log_softmax(-1)
@@ -203,6 +205,10 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(400, {"error": {"message": "This model's maximum context length is 8 tokens."}})
         elif what == "html":
             self.reply(200, f"<html>{KEY}</html>")
+        elif what == "modern" and "max_tokens" in self.server.calls[-1]:
+            self.reply(400, {"error": {"message": "Unsupported parameter: use 'max_completion_tokens' instead."}})
+        elif what == "cold" and "temperature" in self.server.calls[-1]:
+            self.reply(400, {"error": {"message": "'temperature' does not support 0.7 with this model."}})
         elif what == "hang":
             time.sleep(1)
         else:
@@ -251,7 +257,7 @@ def ask(faulty: Faulty, *said: str, care=None, **how) -> list[Generation | Failu
         ("500 x2", "500 x2", 3),
         ("html x1", "html x1", 2),
         ("500", (Class.server, "failed 3 times, last: HTTP 500 no, …"), 3),
-        ("html", (Class.unparsable, "has not the form of one"), 3),
+        ("html", (Class.unparsable, "is a web page"), 3),
         ("number", (Class.unparsable, "has not the form of one"), 3),
         ("400", (Class.refused, "HTTP 400 no, …"), 1),
         ("window", (Class.too_long, "maximum context length is 8"), 1),
@@ -261,8 +267,9 @@ def ask(faulty: Faulty, *said: str, care=None, **how) -> list[Generation | Failu
     ],
 )
 def test_every_fault_ends_as_an_answer_or_a_class_of_failure(faulty, waits, said, found, calls):
-    (given,) = ask(faulty, said)
-    assert len(faulty.calls) == calls and faulty.keys == {f"Bearer {KEY}"}
+    given, good = ask(faulty, said, "good")
+    assert isinstance(good, Generation)
+    assert len(faulty.calls) == calls + 1 and faulty.keys == {f"Bearer {KEY}"}
     if isinstance(found, str):
         assert isinstance(given, Generation) and (given.text, given.tokens, given.prompt_tokens) == (found, 3, 9)
     else:
@@ -271,7 +278,7 @@ def test_every_fault_ends_as_an_answer_or_a_class_of_failure(faulty, waits, said
 
 
 def test_a_server_that_hangs_is_left_in_time(faulty, waits):
-    (given,) = ask(faulty, "hang", care=Care(timeout=0.1, retries=1))
+    given, _ = ask(faulty, "hang", "good", care=Care(timeout=0.1, retries=1))
     assert isinstance(given, Failure) and given.kind is Class.timeout and "no answer within 0.1 s" in given.cause
 
 
@@ -290,9 +297,29 @@ def test_what_every_request_would_meet_ends_the_work_at_once(faulty, waits, said
 
 
 def test_requests_of_which_none_succeeds_end_the_work(faulty, waits):
-    with pytest.raises(UserError, match="the first 10 requests all failed, the last as refused: refuses: HTTP 400"):
+    with pytest.raises(UserError, match="10 requests in a row failed, the last as refused: refuses: HTTP 400"):
         ask(faulty, *["400"] * 40)
-    assert [each.kind for each in ask(faulty, *["400"] * 9)] == [Class.refused] * 9
+    with pytest.raises(UserError, match="9 requests in a row failed"):
+        ask(faulty, *["400"] * 9)
+    with pytest.raises(UserError, match="the only request failed, the last as server"):
+        ask(faulty, "500")
+
+
+def test_a_server_that_fails_in_the_midst_is_not_asked_for_ever(faulty, waits):
+    found = []
+    asked = [Request(place, [{"role": "user", "content": "good" if place < 8 else "500"}], "", 0) for place in range(200)]
+    with (
+        faulty.engine().open(None, ModelLoad(), None, None) as opened,
+        pytest.raises(UserError, match="10 requests in a row failed, the last as server: failed once: HTTP 500 no, …"),
+    ):
+        found.extend(opened.generate(asked, Sampling(), Care(retries=0)))
+    good = [place for place, each in found if isinstance(each, Generation)]
+    assert sorted(good) == list(range(8)) and len(found) <= 12 and len(faulty.calls) < 30
+
+
+def test_what_is_about_one_answer_ends_nothing(faulty, waits):
+    assert {each.kind for each in ask(faulty, *["filter"] * 40)} == {Class.refused}
+    assert {each.kind for each in ask(faulty, *["window"] * 40)} == {Class.too_long}
     mixed = ask(faulty, "good", *["400"] * 20)
     assert sum(isinstance(each, Failure) for each in mixed) == 20
 
@@ -321,6 +348,16 @@ def test_a_request_holds_what_was_asked_for(faulty):
     assert faulty.calls[1]["model"] == "first" and faulty.calls[1]["seed"] == 0
 
 
+def test_the_limit_has_the_name_that_the_server_knows_and_no_temperature_is_dropped_in_silence(faulty):
+    (given,) = ask(faulty, "modern", model="m")
+    assert isinstance(given, Generation) and [("max_tokens" in call) for call in faulty.calls] == [True, False]
+    assert faulty.calls[1]["max_completion_tokens"] == 512
+    with pytest.raises(UserError, match=r"'temperature' does not support 0\.7"):
+        ask(faulty, "cold", model="m")
+    (given,) = ask(faulty, "cold", model="m", extra={"temperature": None})
+    assert isinstance(given, Generation) and "temperature" not in faulty.calls[-1]
+
+
 @pytest.mark.parametrize(
     ("how", "told"),
     [
@@ -338,7 +375,7 @@ def test_an_engine_that_cannot_ask_says_so_before(how, told):
 
 def test_a_chat_server_tells_no_likelihoods(faulty):
     with faulty.engine().open(None, ModelLoad(), None, None) as opened, pytest.raises(UserError, match="take engine=hf"):
-        next(opened.logprobs([[1, 2]], [1], 8))
+        next(opened.logprobs([[1, 2]], [1], 8, Care()))
 
 
 def test_the_work_ends_with_the_iterator():
@@ -356,13 +393,13 @@ def test_a_connection_is_kept_until_something_fails(faulty, waits):
     faulty.get_request = lambda: opened.append(found := accept()) or found
     endpoint = Kept(f"http://127.0.0.1:{faulty.server_port}/v1/chat/completions", timeout=5)
 
-    def say(said: str) -> Generation | Failure:
+    def say(said: str) -> Generation | Failure | concurrent.Lost:
         body = {"messages": [{"role": "user", "content": said}]}
-        return concurrent.one(endpoint, body, concurrent.generation, 2)
+        return concurrent.one(endpoint, Form({}, ()), body, partial(concurrent.generation, endpoint), 2)
 
     assert [say(said).text for said in ("a", "b", "500 x1", "c")] == ["a", "b", "500 x1", "c"]
     assert len(opened) == 2
-    assert say("400").kind is Class.refused and say("500").kind is Class.server and say("d").text == "d"
+    assert say("400").failure.kind is Class.refused and say("500").failure.kind is Class.server and say("d").text == "d"
 
 
 # vllm

@@ -16,6 +16,7 @@ import pytest
 from mlops_llm.errors import UserError
 from mlops_llm.eval.score import Ask, Counts, generation, scored
 from mlops_llm.inference.cache import Answers, key
+from mlops_llm.inference.concurrent import Lost, unless_lost
 from mlops_llm.inference.engine import Class, Failure, Generation
 
 KEYS = [key(text=f"question {place}") for place in range(6)]
@@ -79,6 +80,19 @@ def test_what_stands_in_the_file_is_not_asked_again_failures_included(tmp_path: 
     assert [each for place, each in enumerate(after) if place != 4] == [each for place, each in enumerate(before) if place != 4]
     untouched = Asked()
     assert run(tmp_path, untouched) == (after, Counts(0, 0, 6)) and untouched.places == []
+
+
+def test_requests_that_are_all_lost_end_the_work_unless_others_were_answered_before(tmp_path: Path) -> None:
+    def lost(places: Sequence[int]) -> Iterator[tuple[int, Generation | Failure]]:
+        found = ((place, Lost(Failure(Class.server, "HTTP 500"))) for place in places)
+        yield from unless_lost(found, 10, lambda count, last: UserError(f"{count} failed, {last.cause}"))
+
+    with pytest.raises(UserError, match="6 failed, HTTP 500"):
+        run(tmp_path, lost)
+    run(tmp_path, Asked(fails=[2, 3]))
+    results, counts = run(tmp_path, lost)
+    assert [place for place, each in enumerate(results) if each == Failure(Class.server, "HTTP 500")] == [2, 3]
+    assert counts == Counts(2, 0, 4)
 
 
 @pytest.mark.parametrize("text", ["你好\u2028再见\r\n\x85", "\ud800 alone", '{"place": 1}\n', "\x00\x1f"])

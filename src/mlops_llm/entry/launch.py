@@ -16,7 +16,7 @@ from typing import Any
 from mlops_llm import console
 from mlops_llm.entry.arguments import Arguments, read
 from mlops_llm.entry.job import Outcome, Stage, single
-from mlops_llm.errors import UserError, unexpected
+from mlops_llm.errors import RequestError, UserError, unexpected
 from mlops_llm.tracking.opening import NameTakenError
 
 MISTAKE, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
@@ -73,7 +73,7 @@ def launch(stage: Stage, argv: list[str] | None = None) -> int:
             console.fail(unexpected(error))
             return FAILED
         console.fail(str(said))
-        return FAILED if outcome.begun else MISTAKE
+        return FAILED if outcome.begun and not isinstance(error, RequestError) else MISTAKE
     finally:
         sys.unraisablehook = hook
         if not wants_traceback:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -21,10 +22,12 @@ from mlops_llm import console
 from mlops_llm.endpoint import Endpoint, HopelessError, LateError, RefusedError, TransientError, pause_before
 from mlops_llm.errors import UserError
 from mlops_llm.eval import reading
-from mlops_llm.eval.chat import Chat, Form, Reply, is_too_long, reply
+from mlops_llm.eval.chat import Chat
 from mlops_llm.eval.purse import Purse
 from mlops_llm.eval.reading import Read, UnreadableError
 from mlops_llm.inference.cache import Answers, key
+from mlops_llm.inference.chat import Reply, is_too_long, parsed, reply
+from mlops_llm.inference.concurrent import Lost, unless_lost
 from mlops_llm.inference.engine import Class, Failure
 
 R = TypeVar("R")
@@ -56,13 +59,6 @@ class Said(Generic[R]):
     """An earlier answer could not be read."""
 
 
-@dataclass(frozen=True)
-class _Lost:
-    """A failure that is the server's, not the answer's."""
-
-    failure: Failure
-
-
 class Asking(Generic[R]):
     """Asks one server; it counts what it did over all calls of `ask`."""
 
@@ -87,7 +83,7 @@ class Asking(Generic[R]):
         """
         self._chat, self._meaning, self._schema, self._again = chat, meaning, schema, again
         self._answers, self._refresh = answers, refresh
-        self._form, self._slots = Form(chat, schema), threading.Semaphore(chat.concurrency)
+        self._form, self._slots = chat.form(schema), threading.Semaphore(chat.concurrency)
         self._lock = threading.Lock()
         self.purse = Purse(chat.price_in, chat.price_out, chat.budget)
         self.known = self.retried = self.unread = 0
@@ -102,27 +98,23 @@ class Asking(Generic[R]):
             UserError: the server refuses what any task would ask, or fails in too many of them in a row; or the budget does not
                 pay for one.
         """
-        missing, kept, lost = list[Task](), 0, list[tuple[Task, Failure]]()
+        missing, kept = list[Task](), 0
         for task in tasks:
             if (found := self._remembered(task)) is not None:
                 kept += 1
                 yield task, found
             else:
                 missing.append(task)
+
+        def why(count: int, last: Failure) -> UserError:
+            what = f"{count} judgements in a row failed, the last: {last.cause}"
+            remedy = f"check the server, and start again ({kept} of {len(tasks)} are judged)"
+            return UserError(what, self._chat.base_url, remedy)
+
         with closing(self._asked(missing)) as results:
-            for task, result in results:
-                if isinstance(result, _Lost):
-                    lost.append((task, result.failure))
-                    if len(lost) >= self._chat.most_failures:
-                        raise self._stopped(lost, kept, len(tasks))
-                    continue
-                yield from lost
-                lost.clear()
+            for task, result in unless_lost(results, self._chat.most_failures, why):
                 kept += not isinstance(result, Failure)
                 yield task, result
-        if lost and len(lost) == len(tasks):
-            raise self._stopped(lost, kept, len(tasks))
-        yield from lost
 
     def facts(self) -> dict[str, str]:
         """What was done so far, for a person."""
@@ -145,10 +137,6 @@ class Asking(Generic[R]):
         found |= {"unread": self.unread, "attempts_more": self.retried}
         return {name: float(value) for name, value in found.items()} | ({"cost": purse.spent} if purse.has_prices else {})
 
-    def _stopped(self, lost: list[tuple[Task, Failure]], kept: int, count: int) -> UserError:
-        what = f"{len(lost)} judgements in a row failed, the last: {lost[-1][1].cause}"
-        return UserError(what, self._chat.base_url, f"check the server, and start again ({kept} of {count} are judged)")
-
     def _key(self, task: Task) -> str:
         return key(
             what="judgement", reading=reading.VERSION, schema=self._schema, again=self._again, turn=task.turn, text=task.text,
@@ -163,7 +151,7 @@ class Asking(Generic[R]):
         self.models[found["model"]] += 1
         return Said(reading.read(found["text"], self._meaning), is_second=found["is_second"])
 
-    def _asked(self, tasks: Sequence[Task]) -> Generator[tuple[Task, Said[R] | Failure | _Lost], None, None]:
+    def _asked(self, tasks: Sequence[Task]) -> Generator[tuple[Task, Said[R] | Failure | Lost], None, None]:
         endpoint, done = self._chat.endpoint(), SimpleQueue[tuple[Task, Any]]()
         most = min(max(len(tasks), 1), _WAITING * self._chat.concurrency)
         threads = ThreadPoolExecutor(most, "judge")
@@ -189,7 +177,7 @@ class Asking(Generic[R]):
                 ended += 1
                 if isinstance(result, HopelessError):
                     remedy = f"{result.remedy} ({judged} of {len(tasks)} are judged)"
-                    raise UserError(result.what, result.where, remedy) from result
+                    raise type(result)(result.what, result.where, remedy) from result
                 if isinstance(result, BaseException):
                     raise result
                 if isinstance(result, tuple):
@@ -226,19 +214,19 @@ class Asking(Generic[R]):
         """The most that one call about a text can cost."""
         if self._chat.budget is None:
             return 0.0
-        sent = json.dumps(self._form.body([{"role": "user", "content": text}], 0)[0], ensure_ascii=False)
+        sent = json.dumps(self._form.body(messages=_messages(text), seed=0), ensure_ascii=False)
         return self.purse.bound(sent, self._chat.max_tokens)
 
-    def _judged(self, endpoint: Endpoint, task: Task, held: float) -> tuple[Said[R], Reply] | Failure | _Lost:
+    def _judged(self, endpoint: Endpoint, task: Task, held: float) -> tuple[Said[R], Reply] | Failure | Lost:
         """One task through all its attempts, in a thread of its own."""
         text, tokens, cost = task.text, 0, 0.0
-        last: Failure | _Lost = Failure(Class.server, "never asked")
+        last: Failure | Lost = Failure(Class.server, "never asked")
         for attempt in range(1, self._chat.retries + 2):
             try:
                 answer = self._call(endpoint, text, task.turn)
             except TransientError as error:
                 kind = Class.timeout if isinstance(error, LateError) else Class.server
-                last = _Lost(Failure(kind, f"failed {attempt} times, last: {error}" if attempt > 1 else str(error)))
+                last = Lost(Failure(kind, f"failed {attempt} times, last: {error}" if attempt > 1 else str(error)))
                 if attempt > self._chat.retries or endpoint.is_left:
                     break
                 self._count(retried=True)
@@ -250,7 +238,7 @@ class Asking(Generic[R]):
                 self.purse.release(held)
                 if isinstance(error, RefusedError) and is_too_long(error):
                     return Failure(Class.too_long, error.what)
-                return _Lost(Failure(Class.refused, error.what))
+                return Lost(Failure(Class.refused, error.what))
             used = self.purse.pay(held, answer)
             held, tokens, cost = 0.0, tokens + used[0], cost + used[1]
             if answer.refusal:
@@ -273,26 +261,24 @@ class Asking(Generic[R]):
         return last
 
     def _call(self, endpoint: Endpoint, text: str, turn: int) -> Reply:
-        """One request; it is put again at once where the server does not know something in it that it can do without."""
-        seed = turn if self._chat.temperature else None
-        while True:
-            try:
-                with self._slots:
-                    if endpoint.is_left:
-                        raise TransientError("nobody waits for it any more")
-                    body, number = self._form.body([{"role": "user", "content": text}], seed)
-                    found = endpoint.once(body, lambda answer: reply(endpoint, answer))
-            except RefusedError as error:
-                if not self._form.concede(error, number):
-                    raise
-            else:
-                self._form.prove()
-                return found
+        """One request."""
+
+        def send(body: dict[str, Any]) -> Reply:
+            if endpoint.is_left:
+                raise TransientError("nobody waits for it any more")
+            return endpoint.once(body, lambda answer: parsed(endpoint, answer, partial(reply, endpoint)))
+
+        seed = {"seed": turn} if self._chat.temperature else {}
+        return self._form.sent(send, self._slots, messages=_messages(text), **seed)
 
     def _count(self, retried: bool, unread: bool = False) -> None:
         with self._lock:
             self.retried += retried
             self.unread += unread
+
+
+def _messages(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
 
 
 def _unread(answer: Reply, error: UnreadableError) -> Failure:

@@ -1,35 +1,22 @@
-"""A chat server as a judge: its settings, what a request holds, and what an answer of it says.
+"""A chat server as a judge: its settings.
 
 Any server that speaks OpenAI's chat completions will do: GPT, Claude and Qwen at their compatible addresses, one's own vLLM.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from mlops_llm.endpoint import (
-    Endpoint,
-    LateError,
-    MisshapenError,
-    RefusedError,
-    TransientError,
-    UnreachableError,
-    check_address,
-)
+from mlops_llm.endpoint import Endpoint, LateError, RefusedError, TransientError, UnreachableError, check_address
 from mlops_llm.errors import UserError
+from mlops_llm.inference.chat import UNREADABLE, Form
 
 EXAMPLE = "http://HOST:PORT/v1"
-_UNREADABLE = (400, 415, 422)
-"""What servers answer to a request that holds something they do not know."""
-_NAMED = re.compile("response_format|schema|structured|guided")
-"""How a refusal names what makes JSON."""
 _REACH = 10.0
 """Seconds in which a server shows that it is there."""
 
@@ -115,7 +102,7 @@ class Chat:
         try:
             self.endpoint(min(self.timeout, _REACH)).once(body, lambda _: None)
         except RefusedError as error:
-            if error.status not in _UNREADABLE:
+            if error.status not in UNREADABLE:
                 raise
         except (UnreachableError, LateError) as error:
             remedy = "check judge.base_url, and that the server runs"
@@ -139,6 +126,18 @@ class Chat:
             remedies={404: "check judge.base_url (it often ends in /v1) and judge.model"},
         )
 
+    def form(self, schema: Mapping[str, Any]) -> Form:
+        """What all requests hold.
+
+        Args:
+            schema: JSON schema of an answer.
+        """
+        fields: dict[str, Any] = {"model": self.model, "max_tokens": self.max_tokens, "temperature": self.temperature}
+        if self.json_schema:
+            said = {"name": "judgement", "strict": True, "schema": schema}
+            fields["response_format"] = {"type": "json_schema", "json_schema": said}
+        return Form(fields, ("max_tokens", "temperature", "response_format"))
+
     def _key_env(self) -> str:
         """The name of the variable. What is no name may be the key itself, and is not repeated."""
         name = self.api_key_env or ""
@@ -151,115 +150,3 @@ class Chat:
         """What an answer of the server depends on besides the messages."""
         names = ("base_url", "model", "temperature", "max_tokens", "json_schema")
         return {name: getattr(self, name) for name in names}
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What the server answers."""
-
-    text: str
-    is_cut: bool
-    """It ended because it was as long as it may be."""
-    tokens_in: int | None
-    tokens_out: int | None
-    """None where the server does not count."""
-    model: str
-    """What the server says that it is."""
-    refusal: str = ""
-    """Why the model would not answer."""
-
-
-def reply(endpoint: Endpoint, body: bytes) -> Reply:
-    """Read the server's answer.
-
-    Raises:
-        MisshapenError: it is none of a chat server, such as a web page.
-    """
-    try:
-        found = json.loads(body)
-        first = found["choices"][0]
-        message, usage = first["message"], found.get("usage") or {}
-        text, refusal = message.get("content") or "", message.get("refusal") or ""
-        counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        kind = "is a web page" if body.lstrip()[:1] == b"<" else "is none of a chat server"
-        raise MisshapenError(f"the answer {kind} (it begins: {endpoint.beginning(body)})") from error
-    if not isinstance(text, str):  # parts, as some servers send them
-        text = "".join(str(part.get("text") or "") for part in text if isinstance(part, Mapping))
-    ended = first.get("finish_reason")
-    if ended == "content_filter":
-        refusal = refusal or "the answer was held back by a filter"
-    tokens_in, tokens_out = (each if isinstance(each, int) and not isinstance(each, bool) else None for each in counts)
-    model = endpoint.masked(str(found.get("model") or ""))[:200]
-    return Reply(endpoint.masked(text), ended == "length", tokens_in, tokens_out, model, endpoint.masked(str(refusal))[:200])
-
-
-class Form:
-    """What requests hold; what the server refuses to know is left out of all later ones. Several threads may ask."""
-
-    def __init__(self, chat: Chat, schema: Mapping[str, Any]) -> None:
-        """Begin with everything.
-
-        Args:
-            chat: the settings.
-            schema: JSON schema of an answer.
-        """
-        self._chat, self._lock = chat, threading.Lock()
-        self._limit, self._has_temperature = "max_tokens", True
-        self._format: dict[str, Any] | None = None
-        if chat.json_schema:
-            said = {"name": "judgement", "strict": True, "schema": schema}
-            self._format = {"type": "json_schema", "json_schema": said}
-        self._is_proven = False
-        self.number = 0
-        """Of changes so far."""
-        self.left_out = list[str]()
-        """What the server did not know."""
-
-    def body(self, messages: Sequence[Mapping[str, str]], seed: int | None) -> tuple[dict[str, Any], int]:
-        """A request, and the number of changes that it has seen."""
-        with self._lock:
-            found: dict[str, Any] = {"model": self._chat.model, "messages": list(messages), self._limit: self._chat.max_tokens}
-            if self._has_temperature:
-                found["temperature"] = self._chat.temperature
-            if seed is not None:
-                found["seed"] = seed
-            if self._format:
-                found["response_format"] = self._format
-            return found, self.number
-
-    def prove(self) -> None:
-        """A request was answered: only what a refusal names is left out from now on."""
-        self._is_proven = True
-
-    def concede(self, error: RefusedError, number: int) -> bool:
-        """Leave out what a refusal is about; return whether the request is worth another attempt.
-
-        Args:
-            error: the refusal.
-            number: that `body` gave with the request.
-        """
-        if error.status not in _UNREADABLE or is_too_long(error):
-            return False
-        said = error.said.lower()
-        with self._lock:
-            if number != self.number:
-                return True
-            if "max_completion_tokens" in said and self._limit == "max_tokens":
-                self._limit = "max_completion_tokens"
-                self.left_out.append("max_tokens")
-            elif "temperature" in said and self._has_temperature:
-                self._has_temperature = False
-                self.left_out.append("temperature")
-            elif self._format and (not self._is_proven or _NAMED.search(said)):
-                self._format = None
-                self.left_out.append("json_schema")
-            else:
-                return False
-            self.number += 1
-            return True
-
-
-def is_too_long(error: RefusedError) -> bool:
-    """Whether a refusal says that the request is longer than the model can read."""
-    return bool(re.search("context.{0,20}length|context_length|too long|maximum.{0,20}tokens.{0,40}prompt", error.said.lower()))

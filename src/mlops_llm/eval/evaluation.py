@@ -184,8 +184,8 @@ def _likelihoods(
 
     def ask(places: Sequence[int]) -> Iterable[tuple[int, _Logprobs]]:
         sequences = [coded[place][0] for place in places]
-        batch = plan.settings.sampling.batch_size
-        for number, values in opened.session.logprobs(sequences, [1] * len(sequences), batch):
+        how = plan.settings.sampling.batch_size, plan.settings.care
+        for number, values in opened.session.logprobs(sequences, [1] * len(sequences), *how):
             yield places[number], _Logprobs(values)
 
     found, taken.counts["likelihoods"] = scored(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from mlops_llm.eval.chat import Reply
+from mlops_llm.inference.chat import Reply
 
 
 class Purse:

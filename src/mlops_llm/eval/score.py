@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from mlops_llm.console import Progress
 from mlops_llm.files import writable
 from mlops_llm.inference.cache import Answers
+from mlops_llm.inference.concurrent import LostError
 from mlops_llm.inference.engine import Class, Failure, Generation
 
 R = TypeVar("R")
@@ -131,7 +132,7 @@ def _ask(
 ) -> None:
     progress, failed = Progress(what, count, count - len(missing)), 0
     try:
-        for place, result in ask(missing):
+        for place, result in _unless_nothing(ask, missing, results):
             results[place] = result
             kept.put(place, _written(result))
             said = ""
@@ -144,6 +145,23 @@ def _ask(
             progress.at(len(results), "  ".join(filter(None, [said, f"{failed} failed" if failed else ""])))
     finally:
         progress.close()
+
+
+def _unless_nothing(
+    ask: Ask[R], missing: Sequence[int], results: Mapping[int, R | Failure]
+) -> Iterator[tuple[int, R | Failure]]:
+    """What is asked; where all of it is lost, the last of many are failures like others.
+
+    Raises:
+        UserError: see `scored`.
+    """
+    try:
+        yield from ask(missing)
+    except LostError as error:
+        if not error.are_all or all(isinstance(each, Failure) for each in results.values()):
+            raise
+        last = error.failures[-1][1]
+        yield from ((place, last) for place in missing if place not in results)
 
 
 def _written(result: Any) -> dict[str, Any]:

@@ -2,28 +2,90 @@
 
 from __future__ import annotations
 
-import json
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from mlops_llm.endpoint import Endpoint, HopelessError, LateError, MisshapenError, UnreachableError
+from mlops_llm.endpoint import (
+    Endpoint,
+    HopelessError,
+    LateError,
+    MisshapenError,
+    RefusedError,
+    TransientError,
+    UnreachableError,
+)
 from mlops_llm.errors import UserError
+from mlops_llm.inference.chat import Form, is_too_long, parsed, reply
 from mlops_llm.inference.engine import Class, Failure, Generation
 
 T = TypeVar("T")
 R = TypeVar("R")
-FIRST = 10
-"""Requests of which one must succeed; else they all would fail."""
+MOST = 10
+"""Requests in a row that a server fails before no more are asked for; more where more are asked at once."""
 _LOOK = 1.0
 """Seconds between two looks at whether the server is still there, while no answer comes."""
-_TOO_LONG = ("context_length_exceeded", "maximum context length", "maximum model length")
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A failure that is the server's, not the answer's: many in a row end the work."""
+
+    failure: Failure
+
+
+class LostError(UserError):
+    """A server fails all that it is asked, or too much of it in a row."""
+
+    def __init__(self, why: UserError, failures: Sequence[tuple[Any, Failure]], are_all: bool) -> None:
+        """Keep what was lost.
+
+        Args:
+            why: for a person.
+            failures: each with what was asked.
+            are_all: nothing that was asked was answered, and nothing is left to ask.
+        """
+        super().__init__(why.what, why.where, why.remedy)
+        self.failures, self.are_all = failures, are_all
+
+
+def unless_lost(
+    found: Iterable[tuple[T, R | Failure | Lost]], most: int, why: Callable[[int, Failure], UserError]
+) -> Iterator[tuple[T, R | Failure]]:
+    """The results, lost ones as failures; these are held back until one comes that is not, so that they are not kept in vain.
+
+    A refusal counts as lost only as long as nothing was answered: later it is about what was asked.
+
+    Args:
+        found: results, each with what was asked.
+        most: lost in a row at most.
+        why: what a person is told, from how many are lost and the last of them.
+
+    Raises:
+        LostError: so many are lost, or all of them.
+    """
+    held, is_answered = list[tuple[T, Failure]](), False
+    for asked, result in found:
+        if isinstance(result, Lost) and not (is_answered and result.failure.kind is Class.refused):
+            held.append((asked, result.failure))
+            if len(held) >= most:
+                raise LostError(why(len(held), held[-1][1]), held, False)
+            continue
+        yield from held
+        held.clear()
+        is_answered = True
+        yield asked, result.failure if isinstance(result, Lost) else result
+    if held and not is_answered:
+        raise LostError(why(len(held), held[-1][1]), held, True)
+    yield from held
 
 
 def answered(
-    requests: Sequence[T], ask: Callable[[T], R | Failure], concurrency: int, alive: Callable[[], None] = lambda: None
+    requests: Sequence[T], ask: Callable[[T], R | Failure | Lost], concurrency: int, alive: Callable[[], None] = lambda: None
 ) -> Iterator[tuple[int, R | Failure]]:
     """Ask several at once; each result as soon as it is there, with the number of its request.
 
@@ -36,10 +98,10 @@ def answered(
         alive: raises what ends the work where the server is gone.
 
     Raises:
-        UserError: of `ask` or `alive`, or the first requests all fail.
+        UserError: of `ask` or `alive`, or too many requests are lost in a row.
     """
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
-    done: queue.SimpleQueue[tuple[int, R | Failure | BaseException]] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[int, R | Failure | Lost | BaseException]] = queue.SimpleQueue()
     is_left = threading.Event()
     for place in range(len(requests)):
         todo.put(place)
@@ -59,7 +121,7 @@ def answered(
     for _ in range(min(concurrency, len(requests))):
         threading.Thread(target=work, daemon=True).start()
     try:
-        yield from _unless_all_fail(_found(len(requests), done, alive))
+        yield from unless_lost(_found(len(requests), done, alive), max(MOST, concurrency), _why)
     finally:
         is_left.set()
 
@@ -81,33 +143,21 @@ def _next(done: queue.SimpleQueue[Any], alive: Callable[[], None]) -> Any:
             alive()
 
 
-def _unless_all_fail(found: Iterable[tuple[int, R | Failure]]) -> Iterator[tuple[int, R | Failure]]:
-    """The same, the first failures held back until something shows that not all requests fail, so that they are not kept.
-
-    Raises:
-        UserError: the first `FIRST` have failed.
-    """
-    lost: list[tuple[int, R | Failure]] | None = []
-    for place, result in found:
-        if lost is None:
-            yield place, result
-            continue
-        lost.append((place, result))
-        if not isinstance(result, Failure) or result.kind in (Class.too_long, Class.empty):
-            yield from lost
-            lost = None
-        elif len(lost) == FIRST:
-            what = f"the first {FIRST} requests all failed, the last as {result.kind.value}: {result.cause}"
-            raise UserError(what, "engine", "mend that first")
-    yield from lost or []
+def _why(count: int, last: Failure) -> UserError:
+    requests = "the only request" if count == 1 else f"{count} requests in a row"
+    what = f"{requests} failed, the last as {last.kind.value}: {last.cause}"
+    return UserError(what, "engine", "mend that first, and start again")
 
 
-def one(endpoint: Endpoint, body: Mapping[str, Any], read: Callable[[Any, float], R | Failure], attempts: int) -> R | Failure:
+def one(
+    endpoint: Endpoint, form: Form, own: Mapping[str, Any], read: Callable[[Any, float], R | Failure], attempts: int
+) -> R | Failure | Lost:
     """The result of one request.
 
     Args:
         endpoint: what is asked.
-        body: what is sent, as JSON.
+        form: of all requests.
+        own: fields of this one.
         read: makes the result of the JSON that comes back, and of the seconds since the request.
         attempts: calls in all.
 
@@ -116,49 +166,37 @@ def one(endpoint: Endpoint, body: Mapping[str, Any], read: Callable[[Any, float]
     """
     began = time.perf_counter()
 
-    def parsed(answer: bytes) -> R | Failure:
-        try:
-            return read(json.loads(answer), time.perf_counter() - began)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise MisshapenError(f"the answer has not the form of one (it begins: {endpoint.beginning(answer)})") from error
+    def result(answer: bytes) -> R | Failure:
+        return parsed(endpoint, answer, lambda told: read(told, time.perf_counter() - began))
 
     try:
-        return endpoint.ask(body, parsed, attempts=attempts)
+        return form.sent(lambda body: endpoint.ask(body, result, attempts=attempts), nullcontext(), **own)
     except HopelessError:
         raise
     except UserError as error:
         if isinstance(error.__cause__, UnreachableError):
             raise
-        return Failure(_kind(error), error.what, time.perf_counter() - began)
+        return _failed(error, time.perf_counter() - began)
 
 
-def _kind(error: UserError) -> Class:
-    cause = error.__cause__
-    if isinstance(cause, LateError):
-        return Class.timeout
-    if isinstance(cause, MisshapenError):
-        return Class.unparsable
-    if cause is not None:
-        return Class.server
-    return Class.too_long if any(each in error.what.lower() for each in _TOO_LONG) else Class.refused
+def _failed(error: UserError, seconds: float) -> Failure | Lost:
+    """A failure of a request that any other would not have met."""
+    if isinstance(error, RefusedError) and is_too_long(error):
+        return Failure(Class.too_long, error.what, seconds)
+    causes = ((LateError, Class.timeout), (MisshapenError, Class.unparsable), (TransientError, Class.server))
+    kind = next((kind for cause, kind in causes if isinstance(error.__cause__, cause)), Class.refused)
+    return Lost(Failure(kind, error.what, seconds))
 
 
-def generation(told: Mapping[str, Any], seconds: float) -> Generation | Failure:
+def generation(endpoint: Endpoint, told: Mapping[str, Any], seconds: float) -> Generation | Failure:
     """An answer of what an OpenAI-compatible server sends for a completion or a chat completion.
 
     Raises:
-        LookupError, TypeError, ValueError: it is none.
+        AttributeError, LookupError, TypeError: it is none.
     """
-    choice, usage = told["choices"][0], told.get("usage") or {}
-    message = choice.get("message") or {}
-    text = message.get("content") if message else choice["text"]
-    if choice.get("finish_reason") == "content_filter" or message.get("refusal"):
-        said = " ".join(str(message.get("refusal") or "its filter holds the answer back").split())
-        return Failure(Class.refused, said[:200], seconds)
-    if text is None:
-        calls = "it calls a tool instead" if message.get("tool_calls") else "the answer has no text"
-        return Failure(Class.empty, calls, seconds)
-    if not isinstance(text, str):
-        raise TypeError(f"the text is {type(text).__name__}")
-    tokens, asked = int(usage.get("completion_tokens") or 0), int(usage.get("prompt_tokens") or 0)
-    return Generation(text, tokens, asked, seconds, choice.get("finish_reason") == "length")
+    found = reply(endpoint, told)
+    if found.refusal:
+        return Failure(Class.refused, found.refusal, seconds)
+    if found.absent:
+        return Failure(Class.empty, found.absent, seconds)
+    return Generation(found.text, found.tokens_out or 0, found.tokens_in or 0, seconds, found.is_cut)

@@ -142,7 +142,7 @@ class Session(Protocol):
         ...
 
     def logprobs(
-        self, sequences: Sequence[Sequence[int]], begins: Sequence[int], batch_size: int
+        self, sequences: Sequence[Sequence[int]], begins: Sequence[int], batch_size: int, care: Care
     ) -> Iterator[tuple[int, list[float]]]:
         """The log-probability (nats) of each token from place `begins[i]` (at least 1) on, given all tokens before it.
 

@@ -45,7 +45,7 @@ class InProcess:
             yield fit[number].request.place, found
 
     def logprobs(
-        self, sequences: Sequence[Sequence[int]], begins: Sequence[int], batch_size: int
+        self, sequences: Sequence[Sequence[int]], begins: Sequence[int], batch_size: int, care: Care
     ) -> Iterator[tuple[int, list[float]]]:
         """Log-probabilities, as `Served.logprobs` asks for them."""
         from vllm import SamplingParams
@@ -61,7 +61,7 @@ class InProcess:
             )
             for place in places
         )
-        for number, out, _ in self._outputs(asked, self._most, None):
+        for number, out, _ in self._outputs(asked, care.concurrency or self._most, None):
             place = places[number]
             assert out is not None
             ids, begin = sequences[place], begins[place]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import urllib.error
-from http.client import HTTPConnection, HTTPResponse
+from http.client import HTTPResponse
 from typing import Any
 from urllib.parse import urlsplit
 
 from mlops_llm.endpoint import Endpoint
+from mlops_llm.timed import Connection
 
 
 class Kept(Endpoint):
@@ -35,7 +36,7 @@ class Kept(Endpoint):
     def _open(self, sent: bytes | None, headers: dict[str, str]) -> HTTPResponse:
         connection = getattr(self._own, "connection", None)
         if connection is None:
-            connection = self._own.connection = HTTPConnection(self._host, timeout=self._timeout)
+            connection = self._own.connection = Connection(self._host, timeout=self._timeout)
         connection.request("GET" if sent is None else "POST", self._path, sent, headers)
         answer: HTTPResponse = connection.getresponse()
         if answer.status >= 300:

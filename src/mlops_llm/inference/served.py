@@ -8,7 +8,8 @@ from typing import Any
 
 from mlops_llm.endpoint import Endpoint
 from mlops_llm.errors import UserError
-from mlops_llm.inference.concurrent import answered, generation, one
+from mlops_llm.inference.chat import Form
+from mlops_llm.inference.concurrent import Lost, answered, generation, one
 from mlops_llm.inference.engine import Care, Failure, Generation, Request, Sampling
 from mlops_llm.inference.kept import Kept
 from mlops_llm.inference.prompts import Prompt, coded
@@ -18,7 +19,7 @@ from mlops_llm.inference.stops import told_apart
 CONCURRENCY = 32
 """Requests at once where nothing else is said: four would waste three quarters of vLLM's speed."""
 _PATIENCE = 600.0
-"""Seconds for the likelihood of one text; the first takes longer than the others."""
+"""Seconds that the likelihood of one text may take at least: the first takes longer than the others."""
 
 
 class Served:
@@ -27,6 +28,7 @@ class Served:
     def __init__(self, server: Server, tokenizer: Any, window: int | None) -> None:
         """Keep what is asked."""
         self.server, self.tokenizer, self.window = server, tokenizer, window
+        self._form = Form({"model": server.model}, ())
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, care: Care
@@ -34,7 +36,7 @@ class Served:
         """Ask several at once. They share this machine, so each may take `care.timeout` times as many.
 
         Raises:
-            UserError: the server has ended, or the first requests all fail.
+            UserError: the server has ended, or too many requests in a row fail.
         """
         fit, full = coded(self.tokenizer, requests, sampling.max_new_tokens, self.window)
         yield from full
@@ -45,9 +47,9 @@ class Served:
         ids, texts = told_apart(self.tokenizer, sampling.stop)
         same = {"temperature": sampling.temperature, "top_p": sampling.top_p, "stop": texts, "stop_token_ids": ids}
 
-        def ask(prompt: Prompt) -> Generation | Failure:
-            body = {**same, "prompt": prompt.ids, "max_tokens": prompt.most, "seed": prompt.request.seed}
-            return one(endpoint, {**body, "model": self.server.model}, generation, care.retries + 1)
+        def ask(prompt: Prompt) -> Generation | Failure | Lost:
+            own = {**same, "prompt": prompt.ids, "max_tokens": prompt.most, "seed": prompt.request.seed}
+            return one(endpoint, self._form, own, partial(generation, endpoint), care.retries + 1)
 
         try:
             for number, found in answered(fit, ask, at_once, self.server.check):
@@ -56,7 +58,7 @@ class Served:
             endpoint.leave()
 
     def logprobs(
-        self, sequences: Sequence[Sequence[int]], begins: Sequence[int], batch_size: int
+        self, sequences: Sequence[Sequence[int]], begins: Sequence[int], batch_size: int, care: Care
     ) -> Iterator[tuple[int, list[float]]]:
         """Log-probabilities; as many texts at once as the server is asked for answers.
 
@@ -66,11 +68,12 @@ class Served:
         Raises:
             UserError: the server has ended, or refuses.
         """
-        endpoint = self._endpoint(_PATIENCE)
+        at_once = min(care.concurrency or CONCURRENCY, max(len(sequences), 1))
+        endpoint = self._endpoint(max(_PATIENCE, care.timeout * at_once))
         places = range(len(sequences))
-        ask = partial(self._likelihood, endpoint, sequences, begins)
+        ask = partial(self._likelihood, endpoint, sequences, begins, care.retries + 1)
         try:
-            for place, found in answered(places, ask, CONCURRENCY, self.server.check):
+            for place, found in answered(places, ask, at_once, self.server.check):
                 if isinstance(found, Failure):
                     raise UserError(f"no likelihood of text {place + 1}: {found.cause}", "engine", "take engine=hf")
                 yield place, found
@@ -78,14 +81,13 @@ class Served:
             endpoint.leave()
 
     def _likelihood(
-        self, endpoint: Endpoint, sequences: Sequence[Sequence[int]], begins: Sequence[int], place: int
-    ) -> list[float] | Failure:
+        self, endpoint: Endpoint, sequences: Sequence[Sequence[int]], begins: Sequence[int], attempts: int, place: int
+    ) -> list[float] | Failure | Lost:
         *before, last = sequences[place]
         begin = begins[place]
         if begin > len(before):
             return []
         body: dict[str, Any] = {
-            "model": self.server.model,
             "prompt": before,
             "max_tokens": 1,
             "temperature": 0,
@@ -102,7 +104,7 @@ class Served:
             found = [float(each[str(token)]["logprob"]) for token, each in zip(before[begin:], inner, strict=True)]
             return [*found, float(choice["logprobs"]["token_logprobs"][0])]
 
-        return one(endpoint, body, read, 4)
+        return one(endpoint, self._form, body, read, attempts)
 
     def _endpoint(self, timeout: float) -> Endpoint:
         return Kept(

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlops_llm.console import seconds
-from mlops_llm.errors import UserError
+from mlops_llm.errors import RequestError, UserError
 from mlops_llm.inference import guard
 
 _PAUSE = 0.2
@@ -63,7 +63,7 @@ def serving(command: Sequence[str], more: Mapping[str, str], patience: float) ->
         patience: seconds that it may take to start.
 
     Raises:
-        UserError: it ends before it answers, or takes too long; what it said last is told.
+        RequestError: it ends before it answers, or takes too long; what it said last is told.
     """
     model, port = f"model-{secrets.token_hex(4)}", _free_port()
     handle, name = tempfile.mkstemp(prefix="vllm-", suffix=".log")
@@ -99,14 +99,14 @@ def _wait(server: Server, patience: float) -> None:
     """Wait until the server answers under its own name: another may have taken the port.
 
     Raises:
-        UserError: see `serving`.
+        RequestError: see `serving`.
     """
     began = time.monotonic()
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while True:
         if server._process.poll() is not None:
             what = f"vLLM does not start: {last_words(server.log)}"
-            raise UserError(what, "engine", f"see its log {server.log}")
+            raise RequestError(what, "engine", f"see its log {server.log}")
         try:
             opener.open(f"{server.address}/health", timeout=5).close()
             with opener.open(f"{server.address}/v1/models", timeout=5) as answer:
@@ -116,7 +116,7 @@ def _wait(server: Server, patience: float) -> None:
             pass
         if time.monotonic() - began > patience:
             what = f"vLLM does not answer after {seconds(patience)}; it said last: {last_words(server.log)}"
-            raise UserError(what, "engine.start_timeout", f"give it more time, or see its log {server.log}")
+            raise RequestError(what, "engine.start_timeout", f"give it more time, or see its log {server.log}")
         time.sleep(_PAUSE)
 
 

@@ -147,7 +147,7 @@ class Asked(TemplateLM):  # type: ignore[misc]
         self.book.cut |= {text[0] for text, context, wanted in requests if text and len(context) + len(wanted) > most}
         begins = [len(ids) - len(wanted) for ids, (_, _, wanted) in zip(sequences, requests, strict=True)]
         found: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
-        for place, values in self.session.logprobs(sequences, begins, self.sampling.batch_size):
+        for place, values in self.session.logprobs(sequences, begins, self.sampling.batch_size, self.care):
             found[place] = (float(sum(values)), False)
             if requests[place][0] is not None:
                 self.cache_hook.add_partial("loglikelihood", requests[place][0], found[place])

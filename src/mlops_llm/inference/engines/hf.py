@@ -135,7 +135,7 @@ class HfSession:
         return text, len(ids) if end is None else end + 1, end is not None
 
     def logprobs(
-        self, sequences: Sequence[Sequence[int]], begins: Sequence[int], batch_size: int
+        self, sequences: Sequence[Sequence[int]], begins: Sequence[int], batch_size: int, care: Care
     ) -> Iterator[tuple[int, list[float]]]:
         """Log-probabilities of the tokens from a place on, in batches of like length.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,9 +9,10 @@ from functools import partial
 from typing import Any, ClassVar, Optional
 
 from mlops_llm.component import component
-from mlops_llm.endpoint import DeniedError, Endpoint, HopelessError, MisshapenError
+from mlops_llm.endpoint import DeniedError, Endpoint, HopelessError
 from mlops_llm.errors import UserError
-from mlops_llm.inference.concurrent import answered, generation, one
+from mlops_llm.inference.chat import Form, parsed
+from mlops_llm.inference.concurrent import Lost, answered, generation, one
 from mlops_llm.inference.engine import Care, Failure, Generation, Request, Sampling, Session
 from mlops_llm.models.load import Files, ModelLoad
 
@@ -76,7 +76,8 @@ class OpenAI:
             UserError: it does not answer, refuses the key, or lists none and none is named.
         """
         try:
-            names = self._endpoint("models", 30.0).ask(None, _names, attempts=2)
+            endpoint = self._endpoint("models", 30.0)
+            names = endpoint.ask(None, lambda answer: parsed(endpoint, answer, _names), attempts=2)
         except DeniedError:
             raise
         except HopelessError:
@@ -111,33 +112,33 @@ class OpenAISession:
         """Ask for chat completions.
 
         Raises:
-            UserError: the key is refused, a quota used up, the server gone, or the first requests all fail.
+            UserError: the key is refused, a quota used up, the server gone, or too many requests in a row fail.
         """
         endpoint = self._engine._endpoint("chat/completions", care.timeout)
-        ask = partial(self._ask, endpoint, sampling, care.retries + 1)
+        extra, attempts = dict(self._engine.extra or {}), care.retries + 1
+        fields = {
+            "model": self.model,
+            "max_tokens": sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "stop": sampling.stop or None,
+        }
+        # A temperature that a server does not know is not left out in silence: answers would be drawn otherwise than recorded.
+        form = Form(_given(fields | extra), ["max_tokens"])
+
+        def ask(request: Request) -> Generation | Failure | Lost:
+            own = {"messages": list(request.messages), "seed": request.seed, "tools": list(request.tools or ()) or None}
+            mine = {name: value for name, value in _given(own).items() if name not in extra}
+            return one(endpoint, form, mine, partial(generation, endpoint), attempts)
+
         try:
             for number, found in answered(requests, ask, care.concurrency or CONCURRENCY):
                 yield requests[number].place, found
         finally:
             endpoint.leave()
 
-    def _ask(self, endpoint: Endpoint, sampling: Sampling, attempts: int, request: Request) -> Generation | Failure:
-        body: dict[str, Any] = {
-            "model": self.model,
-            "messages": list(request.messages),
-            "max_tokens": sampling.max_new_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "seed": request.seed,
-            "stop": sampling.stop or None,
-            "tools": list(request.tools) if request.tools else None,
-            **(self._engine.extra or {}),
-        }
-        sent = {name: value for name, value in body.items() if value is not None}
-        return one(endpoint, sent, generation, attempts)
-
     def logprobs(
-        self, sequences: Sequence[Sequence[int]], begins: Sequence[int], batch_size: int
+        self, sequences: Sequence[Sequence[int]], begins: Sequence[int], batch_size: int, care: Care
     ) -> Iterator[tuple[int, list[float]]]:
         """Not to be had.
 
@@ -147,8 +148,9 @@ class OpenAISession:
         raise UserError("a chat server does not tell how likely a given text is", "engine", "take engine=hf or engine=vllm")
 
 
-def _names(answer: bytes) -> list[str]:
-    try:
-        return [str(each["id"]) for each in json.loads(answer)["data"]]
-    except (ValueError, LookupError, TypeError) as error:
-        raise MisshapenError("the answer lists no models") from error
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _names(told: Any) -> list[str]:
+    return [str(each["id"]) for each in told["data"]]

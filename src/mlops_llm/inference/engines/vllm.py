@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Optional
 
 from mlops_llm.component import component
-from mlops_llm.errors import UserError, first_line
+from mlops_llm.errors import RequestError, UserError, first_line
 from mlops_llm.inference import release
 from mlops_llm.inference.engine import Session
 from mlops_llm.inference.in_process import InProcess
@@ -180,7 +180,7 @@ def _in_process(arguments: Mapping[str, Any]) -> Iterator[Any]:
         given = {name: value for name, value in arguments.items() if value is not None}
         llm = LLM(**{"use_tqdm_on_load": False, **given})
     except Exception as error:
-        raise UserError(f"vLLM does not start: {first_line(error)}", "engine", "see what it logged above") from error
+        raise RequestError(f"vLLM does not start: {first_line(error)}", "engine", "see what it logged above") from error
     try:
         yield llm
     finally:
