@@ -352,6 +352,9 @@ def test_a_request_holds_what_was_asked_for(faulty):
     assert body == {**wanted, "messages": [{"role": "user", "content": "hello"}]}
     ask(faulty, "hello")
     assert faulty.calls[1]["model"] == "first" and faulty.calls[1]["seed"] == 0
+    engine = faulty.engine()
+    engine.check()
+    assert engine.decisive["model"] == "first", "answers are kept, and shown, as those of the model that gave them"
 
 
 def test_the_limit_has_the_name_that_the_server_knows_and_no_temperature_is_dropped_in_silence(faulty):

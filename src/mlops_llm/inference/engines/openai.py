@@ -40,21 +40,22 @@ class OpenAI:
 
     def __post_init__(self) -> None:
         """Check that the fields are a mapping."""
+        self._first = ""
         if self.extra is not None and not isinstance(self.extra, Mapping):
             raise UserError("is no mapping", "engine.extra", "write it as engine.extra={enable_thinking: false}")
 
     @property
     def decisive(self) -> Mapping[str, Any]:
         """All of them but the key."""
-        return {"base_url": self.base_url, "model": self.model, "extra": dict(self.extra or {})}
+        return {"base_url": self.base_url, "model": self.model or self._first, "extra": dict(self.extra or {})}
 
     def check(self) -> None:
-        """See that the server answers and takes the key.
+        """See that the server answers and takes the key, and which model is its first.
 
         Raises:
             UserError: it does not, or `base_url` is missing or no address.
         """
-        self._listed()
+        self._first = next(iter(self._listed()), "")
 
     def _endpoint(self, path: str, timeout: float) -> Endpoint:
         if not self.base_url:
@@ -93,7 +94,7 @@ class OpenAI:
         Raises:
             UserError: none is named, and the server lists none.
         """
-        yield OpenAISession(self, self.model or self._listed()[0])
+        yield OpenAISession(self, self.model or self._first or self._listed()[0])
 
 
 class OpenAISession:
