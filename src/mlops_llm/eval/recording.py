@@ -34,6 +34,8 @@ def inputs(plan: Plan, run: Run) -> None:
         run.tags({"model": plan.settings.model})
     if plan.questions:
         run.input(plan.questions.as_input())
+    if plan.ability:
+        run.tags({"ability": plan.ability})
     for one in plan.benchmarks:
         if one.local:
             run.input(one.as_input(plan.settings.limit))

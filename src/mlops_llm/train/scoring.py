@@ -23,6 +23,9 @@ from mlops_llm.train.evaluate import PREFIX
 if TYPE_CHECKING:
     from mlops_llm.train.plan import Part, Plan
 
+OTHERS = "evaluate.dataset"
+"""Setting that names which rows are asked."""
+
 
 def check(settings: Train) -> None:
     """See that answers can be scored, and that a score that is to decide is there for every checkpoint.
@@ -74,9 +77,9 @@ def prepare(settings: Train, tokenizer: Any, window: int | None, validation: Par
         return None
     if how.dataset:
         source = open_dataset(how.dataset, settings.read)
-        found = questions.first(source, range(len(source.rows)), (), how.samples)
+        found = questions.first(source, range(len(source.rows)), (), how.samples, OTHERS)
     elif validation:
-        found = questions.first(validation.source, validation.rows, settings.algo.kinds, how.samples)
+        found = questions.first(validation.source, validation.rows, settings.algo.kinds, how.samples, OTHERS)
     else:
         raise UserError("nothing is held out to ask", "evaluate.every", "name rows: evaluate.dataset=REF")
     lengths = [len(tokenizer(prompted(tokenizer, one), add_special_tokens=False)["input_ids"]) for one in found.asked]
