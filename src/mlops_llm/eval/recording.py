@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import TYPE_CHECKING
 
 from mlops_llm.eval import figures, shown
-from mlops_llm.eval.benchmarks.overlap import questions
+from mlops_llm.eval.benchmarks.seen import questions
 from mlops_llm.eval.outcome import Outcome, Score
 from mlops_llm.eval.page import page
 from mlops_llm.eval.plan import Plan
+from mlops_llm.eval.taken import Taken
 from mlops_llm.record import Checkpoint, Result, Run
 from mlops_llm.tracking import prompts
-
-if TYPE_CHECKING:
-    from mlops_llm.eval.evaluation import Taken
 
 PREFIX = "score/"
 """What the names of scores begin with in the record."""
@@ -57,11 +54,12 @@ def result(plan: Plan, outcome: Outcome, taken: Taken, run: Run) -> Result:
         run.metrics({f"perf/judge_{name}": value for name, value in plan.settings.judge.numbers().items()}, step)
     if taken.overlap and plan.questions:
         run.metrics(taken.overlap.metrics(), step, checkpoint, "evaluation")
-        run.artifact("overlap.json", taken.overlap.table(plan.questions.asked, plan.questions.rows))
+        table = taken.overlap.table(plan.questions.asked, plan.questions.rows, texts=plan.settings.save_outputs)
+        run.artifact("overlap.json", table)
     for name, (checked, samples) in taken.overlaps.items():
         label = named(name).removeprefix(PREFIX)
         run.metrics({key.replace("/", f"/{label}/", 1): share for key, share in checked.metrics().items()}, step, checkpoint)
-        table = checked.table(questions(samples), [each.place for each in samples])
+        table = checked.table(questions(samples), [each.place for each in samples], texts=plan.settings.save_outputs)
         run.artifact(f"overlap/{_file(name)}.json", table)
     signed = [each for each in outcome.scores if each.signature]
     run.tags({f"metric.{named(each.name).removeprefix(PREFIX)}": each.signature for each in signed})
