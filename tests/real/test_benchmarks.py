@@ -205,7 +205,10 @@ def test_numbers_are_those_of_lm_eval(tmp_path: Path, rows: Path, session: Any, 
             values = {value for key, value in _said(table).items() if "_stderr" not in key}
             part = f"/{task.removeprefix(f'{name}_')}" if name == "truthfulqa" else ""
             assert values == {repr(one.value) for label, one in scores.items() if label.startswith(f"{found.name}{part}/")}
+    if name == "humaneval":
+        assert [not each.comment for each in found.samples] == [each.scores["pass@1"] == 1 for each in found.samples]
     for one in found.scores:
+        assert found.parts[one.name].tasks
         assert one.interval[0] <= one.value <= one.interval[1] if one.interval else math.isnan(one.value)
 
 
