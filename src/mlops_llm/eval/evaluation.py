@@ -22,7 +22,7 @@ from mlops_llm.eval.opened import Opened
 from mlops_llm.eval.outcome import Outcome, Sample
 from mlops_llm.eval.overlap import Checked
 from mlops_llm.eval.plan import Plan
-from mlops_llm.eval.prompts import answered
+from mlops_llm.eval.rendering import answered
 from mlops_llm.eval.score import generation, scored
 from mlops_llm.eval.scores import Scored
 from mlops_llm.eval.search import of_model

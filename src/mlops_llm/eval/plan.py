@@ -15,8 +15,8 @@ from mlops_llm.errors import UserError
 from mlops_llm.eval import method
 from mlops_llm.eval.config import Cache, Eval
 from mlops_llm.eval.metric import Item, Metric, Need
-from mlops_llm.eval.prompts import answered, prompted
 from mlops_llm.eval.questions import Question, Questions, question
+from mlops_llm.eval.rendering import answered, prompted
 from mlops_llm.eval.subject import Subject, subject
 from mlops_llm.inference.cache import Answers, key
 from mlops_llm.inference.engine import Request

@@ -12,8 +12,8 @@ from mlops_llm.data.ref import open_dataset
 from mlops_llm.errors import UserError
 from mlops_llm.eval import questions
 from mlops_llm.eval.metric import Item
-from mlops_llm.eval.prompts import prompted
 from mlops_llm.eval.questions import Questions
+from mlops_llm.eval.rendering import prompted
 from mlops_llm.models.load import Task
 from mlops_llm.record import Run
 from mlops_llm.train.answers import answers
