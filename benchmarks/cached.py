@@ -108,9 +108,7 @@ def main() -> None:
     compare(f"{given.model}, {given.questions} questions", found, WANTED)
     times = [first["loop ms"] / again["loop ms"] for first, again in zip(found["first"], found["again"], strict=True)]
     low, high = interval(times)
-    print(
-        f"the loop is {statistics.median(times):,.0f} times as fast again (95 % interval {low:,.0f} to {high:,.0f}); wanted: 100"
-    )
+    print(f"the loop is {statistics.median(times):,.0f} times as fast (95 % interval {low:,.0f} to {high:,.0f}); wanted: 100")
 
 
 if __name__ == "__main__":
