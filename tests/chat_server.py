@@ -120,7 +120,7 @@ class Handler(BaseHTTPRequestHandler):
         if fault == "429":
             self.send(429, "{}", {"retry-after": "0.01"})
         elif fault.isdigit():
-            self.refuse(int(fault), f"no: {KEY}")
+            self.refuse(int(fault), f"no: {KEY}, {text}")
         elif fault == "quota":
             self.send(429, json.dumps({"error": {"code": "insufficient_quota", "message": f"pay first, {KEY}"}}))
         elif fault == "long":

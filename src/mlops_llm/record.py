@@ -57,7 +57,7 @@ class Answer:
     judged: Sequence[str] = ()
     """Names of those scores that a model gave."""
     comment: str = ""
-    """What that model said."""
+    """What that model said; where none did, why the scores are so."""
     failure: Sequence[str] | None = None
     """Class and cause, where there is no answer or no rating."""
     seconds: float = 0.0

@@ -277,7 +277,8 @@ def test_resume_of_what_cannot_be_resumed(
     data = jsonl(rows)
     words = [f"dataset={data}", "trainer.max_steps=2", "trainer.save_steps=1", "trainer.eval_steps=1", "samples.count=0"]
     assert launch(STAGE, [*words, "run_name=done"]) == 0
-    assert "run 'done' is finished" in refused_resume(capfd, "resume=done")
+    line = refused_resume(capfd, "resume=done")
+    assert "run 'done' is finished; to train further, start from it: model=runs:/done/last" in line
     assert "no run is called 'dine' (did you mean done?)" in refused_resume(capfd, "resume=dine")
     assert "leave out: seed=4" in refused_resume(capfd, "resume=done", "seed=4")
     assert "'done' is taken by finished run" in refused_resume(capfd, *words, "run_name=done", "output=other")

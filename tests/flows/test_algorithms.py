@@ -14,8 +14,9 @@ from mlops_llm.data import tokens
 from mlops_llm.data.kinds import Kind
 from mlops_llm.data.ref import open_dataset
 from mlops_llm.data.split import hold_out
-from mlops_llm.eval.overlap import How, Overlap, check
+from mlops_llm.eval.overlap import How, Overlap
 from mlops_llm.eval.questions import question
+from mlops_llm.eval.search import check
 from mlops_llm.models import tiny
 from mlops_llm.models.ref import resolve
 from mlops_llm.tracking.lineage import trace
@@ -115,7 +116,7 @@ def test_every_row_behind_a_chain_of_trainings_is_known(preferred: Path, monkeyp
     asked = [question(row, Kind.sft, "") for row in (*first.rows, *chose.rows)]
     asked += [question(row, Kind.dpo, "") for row in pairs.rows]
     learned = {row["prompt"] for row in first.rows} | {pairs.rows[place]["prompt"] for place in hold_out(pairs, 0.1)[0]}
-    got = check(asked, lineage, Overlap(), store)
+    (got,) = check([asked], lineage, Overlap(), store)
     assert [one.text in learned for one in asked] == [bool(met and met.how >= How.question) for met in got.trained]
     assert all(each or other for each, other in zip(got.trained, got.chose, strict=True)) and not all(got.trained)
 

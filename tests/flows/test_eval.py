@@ -11,8 +11,14 @@ import pytest
 
 from mlops_llm.entry import launch
 from mlops_llm.eval.__main__ import STAGE
+from mlops_llm.eval.benchmarks import running
+from mlops_llm.eval.outcome import Sample, Score
+from mlops_llm.inference.engine import Class, Failure
+from tests.chat_server import GOOD, serve
 from tests.record import artifacts_of, client, run_of
 
+CANARY = f"canary-{0x5D1F:x}"
+"""In no file of the checkout, of which a run keeps the changes."""
 FEW = ["dataset=sales_eval", "limit=6", "sampling.max_new_tokens=12", "metric=[bleu,rouge,exact_match]"]
 
 
@@ -61,9 +67,14 @@ def test_scores_stand_on_the_checkpoint_and_its_rows(evaluated: Callable[..., An
     assert kept <= artifacts_of(store, run)
 
 
-def test_the_same_weights_are_not_asked_twice_whatever_they_are_called(evaluated: Callable[..., Any], trained: Path) -> None:
+def test_the_same_weights_are_not_asked_twice_whatever_they_are_called(
+    evaluated: Callable[..., Any], trained: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     first = evaluated("asked", "model=runs:/first/best", *FEW)
     assert first["answers"] == "6 asked"
+    assert launch(STAGE, ["resume=asked"]) == 2
+    said = capfd.readouterr().err
+    assert "run 'asked' is finished; give its command again: answers that are kept are not asked for twice" in said
     again = evaluated("known", "model=models:/sales@challenger", *FEW)
     assert again["answers"] == "6 known from before" and again["opening the model"] == "not needed"
     assert again["scores"] == first["scores"]
@@ -111,3 +122,54 @@ def test_a_sample_is_drawn_by_its_seed_and_several_models_are_jobs_of_one_parent
     jobs = [run_of(store, f"both-{number}") for number in (0, 1)]
     assert {job.data.tags["mlflow.parentRunId"] for job in jobs} == {parent.info.run_id}
     assert [job.data.tags["model"] for job in jobs] == ["tiny", "runs:/first/best"]
+
+
+def test_without_outputs_only_numbers_are_kept(
+    here: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A text that stands in every prompt, reference, answer and comment, and in what a server says of a failure."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLOPS_LLM_CACHE", str(here / "cache"))
+    given = tmp_path_factory.mktemp("given")
+    prompts = [f"{CANARY} {place}" for place in range(4)] + [f"{CANARY} <<400>>"]
+    rows = [{"prompt": each, "reference": f"{CANARY} yes", "metadata": {"topic": "ab"[len(each) % 2]}} for each in prompts]
+    (given / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    (given / "gsm8k").mkdir()
+    (given / "gsm8k/test.jsonl").write_text(json.dumps({"question": CANARY, "answer": CANARY}) + "\n", "utf-8")
+
+    def asked(one: Any, settings: Any, session: Any, file: Path, about: Any) -> running.Found:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(CANARY, "utf-8")
+        failure = Failure(Class.server, CANARY)
+        samples = [
+            Sample(place, CANARY, CANARY, (CANARY,), comment=f"{CANARY}: no", asked=CANARY, scores={"acc": 1.0}, failure=each)
+            for place, each in enumerate((None, failure))
+        ]
+        return running.Found("gsm8k[2]", [Score("gsm8k[2]/acc", 1.0, 2)], samples, [], {}, [], {})
+
+    monkeypatch.setattr(running, "_asked", asked)
+    with serve() as server:
+        server.say = lambda text: GOOD.replace("礼貌", CANARY) if "<回答>" in text else f"{CANARY} no"
+        ends = [f"{part}.{key}" for part in ("engine", "judge") for key in (f"base_url={server.address}", "model=m")]
+        words = ["engine=openai", f"dataset={given / 'rows.jsonl'}", "metric=[bleu]", "judge=rubric_zh", *ends]
+        words += ["benchmark=[gsm8k]", f"benchmarks.data={given}", "benchmarks.few_shot=0", "benchmarks.chat_template=true"]
+
+        def kept(name: str, *more: str) -> set[str]:
+            """Names of the files outside the cache that hold the text."""
+            assert launch(STAGE, [*words, f"run_name={name}", *more]) == 0
+            there = (path for path in here.rglob("*") if path.is_file() and path.relative_to(here).parts[0] != "cache")
+            return {path.name for path in there if CANARY.encode() in path.read_bytes()}
+
+        assert kept("bare", "save_outputs=false") == set()
+        out, err = capfd.readouterr()
+        assert CANARY not in out + err and "refused" in out
+        result = json.loads((here / "outputs/bare/result.json").read_text("utf-8"))
+        assert result["failures"] == {"refused": 1, "server": 1} and result["scores"]["judge/fluency"] == 4.2
+        run = run_of(client(here), "bare")
+        assert {"evaluation.html", "plots/scores.png", "overlap.json"} <= artifacts_of(client(here), run)
+        found = kept("whole")
+        assert {"eval_results.json", "evaluation.html", "answers.jsonl", "ratings.jsonl"} <= found
+        assert any(each.startswith("mlflow.db") for each in found), "the search sees traces"

@@ -80,6 +80,14 @@ def test_every_answer_is_a_trace_with_its_scores(store: MlflowClient, viewed: An
     assert first.info.tags["topic"] == "产品" and first.info.execution_duration == 800
 
 
+def test_a_score_that_no_judge_gave_says_why_where_that_is_known(opened: Callable[[str], Any], store: MlflowClient) -> None:
+    with opened("program") as run:
+        run.answers([Answer(0, "def f():", "  return 1", (), {"pass@1": 0.0}, comment="AssertionError: no 2")])
+    (found,) = traces(store, run_of(store, "program"))
+    (said,) = found.info.assessments
+    assert (said.name, said.value, said.rationale) == ("pass@1", 0.0, "AssertionError: no 2")
+
+
 def test_failed_answers_say_why(store: MlflowClient, viewed: Any) -> None:
     found = {int(each.info.client_request_id.split()[1]) - 1: each for each in traces(store, viewed)}
     for place, failure in FAILED.items():

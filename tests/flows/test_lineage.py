@@ -14,9 +14,10 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from mlops_llm.data.ref import open_dataset
-from mlops_llm.eval import overlap
-from mlops_llm.eval.overlap import Overlap, check
+from mlops_llm.eval import search
+from mlops_llm.eval.overlap import Overlap
 from mlops_llm.eval.questions import Question
+from mlops_llm.eval.search import check
 from mlops_llm.models.ref import Place
 from mlops_llm.record import Checkpoint, DatasetInput
 from mlops_llm.tracking import datasets
@@ -166,10 +167,12 @@ def test_a_record_that_is_away_leaves_the_answer_open(ref: str, monkeypatch: pyt
         def __getattr__(self, name: str) -> Any:
             raise MlflowException("request failed with status 503")
 
-    monkeypatch.setattr(overlap, "record", lambda: Store(Away(), "http://127.0.0.1:9"))
+    monkeypatch.setattr(search, "record", lambda: Store(Away(), "http://127.0.0.1:9"))
     place = Place(ref, Path(), "m-1" if ref == "models:/m" else "")
-    got = overlap.of_model([Question([{"role": "user", "content": "一"}], None, ())], place, WEIGHTS, Overlap())
-    assert got and got.seen == [None] and got.share is None and "cannot be reached" in got.unknown[0]
+    found = search.of_model([[Question([{"role": "user", "content": "一"}], None, ())]], place, WEIGHTS, Overlap())
+    assert found
+    (got,) = found
+    assert got.seen == [None] and got.share is None and "cannot be reached" in got.unknown[0]
 
 
 @pytest.mark.parametrize(("ref", "known"), [("tiny", True), ("smollm2", False), ("Qwen/Qwen2.5-0.5B", False)])
@@ -220,7 +223,7 @@ def test_rows_of_a_version_are_checked_though_the_file_is_gone(store: Store, jso
     file.unlink()
     asked = [Question([{"role": "user", "content": text}], None, ()) for text in ("第 7 个问题", "第 30 个问题")]
     for run in (used, again):
-        got = check(asked, traced(store, run), Overlap(), store)
+        (got,) = check([asked], traced(store, run), Overlap(), store)
         assert got.seen == [True, False] and got.datasets == ["faq@v1.0", "corpus of tiny"]
-    got = check(asked, traced(store, lost), Overlap(), store)
+    (got,) = check([asked], traced(store, lost), Overlap(), store)
     assert got.seen == [None, None] and got.unknown[0].startswith("faq of run on-lost: its rows cannot be checked")

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from mlops_llm.component import build, load
-from mlops_llm.eval.benchmarks import definitions, running, tasks
+from mlops_llm.eval.benchmarks import definitions, running, seen, tasks
 from mlops_llm.eval.config import Benchmarks, Eval
 from mlops_llm.eval.subject import subject
 from mlops_llm.inference.cache import Answers
@@ -199,14 +199,43 @@ def test_numbers_are_those_of_lm_eval(tmp_path: Path, rows: Path, session: Any, 
         assert found.scores[0].value == pytest.approx(mean, abs=1e-12)
         within = ("stem", "other", "social_sciences", "humanities") if MMLU == "mmlu" else ()
         assert set(scores) == {f"{MMLU}[1]/acc", *(f"mmlu[1]/{each}/acc" for each in within)}
+        assert_groups_are_stamped(found)
     else:
         assert found.name == f"{name}[{LIMITS[name]}]"
         for task, table in wanted["results"].items():
             values = {value for key, value in _said(table).items() if "_stderr" not in key}
             part = f"/{task.removeprefix(f'{name}_')}" if name == "truthfulqa" else ""
             assert values == {repr(one.value) for label, one in scores.items() if label.startswith(f"{found.name}{part}/")}
+    if name == "humaneval":
+        assert [not each.comment for each in found.samples] == [each.scores["pass@1"] == 1 for each in found.samples]
     for one in found.scores:
+        assert found.parts[one.name].tasks
         assert one.interval[0] <= one.value <= one.interval[1] if one.interval else math.isnan(one.value)
+
+
+def assert_groups_are_stamped(found: running.Found) -> None:
+    """What a group is on the items that were not seen, by the function with which lm-eval adds tasks up."""
+    from lm_eval.api.metrics import aggregate_subtask_metrics
+
+    flags = [place % 3 == 0 for place in range(len(found.samples))]
+    for one in seen.stamped(found, flags).scores:
+        tasks = dict[str, list[float]]()
+        for sample, was in zip(found.samples, flags, strict=True):
+            if not was and sample.metadata["benchmark"] in found.parts[one.name].tasks:
+                tasks.setdefault(sample.metadata["benchmark"], []).append(sample.scores["acc"])
+        rest = aggregate_subtask_metrics([sum(each) / len(each) for each in tasks.values()], [*map(len, tasks.values())])
+        assert one.seen and one.seen.rest == pytest.approx(rest) and 0 < one.seen.share < 1
+
+
+def test_groups_whose_tasks_count_alike_are_known() -> None:
+    from lm_eval.api.group import Group
+    from lm_eval.config.group import AggMetricConfig
+
+    inner = Group("inner", aggregate_metric_list=[AggMetricConfig("acc", weight_by_size=False), AggMetricConfig("f1")])
+    outer = Group("outer", aggregate_metric_list=[AggMetricConfig("acc")])
+    outer.add(inner)
+    outer.add(Group("bare"))
+    assert running._alike({"outer": outer}) == {"outer": set(), "inner": {"acc"}, "bare": set()}
 
 
 def _said(table: dict[str, Any]) -> dict[str, str]:

@@ -11,11 +11,16 @@ import pytest
 
 from mlops_llm.component import build, load
 from mlops_llm.errors import UserError
-from mlops_llm.eval.benchmarks import code, data, definitions, tasks
+from mlops_llm.eval import shown
+from mlops_llm.eval.benchmarks import code, data, definitions, running, tasks
 from mlops_llm.eval.benchmarks.book import Book
 from mlops_llm.eval.benchmarks.building import Programs
 from mlops_llm.eval.benchmarks.definitions import Task
+from mlops_llm.eval.benchmarks.findings import Findings
+from mlops_llm.eval.benchmarks.tasks import Wanted
 from mlops_llm.eval.config import Benchmarks, Eval
+from mlops_llm.eval.outcome import Outcome
+from mlops_llm.eval.page import page
 from mlops_llm.inference.engine import Class, Failure
 
 load("mlops_llm.inference.engines")
@@ -214,6 +219,8 @@ def test_pass_at_k_is_the_unbiased_estimate() -> None:
     test = ["def check(f): assert f() == 1\ncheck(f)"]
     got = found.pass_at_k(test, made, [1, 2, 8])
     assert got == pytest.approx({"pass@1": 0.5, "pass@2": 1 - (2 / 4) * (1 / 3)})
+    causes = [found.cause(f"{each}\n{test[0]}") for each in made[0]]
+    assert causes == ["", "AssertionError", "", "AssertionError"] and found.cause("never run") == ""
     assert found.build_instruct([["    return 1\n```\nthat is it"]], docs) == [["def f():\n    return 1\n"]]
 
 
@@ -253,3 +260,30 @@ def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
     assert third.answered("generate_until", requests, dies) == ["A", "B", "A again", ""]
     assert third.about("generate_until", requests[3].args).failure.kind is Class.timeout
     assert (third.asked, third.resumed, third.cut) == (0, 4, {"a"})
+
+
+def test_a_program_that_did_not_pass_says_why(tmp_path: Path) -> None:
+    one = Task("humaneval", Path("humaneval.yaml"), {"unsafe_code": True}, ())
+    row = {"doc_id": 0, "arguments": [["def f():", {}]], "resps": [[" a", " b", " c"]], "target": "check(f)"}
+    row |= {"filtered_resps": [["a", "b", "c"]], "filter": "create_test", "metrics": ["pass@1"], "pass@1": 1 / 3, "doc": {}}
+    causes = {"a\ncheck(f)": "AssertionError", "c\ncheck(f)": "more than 5 s of processor time"}
+    results = {
+        "samples": {
+            "humaneval": [row, {**row, "doc_id": 1, "filtered_resps": [["a"]]}, {**row, "doc_id": 2, "filtered_resps": [["b"]]}]
+        }
+    }
+    told = Findings(Wanted("humaneval", ("humaneval",), tmp_path, (one,)), asked("humaneval"), results, "")
+    book = Book(tmp_path / "book.jsonl", "test")
+    samples = told.samples(book, None, lambda program: causes.get(program, ""))
+    book.close()
+    said = ["AssertionError (1 of 3); more than 5 s of processor time (1 of 3)", "AssertionError", ""]
+    assert [each.comment for each in samples] == said
+    nothing = Outcome("", "", "", "", [], [], {})
+    outcome = running.added(nothing, [running.Found("humaneval[3]", [], samples[1:], [], {}, [], {})])
+    (grid,) = outcome.tables.values()
+    assert grid.title == "humaneval[3]: why programs did not pass" and grid.rows == [["AssertionError", 1, "2"]]
+    printed = [str(each) for each in shown.lines(outcome)]
+    assert any("AssertionError" in each for each in printed) and "AssertionError" in page(outcome)
+    assert shown.columns(outcome)["comment"] == ["AssertionError", ""]
+    bare = [each.bare for each in samples]
+    assert running.added(nothing, [running.Found("humaneval[3]", [], bare, [], {}, [], {})]).tables == {}

@@ -9,7 +9,7 @@ from mlops_llm.component import near
 from mlops_llm.entry import config
 from mlops_llm.entry.arguments import read
 from mlops_llm.errors import UserError
-from mlops_llm.eval import template
+from mlops_llm.eval import placeholders
 from mlops_llm.eval.asking import Said
 from mlops_llm.eval.chat import Chat
 from mlops_llm.eval.config import PACKAGES, Eval
@@ -122,15 +122,15 @@ def test_settings_that_are_none(how, said):
 
 def test_a_template_may_show_json_and_values_are_not_looked_at_again():
     text = 'like {"a": {"b": 1}} or {}: {prompt}{response}'
-    template.check(text, ("prompt", "response"), ("response",), "here")
-    found = template.filled(text, {"prompt": "{response}", "response": "\\1 {prompt}"})
+    placeholders.check(text, ("prompt", "response"), ("response",), "here")
+    found = placeholders.filled(text, {"prompt": "{response}", "response": "\\1 {prompt}"})
     assert found == 'like {"a": {"b": 1}} or {}: {response}\\1 {prompt}'
     assert near("promt", ("prompt",)) in str(refusal("{promt}{response}"))
 
 
 def refusal(text: str) -> UserError:
     with pytest.raises(UserError) as caught:
-        template.check(text, ("prompt", "response"), (), "here")
+        placeholders.check(text, ("prompt", "response"), (), "here")
     return caught.value
 
 

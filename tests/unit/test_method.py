@@ -20,14 +20,15 @@ SOURCE = Source("sales_eval", Path("rows.jsonl"), "v1.0", [], [], "raw")
 def test_the_method_of_a_version_becomes_metrics(monkeypatch):
     version = SimpleNamespace(name="sales_eval", label="v1.0", ability="对话质量", method=("bleu", "judge"))
     monkeypatch.setattr(method, "version_of", lambda source: version)
-    assert method.of(SOURCE) == method.Method("对话质量", {"bleu": Bleu()}, True)
+    assert method.of(SOURCE) == method.Method({"bleu": Bleu()}, True)
+    assert method.ability(SOURCE) == "对话质量"
     version.method = ("blue",)
     with pytest.raises(
         UserError, match=r"sales_eval@v1\.0: is to be scored by 'blue', which is no metric \(did you mean bleu\?\)"
     ):
         method.of(SOURCE)
     monkeypatch.setattr(method, "version_of", lambda source: None)
-    assert method.of(SOURCE) == method.Method()
+    assert method.of(SOURCE) == method.Method() and method.ability(SOURCE) == ""
 
 
 def test_what_is_not_given_stays_as_it_was():

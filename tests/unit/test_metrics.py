@@ -305,6 +305,7 @@ def test_what_is_measured_of_answers():
     rows = [Item("您好", seconds=second, tokens=2) for second in (0.1, 0.2, 0.3, 1.4)]
     found = ALL["latency"].score(rows)
     assert [found.total[name] for name in ALL["latency"].names] == pytest.approx([0.5, 0.25, 1.235])
+    assert "answers of one batch:equal shares of its time" in found.signature
     assert found.items == {"latency_mean": [0.1, 0.2, 0.3, 1.4]} and set(found.intervals) == {"latency_p50", "latency_p95"}
     assert ALL["length"].score(rows).total == {"length_tokens": 2, "length_characters": 2}
     with pytest.raises(UserError, match="no answers"):

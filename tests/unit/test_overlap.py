@@ -19,15 +19,17 @@ from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import Source
 from mlops_llm.data.split import hold_out
 from mlops_llm.errors import UserError
-from mlops_llm.eval.benchmarks import overlap as benchmark
-from mlops_llm.eval.benchmarks.overlap import asked as of_row
+from mlops_llm.eval import trained
+from mlops_llm.eval.benchmarks import seen as benchmark
 from mlops_llm.eval.benchmarks.running import Found
-from mlops_llm.eval.ngrams import Index
+from mlops_llm.eval.benchmarks.seen import Part
+from mlops_llm.eval.benchmarks.seen import asked as of_row
+from mlops_llm.eval.ngrams import Index, Texts
 from mlops_llm.eval.outcome import Sample, Score, Seen
-from mlops_llm.eval.overlap import Checked, Overlap, check, stamp
+from mlops_llm.eval.overlap import Checked, Overlap, stamp
 from mlops_llm.eval.questions import Question, question
+from mlops_llm.eval.search import check, of_model
 from mlops_llm.eval.words import words
-from mlops_llm.models.ref import Place
 from mlops_llm.tracking.lineage import Lineage, Used
 
 ENGLISH = "Tom has three red apples and his sister gives him five green ones so how many apples does he have today"
@@ -56,7 +58,8 @@ def sides(path: Path, holdout: float, context: str) -> list[int]:
 
 
 def searched(questions: Sequence[Question], *of: Used, how: Overlap | None = None, **more: Any) -> Checked:
-    return check(questions, Lineage(of, more.pop("unknown", ()), **more), how or Overlap(), None)
+    (found,) = check([questions], Lineage(of, more.pop("unknown", ()), **more), how or Overlap(), None)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -150,7 +153,7 @@ def test_shares_are_those_of_sets_of_tuples() -> None:
             share = len(mine & runs(row, length(text))) / len(mine) if mine else 0.0
             if share >= 0.3:
                 wanted.add((place, number, share))
-    assert set(Index(texts, 9).shares(rows, 0.3)) == wanted and len(wanted) > 50
+    assert set(Index(texts, 9).shares(Texts(rows), 0.3)) == wanted and len(wanted) > 50
 
 
 @given(st.text(st.sampled_from([*map(chr, range(0x300)), *"a_9 —“…红あー🎉é\u0301²ﬁ"])))
@@ -192,7 +195,9 @@ def test_held_out_rows_were_not_trained_on_but_may_have_chosen_the_checkpoint(
     assert got.share == len(mine) / 62
     assert got.metrics() == {"overlap/share": len(mine) / 62, "overlap/chosen_by": (60 - len(mine)) / 62}
     assert ("chose the checkpoint" in got.facts()["seen in training"]) == bool(holdout)
-    table = got.table(asked(*({"prompt": f"问题 {place}"} for place in range(62))), range(62))
+    questions = asked(*({"prompt": f"问题 {place}"} for place in range(62)))
+    table = got.table(questions, range(62))
+    assert got.table(questions, range(62), texts=False) == {name: each for name, each in table.items() if name != "prompt"}
     assert sorted(table["row"]) == list(range(1, 61))
     assert set(table["use"]) == ({"trained", "chose the checkpoint"} if holdout else {"trained"})
 
@@ -256,20 +261,87 @@ def test_a_score_is_stamped_with_what_it_is_on_the_rest() -> None:
 def test_a_benchmark_is_stamped_by_what_its_items_ask_and_not_by_their_worked_examples() -> None:
     rows = [{"question": f"3 加 {n} 等于几?", "answer": f"#### {n}"} for n in (4, 5)]
     rows += [{"question": "3 加 14 等于几?", "answer": "#### 17"}, {"ctx": "2 + 2 is", "endings": "4"}]
-    scores = [{"acc": 1.0, "f1/a": 0.5}, {"acc": 1.0}, {"acc": 0.0}, {"acc": 1.0}]
     shot = "Question: 1 加 1 等于几?\nAnswer: 2\n\nQuestion: "
+    samples = [Sample(place, f"{shot}{row.get('question')}\nAnswer:", "", asked=of_row(row)) for place, row in enumerate(rows)]
+    assert searched(benchmark.questions(samples), bases=("tiny",)).seen == [True, True, False, False]
+
+
+def test_a_group_is_stamped_by_what_it_is_of_the_items_that_were_not_seen() -> None:
+    """As lm-eval adds tasks up: by their sizes, or all alike."""
+    values = {"small": [1.0, 0.0], "large": [1.0, 1.0, 1.0, 0.0, 1.0, 0.0], "gone": [1.0]}
+    seen = {"small": [True, False], "large": [True, False, False, False, False, True], "gone": [True]}
     samples = [
-        Sample(place, f"{shot}{row.get('question')}\nAnswer:", "", scores=each, asked=of_row(row))
-        for place, (row, each) in enumerate(zip(rows, scores, strict=True))
+        Sample(place, "", "", scores={"acc": value, "f1/a": value / 2}, metadata={"benchmark": task})
+        for task, each in values.items()
+        for place, value in enumerate(each)
     ]
-    totals = [Score("sums[4]/acc", 0.75, 4), Score("sums[4]/part/acc", 0.75, 2), Score("sums[4]/f1/a", 0.5, 1)]
-    found = Found("sums[4]", [*totals, Score("sums[4]/corpus", 0.1, 4)], samples, [], {}, [], {})
-    stamped, checked = benchmark.stamped(found, Place("tiny", Path()), "", Overlap())
-    assert checked and [one.was_seen for one in stamped.samples] == checked.seen == [True, True, False, False]
-    assert [one.seen for one in stamped.scores] == [Seen(0.5, 0.5), None, Seen(1.0, None), None]
-    assert benchmark.stamped(found, None, "", Overlap(check=False)) == (found, None)
-    unknown, _ = benchmark.stamped(found, None, "", Overlap())
-    assert {one.was_seen for one in unknown.samples} == {None} == {one.seen for one in unknown.scores}
+    flags = [was for each in seen.values() for was in each]
+    every = ("small", "large", "gone")
+    parts = {
+        "all/acc": Part("acc", every),
+        "all/f1/a": Part("f1/a", every),
+        "all/alike/acc": Part("acc", every, by_size=False),
+        "all/large/acc": Part("acc", ("large",)),
+        "all/gone/acc": Part("acc", ("gone",)),
+        "all/corpus": Part("corpus", every),
+        "all/other": Part("acc", every),
+    }
+    alike = (1 / 2 + 4 / 6 + 1) / 3
+    totals = {"all/acc": 6 / 9, "all/f1/a": 3 / 9, "all/alike/acc": alike, "all/large/acc": 4 / 6, "all/gone/acc": 1.0}
+    scores = [
+        Score(name, value, 9) for name, value in (totals | {"all/corpus": 0.1, "all/other": 0.7, "all/bare": 0.5}).items()
+    ]
+    found = Found("all", scores, samples, [], {}, [], {}, parts=parts)
+    stamped = benchmark.stamped(found, flags)
+    assert [one.was_seen for one in stamped.samples] == flags
+    assert {one.name: one.seen for one in stamped.scores} == {
+        "all/acc": Seen(1 - 5 / 9, 3 / 5),
+        "all/f1/a": Seen(1 - 5 / 9, 3 / 10),
+        "all/alike/acc": Seen(1 - 5 / 9, (0 + 3 / 4) / 2),
+        "all/large/acc": Seen(1 - 4 / 6, 3 / 4),
+        "all/gone/acc": Seen(1.0, None),
+        "all/corpus": None,
+        "all/other": None,
+        "all/bare": None,
+    }
+    assert {one.seen for one in benchmark.stamped(found, [None] * 9).scores} == {None}
+
+
+def test_several_sets_are_looked_for_in_one_pass_and_each_is_told_what_it_is_told_alone(
+    jsonl: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tail = "and will he have enough of them for all of his friends at school"
+    rows = [{"prompt": f"{ENGLISH} {tail}", "response": "8"}, {"prompt": CHINESE, "response": "八"}]
+    rows += [{"prompt": "continue", "response": "one"}]
+    several = {
+        "words": asked({"prompt": f"{ENGLISH} {tail}?", "reference": "9"}, {"prompt": CHINESE + "?"}),
+        "same": asked(*({"prompt": "continue", "reference": each} for each in ("one", "two"))),
+        "alone": asked({"prompt": "continue", "reference": "two"}, {"prompt": "never"}),
+        "passage": asked(
+            {"prompt": f"{ENGLISH} {tail}"}, {"prompt": f"{ENGLISH} but who is it that gives him so many of them now"}
+        ),
+        "none": [],
+    }
+    opened, before = list[str](), trained.watched
+
+    def counted(path: Path, *more: Any) -> Any:
+        opened.append(path.name)
+        return before(path, *more)
+
+    monkeypatch.setattr(trained, "watched", counted)
+    files = (used(jsonl(rows)), used(jsonl([{"prompt": "never", "response": "z"}], "other.jsonl"), 0.0))
+    alone = [searched(each, *files) for each in several.values()]
+    opened.clear()
+    together = check(list(several.values()), Lineage(files, ()), Overlap(), None)
+    assert together == alone and sorted(opened) == ["other.jsonl", "rows.jsonl"]
+    assert [each.seen for each in together] == [[True, True], [True, False], [True, True], [True, False], []]
+
+
+def test_nobody_looks_where_it_is_switched_off_and_a_server_tells_nothing() -> None:
+    sets = [asked({"prompt": "一"}), asked({"prompt": "二"})]
+    assert of_model(sets, None, "", Overlap(check=False)) is None
+    found = of_model(sets, None, "", Overlap())
+    assert found and [each.seen for each in found] == [[None], [None]]
 
 
 @pytest.mark.parametrize(("field", "value"), [("words", 7), ("threshold", 0.0), ("threshold", 1.1)])

@@ -67,24 +67,24 @@ def test_tools_stay_with_their_question():
 
 def test_the_first_rows_are_asked_and_named_as_a_part_of_their_dataset():
     rows = source(*({"prompt": f"问{place}", "response": "答"} for place in range(5)))
-    few, all_of_them = (first(rows, range(5), (Kind.sft,), most) for most in (3, 9))
+    few, all_of_them = (first(rows, range(5), (Kind.sft,), most, "dataset") for most in (3, 9))
     assert [one.text for one in few.asked] == ["问0", "问1", "问2"] and len(all_of_them.asked) == 5
     named = few.as_input()
     assert (named.name, named.context, named.rows) == ("rows[3]", "evaluation", 3)
     assert all_of_them.as_input().name == "rows"
-    other = first(rows, [3, 4, 0], (Kind.sft,), 3)
+    other = first(rows, [3, 4, 0], (Kind.sft,), 3, "dataset")
     assert other.as_input().digests["canonical"] != named.digests["canonical"]
 
 
 def test_answers_that_are_not_wanted_are_passed_over():
     rows = source(*({"prompt": str(place), "response": "答", "label": place % 2 == 1} for place in range(6)))
-    assert first(rows, range(6), (Kind.kto, Kind.dpo), 2).rows == [1, 3]
-    with pytest.raises(UserError, match=r"rows\.jsonl: no row has an answer to compare with"):
-        first(rows, [0, 2], (Kind.kto,), 2)
+    assert first(rows, range(6), (Kind.kto, Kind.dpo), 2, "dataset").rows == [1, 3]
+    with pytest.raises(UserError, match=r"rows\.jsonl: no row has an answer to compare with; .* dataset=REF"):
+        first(rows, [0, 2], (Kind.kto,), 2, "dataset")
 
 
 def test_a_row_without_a_reference_is_named():
     rows = source({"prompt": "问", "reference": "答"}, {"prompt": "问", "reference": ""})
     with pytest.raises(UserError, match=r"rows\.jsonl line 2: has no answer to compare with; .*evaluate\.dataset=REF"):
-        first(rows, range(2), (), 2)
-    assert first(rows, range(2), (), 1).rows == [0]
+        first(rows, range(2), (), 2, "evaluate.dataset")
+    assert first(rows, range(2), (), 1, "dataset").rows == [0]

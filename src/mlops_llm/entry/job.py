@@ -47,6 +47,8 @@ class Stage:
     """The setting that names the folder of the run's files; empty where the user cannot choose it."""
     resumes: bool = True
     """Whether an interrupted run can go on."""
+    instead: str = "to train further, start from it: model=runs:/{run}/last"
+    """What one does who would go on with a finished run; {run} stands for its name."""
     arrange: Callable[[list[str]], list[str]] = list
     """Writes a command in the form that its settings have."""
     records: Callable[[Any], bool] = _always

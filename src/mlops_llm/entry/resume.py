@@ -83,9 +83,9 @@ def checked(stage: Stage, ref: str, arguments: Arguments) -> RunRow:
     output = run.tags["output"]
     if not Path(output).is_dir():
         raise UserError(
-            f"the folder of run '{run.name}' is gone, and its checkpoints with it",
+            f"the folder of run '{run.name}' is gone, and what it kept with it",
             f"{run.tags.get('run.host', '').partition('/')[0]}:{output}",
-            "bring it back, or start a new run from runs:/… where the record has a copy",
+            "bring it back, or start a new run (a training from runs:/… where the record has a copy)",
         )
     return run
 
@@ -110,9 +110,7 @@ def _check(stage: Stage, run: RunRow) -> None:
             f"'{run.name}' is the parent of a multirun", "resume", "resume one of its jobs, e.g. " + run.name + "-0"
         )
     if run.status == "FINISHED":
-        raise UserError(
-            f"run '{run.name}' is finished", "resume", f"to train further, start from it: model=runs:/{run.name}/last"
-        )
+        raise UserError(f"run '{run.name}' is finished", "resume", stage.instead.replace("{run}", run.name))
     if run.status == "RUNNING" and environment.believed_alive(run.tags):
         place = "here" if run.tags.get("run.host") == environment.host() else f"on {run.tags.get('run.host')}"
         raise UserError(

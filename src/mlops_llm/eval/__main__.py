@@ -33,6 +33,7 @@ STAGE = Stage(
     work=_work,
     arrange=_one_by_one,
     packages=PACKAGES,
+    instead="give its command again: answers that are kept are not asked for twice, what failed is asked anew",
     examples=(
         "python -m mlops_llm.eval model=models:/sales@challenger dataset=sales_eval metric=[bleu,rouge,exact_match]",
         "python -m mlops_llm.eval model=runs:/RUN/best dataset=sales_eval sample=20 seed=0",

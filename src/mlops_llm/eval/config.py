@@ -111,7 +111,7 @@ class Eval:
     cache: Cache = Cache.on
     """on takes answers that the same weights gave before; refresh asks anew and keeps them, off does neither."""
     save_outputs: bool = True
-    """Keep every answer as a table in the record; else only numbers."""
+    """Keep prompts, answers and comments in the record and the run's folder; false keeps only numbers there."""
     overlap: Overlap = field(default_factory=Overlap)
     publish: Publish = field(default_factory=Publish)
     model_load: ModelLoad = field(default_factory=ModelLoad)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from mlops_llm import console
 from mlops_llm.component import name_of
 from mlops_llm.eval import recording, scores
+from mlops_llm.eval.benchmarks import seen
 from mlops_llm.eval.config import Cache
 from mlops_llm.eval.groups import groups
 from mlops_llm.eval.judge import Rated, Verdict, conversation, verdict
@@ -19,44 +20,24 @@ from mlops_llm.eval.live import Mean, of_answers
 from mlops_llm.eval.metric import Item, Likelihood, Need
 from mlops_llm.eval.opened import Opened
 from mlops_llm.eval.outcome import Outcome, Sample
-from mlops_llm.eval.overlap import Checked, of_model
+from mlops_llm.eval.overlap import Checked
 from mlops_llm.eval.plan import Plan
-from mlops_llm.eval.prompts import answered
-from mlops_llm.eval.score import Counts, generation, scored
+from mlops_llm.eval.rendering import answered
+from mlops_llm.eval.score import generation, scored
 from mlops_llm.eval.scores import Scored
+from mlops_llm.eval.search import of_model
+from mlops_llm.eval.taken import Taken, facts
 from mlops_llm.inference.cache import Answers, key
 from mlops_llm.inference.engine import Class, Failure, Generation
 from mlops_llm.inference.footprint import Footprint, gpu_peak
 from mlops_llm.models import load, template
-from mlops_llm.models.ref import Place
 from mlops_llm.record import NullRun, Result, Run
+
+if TYPE_CHECKING:
+    from mlops_llm.eval.benchmarks.running import Found
 
 ANSWERS, LIKELIHOODS, RATINGS = "answers.jsonl", "likelihoods.jsonl", "ratings.jsonl"
 """Files in the run's folder from which an evaluation goes on."""
-
-
-@dataclass
-class Taken:
-    """What the asking took."""
-
-    seconds: float = 0.0
-    """Without opening the model."""
-    opening: float = 0.0
-    peak: int = 0
-    gpu: int | None = None
-    counts: dict[str, Counts] = field(default_factory=dict)
-    results: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Benchmark -> lm-eval's own tables."""
-    of_benchmarks: int = 0
-    """How many of the scores, the last ones, are of benchmarks."""
-    tokens: int = 0
-    """Of all answers that were asked now."""
-    answering: float = 0.0
-    """How long these took, from the first request to the last answer."""
-    overlap: Checked | None = None
-    """Which questions the model was trained on."""
-    overlaps: dict[str, tuple[Checked, Sequence[Sample]]] = field(default_factory=dict)
-    """Benchmark -> which of its items the model was trained on."""
 
 
 def evaluate(plan: Plan, run: Run | None = None) -> Result:
@@ -71,43 +52,101 @@ def evaluate(plan: Plan, run: Run | None = None) -> Result:
     began = time.perf_counter()
     answers = Answers() if plan.settings.cache is not Cache.off else None
     try:
-        with Footprint() as footprint, Opened(plan) as opened:
-            outcome = _with_benchmarks(plan, _outcome(plan, opened, folder, answers, taken), opened, folder, answers, taken)
-            taken.opening, taken.gpu = opened.seconds, gpu_peak()
+        with Footprint() as footprint:
+            with Opened(plan) as opened:
+                told = _told(plan, opened, folder, answers, taken)
+                found = _benchmarks(plan, opened, folder, answers, taken)
+                taken.opening, taken.gpu = opened.seconds, gpu_peak()
+            found = _overlap(plan, found, taken)
+            outcome = _with_benchmarks(plan, _outcome(plan, told, taken), found)
     finally:
         if answers:
             answers.close()
     taken.seconds, taken.peak = time.perf_counter() - began - taken.opening, footprint.peak
-    outcome = dataclasses.replace(outcome, facts={**outcome.facts, **_facts(plan, taken, outcome)})
-    return recording.result(plan, outcome, taken, run)
+    outcome = dataclasses.replace(outcome, facts={**outcome.facts, **facts(plan, taken, outcome)})
+    result = recording.result(plan, outcome, taken, run)
+    if not plan.settings.save_outputs:
+        _forget(folder)
+    return result
 
 
-def _outcome(plan: Plan, opened: Opened, folder: Path, answers: Answers | None, taken: Taken) -> Outcome:
-    given, likely, items = None, None, list[Item]()
+@dataclass
+class _Told:
+    """What the model and the judge said of the dataset's rows; None of what was not asked."""
+
+    answers: Sequence[Generation | Failure] | None = None
+    likelihoods: Sequence[tuple[Likelihood, Likelihood]] | None = None
+    verdicts: Sequence[Verdict | Failure] | None = None
+
+
+def _told(plan: Plan, opened: Opened, folder: Path, answers: Answers | None, taken: Taken) -> _Told:
+    told = _Told()
     if plan.answers:
-        given = _answers(plan, opened, folder, answers, taken)
+        told.answers = _answers(plan, opened, folder, answers, taken)
     if any(one.needs is Need.likelihood for one in plan.metrics.values()):
-        likely = _likelihoods(plan, opened, folder, answers, taken)
-    parts, verdicts = list[Scored](), None
+        told.likelihoods = _likelihoods(plan, opened, folder, answers, taken)
+    if plan.settings.judge is not None and told.answers:
+        told.verdicts = _ratings(plan, told.answers, folder, answers, taken)
+    return told
+
+
+def _benchmarks(plan: Plan, opened: Opened, folder: Path, answers: Answers | None, taken: Taken) -> list[Found]:
+    if not plan.benchmarks:
+        return []
+    from mlops_llm.eval.benchmarks import running
+
+    about = {}
+    if plan.subject:
+        about = {"weights": plan.subject.digest, "template": template.template_digest(plan.subject.tokenizer)}
+    found = [running.run(one, plan.settings, lambda: opened.session, folder, about, answers) for one in plan.benchmarks]
+    taken.counts |= {one.name: one.counts for one in found}
+    taken.of_benchmarks = sum(len(one.scores) for one in found)
+    taken.results = {one.name: one.results for one in found}
+    return found
+
+
+def _overlap(plan: Plan, found: Sequence[Found], taken: Taken) -> list[Found]:
+    """Look for all that was asked in what the model was trained on, in one pass; return what benchmarks found with it."""
+    place = plan.subject.place if plan.subject else None
+    own = [plan.questions.asked] if plan.questions else []
+    sets = [*own, *(seen.questions(one.samples) for one in found)]
+    checked = of_model(sets, place, load.weights_digest(place) if place else "", plan.settings.overlap)
+    if checked is None:
+        return list(found)
+    of_found = checked[len(own) :]
+    taken.overlap = checked[0] if own else None
+    taken.overlaps = {one.name: (each, one.samples) for one, each in zip(found, of_found, strict=True)}
+    return [seen.stamped(one, each.seen) for one, each in zip(found, of_found, strict=True)]
+
+
+def _forget(folder: Path) -> None:
+    """Remove what is kept so that a stopped evaluation can go on: it holds what was asked and answered."""
+    from mlops_llm.eval.benchmarks.running import FOLDER
+
+    for name in (ANSWERS, LIKELIHOODS, RATINGS):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+
+
+def _outcome(plan: Plan, told: _Told, taken: Taken) -> Outcome:
+    parts, items = list[Scored](), list[Item]()
     if plan.questions:
-        asked = plan.questions.asked
+        asked, given = plan.questions.asked, told.answers
         failed = [isinstance(each, Failure) for each in given] if given else [False] * len(asked)
-        items = scores.items(asked, given, likely)
-        taken.overlap = _overlap(plan)
-        seen = taken.overlap.seen if taken.overlap else []
-        parts.append(scores.measured(plan.metrics, items, failed, seen))
-        if plan.settings.judge is not None and given:
-            verdicts = _ratings(plan, given, folder, answers, taken)
-            parts.append(scores.rated(verdicts, failed, plan.settings.judge, seen))
+        items = scores.items(asked, given, told.likelihoods)
+        known = taken.overlap.seen if taken.overlap else []
+        parts.append(scores.measured(plan.metrics, items, failed, known))
+        if told.verdicts:
+            parts.append(scores.rated(told.verdicts, failed, plan.settings.judge, known))
     whole = scores.joined(parts)
-    samples = _samples(plan, given, verdicts, whole, taken.overlap) if plan.questions else []
+    samples = _samples(plan, told, whole, taken.overlap) if plan.questions else []
     return Outcome(
         title=f"{plan.model} on {plan.questions.name if plan.questions else ', '.join(plan.settings.benchmark)}",
         model=plan.model,
         dataset=f"{plan.questions.name} ({plan.questions.source.version})" if plan.questions else "",
         engine=name_of(plan.settings.engine),
         scores=whole.scores,
-        samples=samples,
+        samples=samples if plan.settings.save_outputs else [each.bare for each in samples],
         facts={},
         groups=groups(samples, items, plan.metrics.values()),
         tables=whole.tables,
@@ -115,24 +154,13 @@ def _outcome(plan: Plan, opened: Opened, folder: Path, answers: Answers | None, 
     )
 
 
-def _with_benchmarks(
-    plan: Plan, outcome: Outcome, opened: Opened, folder: Path, answers: Answers | None, taken: Taken
-) -> Outcome:
-    if not plan.benchmarks:
+def _with_benchmarks(plan: Plan, outcome: Outcome, found: Sequence[Found]) -> Outcome:
+    if not found:
         return outcome
-    from mlops_llm.eval.benchmarks import overlap, running
+    from mlops_llm.eval.benchmarks import running
 
-    about = {}
-    if plan.subject:
-        about = {"weights": plan.subject.digest, "template": template.template_digest(plan.subject.tokenizer)}
-    found = [running.run(one, plan.settings, lambda: opened.session, folder, about, answers) for one in plan.benchmarks]
-    for number, one in enumerate(found):
-        found[number], checked = overlap.stamped(one, *_weights(plan), plan.settings.overlap)
-        if checked:
-            taken.overlaps[one.name] = checked, one.samples
-    taken.counts |= {one.name: one.counts for one in found}
-    taken.of_benchmarks = sum(len(one.scores) for one in found)
-    taken.results = {one.name: one.results for one in found}
+    if not plan.settings.save_outputs:
+        found = [dataclasses.replace(one, samples=[each.bare for each in one.samples]) for one in found]
     names = [*([plan.questions.name] if plan.questions else []), *(one.name for one in found)]
     title = f"{plan.model} on {', '.join(names)}"
     return dataclasses.replace(running.added(outcome, found), title=title)
@@ -240,31 +268,13 @@ def _ratings(
     return found
 
 
-def _overlap(plan: Plan) -> Checked | None:
-    """Which questions the model was trained on, as far as the record knows."""
-    assert plan.questions
-    return of_model(plan.questions.asked, *_weights(plan), plan.settings.overlap)
-
-
-def _weights(plan: Plan) -> tuple[Place | None, str]:
-    """Where the model is, and the digest of what lies there."""
-    place = plan.subject.place if plan.subject else None
-    return place, load.weights_digest(place) if place else ""
-
-
-def _samples(
-    plan: Plan,
-    given: Sequence[Generation | Failure] | None,
-    verdicts: Sequence[Verdict | Failure] | None,
-    whole: Scored,
-    overlap: Checked | None,
-) -> list[Sample]:
+def _samples(plan: Plan, told: _Told, whole: Scored, overlap: Checked | None) -> list[Sample]:
     assert plan.questions
     made = []
-    seen = overlap.seen if overlap else [None] * len(plan.questions.rows)
+    known = overlap.seen if overlap else [None] * len(plan.questions.rows)
     for number, (place, one) in enumerate(zip(plan.questions.rows, plan.questions.asked, strict=True)):
-        answer = given[number] if given else None
-        said = verdicts[number] if verdicts else None
+        answer = told.answers[number] if told.answers else None
+        said = told.verdicts[number] if told.verdicts else None
         failure = next((each for each in (answer, said) if isinstance(each, Failure)), None)
         values = {name: items[number] for name, items in whole.items.items()}
         made.append(
@@ -282,34 +292,7 @@ def _samples(
                 answer.tokens if isinstance(answer, Generation) else 0,
                 isinstance(answer, Generation) and answer.cut,
                 said.flags if isinstance(said, Verdict) else (),
-                seen[number],
+                known[number],
             )
         )
     return made
-
-
-def _facts(plan: Plan, taken: Taken, outcome: Outcome) -> dict[str, str]:
-    """What a person wants to know besides the scores."""
-    how = plan.settings.sampling
-    drawn = "greedy" if how.greedy else f"temperature {how.temperature:g}, top-p {how.top_p:g}, seed {plan.settings.seed}"
-    facts = {"sampling": f"{drawn}, at most {how.max_new_tokens} tokens"} if plan.answers else {}
-    counts = taken.counts.get("answers")
-    if counts:
-        parts = {"asked": counts.asked, "known from before": counts.cached, "of this run before it stopped": counts.resumed}
-        facts["answers"] = ", ".join(f"{count} {what}" for what, count in parts.items() if count)
-    seconds = [each.seconds for each in outcome.samples if each.seconds]
-    if seconds:
-        facts["seconds a sample"] = f"{sum(seconds) / len(seconds):.3f}"
-    if taken.answering:
-        facts["tokens/s"] = f"{taken.tokens / taken.answering:.1f}"
-    facts["opening the model"] = console.seconds(taken.opening) if taken.opening else "not needed"
-    facts["peak memory"] = console.size(taken.peak)
-    if taken.gpu is not None:
-        facts["peak GPU memory"] = console.size(taken.gpu)
-    if plan.settings.judge is not None:
-        facts |= dict(plan.settings.judge.facts())
-    if taken.overlap:
-        facts |= taken.overlap.facts()
-    for name, (checked, _) in taken.overlaps.items():
-        facts |= {f"{name}: {key}": value for key, value in checked.facts().items()}
-    return facts

@@ -17,12 +17,16 @@ JUDGE = "judge"
 class Method:
     """What a dataset's version says of its evaluation."""
 
-    ability: str = ""
-    """What the set asks for."""
     metrics: dict[str, Metric] = field(default_factory=dict)
     """By name; none where it names none."""
     judge: bool = False
     """A judge is to rate the answers; which one, the command says."""
+
+
+def ability(source: Source) -> str:
+    """What a dataset's version says that it asks for (`op=add op.ability=`); empty of one that is not registered."""
+    version = version_of(source)
+    return version.ability if version else ""
 
 
 def of(source: Source) -> Method:
@@ -41,4 +45,4 @@ def of(source: Source) -> Method:
         if name not in there:
             what = f"is to be scored by '{name}', which is no metric{component.near(name, [*there, JUDGE])}"
             raise UserError(what, f"{version.name}@{version.label}", "say how it is to be scored: metric=[...] or judge=NAME")
-    return Method(version.ability, {name: component.build("metric", name) for name in names}, JUDGE in version.method)
+    return Method({name: component.build("metric", name) for name in names}, JUDGE in version.method)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,38 @@ SHORTEST = 8
 CHARACTERS_A_WORD = 1.6
 """Of running Chinese; where no blanks stand between words, single characters are compared, and so many more of them."""
 _BASE = 0x9E3779B97F4A7C15
+
+
+class Texts:
+    """Some texts as numbers, made once, however many indexes they are compared with."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        """Keep them; they are split into words when the first index asks.
+
+        Args:
+            texts: past which questions are held.
+        """
+        self._texts = texts
+        self._runs: dict[int, tuple[NDArray[Any], NDArray[Any]]] = {}
+
+    @cached_property
+    def _words(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """A hash of each word, and the number of its text."""
+        import numpy
+
+        coded = [words(text) for text in self._texts]
+        owner = numpy.repeat(numpy.arange(len(coded)), [len(each) for each in coded])
+        return _hashes(list(chain.from_iterable(coded))), owner
+
+    def runs(self, length: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """A hash of each run of so many words that lies in one text, and the number of the text."""
+        if length not in self._runs:
+            hashes, owner = self._words
+            rolled = _rolled(hashes, length)
+            first = owner[: len(rolled)]
+            within = first == owner[length - 1 :]
+            self._runs[length] = rolled[within], first[within]
+        return self._runs[length]
 
 
 class Index:
@@ -63,14 +96,11 @@ class Index:
         """Whether there is anything to look for."""
         return len(self._hashes) > 0
 
-    def shares(self, rows: Sequence[str], least: float) -> list[tuple[int, int, float]]:
+    def shares(self, rows: Texts, least: float) -> list[tuple[int, int, float]]:
         """(row, text, share of the text's runs that the row has), where the share is at least `least`."""
         import numpy
 
-        coded = [words(row) for row in rows]
-        flat = _hashes(list(chain.from_iterable(coded)))
-        row_of = numpy.repeat(numpy.arange(len(coded)), [len(each) for each in coded])
-        met = [self._met(flat, row_of, length) for length in self._lengths]
+        met = [self._met(*rows.runs(length)) for length in self._lengths]
         pairs = numpy.unique(_joined(met, numpy.int64))  # of row and entry: a run counts once, however often a row has it
         entries = max(1, len(self._hashes))
         row, whose = pairs // entries, self._whose[pairs % entries] if len(pairs) else pairs
@@ -83,15 +113,11 @@ class Index:
             (int(found[each] // texts), text, float(share[each])) for each in chosen for text in self._owners[int(owner[each])]
         ]
 
-    def _met(self, flat: NDArray[Any], row_of: NDArray[Any], length: int) -> NDArray[Any]:
-        """Row and entry of each run of a length that is in the table, as one number."""
+    def _met(self, rolled: NDArray[Any], row_of: NDArray[Any]) -> NDArray[Any]:
+        """Row and entry of each run of one length that is in the table, as one number."""
         import numpy
 
-        if len(flat) < length:
-            return numpy.empty(0, numpy.int64)
-        rolled = _rolled(flat, length)
-        within = row_of[: len(rolled)] == row_of[length - 1 :]
-        places = numpy.flatnonzero(self._maybe[rolled >> self._shift] & within)
+        places = numpy.flatnonzero(self._maybe[rolled >> self._shift])
         first = numpy.searchsorted(self._hashes, rolled[places], "left")
         counts = numpy.searchsorted(self._hashes, rolled[places], "right") - first
         offsets = numpy.arange(counts.sum()) - numpy.repeat(counts.cumsum() - counts, counts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mlops_llm.inference.engine import Failure
 from mlops_llm.record import Grid
@@ -56,7 +56,7 @@ class Sample:
     scores: Mapping[str, float] = field(default_factory=dict)
     """Name of a score -> value of this answer."""
     comment: str = ""
-    """What the judge said."""
+    """What the judge said, or why a benchmark's program did not pass."""
     failure: Failure | None = None
     """Why there is no answer, or (of a judge) no rating."""
     seconds: float = 0.0
@@ -69,6 +69,13 @@ class Sample:
     """Whether the model met it in training; None where its history is not known."""
     asked: str = ""
     """What a benchmark's item asks, where the prompt has more around it."""
+
+    @property
+    def bare(self) -> Sample:
+        """Its numbers without any text of a row, a model, a judge or a server."""
+        failure = replace(self.failure, cause="") if self.failure else None
+        bare = replace(self, prompt="", asked="", answer="", comment="", failure=failure)
+        return replace(bare, references=(), label=None, metadata={})
 
 
 @dataclass(frozen=True)

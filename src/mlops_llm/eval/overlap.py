@@ -1,31 +1,18 @@
-"""Which of the rows that are asked did the model meet in training, and what is a score without them."""
+"""Which of the rows that are asked did the model meet in training, and what is a score without them: what is said of it."""
 
 from __future__ import annotations
 
 import math
-import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from mlops_llm.data.kinds import Kind, infer
-from mlops_llm.data.read import Row
-from mlops_llm.data.ref import record
-from mlops_llm.data.tokens import CHUNK, chunks
 from mlops_llm.errors import UserError
-from mlops_llm.eval import trained
-from mlops_llm.eval.ngrams import SHORTEST, Index
+from mlops_llm.eval.ngrams import SHORTEST
 from mlops_llm.eval.outcome import Seen
-from mlops_llm.eval.questions import Question, question
-from mlops_llm.eval.words import unblanked
-from mlops_llm.models.ref import Place
-from mlops_llm.tracking.lineage import Lineage, Used, trace
-from mlops_llm.tracking.store import is_away
-
-if TYPE_CHECKING:
-    from mlops_llm.tracking.store import Store
+from mlops_llm.eval.questions import Question
 
 
 @dataclass
@@ -136,12 +123,13 @@ class Checked:
             told["not compared"] = f"data of {', '.join(self.influences)}"
         return told
 
-    def table(self, questions: Sequence[Question], rows: Sequence[int]) -> dict[str, list[Any]]:
+    def table(self, questions: Sequence[Question], rows: Sequence[int], *, texts: bool = True) -> dict[str, list[Any]]:
         """The questions that were met, as a table.
 
         Args:
             questions: all of them.
             rows: their places in the dataset, from 0; the table counts from 1.
+            texts: also say what they ask.
         """
         found = [
             (place + 1, one.text, use, _SAID[met.how], round(met.share, 4), met.dataset, met.where, met.run)
@@ -150,150 +138,12 @@ class Checked:
             if met
         ]
         names = ("row", "prompt", "use", "the same", "share", "dataset", "where", "run")
-        return {name: [row[column] for row in found] for column, name in enumerate(names)}
+        kept = [column for column, name in enumerate(names) if texts or name != "prompt"]
+        return {names[column]: [row[column] for row in found] for column in kept}
 
 
 def _only(these: Sequence[Met | None], not_those: Sequence[Met | None]) -> int:
     return sum(bool(one) and not other for one, other in zip(these, not_those, strict=True))
-
-
-def check(questions: Sequence[Question], lineage: Lineage, how: Overlap, store: Store | None) -> Checked:
-    """Look for questions among all rows that a model was trained on; every file is read once, a few rows at a time.
-
-    A row of the training part counts as met even if training ended before its turn.
-
-    Args:
-        questions: what is asked.
-        lineage: what is behind the model.
-        how: settings.
-        store: the record, which keeps the versions.
-    """
-    files, lost = trained.found(lineage, store)
-    search, searched = _Search(questions, how), list[str]()
-    for file in files:
-        try:
-            search.through(file)
-            searched.append(file.name)
-        except (UserError, OSError) as error:
-            lost.append(f"{file.name}: {trained.said(error)}")
-    unknown = (*lineage.unknown, *lost)
-    return Checked(search.trained, search.chose, list(dict.fromkeys(searched)), unknown, lineage.influences)
-
-
-def of_model(questions: Sequence[Question], place: Place | None, weights: str, how: Overlap) -> Checked | None:
-    """`check` of a model by what the record of this folder knows of it; None where that is switched off.
-
-    A record that is away is no reason to lose an evaluation: it is said, and leaves the answer open.
-
-    Args:
-        questions: what is asked.
-        place: the model; None of one that answers at a server.
-        weights: digest of the weights that lie there.
-        how: settings.
-    """
-    if not how.check:
-        return None
-    if place is None:
-        return check(questions, Lineage((), ("what a server's model was trained on",)), how, None)
-    try:
-        store = record()
-        return check(questions, trace(store, place, weights), how, store)
-    except Exception as error:
-        if not is_away(error):
-            raise
-        return check(questions, Lineage((), ("what it was trained on, while the record cannot be reached",)), how, None)
-
-
-class _Search:
-    """The questions, and what was found of them so far."""
-
-    def __init__(self, questions: Sequence[Question], how: Overlap) -> None:
-        self._threshold = how.threshold
-        self._references = [{_plain(each) for each in one.references} for one in questions]
-        self._places = defaultdict[str, list[int]](list)
-        """What is asked -> the questions that ask it."""
-        for place, one in enumerate(questions):
-            self._places[_key(_texts(one))].append(place)
-        self._bare = {_bare(_texts(one)) for one in questions}
-        self._common = {
-            key for key, places in self._places.items() if len({frozenset(self._references[each]) for each in places}) > 1
-        }
-        self._index = Index([self._told(one) for one in questions], how.words)
-        self.trained: list[Met | None] = [None] * len(questions)
-        self.chose: list[Met | None] = [None] * len(questions)
-
-    def _told(self, one: Question) -> str:
-        """What tells a question from others: what it asks, and its reference where others ask the same."""
-        texts = _texts(one)
-        return "\n".join([*texts, *(one.references if _key(texts) in self._common else ())])
-
-    def through(self, file: trained.Kept) -> None:
-        """Read a file's rows once."""
-        for begin, part in enumerate(chunks(file.rows())):
-            said = [_said(row, where) for where, row in part]
-            found = [(place, *hit) for place, one in enumerate(said) for hit in self._exact(one)]
-            if self._index:
-                shares = self._index.shares([one.whole for one in said], self._threshold)
-                found += [(place, asked, How.words, share) for place, asked, share in shares]
-            for place, asked, how, share in found:
-                where, row = part[place]
-                for used in file.users:
-                    self._note(asked, Met(how, share, file.name, where, used.run), used, begin * CHUNK + place, row)
-
-    def _exact(self, said: _Said) -> Iterator[tuple[int, How, float]]:
-        """Questions that a row asks too; where several ask the same and differ in their answers, the answer must be theirs."""
-        for turns, answer in said.asked:
-            if _bare(turns) not in self._bare:  # much faster than the whole comparison
-                continue
-            key = _key(turns)
-            for place in self._places.get(key, ()):
-                is_answered = _plain(answer) in self._references[place]
-                if is_answered or key not in self._common:
-                    yield place, How.answered if is_answered else How.question, 1.0
-
-    def _note(self, asked: int, met: Met, used: Used, place: int, row: Row) -> None:
-        into = self.trained if used.context == "training" else self.chose
-        best = into[asked]
-        if (best is None or (met.how, met.share) > (best.how, best.share)) and trained.belongs(used, place, row):
-            into[asked] = met
-
-
-class _Said(NamedTuple):
-    """What a training row says."""
-
-    asked: list[tuple[list[str], str]]
-    """Each prompt in it, as the texts of its turns, with the answer to it."""
-    whole: str
-
-
-def _said(row: Row, where: str) -> _Said:
-    try:
-        one = question(row, infer(row) or Kind.ppo, where)
-    except UserError:  # of no known form: its texts still have words
-        return _Said([], "\n".join(str(each) for each in row.values()))
-    turns = [(str(turn.get("role")), str(turn.get("content") or "")) for turn in one.turns if turn.get("role") != "system"]
-    texts = [text for _, text in turns]
-    asked = [(texts[:place], text) for place, (role, text) in enumerate(turns) if role == "assistant" and place]
-    asked += [(texts, each) for each in one.references or ("",)]
-    rejected = [row["rejected"]] if isinstance(row.get("rejected"), str) else []
-    return _Said(asked, "\n".join([*texts, *one.references, *rejected]))
-
-
-def _texts(one: Question) -> list[str]:
-    """What is asked, without the system's text, which many rows have."""
-    return [str(turn.get("content") or "") for turn in one.turns if turn.get("role") != "system"]
-
-
-def _plain(text: str) -> str:
-    return unblanked(unicodedata.normalize("NFKC", text).casefold())
-
-
-def _key(texts: Sequence[str]) -> str:
-    return "\x1f".join(map(_plain, texts))
-
-
-def _bare(texts: Sequence[str]) -> str:
-    return "\x1f".join("".join(unicodedata.normalize("NFKC", text).casefold().split()) for text in texts)
 
 
 def stamp(values: Sequence[float | None] | Callable[[Sequence[int]], float], seen: Sequence[bool | None]) -> Seen | None:

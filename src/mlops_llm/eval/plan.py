@@ -15,8 +15,8 @@ from mlops_llm.errors import UserError
 from mlops_llm.eval import method
 from mlops_llm.eval.config import Cache, Eval
 from mlops_llm.eval.metric import Item, Metric, Need
-from mlops_llm.eval.prompts import answered, prompted
 from mlops_llm.eval.questions import Question, Questions, question
+from mlops_llm.eval.rendering import answered, prompted
 from mlops_llm.eval.subject import Subject, subject
 from mlops_llm.inference.cache import Answers, key
 from mlops_llm.inference.engine import Request
@@ -40,6 +40,8 @@ class Plan:
     requests: tuple[Request, ...] = ()
     benchmarks: tuple[Wanted, ...] = ()
     warnings: tuple[str, ...] = ()
+    ability: str = ""
+    """What the dataset says that it asks for."""
 
     @property
     def model(self) -> str:
@@ -100,7 +102,7 @@ def prepare(settings: Eval) -> Plan:
     if settings.judge is not None and settings.judge.needs_reference:
         _refuse_lacking(questions, [bool(one.references) for one in questions.asked], "reference", "judge")
     requests = _requests(settings, questions, found)
-    plan = Plan(settings, found, questions, metrics, requests, benchmarks, warned)
+    plan = Plan(settings, found, questions, metrics, requests, benchmarks, warned, method.ability(questions.source))
     if plan.answers:
         plan = replace(plan, warnings=(*warned, *_check_room(settings, requests, found)))
     if found and any(one.needs is Need.likelihood for one in metrics.values()):

@@ -80,7 +80,7 @@ class Questions:
         return DatasetInput(self.name, self.source.version, str(self.source.path), "evaluation", len(self.rows), digests)
 
 
-def first(source: Source, rows: Sequence[int], kinds: Sequence[Kind], most: int) -> Questions:
+def first(source: Source, rows: Sequence[int], kinds: Sequence[Kind], most: int, setting: str) -> Questions:
     """The first `most` questions of some rows; answers that are not wanted are passed over.
 
     Args:
@@ -88,6 +88,7 @@ def first(source: Source, rows: Sequence[int], kinds: Sequence[Kind], most: int)
         rows: places of its rows.
         kinds: what the rows may be, the first where fields do not tell; none where each row tells, and is of kind eval if not.
         most: questions at most.
+        setting: by which other rows would be named, `evaluate.dataset` of a training.
 
     Raises:
         UserError: a row has no reference, or none is left; the row is named.
@@ -102,10 +103,10 @@ def first(source: Source, rows: Sequence[int], kinds: Sequence[Kind], most: int)
         if not one.references and kind is Kind.kto:
             continue
         if not one.references:
-            remedy = "give the row a 'reference', or take other rows: evaluate.dataset=REF"
+            remedy = f"give the row a 'reference', or take other rows: {setting}=REF"
             raise UserError("has no answer to compare with", where, remedy)
         places.append(place)
         asked.append(one)
     if not asked:
-        raise UserError("no row has an answer to compare with", str(source.path), "take other rows: evaluate.dataset=REF")
+        raise UserError("no row has an answer to compare with", str(source.path), f"take other rows: {setting}=REF")
     return Questions(source, places, asked)

@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import TYPE_CHECKING
 
 from mlops_llm.eval import figures, shown
-from mlops_llm.eval.benchmarks.overlap import questions
+from mlops_llm.eval.benchmarks.seen import questions
 from mlops_llm.eval.outcome import Outcome, Score
 from mlops_llm.eval.page import page
 from mlops_llm.eval.plan import Plan
+from mlops_llm.eval.taken import Taken
 from mlops_llm.record import Checkpoint, Result, Run
 from mlops_llm.tracking import prompts
-
-if TYPE_CHECKING:
-    from mlops_llm.eval.evaluation import Taken
 
 PREFIX = "score/"
 """What the names of scores begin with in the record."""
@@ -34,6 +31,8 @@ def inputs(plan: Plan, run: Run) -> None:
         run.tags({"model": plan.settings.model})
     if plan.questions:
         run.input(plan.questions.as_input())
+    if plan.ability:
+        run.tags({"ability": plan.ability})
     for one in plan.benchmarks:
         if one.local:
             run.input(one.as_input(plan.settings.limit))
@@ -53,14 +52,7 @@ def result(plan: Plan, outcome: Outcome, taken: Taken, run: Run) -> Result:
     run.metrics(_numbers(outcome, taken), step, checkpoint, "evaluation" if plan.questions else None)
     if plan.settings.judge is not None:
         run.metrics({f"perf/judge_{name}": value for name, value in plan.settings.judge.numbers().items()}, step)
-    if taken.overlap and plan.questions:
-        run.metrics(taken.overlap.metrics(), step, checkpoint, "evaluation")
-        run.artifact("overlap.json", taken.overlap.table(plan.questions.asked, plan.questions.rows))
-    for name, (checked, samples) in taken.overlaps.items():
-        label = named(name).removeprefix(PREFIX)
-        run.metrics({key.replace("/", f"/{label}/", 1): share for key, share in checked.metrics().items()}, step, checkpoint)
-        table = checked.table(questions(samples), [each.place for each in samples])
-        run.artifact(f"overlap/{_file(name)}.json", table)
+    _overlaps(plan, taken, step, checkpoint, run)
     signed = [each for each in outcome.scores if each.signature]
     run.tags({f"metric.{named(each.name).removeprefix(PREFIX)}": each.signature for each in signed})
     if plan.settings.save_outputs and outcome.samples:
@@ -87,6 +79,19 @@ def result(plan: Plan, outcome: Outcome, taken: Taken, run: Run) -> Result:
         higher_is_better=bool(decisive and decisive.higher_is_better),
         score_name=named(decisive.name) if decisive else "",
     )
+
+
+def _overlaps(plan: Plan, taken: Taken, step: int, checkpoint: Checkpoint | None, run: Run) -> None:
+    """Record what of the questions the model was trained on."""
+    if taken.overlap and plan.questions:
+        run.metrics(taken.overlap.metrics(), step, checkpoint, "evaluation")
+        table = taken.overlap.table(plan.questions.asked, plan.questions.rows, texts=plan.settings.save_outputs)
+        run.artifact("overlap.json", table)
+    for name, (checked, samples) in taken.overlaps.items():
+        label = named(name).removeprefix(PREFIX)
+        run.metrics({key.replace("/", f"/{label}/", 1): share for key, share in checked.metrics().items()}, step, checkpoint)
+        table = checked.table(questions(samples), [each.place for each in samples], texts=plan.settings.save_outputs)
+        run.artifact(f"overlap/{_file(name)}.json", table)
 
 
 def _file(name: str) -> str:

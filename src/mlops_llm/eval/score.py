@@ -101,14 +101,11 @@ def scored(
     kept = Kept(file)
     standing = {place: row for place, row in kept.found.items() if place < count and row.get("failure") not in _PASSING}
     results = {place: _read(row, made) for place, row in standing.items()}
-    resumed, cached = len(results), 0
+    resumed = len(results)
     try:
         if answers and keys and not refresh:
-            for place in range(count):
-                if place not in results and (row := answers.get(keys[place])):
-                    results[place] = made(row)
-                    kept.put(place, row)
-                    cached += 1
+            _remember(results, kept, keys, answers, made)
+        cached = len(results) - resumed
         missing = [place for place in range(count) if place not in results]
         if missing:
             _ask(missing, ask, results, kept, count, what, keys, answers, note)
@@ -117,6 +114,20 @@ def scored(
     lost = [place for place in range(count) if place not in results]
     results |= {place: Failure(Class.server, "the engine gave no answer") for place in lost}
     return [results[place] for place in range(count)], Counts(len(missing), cached, resumed)
+
+
+def _remember(
+    results: dict[int, R | Failure],
+    kept: Kept,
+    keys: Sequence[str],
+    answers: Answers,
+    made: Callable[[Mapping[str, Any]], R],
+) -> None:
+    """Take what is missing from the cache, as far as it is there."""
+    for place, each in enumerate(keys):
+        if place not in results and (row := answers.get(each)):
+            results[place] = made(row)
+            kept.put(place, row)
 
 
 def _ask(

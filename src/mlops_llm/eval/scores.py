@@ -68,37 +68,38 @@ def measured(
         failed: which of them are none.
         seen: whether the model was trained on each; empty where that is not known.
     """
-    made = Scored()
-    for name, metric in metrics.items():
-        places = counting(metric, found, failed)
-        if not places:
-            continue
-        scores = metric.score([found[place] for place in places])
-        lacks = metric.needs not in (Need.nothing, Need.likelihood) and any(failed) and not all(failed)
-        alone = metric.score([one for one, is_none in zip(found, failed, strict=True) if not is_none]) if lacks else None
-        # What was learned by heart helps an answer to be right, not to be short or quick.
-        known = _seen(metric, found, places, scores.total, seen) if seen and metric.needs is not Need.nothing else {}
-        for each, value in scores.total.items():
-            values = scores.items.get(each)
-            interval = scores.intervals.get(each) or (of_mean(values) if values else None)
-            answered = alone.total.get(each) if alone else None
-            made.scores.append(
-                Score(
-                    each,
-                    value,
-                    len(places),
-                    metric.higher_is_better,
-                    interval,
-                    scores.signature,
-                    metric.most,
-                    answered,
-                    known.get(each),
-                )
+    return joined([_measured(name, metric, found, failed, seen) for name, metric in metrics.items()])
+
+
+def _measured(name: str, metric: Metric, found: Sequence[Item], failed: Sequence[bool], seen: Sequence[bool | None]) -> Scored:
+    """Scores of one metric; none where no answer counts for it."""
+    places = counting(metric, found, failed)
+    if not places:
+        return Scored()
+    scores = metric.score([found[place] for place in places])
+    lacks = metric.needs not in (Need.nothing, Need.likelihood) and any(failed) and not all(failed)
+    alone = metric.score([one for one, is_none in zip(found, failed, strict=True) if not is_none]) if lacks else None
+    # What was learned by heart helps an answer to be right, not to be short or quick.
+    known = _seen(metric, found, places, scores.total, seen) if seen and metric.needs is not Need.nothing else {}
+    made = Scored(tables={f"{name}/{file}": table for file, table in scores.tables.items()})
+    for each, value in scores.total.items():
+        values = scores.items.get(each)
+        made.scores.append(
+            Score(
+                each,
+                value,
+                len(places),
+                metric.higher_is_better,
+                scores.intervals.get(each) or (of_mean(values) if values else None),
+                scores.signature,
+                metric.most,
+                alone.total.get(each) if alone else None,
+                known.get(each),
             )
-            if values:
-                by_place = dict(zip(places, values, strict=True))
-                made.items[each] = [by_place.get(place) for place in range(len(found))]
-        made.tables |= {f"{name}/{file}": table for file, table in scores.tables.items()}
+        )
+        if values:
+            by_place = dict(zip(places, values, strict=True))
+            made.items[each] = [by_place.get(place) for place in range(len(found))]
     return made
 
 

@@ -215,7 +215,9 @@ def _failures(outcome: Outcome) -> Grid:
             rows.append(["" if place else kind, "" if place else times, each.place + 1, _cell(cause)])
         if times > _CAUSES:
             rows.append(["", "", "…", f"{times - _CAUSES} more"])
-    return Grid("failures", ["class", "times", "row", "cause"], rows)
+    columns = ["class", "times", "row", "cause"]
+    kept = 4 if any(each.failure and each.failure.cause for each in outcome.samples) else 3
+    return Grid("failures", columns[:kept], [row[:kept] for row in rows])
 
 
 def _small(grid: Grid) -> Grid:

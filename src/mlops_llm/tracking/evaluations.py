@@ -94,7 +94,7 @@ def _assessments(each: dict[str, Any], run: str) -> list[Any]:
     for name, value in each["scores"].items():
         judged = name in each["judged"]
         source = AssessmentSource("LLM_JUDGE", "judge") if judged else code
-        said = each["comment"] if judged and each["comment"] else None
+        said = each["comment"] if each["comment"] and (judged or not each["judged"]) else None
         found.append(Feedback(name, value, source=source, rationale=said, metadata=dict(metadata)))
     if each["failure"]:
         kind, cause = each["failure"]

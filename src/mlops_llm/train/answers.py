@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from mlops_llm.eval.prompts import prompted
 from mlops_llm.eval.questions import Question
+from mlops_llm.eval.rendering import prompted
 from mlops_llm.train import random_state
 
 BATCH = 16

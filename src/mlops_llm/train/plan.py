@@ -16,8 +16,8 @@ from mlops_llm.data.split import hold_out
 from mlops_llm.data.structure import kind_of_most, turns
 from mlops_llm.data.validate import HEAD
 from mlops_llm.errors import UserError
-from mlops_llm.eval.prompts import prompted
 from mlops_llm.eval.questions import Questions
+from mlops_llm.eval.rendering import prompted
 from mlops_llm.files import writable
 from mlops_llm.models import load, template
 from mlops_llm.models.load import Files, Task

@@ -12,8 +12,8 @@ from mlops_llm.data.ref import open_dataset
 from mlops_llm.errors import UserError
 from mlops_llm.eval import questions
 from mlops_llm.eval.metric import Item
-from mlops_llm.eval.prompts import prompted
 from mlops_llm.eval.questions import Questions
+from mlops_llm.eval.rendering import prompted
 from mlops_llm.models.load import Task
 from mlops_llm.record import Run
 from mlops_llm.train.answers import answers
@@ -22,6 +22,9 @@ from mlops_llm.train.evaluate import PREFIX
 
 if TYPE_CHECKING:
     from mlops_llm.train.plan import Part, Plan
+
+OTHERS = "evaluate.dataset"
+"""Setting that names which rows are asked."""
 
 
 def check(settings: Train) -> None:
@@ -74,9 +77,9 @@ def prepare(settings: Train, tokenizer: Any, window: int | None, validation: Par
         return None
     if how.dataset:
         source = open_dataset(how.dataset, settings.read)
-        found = questions.first(source, range(len(source.rows)), (), how.samples)
+        found = questions.first(source, range(len(source.rows)), (), how.samples, OTHERS)
     elif validation:
-        found = questions.first(validation.source, validation.rows, settings.algo.kinds, how.samples)
+        found = questions.first(validation.source, validation.rows, settings.algo.kinds, how.samples, OTHERS)
     else:
         raise UserError("nothing is held out to ask", "evaluate.every", "name rows: evaluate.dataset=REF")
     lengths = [len(tokenizer(prompted(tokenizer, one), add_special_tokens=False)["input_ids"]) for one in found.asked]

@@ -18,8 +18,14 @@ FEW_SHOT_SEED = 1234
 """lm-eval's own, to which the request's seed is added: seed 0 draws the worked examples that everybody has."""
 
 
-def loaded(one: Wanted, few_shot: int | None, seed: int) -> dict[str, Any]:
+def loaded(one: Wanted, few_shot: int | None, seed: int, programs: Programs) -> dict[str, Any]:
     """lm-eval's tasks and groups, as its `TaskManager.load` gives them, ready to be asked.
+
+    Args:
+        one: what is to be asked.
+        few_shot: worked examples; None keeps each task's own number.
+        seed: added to lm-eval's own.
+        programs: runs those that a model writes.
 
     Raises:
         UserError: the rows cannot be had from the hub, or a task's file is wrong.
@@ -27,7 +33,7 @@ def loaded(one: Wanted, few_shot: int | None, seed: int) -> dict[str, Any]:
     tasks = importlib.import_module("lm_eval.tasks")
     manager = tasks.TaskManager(include_path=str(one.folder), include_defaults=False)
     try:
-        built = [each for name in one.asked for each in _built(one, name, manager)]
+        built = [each for name in one.asked for each in _built(one, name, manager, programs)]
         found: dict[str, Any] = manager.load(built)
     except UserError:
         raise
@@ -45,10 +51,10 @@ def loaded(one: Wanted, few_shot: int | None, seed: int) -> dict[str, Any]:
     return found
 
 
-def _built(one: Wanted, name: str, manager: Any) -> list[Any]:
-    programs = [task for task in one.tasks if task.config.get("unsafe_code")]
-    if programs:
-        return [_of_programs(task, one.local.get(task.name)) for task in programs]
+def _built(one: Wanted, name: str, manager: Any, programs: Programs) -> list[Any]:
+    unsafe = [task for task in one.tasks if task.config.get("unsafe_code")]
+    if unsafe:
+        return [_of_programs(task, one.local.get(task.name), programs) for task in unsafe]
     by_file = {str(task.file): one.local[task.name] for task in one.tasks if task.name in one.local}
 
     def rows(*, config_source: str, **_: Any) -> Any:
@@ -68,14 +74,13 @@ def _splits(local: Local) -> Any:
     return datasets.DatasetDict({split: datasets.Dataset.from_list(list(rows)) for split, rows in local.rows.items()})
 
 
-def _of_programs(task: Task, local: Local | None) -> Any:
+def _of_programs(task: Task, local: Local | None, programs: Programs) -> Any:
     """HumanEval as its file defines it, but for what runs the programs: lm-eval's takes that from the hub."""
     yaml_loader = importlib.import_module("lm_eval.tasks._yaml_loader")
     api = importlib.import_module("lm_eval.api.task")
     config: dict[str, Any] = yaml_loader.load_yaml(task.file, resolve_func=False)
     for key in ("tag", "group", "task_list"):
         config.pop(key, None)
-    programs = Programs()
     for metric in config["metric_list"]:
         metric["metric"] = _replaced(metric["metric"], {"pass_at_k": programs.pass_at_k}, task)
     made = {"build_predictions": programs.build, "build_predictions_instruct": programs.build_instruct}
@@ -144,7 +149,7 @@ class Programs:
             progress.close()
 
     def cause(self, program: str) -> str:
-        """Why a program did not pass."""
+        """Why a program, with its test behind it, did not pass; empty of one that did."""
         return self._ran[program].cause if program in self._ran else ""
 
 

@@ -130,7 +130,7 @@ def _ending(out: bytes, token: str, code: int) -> Ran:
         if code == LATE:
             return Ran(False, f"not finished in {WALL} s")
         return Ran(False, f"ended the process itself (exit code {code})")
-    return Ran(True) if said["ending"] == "passed" else Ran(False, str(said["ending"]))
+    return Ran(True) if said["ending"] == "passed" else Ran(False, " ".join(str(said["ending"]).split()).rstrip(": "))
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from math import isfinite
 from typing import Any
@@ -13,7 +14,7 @@ from mlops_llm import digest
 from mlops_llm.eval.benchmarks import code
 from mlops_llm.eval.benchmarks.book import Book
 from mlops_llm.eval.benchmarks.definitions import Task
-from mlops_llm.eval.benchmarks.overlap import asked
+from mlops_llm.eval.benchmarks.seen import Part, asked
 from mlops_llm.eval.benchmarks.tasks import Wanted
 from mlops_llm.eval.config import Eval
 from mlops_llm.eval.interval import of_mean
@@ -34,6 +35,8 @@ class Findings:
     """What lm-eval's `evaluate` gives."""
     template: str
     """Digest of the model's chat template; empty where only a server knows it."""
+    alike: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """Group -> metrics in which each of its tasks counts alike, whatever its size."""
 
     @property
     def asked(self) -> dict[str, int]:
@@ -45,14 +48,20 @@ class Findings:
         """The benchmark's name, with the number of items unless all were asked."""
         return self.one.shown(self.asked, self.settings.limit)
 
-    def samples(self, book: Book, tokenizer: Any) -> list[Sample]:
-        """Every item, a task's after the other's, each in its task's order."""
+    def samples(self, book: Book, tokenizer: Any, cause: Callable[[str], str]) -> list[Sample]:
+        """Every item, a task's after the other's, each in its task's order.
+
+        Args:
+            book: what was answered.
+            tokenizer: counts an answer's tokens; None where only a server knows it.
+            cause: why a program with its test did not pass.
+        """
         made = []
         for task in self.one.tasks:
             by_item = dict[int, list[Mapping[str, Any]]]()
             for row in self.results["samples"][task.name]:
                 by_item.setdefault(int(row["doc_id"]), []).append(row)
-            made += [_sample(task, place, rows, book, tokenizer) for place, rows in by_item.items()]
+            made += [_sample(task, place, rows, book, tokenizer, cause) for place, rows in by_item.items()]
         return made
 
     def scores(self, samples: Sequence[Sample]) -> list[Score]:
@@ -61,15 +70,16 @@ class Findings:
         Args:
             samples: of `samples`; lm-eval scores one without an answer as an empty answer.
         """
-        leaves, children = [task.name for task in self.one.tasks], self.results["group_subtasks"]
-        above = sorted((name for name in self.results["results"] if name not in leaves), key=lambda name: name != self.one.name)
-        within = {name: [task for task in leaves if _is_within(task, name, children)] for name in above}
         failed = {(each.metadata["benchmark"], each.place) for each in samples if each.failure}
-        return [
-            score
-            for name, tasks in (within or {name: [name] for name in leaves}).items()
-            for score in self._scores(name, tasks, failed)
-        ]
+        return [score for name, tasks in self._tables().items() for score in self._scores(name, tasks, failed)]
+
+    def parts(self) -> dict[str, Part]:
+        """Name of a score -> what it is made of."""
+        return {
+            self._name(name, label): Part(label, tasks, metric not in self.alike.get(name, ()))
+            for name, tasks in self._tables().items()
+            for _, metric, label in self._keys(name)
+        }
 
     def groups(self) -> list[Group]:
         """The single tasks where there is a group of them."""
@@ -114,21 +124,35 @@ class Findings:
 
     def _scores(self, name: str, tasks: Sequence[str], failed: Collection[tuple[str, int]]) -> list[Score]:
         table = self.results["results"][name]
-        keys = [key for key, value in table.items() if _is_score(key, value)]
-        filters = {key.rpartition(",")[2] for key in keys}
-        head = self.name if name == self.one.name or len(self.one.tasks) == 1 else f"{self.name}/{self._short(name)}"
         better = self.results["higher_is_better"].get(name) or {}
         values, answered = self._values(tasks), self._values(tasks, failed) if failed else {}
         made = []
-        for key in keys:
-            metric, _, filtered = key.rpartition(",")
+        for key, metric, label in self._keys(name):
+            filtered = key.rpartition(",")[2]
             value, count = float(table[key]), int(table["sample_len"])
             interval = _interval(value, table.get(f"{metric}_stderr,{filtered}"), values.get(key, []))
-            label = f"{head}/{_label(metric, filtered, len(filters))}"
             signature = f"{self._signature()}|filter:{filtered}"
             alone = _mean(answered.get(key, [])) if _is_mean(value, values.get(key, [])) else None
-            made.append(Score(label, value, count, better.get(metric), interval, signature, answered=alone))
+            made.append(Score(self._name(name, label), value, count, better.get(metric), interval, signature, answered=alone))
         return made
+
+    def _tables(self) -> dict[str, list[str]]:
+        """Groups, the whole first, each with the tasks within it; the tasks where there is no group."""
+        leaves, children = [task.name for task in self.one.tasks], self.results["group_subtasks"]
+        above = sorted((name for name in self.results["results"] if name not in leaves), key=lambda name: name != self.one.name)
+        within = {name: [task for task in leaves if _is_within(task, name, children)] for name in above}
+        return within or {name: [name] for name in leaves}
+
+    def _keys(self, name: str) -> list[tuple[str, str, str]]:
+        """`metric,filter`, metric and label of each value of a task or group."""
+        keys = [key for key, value in self.results["results"][name].items() if _is_score(key, value)]
+        several = len({key.rpartition(",")[2] for key in keys})
+        parts = [(key, *key.rpartition(",")[::2]) for key in keys]
+        return [(key, metric, _label(metric, filtered, several)) for key, metric, filtered in parts]
+
+    def _name(self, name: str, label: str) -> str:
+        is_whole = name == self.one.name or len(self.one.tasks) == 1
+        return f"{self.name if is_whole else f'{self.name}/{self._short(name)}'}/{label}"
 
     def _short(self, name: str) -> str:
         return name.removeprefix(f"{self.one.name}_")
@@ -150,7 +174,14 @@ class Findings:
         return "|".join(f"{name}:{value}" for name, value in parts.items())
 
 
-def _sample(task: Task, place: int, rows: Sequence[Mapping[str, Any]], book: Book, tokenizer: Any) -> Sample:
+def _sample(
+    task: Task,
+    place: int,
+    rows: Sequence[Mapping[str, Any]],
+    book: Book,
+    tokenizer: Any,
+    cause: Callable[[str], str],
+) -> Sample:
     """An item of which there is a row for each filter."""
     row, filters = rows[0], {str(each["filter"]) for each in rows}
     kind = "loglikelihood" if task.output == "multiple_choice" else task.output
@@ -170,10 +201,20 @@ def _sample(task: Task, place: int, rows: Sequence[Mapping[str, Any]], book: Boo
         references,
         metadata={"benchmark": task.name},
         scores=scores,
+        comment=_causes(row, cause) if task.config.get("unsafe_code") else "",
         failure=next((each.failure for each in told if each.failure), None),
         seconds=sum(each.seconds for each in told),
         asked=asked(row.get("doc") or {}),
         tokens=len(tokenizer(answer, add_special_tokens=False)["input_ids"]) if sampled and answer else 0,
+    )
+
+
+def _causes(row: Mapping[str, Any], cause: Callable[[str], str]) -> str:
+    """Why the programs of an item did not pass, the commonest cause first; empty where all did."""
+    programs = [each for several in row["filtered_resps"] for each in several]
+    found = Counter(said for each in programs if (said := cause(f"{each}\n{row['target']}")))
+    return "; ".join(
+        said if len(programs) == 1 else f"{said} ({times} of {len(programs)})" for said, times in found.most_common()
     )
 
 

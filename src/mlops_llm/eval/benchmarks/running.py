@@ -19,6 +19,7 @@ from mlops_llm import console, digest
 from mlops_llm.eval.benchmarks import code
 from mlops_llm.eval.benchmarks.book import Book, plain
 from mlops_llm.eval.benchmarks.findings import Findings
+from mlops_llm.eval.benchmarks.seen import Part
 from mlops_llm.eval.benchmarks.tasks import Wanted
 from mlops_llm.eval.config import Cache, Eval
 from mlops_llm.eval.outcome import Group, Outcome, Sample, Score
@@ -26,11 +27,14 @@ from mlops_llm.eval.score import Counts
 from mlops_llm.files import write_text
 from mlops_llm.inference.cache import Answers
 from mlops_llm.inference.engine import Class, Failure, Session
+from mlops_llm.record import Grid
 
 FOLDER = "benchmarks"
 """In the run's folder: what each benchmark found, and while it runs what was answered."""
 BOOTSTRAP = 100_000
 """Draws for standard errors of totals that are no means: lm-eval's own number."""
+_ROWS = 8
+"""Items that are named for each cause."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Found:
     """lm-eval's own tables, as its command writes them."""
     counts: Counts = field(default_factory=lambda: Counts(0, 0, 0))
     """Requests that were asked, known from before, and of this run before it stopped."""
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    """Name of a score -> what it is made of."""
 
 
 def run(
@@ -73,7 +79,7 @@ def run(
         UserError: rows cannot be fetched, a task asks what the engine does not tell, or no request can be answered.
     """
     known = one.key(settings, about)
-    stem = f"{re.sub(r'[^0-9A-Za-z_.-]+', '_', one.name)}-{(known or digest.row({**one.facts(settings), **about}))[:12]}"
+    stem = f"{_file(one.name)}-{(known or digest.row({**one.facts(settings), **about}))[:12]}"
     result = folder / FOLDER / f"{stem}.json"
     if result.is_file():
         return _read(json.loads(result.read_text("utf-8")), "resumed")
@@ -99,7 +105,8 @@ def _read(row: Mapping[str, Any], whence: str) -> Found:
     groups = [Group(**each) for each in row["groups"]]
     total = sum(row["counts"].values())
     counts = Counts(0, **{"cached": 0, "resumed": 0, whence: total})
-    return Found(row["name"], scores, samples, groups, row["facts"], row["warnings"], row["results"], counts)
+    parts = {name: Part(**each) for name, each in row["parts"].items()}
+    return Found(row["name"], scores, samples, groups, row["facts"], row["warnings"], row["results"], counts, parts)
 
 
 def _failure(row: Mapping[str, Any]) -> Failure:
@@ -114,10 +121,10 @@ def _asked(one: Wanted, settings: Eval, session: Session, file: Path, about: Map
     lm = importlib.import_module("mlops_llm.eval.benchmarks.lm")
     evaluator = importlib.import_module("lm_eval.evaluator")
     how, warnings = settings.benchmarks, list(one.warnings)
-    book = Book(file, one.name)
+    book, programs = Book(file, one.name), building.Programs()
     try:
         with _quiet(lm):
-            loaded = building.loaded(one, how.few_shot, settings.seed)
+            loaded = building.loaded(one, how.few_shot, settings.seed, programs)
             model = lm.model(session, settings.sampling, settings.care, settings.seed, settings.engine.local, book)
             warnings += _capped(loaded["tasks"], model)
             _seed(settings.seed)
@@ -134,9 +141,9 @@ def _asked(one: Wanted, settings: Eval, session: Session, file: Path, about: Map
             )
     finally:
         book.close()
-    told = Findings(one, settings, results, about.get("template", ""))
+    told = Findings(one, settings, results, about.get("template", ""), _alike(loaded["groups"]))
     tables = plain({name: value for name, value in results.items() if name != "samples"})
-    samples, counts = told.samples(book, model.tokenizer), Counts(book.asked, 0, book.resumed)
+    samples, counts = told.samples(book, model.tokenizer, programs.cause), Counts(book.asked, 0, book.resumed)
     scores = told.scores(samples)
     late = [
         f"{each.name} is no number: the model finds every choice of an item impossible" for each in scores if isnan(each.value)
@@ -145,7 +152,14 @@ def _asked(one: Wanted, settings: Eval, session: Session, file: Path, about: Map
         late.append(f"{one.name}: {len(book.cut)} prompts are longer than the model takes and lost their beginning")
     for each in late:
         console.warn(each)
-    return Found(told.name, scores, samples, told.groups(), told.facts(), [*warnings, *late], tables, counts)
+    parts = told.parts()
+    return Found(told.name, scores, samples, told.groups(), told.facts(), [*warnings, *late], tables, counts, parts)
+
+
+def _alike(groups: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Group of lm-eval -> metrics that are means over its tasks and not over their items."""
+    every = [each for group in groups.values() for each in (group, *group.get_all_groups())]
+    return {each.name: {one.metric for one in each.aggregate_metric_list or () if not one.weight_by_size} for each in every}
 
 
 def _capped(tasks: Mapping[str, Any], model: Any) -> list[str]:
@@ -196,9 +210,30 @@ def added(outcome: Outcome, found: Sequence[Found]) -> Outcome:
         scores=[*outcome.scores, *(score for one in found for score in one.scores)],
         samples=[*outcome.samples, *(sample for one in found for sample in one.samples)],
         groups=[*outcome.groups, *(group for one in found for group in one.groups)],
+        tables={
+            **outcome.tables,
+            **{f"{FOLDER}/{_file(one.name)}-causes.json": grid for one in found if (grid := _causes(one))},
+        },
         facts={
             **outcome.facts,
             **{one.name: "; ".join(f"{key}: {value}" for key, value in one.facts.items()) for one in found},
         },
         warnings=[*outcome.warnings, *(warning for one in found for warning in one.warnings)],
     )
+
+
+def _causes(found: Found) -> Grid | None:
+    """How often programs failed of what; None where none was run, or all passed."""
+    places = dict[str, list[int]]()
+    for each in found.samples:
+        if each.comment:
+            places.setdefault(each.comment.partition(":")[0], []).append(each.place + 1)
+    rows = [
+        [cause, len(rows), ", ".join(map(str, rows[:_ROWS])) + (", …" if len(rows) > _ROWS else "")]
+        for cause, rows in sorted(places.items(), key=lambda each: -len(each[1]))
+    ]
+    return Grid(f"{found.name}: why programs did not pass", ["cause", "items", "rows"], rows) if rows else None
+
+
+def _file(name: str) -> str:
+    return re.sub(r"[^0-9A-Za-z_.-]+", "_", name).strip("_")

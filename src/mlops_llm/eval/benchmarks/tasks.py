@@ -24,6 +24,8 @@ _FOLDERS = {"gsm8k": "gsm8k", "mmlu": "mmlu/default", "truthfulqa": "truthfulqa"
 """Where lm-eval keeps the tasks that are found without a scan of all of them."""
 _MEANS = {"truthfulqa": ("truthfulqa_mc1", "truthfulqa_mc2")}
 """Names that stand for other tasks here than lm-eval's tag of the name, which also has one that samples."""
+_FORM = 2
+"""Of what is kept of a result; raised where it gets other fields, so that older ones are not read."""
 _BUILDERS = ("json", "csv", "parquet", "text", "arrow")
 """Data sets of these names are files that the task itself names."""
 
@@ -92,6 +94,7 @@ class Wanted:
         """What its numbers depend on besides the model."""
         how = settings.benchmarks
         return {
+            "form": _FORM,
             "tasks": [task.name for task in self.tasks],
             "definition": self.definition,
             "rows": {name: each.digest for name, each in self.local.items()},

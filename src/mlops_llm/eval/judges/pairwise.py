@@ -10,7 +10,7 @@ from typing import ClassVar
 from mlops_llm import digest
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
-from mlops_llm.eval import reading, template
+from mlops_llm.eval import placeholders, reading
 from mlops_llm.eval.asking import Asking, Said, Task
 from mlops_llm.eval.chat import Chat
 from mlops_llm.eval.judge import Rated, Verdict
@@ -82,7 +82,7 @@ class Pairwise(Chat):
         """
         if not self.template.strip():
             raise UserError("is empty", "judge.template", "choose judge=pairwise_zh or judge=pairwise_en, or write one")
-        template.check(self.template, ("prompt", "first", "second"), ("first", "second"), "judge.template")
+        placeholders.check(self.template, ("prompt", "first", "second"), ("first", "second"), "judge.template")
         check_name(self.name, "judge.name")
         super().check()
 
@@ -160,7 +160,7 @@ class Pairwise(Chat):
     def _told(self, pair: Pair, is_exchanged: bool) -> str:
         first, second = (pair.second, pair.first) if is_exchanged else (pair.first, pair.second)
         values = {"prompt": pair.prompt, "first": first, "second": second}
-        return template.filled(self.template.strip(), values) + self.text().removeprefix(self.template.strip())
+        return placeholders.filled(self.template.strip(), values) + self.text().removeprefix(self.template.strip())
 
 
 def _compared(turns: Sequence[Said[str] | Failure]) -> Compared | Failure:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from mlops_llm import digest
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
-from mlops_llm.eval import reading, template
+from mlops_llm.eval import placeholders, reading
 from mlops_llm.eval.asking import Asking, Said, Task
 from mlops_llm.eval.chat import Chat
 from mlops_llm.eval.judge import Rated, Verdict
@@ -71,7 +71,7 @@ class Rubric(Chat):
         """
         if not self.template.strip():
             raise UserError("is empty", "judge.template", "choose judge=rubric_zh or judge=rubric_en, or write one")
-        template.check(self.template, ("prompt", "response", "reference"), ("response",), "judge.template")
+        placeholders.check(self.template, ("prompt", "response", "reference"), ("response",), "judge.template")
         check_name(self.name, "judge.name")
         super().check()
 
@@ -140,7 +140,7 @@ class Rubric(Chat):
             "response": one.answer,
             "reference": "\n".join(one.references) or self.no_reference,
         }
-        return template.filled(self.template.strip(), values) + self.text().removeprefix(self.template.strip())
+        return placeholders.filled(self.template.strip(), values) + self.text().removeprefix(self.template.strip())
 
     def _schema(self) -> dict[str, Any]:
         ratings = {each: {"type": "integer", "enum": list(range(1, MOST + 1))} for each in self.dimensions}

@@ -12,6 +12,7 @@ from mlops_llm.eval.interval import Intervals, bootstrap
 from mlops_llm.eval.metric import Item, Need, Ready, Scores
 
 _SHARES = {"latency_p50": 50.0, "latency_p95": 95.0}
+SIGNATURE = "seconds|load:no|answers of one batch:equal shares of its time|percentiles:linear"
 
 
 @component("metric", "latency")
@@ -42,7 +43,7 @@ class Latency(Ready):
         total = {"latency_mean": float(seconds.mean())} | {name: each() for name, each in of.items()}
         several = of if len(items) > 1 else {}
         intervals = Intervals({name: partial(bootstrap, len(items), each) for name, each in several.items()})
-        return Scores(total, {"latency_mean": seconds.tolist()}, "seconds|load:no|percentiles:linear", intervals)
+        return Scores(total, {"latency_mean": seconds.tolist()}, SIGNATURE, intervals)
 
 
 def _percentile(seconds: Any, share: float, places: Any = slice(None)) -> float:

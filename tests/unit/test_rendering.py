@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mlops_llm.eval.prompts import answered, prompted
 from mlops_llm.eval.questions import Question
+from mlops_llm.eval.rendering import answered, prompted
 from mlops_llm.models import load, template
 from mlops_llm.models.ref import resolve
 
