@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mlops_llm.data.__main__ import STAGE as DATA
 from mlops_llm.entry import launch
 from mlops_llm.eval.__main__ import STAGE
 from mlops_llm.eval.benchmarks import running
@@ -122,6 +123,21 @@ def test_a_sample_is_drawn_by_its_seed_and_several_models_are_jobs_of_one_parent
     jobs = [run_of(store, f"both-{number}") for number in (0, 1)]
     assert {job.data.tags["mlflow.parentRunId"] for job in jobs} == {parent.info.run_id}
     assert [job.data.tags["model"] for job in jobs] == ["tiny", "runs:/first/best"]
+
+
+def test_what_a_set_is_for_stands_beside_its_scores(
+    evaluated: Callable[..., Any], trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "talks.jsonl").write_text(json.dumps({"prompt": "能开发票吗？", "reference": "可以"}) + "\n", "utf-8")
+    told = ["kind=eval", "op.ability=对话质量", "op.method=[length]"]
+    assert launch(DATA, ["op=add", f"dataset={tmp_path / 'talks.jsonl'}", *told]) == 0
+    for name, metric in {"told": [], "named": ["metric=[contains]"]}.items():
+        result = evaluated(name, "model=tiny", "dataset=talks", "sampling.max_new_tokens=4", *metric)
+        assert result["ability"] == "对话质量" and "对话质量" in result["out"]
+        assert run_of(client(trained), name).data.tags["ability"] == "对话质量"
+        page = (trained / f"outputs/{name}/artifacts/evaluation.html").read_text("utf-8")
+        assert "<dt>ability</dt><dd>对话质量</dd>" in page
+    assert "ability" not in evaluated("other", "model=tiny", *FEW)
 
 
 def test_without_outputs_only_numbers_are_kept(

@@ -30,6 +30,8 @@ load("mlops_llm.inference.engines")
 ABOUT = {"weights": "w", "template": "t"}
 MMLU = "mmlu" if os.environ.get("MLOPS_LLM_REAL_DATA") else "mmlu_other"
 LIMITS = {"gsm8k": 6, MMLU: 1, "mmlu_anatomy": 8, "truthfulqa": 8, "humaneval": 4}
+FEWER = {"gsm8k": 2, "mmlu_anatomy": 2, "truthfulqa": 2, "humaneval": 1}
+"""For smollm2, of which each item takes seconds; a program has up to 1,024 tokens."""
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +73,12 @@ def _mmlu() -> list[str]:
 
 @pytest.fixture(scope="module", params=["tiny", *(["smollm2"] if os.environ.get("MLOPS_LLM_SLOW") else [])])
 def session(request: pytest.FixtureRequest) -> Iterator[Any]:
-    found = subject(request.param, ModelLoad())
+    found, patch = subject(request.param, ModelLoad()), pytest.MonkeyPatch()
+    for name, limit in FEWER.items() if request.param == "smollm2" else ():
+        patch.setitem(LIMITS, name, limit)
     with build("engine", "hf").open(found.files, ModelLoad(), found.tokenizer, found.window) as opened:
         yield opened
+    patch.undo()
 
 
 def asked(name: str, rows: Path, limit: int, **how: Any) -> Eval:
