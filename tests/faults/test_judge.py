@@ -319,6 +319,32 @@ def test_a_budget_is_never_exceeded_and_the_rest_is_told(server, capsys, counts)
     assert f"{300 - len(good)} of 300 are not made" in capsys.readouterr().err
 
 
+def test_a_budget_holds_over_several_starts(server, tmp_path):
+    prices = {"price_in": 1.0, "price_out": 10.0, "max_tokens": 100, "budget": 0.05}
+    ledger, rows = tmp_path / "calls.jsonl", rated(*["none"] * 300)
+    first = rubric(server, **prices)
+    begun = first.rate(rows, ledger=ledger)
+    for _ in range(10):
+        next(begun)
+    begun.close()
+    ledger.write_text(ledger.read_text() + "\n[100, 5")  # cut off by a kill
+    before = len(ledger.read_text().split()) // 3
+    again = rubric(server, **prices)
+    found = dict(again.rate(rows, ledger=ledger))
+    spent = float(again.facts()["judge cost"])
+    assert 0.04 < spent <= 0.05 and sum(isinstance(each, Verdict) for each in found.values()) < 300 - before
+    assert again.numbers()["calls"] >= 10 + sum(isinstance(each, Verdict) for each in found.values())
+    assert "before it stopped" in again.facts()["judge calls"]
+
+
+def test_what_is_known_needs_no_server(server, tmp_path):
+    known, rows = Answers(tmp_path / "answers.db"), rated("none", "none")
+    assert not rubric(server).knows(rows, known)
+    list(rubric(server).rate(rows, known))
+    assert rubric(server).knows(rows, known) and not rubric(server, model="other").knows(rows, known)
+    known.close()
+
+
 def test_asking_again_is_paid_for_from_the_same_budget(server):
     server.repeat = 99
     one = rubric(server, price_in=1.0, price_out=10.0, max_tokens=100, budget=0.02)

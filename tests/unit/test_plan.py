@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -11,10 +12,12 @@ import pytest
 
 from mlops_llm.errors import UserError
 from mlops_llm.eval.config import Eval
+from mlops_llm.eval.judges.rubric import Rubric
 from mlops_llm.eval.metrics.bleu import Bleu
 from mlops_llm.eval.metrics.perplexity import Perplexity
 from mlops_llm.eval.plan import Plan, prepare
-from mlops_llm.inference.engine import Sampling
+from mlops_llm.inference.cache import Answers
+from mlops_llm.inference.engine import Generation, Sampling
 from mlops_llm.inference.engines.hf import Hf
 from mlops_llm.inference.engines.openai import OpenAI
 from mlops_llm.inference.engines.vllm import Vllm
@@ -84,3 +87,18 @@ def test_a_server_is_named_by_its_address(plan: Callable[..., Plan], monkeypatch
     monkeypatch.setattr(OpenAI, "check", lambda self: None)
     found = plan(engine=OpenAI(base_url="http://127.0.0.1:1/v1", model="gpt-x"))
     assert found.model == "gpt-x at http://127.0.0.1:1/v1" and found.keys() is None
+
+
+def test_a_judge_must_be_there_unless_all_is_rated(
+    plan: Callable[..., Plan], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLOPS_LLM_CACHE", str(here / "cache"))
+    judge = Rubric(base_url="http://127.0.0.1:9/v1", model="m", template="{prompt}{response}")
+    known = Answers()
+    for key in plan().keys() or []:
+        known.put(key, dataclasses.asdict(Generation("好", 1, 1, 0.1)))
+    with pytest.raises(UserError, match="does not answer"):
+        plan(judge=judge)
+    monkeypatch.setattr(Rubric, "knows", lambda self, rows, answers: [one.answer for one in rows] == ["好", "好"])
+    assert plan(judge=judge).settings.judge is judge
+    known.close()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from mlops_llm.eval import scores
+from mlops_llm.eval import interval, scores
+from mlops_llm.eval.groups import groups
 from mlops_llm.eval.judge import Verdict
 from mlops_llm.eval.judges.pairwise import Pairwise
 from mlops_llm.eval.judges.rubric import Rubric
 from mlops_llm.eval.metric import Item
+from mlops_llm.eval.metrics.bleu import Bleu
 from mlops_llm.eval.metrics.exact_match import ExactMatch
+from mlops_llm.eval.metrics.label import Label
 from mlops_llm.eval.metrics.length import Length
+from mlops_llm.eval.outcome import Sample
 from mlops_llm.inference.engine import Class, Failure
 
 GOOD = Verdict({"accuracy": 5.0, "fluency": 4.0})
@@ -30,6 +34,25 @@ def test_an_answer_that_is_none_has_the_worst_rating_and_one_that_was_not_rated_
     assert found["judge/accuracy"].value == 3.0
     whole = by_name(scores.rated([GOOD, UNRATED], [False, False], judge))["judge/overall"]
     assert (whole.value, whole.count, whole.answered) == (4.5, 1, None)
+
+
+def test_ratings_of_a_scale_are_no_proportion() -> None:
+    judge = Rubric(template="{prompt} {response}", dimensions=["accuracy"])
+    found = by_name(scores.rated([Verdict({"accuracy": 1.0})] * 20, [False] * 20, judge))
+    assert found["judge/accuracy"].interval == (1.0, 1.0) and interval.of_mean([1.0] * 20) == interval.wilson(20, 20)
+
+
+def test_a_metric_counts_alike_in_every_part_of_the_rows() -> None:
+    items = [Item("good or bad", label=each, references=["夜"] if each == "bad" else ["night"]) for each in ("good", "bad")]
+    seen = [True, False]
+    for metric in (Label(), Bleu()):
+        settled = metric.settled(items)
+        assert settled.score(items[:1]).signature == settled.score(items).signature == metric.score(items).signature
+    samples = [Sample(place, "", one.answer, metadata={"of": "ab"[place % 2]}) for place, one in enumerate([*items, *items])]
+    (of_a, of_b) = groups(samples, [*items, *items], [Label().settled(items)])
+    assert of_a.scores["label_accuracy"] == of_b.scores["label_accuracy"] == 0
+    whole = by_name(scores.measured({"label": Label().settled(items)}, items, [False, False], seen))["label_accuracy"]
+    assert whole.value == 0 and whole.seen is not None and whole.seen.rest == 0
 
 
 def test_the_reference_wins_against_nothing() -> None:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -70,6 +71,7 @@ class Asking(Generic[R]):
         again: str,
         answers: Answers | None = None,
         refresh: bool = False,
+        ledger: Path | None = None,
     ) -> None:
         """Begin.
 
@@ -80,12 +82,13 @@ class Asking(Generic[R]):
             again: what is added to a task whose answer could not be read; {problem} is why.
             answers: what was answered before; None keeps nothing. The key is no part of what is kept.
             refresh: take nothing from there, but keep what is answered.
+            ledger: see `Purse`.
         """
         self._chat, self._meaning, self._schema, self._again = chat, meaning, schema, again
         self._answers, self._refresh = answers, refresh
         self._form, self._slots = chat.form(schema), threading.Semaphore(chat.concurrency)
         self._lock = threading.Lock()
-        self.purse = Purse(chat.price_in, chat.price_out, chat.budget)
+        self.purse = Purse(chat.price_in, chat.price_out, chat.budget, ledger)
         self.known = self.retried = self.unread = 0
         self.models = Counter[str]()
 
@@ -116,11 +119,17 @@ class Asking(Generic[R]):
                 kept += not isinstance(result, Failure)
                 yield task, result
 
+    def knows(self, tasks: Sequence[Task]) -> bool:
+        """Whether all of them were answered before."""
+        return self._answers is not None and all(self._answers.get(self._key(task)) for task in tasks)
+
     def facts(self) -> dict[str, str]:
         """What was done so far, for a person."""
         purse = self.purse
         found = {
-            "judge calls": f"{purse.calls:,}" + (f", {self.retried:,} attempts more" if self.retried else ""),
+            "judge calls": f"{purse.calls:,}"
+            + (f" ({purse.before:,} before it stopped)" if purse.before else "")
+            + (f", {self.retried:,} attempts more" if self.retried else ""),
             "judgements known from before": f"{self.known:,}" if self.known else "",
             "judge tokens": f"{purse.tokens_in:,} in, {purse.tokens_out:,} out" if purse.calls else "",
             "judge cost": f"{purse.spent:.4g}" if purse.has_prices else "",

@@ -36,7 +36,7 @@ from mlops_llm.record import NullRun, Result, Run
 if TYPE_CHECKING:
     from mlops_llm.eval.benchmarks.running import Found
 
-ANSWERS, LIKELIHOODS, RATINGS = "answers.jsonl", "likelihoods.jsonl", "ratings.jsonl"
+ANSWERS, LIKELIHOODS, RATINGS, LEDGER = "answers.jsonl", "likelihoods.jsonl", "ratings.jsonl", "judge_calls.jsonl"
 """Files in the run's folder from which an evaluation goes on."""
 
 
@@ -255,7 +255,7 @@ def _ratings(
             if each in there
         ]
         yield from ((each, Failure(Class.empty, "there is no answer to rate")) for each in places if each not in there)
-        yield from judge.rate(rows, answers, plan.settings.cache is Cache.refresh)
+        yield from judge.rate(rows, answers, plan.settings.cache is Cache.refresh, folder / LEDGER)
 
     found, taken.counts["ratings"] = scored(
         len(given),

@@ -41,11 +41,17 @@ def bootstrap(count: int, value: Callable[[Any], float], seed: int = 0) -> tuple
     return float(low), float(high)
 
 
-def of_mean(values: Sequence[float]) -> tuple[float, float] | None:
-    """Interval of a mean: Wilson's where every value is 0 or 1, else the bootstrap's; None of fewer than two values."""
+def of_mean(values: Sequence[float], most: float | None = 1.0) -> tuple[float, float] | None:
+    """Interval of a mean; None of fewer than two values.
+
+    Args:
+        values: of each item.
+        most: the largest value there is; where it is 1 and every value is 0 or 1, the mean is a proportion and the interval
+            Wilson's, else it is the bootstrap's.
+    """
     if len(values) < 2 or any(map(math.isnan, values)):
         return None
-    if set(values) <= {0.0, 1.0}:
+    if most == 1.0 and set(values) <= {0.0, 1.0}:
         return wilson(sum(values), len(values))
     import numpy
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from mlops_llm.inference.cache import Answers
@@ -96,7 +97,7 @@ class Judge(Protocol):
         ...
 
     def rate(
-        self, answers: Sequence[Rated], known: Answers | None = None, refresh: bool = False
+        self, answers: Sequence[Rated], known: Answers | None = None, refresh: bool = False, ledger: Path | None = None
     ) -> Iterator[tuple[int, Verdict | Failure]]:
         """Rate answers, several at once; each as soon as it is rated, with its place, in any order.
 
@@ -104,11 +105,16 @@ class Judge(Protocol):
             answers: what is rated.
             known: what the judge said before; None keeps nothing.
             refresh: take nothing from there, but keep what it says.
+            ledger: file of what each call took, so that a budget holds over several starts; None counts this one alone.
 
         Raises:
             UserError: no more can be rated (the key is refused, the quota used up, the server gone); a budget that is used up
                 makes failures of the rest instead.
         """
+        ...
+
+    def knows(self, answers: Sequence[Rated], known: Answers) -> bool:
+        """Whether all of these were rated before, so that the server is not needed."""
         ...
 
     def facts(self) -> Mapping[str, str]:

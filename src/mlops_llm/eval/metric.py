@@ -90,6 +90,14 @@ class Metric(Protocol):
         """What each row must have."""
         ...
 
+    def settled(self, items: Sequence[Item]) -> Metric:
+        """The same with all that it takes from rows, such as classes, taken from these: so it counts alike in any part of them.
+
+        Raises:
+            UserError: as `check` does.
+        """
+        ...
+
     def check(self, items: Sequence[Item]) -> None:
         """See that answers to these rows can be scored, before any is given: what the items say of answers does not count.
 
@@ -113,6 +121,10 @@ class Ready:
     def check(self: Metric, items: Sequence[Item]) -> None:
         """See that every row has what is needed."""
         check(items, self.needs)
+
+    def settled(self: Metric, items: Sequence[Item]) -> Metric:
+        """Nothing is taken from rows."""
+        return self
 
 
 def check(items: Sequence[Item], need: Need = Need.reference) -> None:

@@ -14,6 +14,7 @@ from mlops_llm.data.tokens import lengths
 from mlops_llm.errors import UserError
 from mlops_llm.eval import method
 from mlops_llm.eval.config import Cache, Eval
+from mlops_llm.eval.judge import Judge, Rated, conversation
 from mlops_llm.eval.metric import Item, Metric, Need
 from mlops_llm.eval.questions import Question, Questions, question
 from mlops_llm.eval.rendering import answered, prompted
@@ -97,8 +98,7 @@ def prepare(settings: Eval) -> Plan:
     if not settings.dataset:
         return Plan(settings, found, None, metrics, (), benchmarks, warned)
     questions = _questions(settings)
-    metrics = metrics or _defaults(settings, questions)
-    _check_needs(questions, metrics)
+    metrics = _settled(questions, metrics or _defaults(settings, questions))
     if settings.judge is not None and settings.judge.needs_reference:
         _refuse_lacking(questions, [bool(one.references) for one in questions.asked], "reference", "judge")
     requests = _requests(settings, questions, found)
@@ -107,7 +107,7 @@ def prepare(settings: Eval) -> Plan:
         plan = replace(plan, warnings=(*warned, *_check_room(settings, requests, found)))
     if found and any(one.needs is Need.likelihood for one in metrics.values()):
         _check_references(questions, found)
-    if settings.judge is not None and not _is_known(plan):
+    if settings.judge is not None and not _is_judged(plan, settings.judge):
         settings.judge.reach()
     return plan
 
@@ -120,16 +120,22 @@ def _benchmarks(settings: Eval) -> tuple[Wanted, ...]:
     return tuple(tasks.check(settings))
 
 
-def _is_known(plan: Plan) -> bool:
-    """Whether every answer was given before, so that nothing may be left to ask, not even of a judge."""
+def _is_judged(plan: Plan, judge: Judge) -> bool:
+    """Whether every answer was given and rated before, so that nothing is left to ask."""
     keys = plan.keys() if plan.settings.cache is Cache.on else None
-    if keys is None:
+    if keys is None or plan.questions is None:
         return False
-    answers = Answers()
+    known = Answers()
     try:
-        return all(answers.get(each) for each in keys)
+        given = [known.get(each) for each in keys]
+        rows = [
+            Rated(place, conversation(one.turns), row["text"], one.references)
+            for place, (one, row) in enumerate(zip(plan.questions.asked, given, strict=True))
+            if row
+        ]
+        return len(rows) == len(keys) and judge.knows(rows, known)
     finally:
-        answers.close()
+        known.close()
 
 
 def _refuse_unlikely(settings: Eval, metrics: dict[str, Metric]) -> None:
@@ -177,16 +183,20 @@ def _defaults(settings: Eval, questions: Questions) -> dict[str, Metric]:
     return {name: component.build("metric", name) for name in names}
 
 
-def _check_needs(questions: Questions, metrics: dict[str, Metric]) -> None:
+def _settled(questions: Questions, metrics: dict[str, Metric]) -> dict[str, Metric]:
+    """The metrics, which count by all rows from now on.
+
+    Raises:
+        UserError: rows lack what a metric needs; they are named.
+    """
     rows = [Item("", one.references, one.label) for one in questions.asked]
     for name, metric in metrics.items():
-        if metric.needs is Need.nothing:
-            metric.check(rows)
-            continue
-        field = "label" if metric.needs is Need.label else "reference"
-        there = [one.label is not None if field == "label" else bool(one.references) for one in questions.asked]
-        _refuse_lacking(questions, there, field, f"metric.{name}")
+        if metric.needs is not Need.nothing:
+            field = "label" if metric.needs is Need.label else "reference"
+            there = [one.label is not None if field == "label" else bool(one.references) for one in questions.asked]
+            _refuse_lacking(questions, there, field, f"metric.{name}")
         metric.check(rows)
+    return {name: metric.settled(rows) for name, metric in metrics.items()}
 
 
 def _refuse_lacking(questions: Questions, there: Sequence[bool], field: str, where: str) -> None:

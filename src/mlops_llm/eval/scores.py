@@ -90,7 +90,7 @@ def _measured(name: str, metric: Metric, found: Sequence[Item], failed: Sequence
                 value,
                 len(places),
                 metric.higher_is_better,
-                scores.intervals.get(each) or (of_mean(values) if values else None),
+                scores.intervals.get(each) or (of_mean(values, metric.most) if values else None),
                 scores.signature,
                 metric.most,
                 alone.total.get(each) if alone else None,
@@ -152,10 +152,8 @@ def rated(
         if there:
             alone = [value for value, is_none in zip(values, failed, strict=True) if value is not None and not is_none]
             answered = sum(alone) / len(alone) if alone and any(failed) else None
-            known, mean = stamp(values, seen), sum(there) / len(there)
-            made.scores.append(
-                Score(f"judge/{name}", mean, len(there), better, of_mean(there), signature, judge.most, answered, known)
-            )
+            known, mean, sure = stamp(values, seen), sum(there) / len(there), of_mean(there, judge.most)
+            made.scores.append(Score(f"judge/{name}", mean, len(there), better, sure, signature, judge.most, answered, known))
     return made
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from mlops_llm import digest
@@ -108,7 +109,7 @@ class Pairwise(Chat):
         return digest.row(facts | self.identity())
 
     def rate(
-        self, answers: Sequence[Rated], known: Answers | None = None, refresh: bool = False
+        self, answers: Sequence[Rated], known: Answers | None = None, refresh: bool = False, ledger: Path | None = None
     ) -> Iterator[tuple[int, Verdict | Failure]]:
         """Compare each answer with the row's first reference.
 
@@ -119,12 +120,11 @@ class Pairwise(Chat):
         if bare:
             remedy = "give it a reference, or rate by a rubric: judge=rubric_zh"
             raise UserError("has no reference to compare with", f"row {bare.place + 1}", remedy)
-        pairs = [Pair(each.place, each.prompt, each.answer, each.references[0]) for each in answers]
-        for place, found in self.compare(pairs, known, refresh):
+        for place, found in self.compare(_pairs(answers), known, refresh, ledger):
             yield place, found if isinstance(found, Failure) else _verdict(found)
 
     def compare(
-        self, pairs: Sequence[Pair], known: Answers | None = None, refresh: bool = False
+        self, pairs: Sequence[Pair], known: Answers | None = None, refresh: bool = False, ledger: Path | None = None
     ) -> Iterator[tuple[int, Compared | Failure]]:
         """Compare answers, each pair in both orders; each with its place as soon as all of it is there.
 
@@ -132,17 +132,20 @@ class Pairwise(Chat):
             UserError: no more can be asked.
         """
         self._matches.clear()
-        self._asking = Asking(self, reading.choice(_KEYS, _WRITTEN), _SCHEMA, self.again, known, refresh)
+        self._asking = self._made(known, refresh, ledger)
         turns = 2 * self.repetitions
         parts: dict[int, dict[int, Said[str] | Failure]] = {each.place: {} for each in pairs}
-        tasks = [Task(pair.place, turn, self._told(pair, turn % 2 == 1)) for pair in pairs for turn in range(turns)]
-        for task, said in self._asking.ask(tasks):
+        for task, said in self._asking.ask(self._tasks(pairs)):
             parts[task.place][task.turn] = said
             if len(parts[task.place]) == turns:
                 found = _compared([parts[task.place][turn] for turn in range(turns)])
                 self._matches += [] if isinstance(found, Failure) else found.matches
                 del parts[task.place]
                 yield task.place, found
+
+    def knows(self, answers: Sequence[Rated], known: Answers) -> bool:
+        """Whether all pairs are known, in both orders."""
+        return self._made(known).knows(self._tasks(_pairs(answers)))
 
     def facts(self) -> dict[str, str]:
         """What the last `rate` used, and which place the judge favours."""
@@ -157,10 +160,21 @@ class Pairwise(Chat):
         """What the last `rate` used."""
         return self._asking.numbers() if self._asking else {}
 
+    def _made(self, known: Answers | None, refresh: bool = False, ledger: Path | None = None) -> Asking[str]:
+        return Asking(self, reading.choice(_KEYS, _WRITTEN), _SCHEMA, self.again, known, refresh, ledger)
+
+    def _tasks(self, pairs: Sequence[Pair]) -> list[Task]:
+        turns = range(2 * self.repetitions)
+        return [Task(pair.place, turn, self._told(pair, turn % 2 == 1)) for pair in pairs for turn in turns]
+
     def _told(self, pair: Pair, is_exchanged: bool) -> str:
         first, second = (pair.second, pair.first) if is_exchanged else (pair.first, pair.second)
         values = {"prompt": pair.prompt, "first": first, "second": second}
         return placeholders.filled(self.template.strip(), values) + self.text().removeprefix(self.template.strip())
+
+
+def _pairs(answers: Sequence[Rated]) -> list[Pair]:
+    return [Pair(each.place, each.prompt, each.answer, each.references[0]) for each in answers]
 
 
 def _compared(turns: Sequence[Said[str] | Failure]) -> Compared | Failure:

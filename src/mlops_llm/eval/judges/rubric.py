@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from mlops_llm import digest
@@ -99,24 +100,26 @@ class Rubric(Chat):
         return digest.row(facts | {"repetitions": self.repetitions} | self.identity())
 
     def rate(
-        self, answers: Sequence[Rated], known: Answers | None = None, refresh: bool = False
+        self, answers: Sequence[Rated], known: Answers | None = None, refresh: bool = False, ledger: Path | None = None
     ) -> Iterator[tuple[int, Verdict | Failure]]:
         """Rate answers; each with its place as soon as all its repetitions are there.
 
         Raises:
             UserError: no more can be rated.
         """
-        names = {each: [self.labels.get(each, "")] for each in self.dimensions}
-        self._asking = asking = Asking(self, reading.ratings(names, MOST), self._schema(), self.again, known, refresh)
+        self._asking = asking = self._made(known, refresh, ledger)
         self._spreads.clear()
         parts: dict[int, list[Said[dict[str, float]] | Failure]] = {each.place: [] for each in answers}
-        tasks = [Task(each.place, turn, self._told(each)) for each in answers for turn in range(self.repetitions)]
-        for task, said in asking.ask(tasks):
+        for task, said in asking.ask(self._tasks(answers)):
             parts[task.place].append(said)
             if len(parts[task.place]) == self.repetitions:
                 found = verdict_of(parts.pop(task.place))
                 self._spreads += [found.spread] if isinstance(found, Verdict) and found.spread else []
                 yield task.place, found
+
+    def knows(self, answers: Sequence[Rated], known: Answers) -> bool:
+        """Whether all repetitions of all answers are known."""
+        return self._made(known).knows(self._tasks(answers))
 
     def facts(self) -> dict[str, str]:
         """What the last `rate` used, and how far repetitions lie apart."""
@@ -129,6 +132,13 @@ class Rubric(Chat):
     def numbers(self) -> dict[str, float]:
         """What the last `rate` used."""
         return self._asking.numbers() if self._asking else {}
+
+    def _made(self, known: Answers | None, refresh: bool = False, ledger: Path | None = None) -> Asking[dict[str, float]]:
+        names = {each: [self.labels.get(each, "")] for each in self.dimensions}
+        return Asking(self, reading.ratings(names, MOST), self._schema(), self.again, known, refresh, ledger)
+
+    def _tasks(self, answers: Sequence[Rated]) -> list[Task]:
+        return [Task(each.place, turn, self._told(each)) for each in answers for turn in range(self.repetitions)]
 
     def _called(self, dimension: str) -> str:
         label, meaning = self.labels.get(dimension, ""), self.meanings.get(dimension, "")

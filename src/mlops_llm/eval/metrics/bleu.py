@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import ClassVar
 
@@ -42,6 +42,12 @@ class Bleu(Ready):
         if self.n < 1:
             raise UserError(f"is {self.n}", "metric.bleu.n", "give a whole number from 1")
 
+    def settled(self, items: Sequence[Item]) -> Bleu:
+        """With the way to split texts that fits these references."""
+        if self.tokenize is not Tokenize.auto:
+            return self
+        return replace(self, tokenize=Tokenize(tokenization(each for item in items for each in item.references)))
+
     def score(self, items: Sequence[Item]) -> Scores:
         """BLEU of the corpus and of each answer.
 
@@ -51,9 +57,7 @@ class Bleu(Ready):
         self.check(items)
         from sacrebleu.metrics.bleu import BLEU
 
-        split = self.tokenize.name
-        if self.tokenize is Tokenize.auto:
-            split = tokenization(each for item in items for each in item.references)
+        split = self.settled(items).tokenize.name
         whole = BLEU(tokenize=split, max_ngram_order=self.n, force=True)
         single = BLEU(tokenize=split, max_ngram_order=self.n, effective_order=True, force=True)
         return scored("bleu", whole, single, items, "" if self.n == 4 else f"|n:{self.n}")

@@ -10,12 +10,12 @@ from typing import Any, ClassVar, Optional
 
 from mlops_llm.component import component
 from mlops_llm.errors import UserError, first_line, need
-from mlops_llm.eval.metric import Item, Need, Scores, check
+from mlops_llm.eval.metric import Item, Need, Ready, Scores, check
 
 
 @component("metric", "hf")
 @dataclass
-class Hf:
+class Hf(Ready):
     """A metric of the Hugging Face hub, or of a folder, as `evaluate.load` finds it. Its code is run: take what you trust.
 
     It is given answers, and all references where it takes several, else the first ones.

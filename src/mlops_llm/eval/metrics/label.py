@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -45,6 +45,10 @@ class Label:
         """
         check(items, self.needs)
         self._places(items)
+
+    def settled(self, items: Sequence[Item]) -> Label:
+        """With the classes of these rows."""
+        return replace(self, classes=self._places(items)[0])
 
     def score(self, items: Sequence[Item]) -> Scores:
         """1 or 0 of each answer, accuracy, macro F1 and the tables.

@@ -10,12 +10,12 @@ from mlops_llm.component import component
 from mlops_llm.data import solutions
 from mlops_llm.data.grading import Counts, grade
 from mlops_llm.errors import UserError
-from mlops_llm.eval.metric import Item, Need, Scores, check
+from mlops_llm.eval.metric import Item, Need, Ready, Scores, check
 
 
 @component("metric", "math_equal")
 @dataclass
-class MathEqual:
+class MathEqual(Ready):
     r"""1 where the answer comes to the same as one of the references, else 0; the total is the share.
 
     Graded as the reward `accuracy` does: numbers in many spellings (3/4, 75%, 1,299, 三百二十五, \frac{1}{2}) by value, other

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
-from mlops_llm.eval.metric import Item, Need, Scores, check
+from mlops_llm.eval.metric import Item, Need, Ready, Scores, check
 from mlops_llm.eval.metrics.exact_match import ExactMatch
 
 _SECONDS = 2.0
@@ -17,7 +17,7 @@ _SECONDS = 2.0
 
 @component("metric", "regex")
 @dataclass
-class Regex:
+class Regex(Ready):
     r"""1 where a pattern is found in the answer, else 0; the total is the share.
 
     If the pattern has a group, what the first group of the last match holds must also be one of the references, as
