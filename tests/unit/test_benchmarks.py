@@ -268,9 +268,12 @@ def test_a_program_that_did_not_pass_says_why(tmp_path: Path) -> None:
     row |= {"filtered_resps": [["a", "b", "c"]], "filter": "create_test", "metrics": ["pass@1"], "pass@1": 1 / 3, "doc": {}}
     causes = {"a\ncheck(f)": "AssertionError", "c\ncheck(f)": "more than 5 s of processor time"}
     results = {
+        "results": {"humaneval": {"pass@1,create_test": 0.5}},
+        "group_subtasks": {},
+        "n-samples": {"humaneval": {"effective": 3}},
         "samples": {
             "humaneval": [row, {**row, "doc_id": 1, "filtered_resps": [["a"]]}, {**row, "doc_id": 2, "filtered_resps": [["b"]]}]
-        }
+        },
     }
     told = Findings(Wanted("humaneval", ("humaneval",), tmp_path, (one,)), asked("humaneval"), results, "")
     book = Book(tmp_path / "book.jsonl", "test")
@@ -278,6 +281,7 @@ def test_a_program_that_did_not_pass_says_why(tmp_path: Path) -> None:
     book.close()
     said = ["AssertionError (1 of 3); more than 5 s of processor time (1 of 3)", "AssertionError", ""]
     assert [each.comment for each in samples] == said
+    assert all(list(each.scores) == ["humaneval/pass@1"] for each in samples), "named as the score of all is"
     nothing = Outcome("", "", "", "", [], [], {})
     outcome = running.added(nothing, [running.Found("humaneval[3]", [], samples[1:], [], {}, [], {})])
     (grid,) = outcome.tables.values()

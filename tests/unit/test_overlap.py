@@ -271,7 +271,7 @@ def test_a_group_is_stamped_by_what_it_is_of_the_items_that_were_not_seen() -> N
     values = {"small": [1.0, 0.0], "large": [1.0, 1.0, 1.0, 0.0, 1.0, 0.0], "gone": [1.0]}
     seen = {"small": [True, False], "large": [True, False, False, False, False, True], "gone": [True]}
     samples = [
-        Sample(place, "", "", scores={"acc": value, "f1/a": value / 2}, metadata={"benchmark": task})
+        Sample(place, "", "", scores={"acc": value, "f1/a": value / 2}, task=task)
         for task, each in values.items()
         for place, value in enumerate(each)
     ]

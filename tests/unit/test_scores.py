@@ -39,7 +39,8 @@ def test_an_answer_that_is_none_has_the_worst_rating_and_one_that_was_not_rated_
 def test_ratings_of_a_scale_are_no_proportion() -> None:
     judge = Rubric(template="{prompt} {response}", dimensions=["accuracy"])
     found = by_name(scores.rated([Verdict({"accuracy": 1.0})] * 20, [False] * 20, judge))
-    assert found["judge/accuracy"].interval == (1.0, 1.0) and interval.of_mean([1.0] * 20) == interval.wilson(20, 20)
+    low, high = found["judge/accuracy"].interval or (0, 0)
+    assert low == 1 and 1 < high < 2 and interval.of_mean([1.0] * 20) == interval.wilson(20, 20)
 
 
 def test_a_metric_counts_alike_in_every_part_of_the_rows() -> None:

@@ -51,6 +51,11 @@ class Judge(Protocol):
         ...
 
     @property
+    def least(self) -> int:
+        """The lowest rating."""
+        ...
+
+    @property
     def most(self) -> int:
         """The best rating; the worst is 1, or 0 where the best is 1."""
         ...

@@ -69,6 +69,8 @@ class Sample:
     """Whether the model met it in training; None where its history is not known."""
     asked: str = ""
     """What a benchmark's item asks, where the prompt has more around it."""
+    task: str = ""
+    """Of a benchmark, which the row is of."""
 
     @property
     def bare(self) -> Sample:

@@ -143,7 +143,7 @@ def _failures(outcome: Outcome, texts: bool) -> Html:
     classes = [[kind, _CLASSES.get(kind, ""), times, f"{times / count:.1%}"] for kind, times in outcome.failures.most_common()]
     failed = [each for each in outcome.samples if each.failure]
     rows = [
-        [each.place + 1, each.failure.kind.value, _cut(each.failure.cause, _CELL), _cut(each.prompt, _PROMPT) if texts else ""]
+        [shown.row(each), each.failure.kind.value, _cut(each.failure.cause, _CELL), _cut(each.prompt, _PROMPT) if texts else ""]
         for each in failed[:FAILURES]
         if each.failure
     ]
@@ -204,7 +204,7 @@ def _sample(sample: Sample, outcome: Outcome) -> Html:
         else []
     )
     inside = [part for name, said in rows for part in (tag("dt", name), tag("dd", said, dir="auto"))]
-    head = tag("h3", f"#{sample.place + 1}", *chips, tag("span", notes) if notes else None)
+    head = tag("h3", f"#{shown.row(sample)}", *chips, tag("span", notes) if notes else None)
     return tag("article", head, tag("dl", *inside), class_="sample failed" if sample.failure else "sample")
 
 

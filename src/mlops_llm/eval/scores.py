@@ -152,7 +152,7 @@ def rated(
         if there:
             alone = [value for value, is_none in zip(values, failed, strict=True) if value is not None and not is_none]
             answered = sum(alone) / len(alone) if alone and any(failed) else None
-            known, mean, sure = stamp(values, seen), sum(there) / len(there), of_mean(there, judge.most)
+            known, mean, sure = stamp(values, seen), sum(there) / len(there), of_mean(there, judge.most, judge.least)
             made.scores.append(Score(f"judge/{name}", mean, len(there), better, sure, signature, judge.most, answered, known))
     return made
 

@@ -185,6 +185,11 @@ def columns(outcome: Outcome) -> dict[str, list[Any]]:
     return {name: values for name, values in found.items() if name in always or any(each not in (None, "") for each in values)}
 
 
+def row(sample: Sample) -> str:
+    """Which row a sample is, from 1; of a benchmark's with the task's name."""
+    return f"{sample.place + 1}" + (f" of {sample.task}" if sample.task else "")
+
+
 def numbers(sample: Sample, outcome: Outcome) -> Iterator[tuple[str, str]]:
     """(name, value) of a sample's scores, for a person."""
     by_name = {each.name: each for each in outcome.scores}
@@ -202,7 +207,7 @@ def _sample(sample: Sample, outcome: Outcome) -> str:
     rows += [("comment", _line(sample.comment))] if sample.comment else []
     if sample.failure:
         rows.append(("failed", f"[red]{_line(sample.failure.kind.value)}[/]: {_line(sample.failure.cause)}"))
-    head = f"[bold]{sample.place + 1:>4}[/]  {_line(sample.asked or sample.prompt)}"
+    head = f"[bold]{_line(row(sample)):>4}[/]  {_line(sample.asked or sample.prompt)}"
     return "\n".join([head, *(f"      [dim]{name:<9}[/]  {text}" for name, text in rows)])
 
 
@@ -212,7 +217,7 @@ def _failures(outcome: Outcome) -> Grid:
         of_kind = [each for each in outcome.samples if each.failure and each.failure.kind.value == kind]
         for place, each in enumerate(of_kind[:_CAUSES]):
             cause = each.failure.cause if each.failure else ""
-            rows.append(["" if place else kind, "" if place else times, each.place + 1, _cell(cause)])
+            rows.append(["" if place else kind, "" if place else times, _cell(row(each)), _cell(cause)])
         if times > _CAUSES:
             rows.append(["", "", "…", f"{times - _CAUSES} more"])
     columns = ["class", "times", "row", "cause"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
-from math import isfinite
 from typing import Any
 
 from mlops_llm import digest
@@ -61,7 +62,8 @@ class Findings:
             by_item = dict[int, list[Mapping[str, Any]]]()
             for row in self.results["samples"][task.name]:
                 by_item.setdefault(int(row["doc_id"]), []).append(row)
-            made += [_sample(task, place, rows, book, tokenizer, cause) for place, rows in by_item.items()]
+            name = partial(self._name, self._widest(task.name))
+            made += [_sample(task, place, rows, book, tokenizer, cause, name) for place, rows in by_item.items()]
         return made
 
     def scores(self, samples: Sequence[Sample]) -> list[Score]:
@@ -70,13 +72,15 @@ class Findings:
         Args:
             samples: of `samples`; lm-eval scores one without an answer as an empty answer.
         """
-        failed = {(each.metadata["benchmark"], each.place) for each in samples if each.failure}
+        failed = {(each.task, each.place) for each in samples if each.failure}
         return [score for name, tasks in self._tables().items() for score in self._scores(name, tasks, failed)]
 
     def parts(self) -> dict[str, Part]:
         """Name of a score -> what it is made of."""
         return {
-            self._name(name, label): Part(label, tasks, metric not in self.alike.get(name, ()))
+            self._name(name, label): Part(
+                self._name(self._widest(tasks[0]), label), tasks, metric not in self.alike.get(name, ())
+            )
             for name, tasks in self._tables().items()
             for _, metric, label in self._keys(name)
         }
@@ -154,6 +158,10 @@ class Findings:
         is_whole = name == self.one.name or len(self.one.tasks) == 1
         return f"{self.name if is_whole else f'{self.name}/{self._short(name)}'}/{label}"
 
+    def _widest(self, task: str) -> str:
+        """The largest group with a task, else the task itself."""
+        return next(name for name, tasks in self._tables().items() if task in tasks)
+
     def _short(self, name: str) -> str:
         return name.removeprefix(f"{self.one.name}_")
 
@@ -181,6 +189,7 @@ def _sample(
     book: Book,
     tokenizer: Any,
     cause: Callable[[str], str],
+    name: Callable[[str], str],
 ) -> Sample:
     """An item of which there is a row for each filter."""
     row, filters = rows[0], {str(each["filter"]) for each in rows}
@@ -188,7 +197,7 @@ def _sample(
     told = [book.about(kind, args) for args in row["arguments"]]
     answer, references = _answer(task, row)
     scores = {
-        _label(metric, str(each["filter"]), len(filters)): float(each[metric])
+        name(_label(metric, str(each["filter"]), len(filters))): float(each[metric])
         for each in rows
         for metric in each["metrics"]
         if _is_number(each[metric])
@@ -200,6 +209,7 @@ def _sample(
         answer,
         references,
         metadata={"benchmark": task.name},
+        task=task.name,
         scores=scores,
         comment=_causes(row, cause) if task.config.get("unsafe_code") else "",
         failure=next((each.failure for each in told if each.failure), None),
@@ -269,5 +279,6 @@ def _is_mean(value: float, items: Sequence[Any]) -> bool:
 def _interval(value: float, error: Any, items: Sequence[Any]) -> tuple[float, float] | None:
     """Wilson's or the bootstrap's where the value is the mean of the items', else 1.96 of lm-eval's standard errors."""
     if len(items) > 1 and _is_mean(value, items):
-        return of_mean([float(each) for each in items])
-    return (value - _Z * error, value + _Z * error) if isinstance(error, int | float) and isfinite(error) else None
+        bound = 1.0 if all(0 <= float(each) <= 1 for each in items) else None  # lm-eval does not tell
+        return of_mean([float(each) for each in items], bound, 0.0 if bound else -math.inf)
+    return (value - _Z * error, value + _Z * error) if isinstance(error, int | float) and math.isfinite(error) else None

@@ -58,13 +58,13 @@ def asked(row: Mapping[str, Any]) -> str:
 
 def _stamped(score: Score, part: Part, samples: Sequence[Sample]) -> Score:
     tasks = set(part.tasks)
-    there = [one for one in samples if one.metadata.get("benchmark") in tasks and part.label in one.scores]
+    there = [one for one in samples if one.task in tasks and part.label in one.scores]
 
     def value(places: Sequence[int]) -> float:
         """As lm-eval adds tasks up (`aggregate_subtask_metrics`); a task without items is left out."""
         by_task = dict[str, list[float]]()
         for each in places:
-            by_task.setdefault(there[each].metadata["benchmark"], []).append(there[each].scores[part.label])
+            by_task.setdefault(there[each].task, []).append(there[each].scores[part.label])
         if part.by_size:
             return math.fsum(item for items in by_task.values() for item in items) / len(places)
         return fmean(fmean(items) for items in by_task.values())

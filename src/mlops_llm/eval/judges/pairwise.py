@@ -57,6 +57,7 @@ class Pairwise(Chat):
     """
 
     most: ClassVar[int] = 1
+    least: ClassVar[int] = 0
     dimensions: ClassVar[tuple[str, ...]] = ("win", "tie", "loss", "flip")
     needs_reference: ClassVar[bool] = True
 

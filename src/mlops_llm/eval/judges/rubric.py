@@ -32,6 +32,7 @@ class Rubric(Chat):
     """
 
     most: ClassVar[int] = MOST
+    least: ClassVar[int] = 1
     needs_reference: ClassVar[bool] = False
 
     name: str = "rubric"
