@@ -110,17 +110,19 @@ def test_an_evaluation_set_says_what_it_is_for(data: Callable[..., Any], here: P
     assert said.startswith("op.ability: is given, but the rows are of kind sft")
     added = data("op=add", "dataset=asked", "kind=eval", "op.ability=对话质量", "op.method=judge")
     assert (added["ability"], added["method"]) == ("对话质量", "judge")
+    data("op=version", "dataset=asked", "op.method=[bleu]")  # the same rows, scored otherwise
+    assert "the rows are those of asked@v1.1" in data("op=version", "dataset=asked", code=2)
     write(path, rows[:2])
     data("op=version", "dataset=asked", "op.method=[bleu, label]")
     data("op=sample", "dataset=asked@v1.0", "op.rows=1", "name=few")
     versions = data("op=versions", "dataset=asked")
     told = [(each["ability"], each["method"]) for each in versions["versions"]]
-    assert told == [("对话质量", ["judge"]), ("对话质量", ["bleu", "label"])]
+    assert told == [("对话质量", method) for method in (["judge"], ["bleu"], ["bleu", "label"])]
     assert "对话质量" in versions["out"] and "bleu, label" in versions["out"]
     listed = data("op=list", "kind=eval")
     known = {each["name"]: (each["ability"], each["method"]) for each in listed["datasets"]}
-    assert known == {"asked": told[1], "few": told[0], "sales_eval": ("", [])} and "对话质量" in listed["out"]
-    for ref, label in (("asked@v1.0", "v1.0"), ("asked", "v1.1"), ("few", "v1.0"), ("sales_eval", None)):
+    assert known == {"asked": told[2], "few": told[0], "sales_eval": ("", [])} and "对话质量" in listed["out"]
+    for ref, label in (("asked@v1.0", "v1.0"), ("asked", "v1.2"), ("few", "v1.0"), ("sales_eval", None)):
         version = version_of(open_dataset(ref))
         assert (version.label if version else None) == label
     write(path, rows[:3])

@@ -123,6 +123,20 @@ def test_a_sample_is_drawn_by_its_seed_and_several_models_are_jobs_of_one_parent
     jobs = [run_of(store, f"both-{number}") for number in (0, 1)]
     assert {job.data.tags["mlflow.parentRunId"] for job in jobs} == {parent.info.run_id}
     assert [job.data.tags["model"] for job in jobs] == ["tiny", "runs:/first/best"]
+    capfd.readouterr()
+    assert launch(STAGE, ["run_name=late", "models=[tiny,runs:/first/bets]", *words]) == 2
+    assert "bets" in capfd.readouterr().err and not (trained / "outputs/late").exists(), "before the first job begins"
+
+
+def test_the_whole_conversation_of_a_chat_row_is_in_the_record(
+    evaluated: Callable[..., Any], trained: Path, jsonl: Callable[..., Path]
+) -> None:
+    said = [("system", "你是客服"), ("user", "有货吗"), ("assistant", "有"), ("user", "多少钱")]
+    row = {"messages": [{"role": role, "content": text} for role, text in said], "reference": "十元"}
+    evaluated("chat", "model=tiny", f"dataset={jsonl([row])}", "sampling.max_new_tokens=4", "metric=[contains]")
+    table = json.loads((trained / "outputs/chat/artifacts/eval_results.json").read_text("utf-8"))
+    (prompt,) = (each[table["columns"].index("prompt")] for each in table["data"])
+    assert prompt == "\n".join(f"[{role}] {text}" for role, text in said)
 
 
 def test_what_a_set_is_for_stands_beside_its_scores(

@@ -155,9 +155,9 @@ def test_any_text_can_be_recorded(opened: Callable[[str], Any], store: MlflowCli
 
 
 def test_answers_of_several_models_are_apart(opened: Callable[[str], Any], store: MlflowClient) -> None:
-    for name, text in (("one", "甲"), ("other", "乙")):
+    for name, text in (("model-one", "甲"), ("model-two", "乙")):
         with opened(name) as run:
             run.answers([dataclasses.replace(shown.answers(outcome(), 1)[0], text=text)])
-    found = [traces(store, run_of(store, name)) for name in ("one", "other")]
+    found = [traces(store, run_of(store, name)) for name in ("model-one", "model-two")]
     assert [each[0].info.response_preview for each in found] == ["甲", "乙"]
     assert found[0][0].info.request_preview == found[1][0].info.request_preview

@@ -212,7 +212,8 @@ def test_numbers_are_those_of_lm_eval(tmp_path: Path, rows: Path, session: Any, 
             part = f"/{task.removeprefix(f'{name}_')}" if name == "truthfulqa" else ""
             assert values == {repr(one.value) for label, one in scores.items() if label.startswith(f"{found.name}{part}/")}
     if name == "humaneval":
-        assert [not each.comment for each in found.samples] == [each.scores["pass@1"] == 1 for each in found.samples]
+        passed = [each.scores[f"{found.name}/pass@1"] == 1 for each in found.samples]
+        assert [not each.comment for each in found.samples] == passed
     for one in found.scores:
         assert found.parts[one.name].tasks
         assert one.interval[0] <= one.value <= one.interval[1] if one.interval else math.isnan(one.value)
@@ -227,7 +228,7 @@ def assert_groups_are_stamped(found: running.Found) -> None:
         tasks = dict[str, list[float]]()
         for sample, was in zip(found.samples, flags, strict=True):
             if not was and sample.metadata["benchmark"] in found.parts[one.name].tasks:
-                tasks.setdefault(sample.metadata["benchmark"], []).append(sample.scores["acc"])
+                tasks.setdefault(sample.metadata["benchmark"], []).append(sample.scores[f"{found.name}/acc"])
         rest = aggregate_subtask_metrics([sum(each) / len(each) for each in tasks.values()], [*map(len, tasks.values())])
         assert one.seen and one.seen.rest == pytest.approx(rest) and 0 < one.seen.share < 1
 

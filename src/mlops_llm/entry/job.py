@@ -29,6 +29,10 @@ def _always(settings: Any) -> bool:
     return True
 
 
+def _nothing(settings: Any) -> None:
+    """Foresees nothing."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """What the entry must know of a stage."""
@@ -49,6 +53,8 @@ class Stage:
     """Whether an interrupted run can go on."""
     instead: str = "to train further, start from it: model=runs:/{run}/last"
     """What one does who would go on with a finished run; {run} stands for its name."""
+    foresee: Callable[[Any], None] = _nothing
+    """Checks what can be seen of each job of a sweep, at little cost, before the first one begins."""
     arrange: Callable[[list[str]], list[str]] = list
     """Writes a command in the form that its settings have."""
     records: Callable[[Any], bool] = _always

@@ -149,7 +149,7 @@ def _check_compositions(stage: Stage, overrides: list[str]) -> Any:
     plain = [item for item in overrides if not item.startswith(("hydra.", "+hydra."))]
     composed = [config.composed(stage.name, line) for line in first_choices(plain)]
     for each in composed:
-        config.typed(each)
+        stage.foresee(config.typed(each))
     return composed[0]
 
 

@@ -16,6 +16,14 @@ def _work(work: Work, run: Run) -> Result:
     return work(run)
 
 
+def _foresee(settings: Eval) -> None:
+    """See that there is a model of this name."""
+    if settings.engine.local:
+        from mlops_llm.models.ref import resolve
+
+        resolve(settings.model)
+
+
 def _one_by_one(words: list[str]) -> list[str]:
     """`models=[A,B]` scores one model after the other: a sweep over `model`, whose parent run compares them."""
     given = next((word for word in words if word.startswith("models=[") and word.endswith("]")), None)
@@ -31,6 +39,7 @@ STAGE = Stage(
     schema=Eval,
     prepare=_prepare,
     work=_work,
+    foresee=_foresee,
     arrange=_one_by_one,
     packages=PACKAGES,
     instead="give its command again: answers that are kept are not asked for twice, what failed is asked anew",

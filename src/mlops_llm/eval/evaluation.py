@@ -168,10 +168,12 @@ def _with_benchmarks(plan: Plan, outcome: Outcome, found: Sequence[Found]) -> Ou
 
 def _answers(plan: Plan, opened: Opened, folder: Path, answers: Answers | None, taken: Taken) -> list[Generation | Failure]:
     def ask(places: Sequence[int]) -> Iterable[tuple[int, Generation | Failure]]:
-        session, began = opened.session, time.perf_counter()
-        for place, each in session.generate(
-            [plan.requests[place] for place in places], plan.settings.sampling, plan.settings.care
-        ):
+        asked = [plan.requests[place] for place in places]
+        return counted(opened.session.generate(asked, plan.settings.sampling, plan.settings.care))
+
+    def counted(given: Iterable[tuple[int, Generation | Failure]]) -> Iterable[tuple[int, Generation | Failure]]:
+        began = time.perf_counter()
+        for place, each in given:
             taken.tokens += each.tokens if isinstance(each, Generation) else 0
             taken.answering = time.perf_counter() - began
             yield place, _unempty(each)
@@ -213,8 +215,8 @@ def _likelihoods(
     def ask(places: Sequence[int]) -> Iterable[tuple[int, _Logprobs]]:
         sequences = [coded[place][0] for place in places]
         how = plan.settings.sampling.batch_size, plan.settings.care
-        for number, values in opened.session.logprobs(sequences, [1] * len(sequences), *how):
-            yield places[number], _Logprobs(values)
+        found = opened.session.logprobs(sequences, [1] * len(sequences), *how)
+        return ((places[number], _Logprobs(values)) for number, values in found)
 
     found, taken.counts["likelihoods"] = scored(
         len(coded),
@@ -280,7 +282,7 @@ def _samples(plan: Plan, told: _Told, whole: Scored, overlap: Checked | None) ->
         made.append(
             Sample(
                 place,
-                one.text,
+                conversation(one.turns),
                 answer.text if isinstance(answer, Generation) else "",
                 one.references,
                 one.label,
@@ -293,6 +295,7 @@ def _samples(plan: Plan, told: _Told, whole: Scored, overlap: Checked | None) ->
                 isinstance(answer, Generation) and answer.cut,
                 said.flags if isinstance(said, Verdict) else (),
                 known[number],
+                one.text if len(one.turns) > 1 else "",
             )
         )
     return made

@@ -11,6 +11,9 @@ from typing import Any, Protocol
 from mlops_llm.inference.cache import Answers
 from mlops_llm.inference.engine import Failure
 
+OVERALL = "overall"
+"""One number of a judge's dimensions."""
+
 
 @dataclass(frozen=True)
 class Rated:

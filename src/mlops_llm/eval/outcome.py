@@ -68,7 +68,7 @@ class Sample:
     was_seen: bool | None = None
     """Whether the model met it in training; None where its history is not known."""
     asked: str = ""
-    """What a benchmark's item asks, where the prompt has more around it."""
+    """What the row asks, where the prompt has more around it, such as earlier turns or worked examples."""
     task: str = ""
     """Of a benchmark, which the row is of."""
 

@@ -114,6 +114,21 @@ def ratings(names: Mapping[str, Sequence[str]], most: int = 5) -> Callable[[Mapp
     return meaning
 
 
+def alike(names: Mapping[str, Sequence[str]]) -> tuple[str, str] | None:
+    """Two names of different dimensions that are read as one; None where all can be told apart.
+
+    Args:
+        names: as `ratings` takes them.
+    """
+    known = dict[str, tuple[str, str]]()
+    for name, others in names.items():
+        for each in (name, *others):
+            owner, word = known.setdefault(_plain(each), (name, each))
+            if each and owner != name:
+                return word, each
+    return None
+
+
 def choice(keys: Sequence[str], choices: Mapping[str, Sequence[str]]) -> Callable[[Mapping[str, Any]], str]:
     """What reads an object as one of several choices.
 

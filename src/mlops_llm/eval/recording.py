@@ -67,7 +67,7 @@ def result(plan: Plan, outcome: Outcome, taken: Taken, run: Run) -> Result:
     run.artifact(PAGE, page(outcome, texts=plan.settings.save_outputs))
     decisive = shown.overall(outcome) or next((each for each in outcome.scores if each.higher_is_better is not None), None)
     return Result(
-        f"{outcome.title}: evaluated",
+        f"{outcome.title}: {'evaluated' if outcome.succeeded or not outcome.samples else 'no sample succeeded'}",
         shown.table(outcome),
         {
             "scores": {each.name: each.value for each in outcome.scores},
@@ -75,6 +75,7 @@ def result(plan: Plan, outcome: Outcome, taken: Taken, run: Run) -> Result:
             "failures": dict(outcome.failures),
         },
         shown.lines(outcome, shown.SAMPLES if plan.settings.save_outputs else 0),
+        failed=bool(outcome.samples) and not outcome.succeeded,
         score=decisive.value if decisive else None,
         higher_is_better=bool(decisive and decisive.higher_is_better),
         score_name=named(decisive.name) if decisive else "",

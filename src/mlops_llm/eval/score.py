@@ -141,9 +141,10 @@ def _ask(
     answers: Answers | None,
     note: Callable[[int, R], str] | None,
 ) -> None:
+    found = ask(missing)  # opens the model, which is no part of the rate
     progress, failed = Progress(what, count, count - len(missing)), 0
     try:
-        for place, result in _unless_nothing(ask, missing, results):
+        for place, result in _unless_nothing(found, missing, results):
             results[place] = result
             kept.put(place, _written(result))
             said = ""
@@ -159,7 +160,7 @@ def _ask(
 
 
 def _unless_nothing(
-    ask: Ask[R], missing: Sequence[int], results: Mapping[int, R | Failure]
+    found: Iterable[tuple[int, R | Failure]], missing: Sequence[int], results: Mapping[int, R | Failure]
 ) -> Iterator[tuple[int, R | Failure]]:
     """What is asked; where all of it is lost, the last of many are failures like others.
 
@@ -167,7 +168,7 @@ def _unless_nothing(
         UserError: see `scored`.
     """
     try:
-        yield from ask(missing)
+        yield from found
     except LostError as error:
         if not error.are_all or all(isinstance(each, Failure) for each in results.values()):
             raise

@@ -7,16 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mlops_llm.eval.interval import of_mean
-from mlops_llm.eval.judge import Judge, Verdict
+from mlops_llm.eval.judge import OVERALL, Judge, Verdict
 from mlops_llm.eval.metric import Item, Likelihood, Metric, Need
 from mlops_llm.eval.outcome import Score, Seen
 from mlops_llm.eval.overlap import stamp
 from mlops_llm.eval.questions import Question
 from mlops_llm.inference.engine import Failure, Generation
 from mlops_llm.record import Grid
-
-OVERALL = "overall"
-"""One number of a judge's dimensions."""
 
 
 @dataclass

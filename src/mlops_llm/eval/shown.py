@@ -9,8 +9,8 @@ from typing import Any
 from mlops_llm import console
 from mlops_llm.data.preview import safe
 from mlops_llm.errors import printable
+from mlops_llm.eval.judge import OVERALL
 from mlops_llm.eval.outcome import Outcome, Sample, Score
-from mlops_llm.eval.scores import OVERALL
 from mlops_llm.record import Answer, Grid
 
 JUDGE = "judge/"

@@ -9,7 +9,7 @@ from mlops_llm.component import component
 from mlops_llm.data import ref, versions
 from mlops_llm.data.config import Data, Work
 from mlops_llm.data.kinds import of_rows, own
-from mlops_llm.data.purpose import given
+from mlops_llm.data.purpose import Purpose, given
 from mlops_llm.errors import UserError
 from mlops_llm.record import Result, Run
 
@@ -29,7 +29,7 @@ class Version:
     method: Any = None
     """How an evaluation set is scored where the command does not say; null keeps what the version before says."""
     allow_same: bool = False
-    """Keep a version also if another one holds the same rows."""
+    """Keep a version also if another one holds the same rows for the same purpose."""
 
     def prepare(self, request: Data) -> Work:
         """Read the rows and look for a version of this label or content."""
@@ -54,13 +54,13 @@ class Version:
             raise UserError(
                 f"'{name}' has a version '{label}' already", "op.label", f"the next is {versions.next_label(before)}"
             )
-        same = [each for each in before if each.canonical == source.canonical]
+        last = known.current if known else None
+        purpose = given(kind, self.ability, self.method, last)
+        same = [each for each in before if each.canonical == source.canonical and Purpose.of(each) == purpose]
         if same and not self.allow_same:
             raise UserError(
                 f"the rows are those of {name}@{same[-1].label}", source.path.name, "nothing to keep; or set op.allow_same=true"
             )
-        last = known.current if known else None
-        purpose = given(kind, self.ability, self.method, last)
 
         def work(run: Run) -> Result:
             run.input(source.as_input())

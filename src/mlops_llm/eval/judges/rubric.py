@@ -14,7 +14,7 @@ from mlops_llm.errors import UserError
 from mlops_llm.eval import placeholders, reading
 from mlops_llm.eval.asking import Asking, Said, Task
 from mlops_llm.eval.chat import Chat
-from mlops_llm.eval.judge import Rated, Verdict
+from mlops_llm.eval.judge import OVERALL, Rated, Verdict
 from mlops_llm.inference.cache import Answers
 from mlops_llm.inference.engine import Failure
 from mlops_llm.tracking.prompts import check_name
@@ -60,8 +60,13 @@ class Rubric(Chat):
         twice = next((each for each in self.dimensions if self.dimensions.count(each) > 1), None)
         if twice:
             raise UserError(f"names {twice} twice", "judge.dimensions", "name each once")
-        if "comment" in self.dimensions:
-            raise UserError("names comment, which is what the judge writes", "judge.dimensions", "choose another word")
+        for taken, what in (("comment", "what the judge writes"), (OVERALL, "the mean of all")):
+            if taken in self.dimensions:
+                raise UserError(f"names {taken}, which is {what}", "judge.dimensions", "choose another word, such as quality")
+        alike = reading.alike(self._names())
+        if alike:
+            what = f"names {alike[0]} and {alike[1]}, which cannot be told apart in an answer"
+            raise UserError(what, "judge.dimensions", "choose other words")
         self._asking: Asking[dict[str, float]] | None = None
         self._spreads = list[Mapping[str, float]]()
 
@@ -134,9 +139,12 @@ class Rubric(Chat):
         """What the last `rate` used."""
         return self._asking.numbers() if self._asking else {}
 
+    def _names(self) -> dict[str, list[str]]:
+        """Each dimension with what else it may be called."""
+        return {each: [self.labels.get(each, "")] for each in self.dimensions}
+
     def _made(self, known: Answers | None, refresh: bool = False, ledger: Path | None = None) -> Asking[dict[str, float]]:
-        names = {each: [self.labels.get(each, "")] for each in self.dimensions}
-        return Asking(self, reading.ratings(names, MOST), self._schema(), self.again, known, refresh, ledger)
+        return Asking(self, reading.ratings(self._names(), MOST), self._schema(), self.again, known, refresh, ledger)
 
     def _tasks(self, answers: Sequence[Rated]) -> list[Task]:
         return [Task(each.place, turn, self._told(each)) for each in answers for turn in range(self.repetitions)]
