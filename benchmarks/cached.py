@@ -55,12 +55,11 @@ def looped(plan: Plan, session: Any, folder: Path) -> float:
     began = time.perf_counter()
     answers = Answers()
     scored(
-        len(plan.requests),
+        plan.keys(),
         ask,
         generation,
         folder / "answers.jsonl",
         what="answers",
-        keys=plan.keys(),
         answers=answers,
     )
     answers.close()

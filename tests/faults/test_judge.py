@@ -211,7 +211,7 @@ def test_a_thousand_answers_through_faults_are_all_accounted_for(server, tmp_pat
     def ask(places):
         return judge.rate([answers[place] for place in places], known)
 
-    found, counts = scored(len(answers), ask, verdict, file, what="judged")
+    found, counts = scored([str(each) for each in range(len(answers))], ask, verdict, file, what="judged")
     assert counts.asked == 1000 and all(each.scores == RATINGS for each in found)
     flags = [each.flags for each in found]
     assert [place for place in range(1000) if flags[place]] == [
@@ -225,7 +225,7 @@ def test_a_thousand_answers_through_faults_are_all_accounted_for(server, tmp_pat
         and judge.facts()["judge cost"] == f"{(1000 + read) * 2e-4:.4g}"
     )
 
-    again, _ = scored(len(answers), ask, verdict, tmp_path / "second.jsonl", what="judged")
+    again, _ = scored([str(each) for each in range(len(answers))], ask, verdict, tmp_path / "second.jsonl", what="judged")
     assert len(server.calls) == asked and judge.facts()["judgements known from before"] == "1,000"
     assert [each.scores for each in again] == [each.scores for each in found] and again[0].cost == 0
     known.close()
@@ -241,7 +241,7 @@ def test_the_key_is_in_nothing_that_is_written(server, tmp_path, capsys, fault):
     known = Answers(tmp_path / "answers.db")
     try:
         scored(
-            2,
+            ["0", "1"],
             lambda places: rubric(server).rate(rated(fault, "none"), known),
             verdict,
             tmp_path / "judged.jsonl",

@@ -256,10 +256,22 @@ def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
 
     assert again.answered("generate_until", requests, answers) == ["A", "B", "A again", ""] and seen == ["b", "a", "c"]
     again.close()
-    third = Book(tmp_path / "book.jsonl", "test")
-    assert third.answered("generate_until", requests, dies) == ["A", "B", "A again", ""]
-    assert third.about("generate_until", requests[3].args).failure.kind is Class.timeout
-    assert (third.asked, third.resumed, third.cut) == (0, 4, {"a"})
+    third, seen = Book(tmp_path / "book.jsonl", "test"), []
+
+    def refused(missing: list[Any]) -> list[Any]:
+        seen.extend(each.args[0] for each in missing)
+        third.failed("generate_until", missing[0].args, "", Failure(Class.refused, "no", 3.0))
+        return [""]
+
+    assert third.answered("generate_until", requests, refused) == ["A", "B", "A again", ""]
+    assert seen == ["c"] and (third.asked, third.resumed, third.cut) == (1, 3, {"a"}), "what may pass is asked again"
+    third.close()
+    last = Book(tmp_path / "book.jsonl", "test")
+    assert last.answered("generate_until", requests, dies) == ["A", "B", "A again", ""]
+    told = last.about("generate_until", requests[3].args)
+    assert told.failure.kind is Class.refused and told.seconds == told.failure.seconds == 3.0
+    assert (last.asked, last.resumed) == (0, 4)
+    last.close()
 
 
 def test_a_program_that_did_not_pass_says_why(tmp_path: Path) -> None:

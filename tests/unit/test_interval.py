@@ -6,7 +6,7 @@ import numpy
 import pytest
 from scipy import stats
 
-from mlops_llm.eval.interval import FEW, of_mean
+from mlops_llm.eval.interval import FEW, of_mean, wilson
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 12, FEW])
@@ -18,6 +18,13 @@ def test_a_mean_of_ratings_is_held_as_often_as_said(count: int) -> None:
         assert found and 1 <= found[0] <= found[1] <= 5
         held += found[0] - 1e-9 <= mean <= found[1] + 1e-9
     assert held / times >= 0.89
+
+
+@pytest.mark.parametrize(("hits", "count"), [(0, 7), (3, 7), (50, 200), (9, 9)])
+def test_a_proportion_has_the_interval_of_wilson(hits: int, count: int) -> None:
+    wanted = stats.binomtest(hits, count).proportion_ci(0.95, "wilson")
+    values = [1.0] * hits + [0.0] * (count - hits)
+    assert of_mean(values) == wilson(hits, count) == (pytest.approx(wanted.low), pytest.approx(wanted.high))
 
 
 def test_equal_values_leave_room_for_those_that_were_not_drawn() -> None:

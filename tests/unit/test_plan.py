@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlops_llm.errors import UserError
-from mlops_llm.eval.config import Eval
+from mlops_llm.eval.config import Cache, Eval
 from mlops_llm.eval.judges.rubric import Rubric
 from mlops_llm.eval.metrics.bleu import Bleu
 from mlops_llm.eval.metrics.perplexity import Perplexity
@@ -22,6 +22,7 @@ from mlops_llm.inference.engines.hf import Hf
 from mlops_llm.inference.engines.openai import OpenAI
 from mlops_llm.inference.engines.vllm import Vllm
 from mlops_llm.models import tiny
+from mlops_llm.models.load import Dtype, ModelLoad
 
 ROWS = [{"prompt": "几点开门", "reference": "十点"}, {"prompt": "有货吗", "reference": "有"}]
 
@@ -58,16 +59,20 @@ def test_an_answer_is_known_by_all_that_it_depends_on(plan: Callable[..., Plan],
         plan(sampling=Sampling(max_new_tokens=8)),
         plan(sampling=Sampling(stop=["。"])),
         plan(seed=1),
+        plan(model_load=ModelLoad(dtype=Dtype.bfloat16)),
     ]
+    assert plan(model_load=ModelLoad(dtype=Dtype.float32)).keys() == first, "what auto is on a CPU"
+    corrected = [{**ROWS[0], "reference": "九点", "metadata": {"of": "b"}}, ROWS[1]]
+    assert plan(corrected).keys() == first, "no reference is read by the model"
     keys = [first, *(each.keys() for each in others)]
-    assert len({key for each in keys for key in each or []}) == 2 * len(keys)
+    assert len({key for each in keys for key in each}) == 2 * len(keys)
     greedy = [plan(sampling=Sampling(temperature=0.0), seed=seed).keys() for seed in (0, 1)]
     assert greedy[0] == greedy[1]
 
 
 def test_a_long_row_changes_no_other(plan: Callable[..., Plan], capsys: pytest.CaptureFixture[str]) -> None:
     long = {"prompt": "长" * 480, "reference": "好"}
-    assert (plan([*ROWS, long]).keys() or [])[:2] == plan(sampling=Sampling()).keys()
+    assert plan([*ROWS, long]).keys()[:2] == plan(sampling=Sampling()).keys()
     assert any("3 of 3 answers have room for fewer than 512 tokens" in each for each in plan([*ROWS, long]).warnings)
     assert plan([*ROWS, long], metric={"perplexity": Perplexity()}).warnings == ()
 
@@ -86,7 +91,7 @@ def test_what_fills_the_window_is_refused(plan: Callable[..., Plan]) -> None:
 def test_a_server_is_named_by_its_address(plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OpenAI, "check", lambda self: None)
     found = plan(engine=OpenAI(base_url="http://127.0.0.1:1/v1", model="gpt-x"))
-    assert found.model == "gpt-x at http://127.0.0.1:1/v1" and found.keys() is None
+    assert found.model == "gpt-x at http://127.0.0.1:1/v1" and found.cache is Cache.off
 
 
 def test_a_judge_must_be_there_unless_all_is_rated(
@@ -95,10 +100,20 @@ def test_a_judge_must_be_there_unless_all_is_rated(
     monkeypatch.setenv("MLOPS_LLM_CACHE", str(here / "cache"))
     judge = Rubric(base_url="http://127.0.0.1:9/v1", model="m", template="{prompt}{response}")
     known = Answers()
-    for key in plan().keys() or []:
-        known.put(key, dataclasses.asdict(Generation("好", 1, 1, 0.1)))
+    keys = plan().keys()
+    for each in keys:
+        known.put(each, dataclasses.asdict(Generation("好", 1, 1, 0.1)))
     with pytest.raises(UserError, match="does not answer"):
         plan(judge=judge)
     monkeypatch.setattr(Rubric, "knows", lambda self, rows, answers: [one.answer for one in rows] == ["好", "好"])
     assert plan(judge=judge).settings.judge is judge
     known.close()
+
+
+def test_conversations_need_a_template_of_the_models_own(plan: Callable[..., Plan], tmp_path: Path) -> None:
+    bare = Path(copy(tmp_path / "bare", "tokenizer_config.json", chat_template=None))
+    (bare / "chat_template.jinja").unlink(missing_ok=True)
+    assert plan(model=str(bare)).warnings[0] == "it has no chat template of its own: questions are put as chatml writes them"
+    talk = {"messages": [{"role": "system", "content": "你是客服"}, {"role": "user", "content": "在吗"}], "reference": "在"}
+    with pytest.raises(UserError, match="has no chat template, and 1 of 3 rows are conversations"):
+        plan([*ROWS, talk], model=str(bare))  # type: ignore[list-item]

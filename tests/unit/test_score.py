@@ -44,7 +44,8 @@ class Asked:
 
 
 def run(folder: Path, ask: Ask[Generation], count: int = 6, **more: object) -> tuple[list[Generation | Failure], Counts]:
-    return scored(count, ask, generation, folder / "answers.jsonl", what="answers", **more)  # type: ignore[arg-type]
+    file = folder / "answers.jsonl"
+    return scored(KEYS[:count], ask, generation, file, what="answers", **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -82,6 +83,15 @@ def test_what_stands_in_the_file_is_not_asked_again_failures_included(tmp_path: 
     assert run(tmp_path, untouched) == (after, Counts(0, 0, 6)) and untouched.places == []
 
 
+def test_what_stands_in_the_file_to_something_else_is_asked_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, ask = tmp_path / "answers.jsonl", Asked(how=" now")
+    run(tmp_path, Asked(), 3)
+    results, counts = scored([KEYS[0], KEYS[2], KEYS[1]], ask, generation, file, what="answers")
+    assert results == [said(0), said(1, " now"), said(2, " now")] and counts == Counts(2, 0, 1)
+    assert "2 answers of this run belong to what has changed since" in capsys.readouterr().err
+    assert scored([KEYS[0], KEYS[2], KEYS[1]], Asked(), generation, file, what="answers") == (results, Counts(0, 0, 3))
+
+
 def test_requests_that_are_all_lost_end_the_work_unless_others_were_answered_before(tmp_path: Path) -> None:
     def lost(places: Sequence[int]) -> Iterator[tuple[int, Generation | Failure]]:
         found = ((place, Lost(Failure(Class.server, "HTTP 500"))) for place in places)
@@ -100,10 +110,10 @@ def test_any_text_comes_back_as_it_was(text: str, tmp_path: Path, answers: Answe
     def ask(places: Sequence[int]) -> Iterable[tuple[int, Generation]]:
         return ((place, Generation(text, 1, 1, 0.1)) for place in places)
 
-    first, _ = run(tmp_path, ask, 2, answers=answers, keys=KEYS)
+    first, _ = run(tmp_path, ask, 2, answers=answers)
     again, counts = run(tmp_path, ask, 2)
     assert again == first and counts.resumed == 2
-    cached, counts = run(tmp_path / "other", ask, 2, answers=answers, keys=KEYS)
+    cached, counts = run(tmp_path / "other", ask, 2, answers=answers)
     assert cached == first and counts.cached == 2
 
 
@@ -126,7 +136,7 @@ def test_an_error_of_the_engine_leaves_what_was_answered(tmp_path: Path, answers
         raise UserError("the key is refused")
 
     with pytest.raises(UserError, match="the key is refused"):
-        run(tmp_path, refuses, answers=answers, keys=KEYS)
+        run(tmp_path, refuses, answers=answers)
     ask = Asked()
     _, counts = run(tmp_path, ask)
     assert ask.places == [5, 4, 3, 2, 0] and counts.resumed == 1
@@ -140,20 +150,19 @@ def test_the_cache_answers_without_the_engine_unless_it_is_off_or_refreshed(tmp_
 
     everything = list(range(6))
     first = [said(place) for place in everything]
-    assert asked("one", "", answers=answers, keys=KEYS) == (everything, first, Counts(6, 0, 0))
-    assert asked("two", " anew", answers=answers, keys=KEYS) == ([], first, Counts(0, 6, 0))
+    assert asked("one", "", answers=answers) == (everything, first, Counts(6, 0, 0))
+    assert asked("two", " anew", answers=answers) == ([], first, Counts(0, 6, 0))
     anew = [said(place, " anew") for place in everything]
     assert asked("off", " anew") == (everything, anew, Counts(6, 0, 0))
-    assert asked("keyless", " anew", answers=answers) == (everything, anew, Counts(6, 0, 0))
-    assert asked("still", " x", answers=answers, keys=KEYS)[1] == first
-    assert asked("refreshed", " anew", answers=answers, keys=KEYS, refresh=True) == (everything, anew, Counts(6, 0, 0))
-    assert asked("after", " x", answers=answers, keys=KEYS)[1] == anew
+    assert asked("still", " x", answers=answers)[1] == first
+    assert asked("refreshed", " anew", answers=answers, refresh=True) == (everything, anew, Counts(6, 0, 0))
+    assert asked("after", " x", answers=answers)[1] == anew
 
 
 def test_failures_are_not_kept_in_the_cache_and_a_resumed_run_has_what_it_gave(tmp_path: Path, answers: Answers) -> None:
-    run(tmp_path / "one", Asked(fails=[2]), answers=answers, keys=KEYS)
+    run(tmp_path / "one", Asked(fails=[2]), answers=answers)
     ask = Asked()
-    results, counts = run(tmp_path / "two", ask, answers=answers, keys=KEYS)
+    results, counts = run(tmp_path / "two", ask, answers=answers)
     assert ask.places == [2] and counts == Counts(1, 5, 0) and results[2] == said(2)
     assert run(tmp_path / "two", Asked()) == (results, Counts(0, 0, 6))
 
@@ -162,8 +171,8 @@ def test_what_is_known_needs_no_engine(tmp_path: Path, answers: Answers) -> None
     def never(places: Sequence[int]) -> Iterator[tuple[int, Generation]]:
         raise AssertionError("asked")
 
-    run(tmp_path / "one", Asked(), answers=answers, keys=KEYS)
-    assert run(tmp_path / "two", never, answers=answers, keys=KEYS)[1].cached == 6
+    run(tmp_path / "one", Asked(), answers=answers)
+    assert run(tmp_path / "two", never, answers=answers)[1].cached == 6
     assert run(tmp_path / "none", never, 0) == ([], Counts(0, 0, 0))
 
 
@@ -179,7 +188,7 @@ def ask(places):
         yield place, Generation(f"answer {place}", 3, 5, 0.25, place % 2 == 1)
         time.sleep(0.002)
 
-scored(100_000, ask, generation, Path(sys.argv[1]), what="answers")
+scored([str(each) for each in range(100_000)], ask, generation, Path(sys.argv[1]), what="answers")
 """
     file = tmp_path / "answers.jsonl"
     process = subprocess.Popen([sys.executable, "-c", script, str(file)], stdout=subprocess.DEVNULL)
@@ -190,8 +199,8 @@ scored(100_000, ask, generation, Path(sys.argv[1]), what="answers")
     process.wait()
     done = file.read_bytes().count(b"\n")
     assert done >= 20
-    ask = Asked()
-    results, counts = run(tmp_path, ask, done + 5)
+    ask, to = Asked(), [str(each) for each in range(done + 5)]
+    results, counts = scored(to, ask, generation, file, what="answers")
     assert sorted(ask.places) == list(range(done, done + 5)) and counts == Counts(5, 0, done)
     assert results == [said(place) for place in range(done + 5)]
 

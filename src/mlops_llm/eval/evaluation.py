@@ -26,7 +26,7 @@ from mlops_llm.eval.rendering import answered
 from mlops_llm.eval.score import generation, scored
 from mlops_llm.eval.scores import Scored
 from mlops_llm.eval.search import of_model
-from mlops_llm.eval.taken import Taken, facts
+from mlops_llm.eval.taken import Taken, facts, warnings
 from mlops_llm.inference.cache import Answers, key
 from mlops_llm.inference.engine import Class, Failure, Generation
 from mlops_llm.inference.footprint import Footprint, gpu_peak
@@ -150,7 +150,7 @@ def _outcome(plan: Plan, told: _Told, taken: Taken) -> Outcome:
         facts={},
         groups=groups(samples, items, plan.metrics.values()),
         tables=whole.tables,
-        warnings=plan.warnings,
+        warnings=[*plan.warnings, *warnings(plan, taken)],
     )
 
 
@@ -174,18 +174,17 @@ def _answers(plan: Plan, opened: Opened, folder: Path, answers: Answers | None, 
     def counted(given: Iterable[tuple[int, Generation | Failure]]) -> Iterable[tuple[int, Generation | Failure]]:
         began = time.perf_counter()
         for place, each in given:
-            taken.tokens += each.tokens if isinstance(each, Generation) else 0
+            taken.add(each)
             taken.answering = time.perf_counter() - began
             yield place, _unempty(each)
 
     found, taken.counts["answers"] = scored(
-        len(plan.requests),
+        plan.keys(),
         ask,
         generation,
         folder / ANSWERS,
         what="answers",
-        keys=plan.keys(),
-        answers=answers,
+        answers=answers if plan.cache is not Cache.off else None,
         refresh=plan.settings.cache is Cache.refresh,
         note=of_answers(plan),
     )
@@ -209,7 +208,10 @@ def _likelihoods(
     assert plan.questions and plan.subject
     tokenizer = plan.subject.tokenizer
     coded = [answered(tokenizer, one, one.references[0]) for one in plan.questions.asked]
-    facts, engine = {"weights": plan.subject.digest, "dtype": plan.settings.model_load.dtype.name}, plan.settings.engine
+    facts, engine = (
+        {"weights": plan.subject.digest, "dtype": load.dtype_of(plan.settings.model_load.dtype).name},
+        plan.settings.engine,
+    )
     keys = [key(likelihood=ids, engine=[engine.family, engine.decisive], **facts) for ids, _ in coded]
 
     def ask(places: Sequence[int]) -> Iterable[tuple[int, _Logprobs]]:
@@ -219,12 +221,11 @@ def _likelihoods(
         return ((places[number], _Logprobs(values)) for number, values in found)
 
     found, taken.counts["likelihoods"] = scored(
-        len(coded),
+        keys,
         ask,
         lambda row: _Logprobs(row["values"]),
         folder / LIKELIHOODS,
         what="likelihoods",
-        keys=keys,
         answers=answers,
         refresh=plan.settings.cache is Cache.refresh,
     )
@@ -248,19 +249,22 @@ def _ratings(
     """What the judge says; an answer that is none is not rated."""
     assert plan.questions
     asked, judge = plan.questions.asked, plan.settings.judge
-    there = {place: one for place, one in enumerate(given) if isinstance(one, Generation)}
+    rows = {
+        place: Rated(place, conversation(asked[place].turns), one.text, asked[place].references)
+        for place, one in enumerate(given)
+        if isinstance(one, Generation)
+    }
+    version = judge.version()
+    to = [key(rated=dataclasses.asdict(rows[each]) if each in rows else None, judge=version) for each in range(len(given))]
 
     def ask(places: Sequence[int]) -> Iterable[tuple[int, Verdict | Failure]]:
-        rows = [
-            Rated(each, conversation(asked[each].turns), there[each].text, asked[each].references)
-            for each in places
-            if each in there
-        ]
-        yield from ((each, Failure(Class.empty, "there is no answer to rate")) for each in places if each not in there)
-        yield from judge.rate(rows, answers, plan.settings.cache is Cache.refresh, folder / LEDGER)
+        yield from ((each, Failure(Class.empty, "there is no answer to rate")) for each in places if each not in rows)
+        yield from judge.rate(
+            [rows[each] for each in places if each in rows], answers, plan.settings.cache is Cache.refresh, folder / LEDGER
+        )
 
     found, taken.counts["ratings"] = scored(
-        len(given),
+        to,
         ask,
         verdict,
         folder / RATINGS,

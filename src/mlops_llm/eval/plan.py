@@ -21,6 +21,7 @@ from mlops_llm.eval.rendering import answered, prompted
 from mlops_llm.eval.subject import Subject, subject
 from mlops_llm.inference.cache import Answers, key
 from mlops_llm.inference.engine import Request
+from mlops_llm.models import load
 
 if TYPE_CHECKING:
     from mlops_llm.eval.benchmarks.tasks import Wanted
@@ -58,20 +59,27 @@ class Plan:
         rated = self.settings.judge is not None
         return bool(self.questions) and (rated or any(one.needs is not Need.likelihood for one in self.metrics.values()))
 
-    def keys(self) -> list[str] | None:
-        """Of each answer in the cache: all that it depends on; None where the weights are not known."""
-        if self.subject is None:
-            return None
+    @property
+    def cache(self) -> Cache:
+        """Which use of the cache is made: of a server nobody knows whether it has the same weights tomorrow."""
+        return self.settings.cache if self.subject else Cache.off
+
+    def keys(self) -> list[str]:
+        """Of each answer: a digest of all that it depends on, as far as it is known here."""
         sampling = {"max_new_tokens": self.settings.sampling.max_new_tokens, "stop": self.settings.sampling.stop}
         if not self.settings.sampling.greedy:
             sampling |= {"temperature": self.settings.sampling.temperature, "top_p": self.settings.sampling.top_p}
         facts = {
-            "weights": self.subject.digest,
-            "dtype": self.settings.model_load.dtype.name,
+            "weights": self.subject.digest if self.subject else None,
+            "dtype": load.dtype_of(self.settings.model_load.dtype).name,
             "engine": [self.settings.engine.family, self.settings.engine.decisive],
             "sampling": sampling,
         }
-        return [key(text=one.text, seed=None if self.settings.sampling.greedy else one.seed, **facts) for one in self.requests]
+        is_greedy, asked = self.settings.sampling.greedy, []
+        for one in self.requests:
+            text = one.text or [list(one.messages), list(one.tools or ())]  # only a server knows the template
+            asked.append(key(text=text, seed=None if is_greedy else one.seed, **facts))
+        return asked
 
 
 def prepare(settings: Eval) -> Plan:
@@ -101,6 +109,8 @@ def prepare(settings: Eval) -> Plan:
     metrics = _settled(questions, metrics or _defaults(settings, questions))
     if settings.judge is not None and settings.judge.needs_reference:
         _refuse_lacking(questions, [bool(one.references) for one in questions.asked], "reference", "judge")
+    if found and found.template_source != "own":
+        _refuse_conversations(questions, settings.model)
     requests = _requests(settings, questions, found)
     plan = Plan(settings, found, questions, metrics, requests, benchmarks, warned, method.ability(questions.source))
     if plan.answers:
@@ -122,10 +132,9 @@ def _benchmarks(settings: Eval) -> tuple[Wanted, ...]:
 
 def _is_judged(plan: Plan, judge: Judge) -> bool:
     """Whether every answer was given and rated before, so that nothing is left to ask."""
-    keys = plan.keys() if plan.settings.cache is Cache.on else None
-    if keys is None or plan.questions is None:
+    if plan.cache is not Cache.on or plan.questions is None:
         return False
-    known = Answers()
+    known, keys = Answers(), plan.keys()
     try:
         given = [known.get(each) for each in keys]
         rows = [
@@ -157,7 +166,7 @@ def _questions(settings: Eval) -> Questions:
         places = sorted(drawn_order(source.rows, settings.seed)[: settings.sample])
     rows = [(source.rows[place], source.where(place)) for place in places]
     asked = [question(row, settings.kind or infer(row) or Kind.eval, where) for row, where in rows]
-    return Questions(source, places, asked)
+    return Questions(source, places, asked, settings.seed if settings.sample else None)
 
 
 def _defaults(settings: Eval, questions: Questions) -> dict[str, Metric]:
@@ -199,6 +208,19 @@ def _settled(questions: Questions, metrics: dict[str, Metric]) -> dict[str, Metr
     return {name: metric.settled(rows) for name, metric in metrics.items()}
 
 
+def _refuse_conversations(questions: Questions, model: str) -> None:
+    """See that no row needs a chat template of the model's own: a made one is none that it was trained with.
+
+    Raises:
+        UserError: rows hold more than one question.
+    """
+    several = [place for place, one in zip(questions.rows, questions.asked, strict=True) if len(one.turns) > 1 or one.tools]
+    if several:
+        where = questions.source.where(several[0])
+        what = f"has no chat template, and {len(several)} of {len(questions.rows)} rows are conversations (the first: {where})"
+        raise UserError(what, model, "put the chat_template.jinja of its family beside its files, or give rows of one prompt")
+
+
 def _refuse_lacking(questions: Questions, there: Sequence[bool], field: str, where: str) -> None:
     lacking = [place for place, is_there in zip(questions.rows, there, strict=True) if not is_there]
     if lacking:
@@ -213,7 +235,8 @@ def _requests(settings: Eval, questions: Questions, found: Subject | None) -> tu
     for number, (place, one) in enumerate(zip(questions.rows, questions.asked, strict=True)):
         where = questions.source.where(place)
         _refuse_pictures(one, where)
-        seed = int(digest.text(f"{settings.seed}:{digest.row(questions.source.rows[place])}")[:7], 16)
+        what = digest.row({"turns": one.turns, "tools": one.tools})  # a reference that is corrected draws no other answer
+        seed = int(digest.text(f"{settings.seed}:{what}")[:7], 16)
         text = prompted(found.tokenizer, one, where) if found else ""
         made.append(Request(number, one.turns, text, seed, one.tools))
     return tuple(made)

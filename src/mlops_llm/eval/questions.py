@@ -68,11 +68,15 @@ class Questions:
     source: Source
     rows: list[int]
     asked: list[Question]
+    drawn_by: int | None = None
+    """Seed by which the rows were drawn; None of the first ones."""
 
     @property
     def name(self) -> str:
-        """The dataset's name, with the number of rows where not all of them are asked."""
-        return self.source.name + (f"[{len(self.rows)}]" if len(self.rows) < len(self.source.rows) else "")
+        """The dataset's name; where not all rows are asked with how many, and by which seed they were drawn."""
+        if len(self.rows) == len(self.source.rows):
+            return self.source.name
+        return f"{self.source.name}[{len(self.rows)}{'' if self.drawn_by is None else f' of seed {self.drawn_by}'}]"
 
     def as_input(self) -> DatasetInput:
         """The rows as the record names them."""

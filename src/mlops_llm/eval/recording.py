@@ -127,9 +127,9 @@ def _numbers(outcome: Outcome, taken: Taken) -> dict[str, float]:
         "perf/seconds": taken.seconds,
         "perf/peak_memory_bytes": float(taken.peak),
     }
-    if seconds:
+    if seconds and taken.is_new:
         numbers["perf/seconds_a_sample"] = sum(seconds) / len(seconds)
-    if taken.answering:
+    if taken.answering and taken.tokens is not None:
         numbers["perf/tokens_per_second"] = taken.tokens / taken.answering
     if taken.gpu is not None:
         numbers["perf/peak_gpu_memory_bytes"] = float(taken.gpu)

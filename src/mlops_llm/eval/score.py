@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mlops_llm import console
 from mlops_llm.console import Progress
 from mlops_llm.files import writable
 from mlops_llm.inference.cache import Answers
@@ -20,7 +21,7 @@ Ask = Callable[[Sequence[int]], Iterable[tuple[int, R | Failure]]]
 """From the places that are still to be answered to their results, each as soon as it is there, in any order."""
 
 
-_PASSING = (Class.server.value, Class.timeout.value)
+PASSING = (Class.server.value, Class.timeout.value)
 """Failures that another start asks again."""
 
 
@@ -60,9 +61,20 @@ class Kept:
                     cut.truncate(whole)
         self._open = file.open("a", encoding="utf-8", errors="backslashreplace")
 
-    def put(self, place: int, row: Mapping[str, Any]) -> None:
-        """Write a result."""
-        self._open.write(json.dumps({"place": place, **row}, ensure_ascii=False) + "\n")
+    def known(self, place: int, to: str) -> dict[str, Any] | None:
+        """The result at a place, where it is one to what is asked there now."""
+        row = self.found.get(place)
+        return row if row and row.get("to") == to else None
+
+    def put(self, place: int, to: str, row: Mapping[str, Any]) -> None:
+        """Write a result.
+
+        Args:
+            place: of what was asked.
+            to: a digest of all that the result depends on.
+            row: its fields.
+        """
+        self._open.write(json.dumps({"place": place, "to": to, **row}, ensure_ascii=False) + "\n")
         self._open.flush()
 
     def close(self) -> None:
@@ -71,13 +83,12 @@ class Kept:
 
 
 def scored(
-    count: int,
+    to: Sequence[str],
     ask: Ask[R],
     made: Callable[[Mapping[str, Any]], R],
     file: Path,
     *,
     what: str,
-    keys: Sequence[str] | None = None,
     answers: Answers | None = None,
     refresh: bool = False,
     note: Callable[[int, R], str] | None = None,
@@ -85,13 +96,12 @@ def scored(
     """Ask for what is in neither the file nor the cache; return all results in order.
 
     Args:
-        count: how many there are.
+        to: for each, a digest of all that its result depends on, by which it is known in the file and in the cache.
         ask: see `Ask`; it is not called where nothing is missing.
         made: makes a result (a dataclass) of its fields.
         file: see `Kept`.
         what: what a person is told of the progress.
-        keys: of each result in the cache; none where nothing may be taken from it.
-        answers: the cache; failures are not kept in it.
+        answers: the cache, where there is to be one; failures are not kept in it.
         refresh: take nothing from the cache, but keep what is answered.
         note: what is told beside the progress after a result at a place, such as a live mean.
 
@@ -99,35 +109,37 @@ def scored(
         UserError: no more can be asked (a key is refused, a quota used up, a server gone); what is there stays in the file.
     """
     kept = Kept(file)
-    standing = {place: row for place, row in kept.found.items() if place < count and row.get("failure") not in _PASSING}
-    results = {place: _read(row, made) for place, row in standing.items()}
-    resumed = len(results)
+    known = {place: row for place, each in enumerate(to) if (row := kept.known(place, each))}
+    results = {place: _read(row, made) for place, row in known.items() if row.get("failure") not in PASSING}
+    resumed, others = len(results), len(kept.found) - len(known)
+    if others:
+        console.warn(f"{others} {what} of this run belong to what has changed since (rows, weights, settings): asked anew")
     try:
-        if answers and keys and not refresh:
-            _remember(results, kept, keys, answers, made)
+        if answers and not refresh:
+            _remember(results, kept, to, answers, made)
         cached = len(results) - resumed
-        missing = [place for place in range(count) if place not in results]
+        missing = [place for place in range(len(to)) if place not in results]
         if missing:
-            _ask(missing, ask, results, kept, count, what, keys, answers, note)
+            _ask(missing, ask, results, kept, to, what, answers, note)
     finally:
         kept.close()
-    lost = [place for place in range(count) if place not in results]
+    lost = [place for place in range(len(to)) if place not in results]
     results |= {place: Failure(Class.server, "the engine gave no answer") for place in lost}
-    return [results[place] for place in range(count)], Counts(len(missing), cached, resumed)
+    return [results[place] for place in range(len(to))], Counts(len(missing), cached, resumed)
 
 
 def _remember(
     results: dict[int, R | Failure],
     kept: Kept,
-    keys: Sequence[str],
+    to: Sequence[str],
     answers: Answers,
     made: Callable[[Mapping[str, Any]], R],
 ) -> None:
     """Take what is missing from the cache, as far as it is there."""
-    for place, each in enumerate(keys):
+    for place, each in enumerate(to):
         if place not in results and (row := answers.get(each)):
             results[place] = made(row)
-            kept.put(place, row)
+            kept.put(place, each, row)
 
 
 def _ask(
@@ -135,24 +147,23 @@ def _ask(
     ask: Ask[R],
     results: dict[int, R | Failure],
     kept: Kept,
-    count: int,
+    to: Sequence[str],
     what: str,
-    keys: Sequence[str] | None,
     answers: Answers | None,
     note: Callable[[int, R], str] | None,
 ) -> None:
     found = ask(missing)  # opens the model, which is no part of the rate
-    progress, failed = Progress(what, count, count - len(missing)), 0
+    progress, failed = Progress(what, len(to), len(to) - len(missing)), 0
     try:
         for place, result in _unless_nothing(found, missing, results):
             results[place] = result
-            kept.put(place, _written(result))
+            kept.put(place, to[place], _written(result))
             said = ""
             if isinstance(result, Failure):
                 failed += 1
             else:
-                if answers and keys:
-                    answers.put(keys[place], _written(result))
+                if answers:
+                    answers.put(to[place], _written(result))
                 said = note(place, result) if note else ""
             progress.at(len(results), "  ".join(filter(None, [said, f"{failed} failed" if failed else ""])))
     finally:
@@ -185,7 +196,7 @@ def _written(result: Any) -> dict[str, Any]:
 def _read(row: Mapping[str, Any], made: Callable[[Mapping[str, Any]], R]) -> R | Failure:
     if "failure" in row:
         return Failure(Class(row["failure"]), row["cause"], row["seconds"])
-    return made({name: value for name, value in row.items() if name != "place"})
+    return made({name: value for name, value in row.items() if name not in ("place", "to")})
 
 
 def generation(row: Mapping[str, Any]) -> Generation:

@@ -65,7 +65,7 @@ def subject(ref: str, how: ModelLoad) -> Subject:
     files = load.inspect(resolve(ref), how)
     tokenizer = load.tokenizer_of(files)
     source = template.ensure(tokenizer, ref)
-    warnings = []
+    warnings = [] if source == "own" else [f"it has no chat template of its own: questions are put as {source} writes them"]
     trained, now = files.place.tags.get("digest.template"), template.template_digest(tokenizer)
     if trained and trained != now:
         warnings.append(

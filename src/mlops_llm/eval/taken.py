@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlops_llm import console
+from mlops_llm.eval.metrics.latency import Latency
 from mlops_llm.eval.outcome import Outcome, Sample
 from mlops_llm.eval.overlap import Checked
 from mlops_llm.eval.plan import Plan
 from mlops_llm.eval.score import Counts
+from mlops_llm.inference.engine import Failure, Generation
 
 
 @dataclass
@@ -27,14 +29,43 @@ class Taken:
     """Benchmark -> lm-eval's own tables."""
     of_benchmarks: int = 0
     """How many of the scores, the last ones, are of benchmarks."""
-    tokens: int = 0
-    """Of all answers that were asked now."""
+    tokens: int | None = 0
+    """Of all answers that were asked now; None where a server does not count them."""
     answering: float = 0.0
     """How long these took, from the first request to the last answer."""
     overlap: Checked | None = None
     """Which questions the model was trained on."""
     overlaps: dict[str, tuple[Checked, Sequence[Sample]]] = field(default_factory=dict)
     """Benchmark -> which of its items the model was trained on."""
+
+    def add(self, answer: Generation | Failure) -> None:
+        """Count an answer's tokens."""
+        if isinstance(answer, Generation):
+            is_counted = self.tokens is not None and (answer.tokens or not answer.text)
+            self.tokens = (self.tokens or 0) + answer.tokens if is_counted else None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether all was asked now, so that its seconds are of this machine and these settings."""
+        return not any(each.cached or each.resumed for each in self.counts.values())
+
+
+def warnings(plan: Plan, taken: Taken) -> list[str]:
+    """What a person must know to read the scores."""
+    told, counts = list[str](), taken.counts.get("answers")
+    if counts and not taken.is_new and any(isinstance(one, Latency) for one in plan.metrics.values()):
+        before = counts.cached + counts.resumed
+        told.append(
+            f"latency: {before} of {before + counts.asked} answers were given before, maybe in other batches or elsewhere; "
+            "cache=refresh measures anew"
+        )
+    checked = [*([taken.overlap] if taken.overlap else []), *(each for each, _ in taken.overlaps.values())]
+    unknown = list(dict.fromkeys(each for one in checked for each in one.unknown))
+    if unknown:
+        told.append(f"training data not known ({'; '.join(unknown)}): the model may have seen these items")
+    for each in told:
+        console.warn(each)
+    return told
 
 
 def facts(plan: Plan, taken: Taken, outcome: Outcome) -> dict[str, str]:
@@ -49,8 +80,8 @@ def facts(plan: Plan, taken: Taken, outcome: Outcome) -> dict[str, str]:
         told["answers"] = ", ".join(f"{count} {what}" for what, count in parts.items() if count)
     seconds = [each.seconds for each in outcome.samples if each.seconds]
     if seconds:
-        told["seconds a sample"] = f"{sum(seconds) / len(seconds):.3f}"
-    if taken.answering:
+        told["seconds a sample"] = f"{sum(seconds) / len(seconds):.3f}" + ("" if taken.is_new else " (when they were asked)")
+    if taken.answering and taken.tokens is not None:
         told["tokens/s"] = f"{taken.tokens / taken.answering:.1f}"
     told["opening the model"] = console.seconds(taken.opening) if taken.opening else "not needed"
     told["peak memory"] = console.size(taken.peak)

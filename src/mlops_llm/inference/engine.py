@@ -105,7 +105,7 @@ class Generation:
 
     text: str
     tokens: int
-    """Tokens of the answer, its end mark included."""
+    """Tokens of the answer, its end mark included; 0 beside a text where a server does not count them."""
     prompt_tokens: int
     seconds: float
     """From the request to the whole answer; in a batch, that of the batch divided by its answers."""

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlops_llm import digest
 from mlops_llm.console import Progress
-from mlops_llm.eval.score import Kept
+from mlops_llm.eval.score import PASSING, Kept
 from mlops_llm.inference.engine import Class, Failure
 
 
@@ -44,7 +45,7 @@ class Book:
         """Read what is there."""
         self._kept, self._next = Kept(self.file), 0
         self._places = dict[tuple[str, ...], list[int]]()
-        self._rows, self._new = list[tuple[int, str, dict[str, Any]]](), set[tuple[str, ...]]()
+        self._rows, self._new = list[tuple[int, tuple[str, ...], dict[str, Any]]](), set[tuple[str, ...]]()
         self._progress: Progress | None = None
         self._done, self._last = 0, time.perf_counter()
 
@@ -57,10 +58,12 @@ class Book:
             ask: the model's own method.
         """
         first, self._next = self._next, self._next + len(requests)
-        known = {place: self._kept.found[first + place] for place in range(len(requests)) if first + place in self._kept.found}
+        names = [_name(kind, each.args) for each in requests]
+        found_before = ((place, self._kept.known(first + place, _to(name))) for place, name in enumerate(names))
+        known = {place: row for place, row in found_before if row and row.get("failure") not in PASSING}
         for place, row in known.items():
             failure = Failure(Class(row["failure"]), row["cause"], row["seconds"]) if "failure" in row else None
-            self.told[_name(kind, requests[place].args)] = Told(row["seconds"], failure)
+            self.told[names[place]] = Told(row["seconds"], failure)
             self.cut |= {requests[place].args[0]} if row.get("cut") else set()
         missing = [place for place in range(len(requests)) if place not in known]
         self.resumed += len(known)
@@ -68,7 +71,7 @@ class Book:
         found = {place: _restored(kind, row["answer"]) for place, row in known.items()}
         if missing:
             for place in missing:
-                self._places.setdefault(_name(kind, requests[place].args), []).append(first + place)
+                self._places.setdefault(names[place], []).append(first + place)
             self._progress, self._done = Progress(self.what, len(requests), len(known)), len(known)
             self._last = time.perf_counter()
             try:
@@ -85,14 +88,15 @@ class Book:
 
     def failed(self, kind: str, args: Sequence[Any], answer: Any, failure: Failure) -> None:
         """Take what stands for an answer that did not come."""
-        self._take(_name(kind, args), {"answer": answer, "failure": failure.kind.value, "cause": failure.cause})
+        row = {"answer": answer, "failure": failure.kind.value, "cause": failure.cause, "seconds": failure.seconds}
+        self._take(_name(kind, args), row)
         self.told[_name(kind, args)] = Told(failure.seconds, failure)
 
     def _take(self, name: tuple[str, ...], row: dict[str, Any]) -> None:
         """A request that is there several times is answered as often."""
         waiting = self._places.get(name)
         if waiting:
-            self._rows.append((waiting.pop(0), name[1], row))
+            self._rows.append((waiting.pop(0), name, row))
             self._new.add(name)
 
     def about(self, kind: str, args: Sequence[Any]) -> Told:
@@ -105,8 +109,9 @@ class Book:
             return
         now = time.perf_counter()
         seconds = (now - self._last) / len(self._rows)
-        for place, prompt, row in self._rows:
-            self._kept.put(place, {**row, "seconds": seconds} | ({"cut": True} if prompt in self.cut else {}))
+        for place, name, row in self._rows:
+            cut = {"cut": True} if name[1] in self.cut else {}
+            self._kept.put(place, _to(name), {"seconds": seconds, **row} | cut)
         for name in self._new:
             self.told.setdefault(name, Told(seconds))
         self._new.clear()
@@ -118,6 +123,11 @@ class Book:
     def close(self) -> None:
         """Close the file."""
         self._kept.close()
+
+
+def _to(name: tuple[str, ...]) -> str:
+    """What else an answer depends on is in the file's name."""
+    return digest.text("\x1f".join(name))
 
 
 def _name(kind: str, args: Sequence[Any]) -> tuple[str, ...]:

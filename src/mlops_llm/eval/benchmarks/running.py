@@ -23,7 +23,7 @@ from mlops_llm.eval.benchmarks.seen import Part
 from mlops_llm.eval.benchmarks.tasks import Wanted
 from mlops_llm.eval.config import Cache, Eval
 from mlops_llm.eval.outcome import Group, Outcome, Sample, Score
-from mlops_llm.eval.score import Counts
+from mlops_llm.eval.score import PASSING, Counts
 from mlops_llm.files import write_text
 from mlops_llm.inference.cache import Answers
 from mlops_llm.inference.engine import Class, Failure, Session
@@ -81,8 +81,9 @@ def run(
     known = one.key(settings, about)
     stem = f"{_file(one.name)}-{(known or digest.row({**one.facts(settings), **about}))[:12]}"
     result = folder / FOLDER / f"{stem}.json"
-    if result.is_file():
-        return _read(json.loads(result.read_text("utf-8")), "resumed")
+    done = _read(json.loads(result.read_text("utf-8")), "resumed") if result.is_file() else None
+    if done and not any(each.failure and each.failure.kind.value in PASSING for each in done.samples):
+        return done
     kept = answers.get(known) if answers and known and settings.cache is Cache.on else None
     if kept:
         write_text(result, json.dumps(kept, ensure_ascii=False), "backslashreplace")

@@ -18,13 +18,14 @@ from mlops_llm.eval.benchmarks.data import Local, local, looked_in
 from mlops_llm.eval.benchmarks.definitions import Task
 from mlops_llm.eval.config import Eval
 from mlops_llm.inference.cache import key
+from mlops_llm.models import load
 from mlops_llm.record import DatasetInput
 
 _FOLDERS = {"gsm8k": "gsm8k", "mmlu": "mmlu/default", "truthfulqa": "truthfulqa", "humaneval": "humaneval"}
 """Where lm-eval keeps the tasks that are found without a scan of all of them."""
 _MEANS = {"truthfulqa": ("truthfulqa_mc1", "truthfulqa_mc2")}
 """Names that stand for other tasks here than lm-eval's tag of the name, which also has one that samples."""
-_FORM = 2
+_FORM = 3
 """Of what is kept of a result; raised where it gets other fields, so that older ones are not read."""
 _BUILDERS = ("json", "csv", "parquet", "text", "arrow")
 """Data sets of these names are files that the task itself names."""
@@ -105,7 +106,7 @@ class Wanted:
             "seed": settings.seed,
             "engine": [settings.engine.family, settings.engine.decisive],
             "batch_size": settings.sampling.batch_size,
-            "dtype": settings.model_load.dtype.name,
+            "dtype": load.dtype_of(settings.model_load.dtype).name,
             "lm_eval": version("lm_eval"),
             "transformers": version("transformers"),
         }
