@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 from hypothesis import configuration, settings
+
+from tests.haste import hasten
 
 for name, value in {
     "HF_HUB_OFFLINE": "1",
@@ -25,6 +28,13 @@ for name, value in {
 configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "mlops_llm_hypothesis")
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting() -> None:
+    """MLflow, once a test has loaded it, does not wait for the disk."""
+    if "mlflow" in sys.modules:
+        hasten()
 
 
 @pytest.fixture

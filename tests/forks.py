@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-from tests.zygote import ANSWER, PROGRAM
+from tests.zygote import ANSWER, LIBRARIES, PROGRAM
 
 ROOT = Path(__file__).parents[1]
 FREE = {"MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "PYTEST_CURRENT_TEST"}
@@ -114,7 +114,7 @@ class Fork:
 class Zygote:
     """The process that forks, and the line to it."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], libraries: tuple[str, ...] = LIBRARIES) -> None:
         """Start it in this environment, and wait until it has imported the libraries.
 
         Raises:
@@ -123,7 +123,7 @@ class Zygote:
         self._line, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with other, tempfile.TemporaryFile() as said:
             process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, str(other.fileno())],
+                [sys.executable, "-c", PROGRAM, str(other.fileno()), *libraries],
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.DEVNULL,

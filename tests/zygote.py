@@ -18,7 +18,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PROGRAM = "import runpy, sys; from tests.zygote import serve; runpy._run_module_as_main(serve(int(sys.argv[1])))"
+from tests.haste import hasten
+
+PROGRAM = "import runpy, sys; from tests.zygote import serve; runpy._run_module_as_main(serve(int(sys.argv[1]), sys.argv[2:]))"
 """What Python is started with. `_run_module_as_main` is what it calls itself for `-m`, and what follows is its own end."""
 LIBRARIES = (
     "torch",
@@ -46,8 +48,8 @@ ANSWER = 8
 """Bytes of a process id, or of a wait status."""
 
 
-def serve(number: int) -> str:
-    """Fork for each request that comes over the socket of this number, until nobody is at its other end.
+def serve(number: int, libraries: list[str]) -> str:
+    """Import libraries, then fork for each request that comes over the socket of this number, until its other end is closed.
 
     A request is JSON (`module`, `words`, `folder`, `environment`) with four open files: what are to be the fork's standard
     input, output and errors, and where its process id is told and, when it has ended, its wait status.
@@ -59,7 +61,7 @@ def serve(number: int) -> str:
     line.set_inheritable(False)
     # Ctrl-C is meant for the commands.
     signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    added = _import_libraries()
+    added = _import(libraries)
     threads = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
     facts = {"environment": dict(os.environ), "threads": [name for name in threads[1:] if name not in SAFE_THREADS]}
     line.send(json.dumps(facts).encode())
@@ -89,14 +91,16 @@ def serve(number: int) -> str:
                 ready.register(end, selectors.EVENT_READ)
 
 
-def _import_libraries() -> dict[str, str]:
-    """Import what commands import; return the variables that this has set."""
+def _import(libraries: list[str]) -> dict[str, str]:
+    """Import libraries, as commands do; return the variables that this has set."""
     before = dict(os.environ)
     if "OMP_WAIT_POLICY" not in os.environ:  # as `launch` does, before OpenMP is loaded
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     importlib.import_module("mlops_llm.tracking.store")  # sets what MLflow reads when it is imported
-    for name in LIBRARIES:
+    for name in libraries:
         importlib.import_module(name)
+    if "mlflow" in sys.modules:
+        hasten()
     for name in [name for name in sys.modules if name.partition(".")[0] == "mlops_llm"]:
         del sys.modules[name]
     gc.collect()
@@ -124,10 +128,8 @@ def _become(request: dict[str, Any], streams: list[int], added: dict[str, str], 
     sys.path[0] = str(Path.cwd())
     sys.argv = ["-m", *request["words"]]
     sys.orig_argv = [sys.executable, "-m", request["module"], *request["words"]]
-    import numpy
-    import torch
-
-    numpy.random.seed()  # Python's own generator is seeded anew in a fork, these are not
-    torch.seed()
+    if "torch" in sys.modules:  # Python's own generator is seeded anew in a fork, these are not
+        sys.modules["numpy"].random.seed()
+        sys.modules["torch"].seed()
     signal.pthread_sigmask(signal.SIG_SETMASK, signals)
     return str(request["module"])

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mlops_llm.tracking.store import connect_to
 from tests import forks
 from tests.commands import SMOKE, environment, ok, start, train, wait_for_step
 from tests.forks import Fork
+from tests.haste import hasten
 
 PROBE = """
 import atexit, json, multiprocessing, os, random, signal, sys, threading, time
@@ -158,7 +162,7 @@ from pathlib import Path
 from tests.commands import _USUAL, environment
 from tests.forks import Zygote
 import os, signal
-zygote = Zygote(_USUAL)
+zygote = Zygote(_USUAL, ())
 print(zygote.fork("platform", (), Path("{tmp_path}"), _USUAL).communicate()[0].strip(), zygote.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -191,3 +195,18 @@ def test_a_forked_training_ends_with_the_codes_of_a_process_of_its_own(tmp_path:
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
         assert process.returncode == code and "Traceback" not in err
+
+
+def test_a_copied_record_is_what_mlflow_makes(tmp_path: Path) -> None:
+    def shape(file: Path) -> dict[str, Any]:
+        with closing(sqlite3.connect(file)) as database:
+            names = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'")]
+            found = {name: database.execute(f"PRAGMA table_info({name})").fetchall() for name in sorted(names)}
+            return found | {"version": database.execute("SELECT * FROM alembic_version").fetchall()}
+
+    code = "from mlops_llm.tracking.store import connect; connect()"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(), check=True)
+    (tmp_path / "mlflow.db").rename(tmp_path / "own.db")
+    hasten()
+    connect_to(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert shape(tmp_path / "own.db") == shape(tmp_path / "mlflow.db")
