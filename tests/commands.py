@@ -39,14 +39,19 @@ _USUAL = environment()
 
 
 def start(
-    folder: Path, *words: str, env: Mapping[str, str] | None = None, stage: str = "train", fresh: bool = False
+    folder: Path,
+    *words: str,
+    env: Mapping[str, str] | None = None,
+    stage: str = "train",
+    module: str = "",
+    fresh: bool = False,
 ) -> subprocess.Popen[str] | Fork:
-    """Start `python -m mlops_llm.STAGE` with these words.
+    """Start `python -m mlops_llm.STAGE`, or `python -m MODULE`, with these words.
 
     With `fresh` Python itself is started, and imports all. That is for what a fork cannot show: how a command starts, what
     it prints while it imports, and that nothing depends on the seed of Python's hashes, which forks have in common.
     """
-    module = f"mlops_llm.{stage}"
+    module = module or f"mlops_llm.{stage}"
     fork = None if fresh else forks.start(module, words, folder, environment(env), usual=_USUAL)
     return fork or subprocess.Popen(
         [sys.executable, "-m", module, *words],

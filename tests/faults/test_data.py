@@ -52,7 +52,7 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path, op: str) -> None:
     store = client(tmp_path)
     assert run_of(store, "stopped").info.status == "KILLED"
     assert not [each for each in store.search_experiments() if each.name.startswith("datasets/")]
-    again = start(tmp_path, f"op={op}", f"dataset={rows}", *words, stage="data")
+    again = start(tmp_path, f"op={op}", f"dataset={rows}", *words, stage="data", fresh=op == "add")
     out, err = again.communicate(timeout=300)
     assert again.returncode == 0, out + err
 

@@ -21,6 +21,7 @@ from mlflow import MlflowClient
 
 from mlops_llm import digest
 from mlops_llm.models.ref import resolve
+from mlops_llm.tracking.store import connect_to
 from tests.commands import SMOKE, environment, ok, start, train, wait_for_step
 from tests.record import artifacts_of, checkpoints_of, run_of, steps_of
 
@@ -39,6 +40,7 @@ def server(tmp_path: Path, port: int) -> Iterator[Server]:
     """A function that starts a real server on the same database each time, and waits until it answers."""
     home = tmp_path / "server"
     home.mkdir()
+    connect_to(f"sqlite:///{home / 'mlflow.db'}")  # sooner than the server would
     started: list[subprocess.Popen[bytes]] = []
 
     def begin() -> subprocess.Popen[bytes]:

@@ -37,12 +37,12 @@ Process = subprocess.Popen[str] | Fork
 
 
 @pytest.fixture
-def worker(here: Path) -> Iterator[Callable[[], Process]]:
+def worker(here: Path) -> Iterator[Callable[..., Process]]:
     """A function that starts a worker; it does not outlive the test, nor do its jobs."""
     started: list[Process] = []
 
-    def work() -> Process:
-        started.append(start(here, "op=work", "op.until_empty=true", stage="launch"))
+    def work(fresh: bool = False) -> Process:
+        started.append(start(here, "op=work", "op.until_empty=true", stage="launch", fresh=fresh))
         return started[-1]
 
     yield work
@@ -118,7 +118,7 @@ def test_a_command_waits_in_the_record_and_what_it_needs_is_said(
 
 @pytest.mark.slow
 def test_jobs_outlive_their_worker_and_a_killed_one_goes_on(
-    queue: Queue, here: Path, capfd: pytest.CaptureFixture[str], worker: Callable[[], Process]
+    queue: Queue, here: Path, capfd: pytest.CaptureFixture[str], worker: Callable[..., Process]
 ) -> None:
     tiny = [*SMOKE, "samples.count=0", "register_as=null", "trainer.max_steps=60", "trainer.eval_steps=5", "seed=3"]
     run(TRAIN, *tiny, "run_name=killed", "launch=queue", capfd=capfd)
@@ -135,7 +135,7 @@ def test_jobs_outlive_their_worker_and_a_killed_one_goes_on(
     assert run_of(client(here), "killed").info.status == "RUNNING"
     os.killpg(pid, signal.SIGKILL)
     assert "its process is gone" in run(LAUNCH, "op=list", capfd=capfd)
-    last = worker()
+    last = worker(fresh=True)
     wait_for(lambda: queue.find("stopped").process != "", last)
     run(LAUNCH, "op=cancel", "op.job=stopped", capfd=capfd)
     out, err = last.communicate(timeout=200)
