@@ -180,7 +180,8 @@ def start(
         usual: the environment of most commands, in which the libraries are imported once.
     """
     # A driver of GPUs that was looked at before a fork does not work in it.
-    if sys.platform != "linux" or Path("/dev/nvidiactl").exists() or os.environ.get("MLOPS_LLM_FORKS") == "0":
+    gpu = any(Path("/dev", name).exists() for name in ("nvidiactl", "dxg", "kfd"))
+    if sys.platform != "linux" or gpu or os.environ.get("MLOPS_LLM_FORKS") == "0":
         return None
     if os.getpid() not in _ZYGOTES:
         _ZYGOTES[os.getpid()] = Zygote(usual)
