@@ -1,7 +1,8 @@
 """What tests do without: a disk that has written, and MLflow's sixty migrations of each empty record.
 
 No test cuts the power, so that a process which dies loses nothing of what it gave the system. What MLflow makes of an empty
-database is made once and copied. Commands that are started afresh wait for both.
+database is made once and copied; with MLOPS_LLM_MIGRATE in the environment each is made. Commands that are started afresh wait
+for both.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ def hasten() -> None:
 
     os.fsync = lambda file: None  # type: ignore[assignment]
     event.listen(Engine, "connect", _do_not_wait)
-    empty = _migrated()
-    utils._initialize_tables = lambda engine: _copy(empty, engine)
+    empty, migrate = _migrated(), utils._initialize_tables
+    utils._initialize_tables = lambda engine: migrate(engine) if "MLOPS_LLM_MIGRATE" in os.environ else _copy(empty, engine)
 
 
 def _do_not_wait(connection: Any, record: Any) -> None:

@@ -62,9 +62,9 @@ def serve(number: int, libraries: list[str]) -> str:
     # Ctrl-C is meant for the commands.
     signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     added = _import(libraries)
-    threads = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
-    facts = {"environment": dict(os.environ), "threads": [name for name in threads[1:] if name not in SAFE_THREADS]}
-    line.send(json.dumps(facts).encode())
+    others = [task for task in Path("/proc/self/task").iterdir() if task.name != str(os.getpid())]
+    threads = {(task / "comm").read_text().strip() for task in others} - SAFE_THREADS
+    line.send(json.dumps({"environment": dict(os.environ), "threads": sorted(threads)}).encode())
     ends: dict[int, tuple[int, int]] = {}  # descriptor of a fork -> its process id, and where its end is told
     with selectors.DefaultSelector() as ready:
         ready.register(line, selectors.EVENT_READ)

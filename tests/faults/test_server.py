@@ -150,11 +150,9 @@ def test_an_unreachable_server_is_one_line(tmp_path: Path, port: int) -> None:
 
 def test_eight_processes_create_one_database(tmp_path: Path) -> None:
     code = "from mlops_llm.tracking.store import connect; connect().experiment('sales')"
-    env = environment()
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=env, stderr=subprocess.PIPE) for _ in range(8)
-    ]
-    errors = [process.communicate(timeout=200)[1].decode() for process in processes]
+    (tmp_path / "first.py").write_text(code, "utf-8")
+    processes = [start(tmp_path, module="first", env={"MLOPS_LLM_MIGRATE": "1"}) for _ in range(8)]
+    errors = [process.communicate(timeout=200)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 8, errors
     store = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert {each.name for each in store.search_experiments()} == {"Default", "sales"}
