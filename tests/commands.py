@@ -29,13 +29,19 @@ SMOKE = [
 """A run of seconds with two checkpoints."""
 
 
+START: dict[str, str] = {}
+"""The environment in which the tests were started (`conftest` notes it)."""
+
+
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a command, without anything that points to another record."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "MLOPS_LLM_PARENT"))}
+    """The environment of a command: that in which the tests were started, without anything that points to another record.
+
+    Of what has changed since, only variables of ours count (MLOPS_LLM_...): libraries set others while they are imported.
+    """
+    kept = {key: value for key, value in (START or os.environ).items() if not key.startswith(("MLFLOW_", "MLOPS_LLM_"))}
+    kept |= {key: value for key, value in os.environ.items() if key.startswith("MLOPS_LLM_")}
+    kept.pop("MLOPS_LLM_PARENT_RUN", None)
     return kept | {"HF_HUB_OFFLINE": "1", "MLFLOW_DISABLE_TELEMETRY": "true"} | dict(extra or {})
-
-
-_USUAL = environment()
 
 
 def start(
@@ -52,7 +58,7 @@ def start(
     it prints while it imports, and that nothing depends on the seed of Python's hashes, which forks have in common.
     """
     module = module or f"mlops_llm.{stage}"
-    fork = None if fresh else forks.start(module, words, folder, environment(env), usual=_USUAL)
+    fork = None if fresh else forks.start(module, words, folder, environment(env), usual=environment())
     return fork or subprocess.Popen(
         [sys.executable, "-m", module, *words],
         cwd=folder,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import configuration, settings
 
+from tests import commands
 from tests.haste import hasten
 
 for name, value in {
@@ -23,6 +25,11 @@ for name, value in {
     "TOKENIZERS_PARALLELISM": "false",
 }.items():
     os.environ.setdefault(name, value)
+commands.START.update(os.environ)
+
+# A shell has what runs in its background ignore Ctrl-C, and so would the commands that are to heed it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: a slow machine is no bug. The examples are the same in every run, and no folder is left in the checkout.
 configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "mlops_llm_hypothesis")
@@ -33,7 +40,7 @@ settings.load_profile("suite")
 @pytest.fixture(autouse=True)
 def _no_waiting() -> None:
     """MLflow, once a test has loaded it, does not wait for the disk."""
-    if "mlflow" in sys.modules:
+    if "mlflow.store.db.utils" in sys.modules:
         hasten()
 
 

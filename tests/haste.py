@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import warnings
 from contextlib import closing
 from functools import cache
 from typing import Any
@@ -38,7 +39,9 @@ def _migrated() -> bytes:
     from sqlalchemy import create_engine
 
     engine = create_engine("sqlite://")
-    utils._initialize_tables(engine)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what its migrations use of SQLAlchemy is out of date
+        utils._initialize_tables(engine)
     made = bytes(engine.raw_connection().driver_connection.serialize())
     engine.dispose()
     return made

@@ -159,11 +159,11 @@ def test_another_environment_is_for_a_process_of_its_own(tmp_path: Path) -> None
 def test_the_forks_end_with_the_test_process(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
-from tests.commands import _USUAL, environment
+from tests.commands import environment
 from tests.forks import Zygote
 import os, signal
-zygote = Zygote(_USUAL, ())
-print(zygote.fork("platform", (), Path("{tmp_path}"), _USUAL).communicate()[0].strip(), zygote.pid, flush=True)
+zygote = Zygote(environment(), ())
+print(zygote.fork("platform", (), Path("{tmp_path}"), environment()).communicate()[0].strip(), zygote.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=forks.ROOT, env=environment(), capture_output=True, text=True)
