@@ -1,4 +1,8 @@
-"""Real commands in processes of their own, as a person types them."""
+"""Real commands in processes of their own, as a person types them.
+
+Most are forks of a process that has imported the libraries already (`tests.forks`): that saves seconds of each. With
+MLOPS_LLM_FORKS=0 in the environment all are started afresh.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import forks
+from tests.forks import Fork
+
 SMOKE = [
     "+experiment=sft_sales",
     "trainer.max_steps=20",
@@ -22,16 +29,38 @@ SMOKE = [
 """A run of seconds with two checkpoints."""
 
 
+START: dict[str, str] = {}
+"""The environment in which the tests were started (`conftest` notes it)."""
+
+
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a command, without anything that points to another record."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "MLOPS_LLM_PARENT"))}
+    """The environment of a command: that in which the tests were started, without anything that points to another record.
+
+    Of what has changed since, only variables of ours count (MLOPS_LLM_...): libraries set others while they are imported.
+    """
+    kept = {key: value for key, value in (START or os.environ).items() if not key.startswith(("MLFLOW_", "MLOPS_LLM_"))}
+    kept |= {key: value for key, value in os.environ.items() if key.startswith("MLOPS_LLM_")}
+    kept.pop("MLOPS_LLM_PARENT_RUN", None)
     return kept | {"HF_HUB_OFFLINE": "1", "MLFLOW_DISABLE_TELEMETRY": "true"} | dict(extra or {})
 
 
-def start(folder: Path, *words: str, env: Mapping[str, str] | None = None, stage: str = "train") -> subprocess.Popen[str]:
-    """Start `python -m mlops_llm.STAGE` with these words."""
-    return subprocess.Popen(
-        [sys.executable, "-m", f"mlops_llm.{stage}", *words],
+def start(
+    folder: Path,
+    *words: str,
+    env: Mapping[str, str] | None = None,
+    stage: str = "train",
+    module: str = "",
+    fresh: bool = False,
+) -> subprocess.Popen[str] | Fork:
+    """Start `python -m mlops_llm.STAGE`, or `python -m MODULE`, with these words.
+
+    With `fresh` Python itself is started, and imports all. That is for what a fork cannot show: how a command starts, what
+    it prints while it imports, and that nothing depends on the seed of Python's hashes, which forks have in common.
+    """
+    module = module or f"mlops_llm.{stage}"
+    fork = None if fresh else forks.start(module, words, folder, environment(env), usual=environment())
+    return fork or subprocess.Popen(
+        [sys.executable, "-m", module, *words],
         cwd=folder,
         env=environment(env),
         stdout=subprocess.PIPE,
@@ -40,10 +69,13 @@ def start(folder: Path, *words: str, env: Mapping[str, str] | None = None, stage
     )
 
 
-def train(folder: Path, *words: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def train(
+    folder: Path, *words: str, env: Mapping[str, str] | None = None, fresh: bool = False
+) -> subprocess.CompletedProcess[str]:
     """Run `python -m mlops_llm.train` with these words to its end."""
-    process = start(folder, *words, env=env)
+    process = start(folder, *words, env=env, fresh=fresh)
     out, err = process.communicate(timeout=400)
+    assert process.returncode is not None
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
@@ -53,7 +85,7 @@ def ok(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 180) -> None:
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str] | Fork, seconds: float = 180) -> None:
     """Wait until something is so while a process runs."""
     until = time.monotonic() + seconds
     while not condition():
@@ -64,7 +96,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seco
         time.sleep(0.05)
 
 
-def wait_for_step(folder: Path, run: str, step: int, process: subprocess.Popen[str]) -> None:
+def wait_for_step(folder: Path, run: str, step: int, process: subprocess.Popen[str] | Fork) -> None:
     """Wait until a run has done a step."""
     steps = folder / "outputs" / run / "steps.jsonl"
     wait_for(lambda: steps.is_file() and f'"step": {step},' in steps.read_text(), process)

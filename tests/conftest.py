@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,6 +13,9 @@ from typing import Any
 
 import pytest
 from hypothesis import configuration, settings
+
+from tests import commands
+from tests.haste import hasten
 
 for name, value in {
     "HF_HUB_OFFLINE": "1",
@@ -20,11 +25,23 @@ for name, value in {
     "TOKENIZERS_PARALLELISM": "false",
 }.items():
     os.environ.setdefault(name, value)
+commands.START.update(os.environ)
+
+# A shell has what runs in its background ignore Ctrl-C, and so would the commands that are to heed it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: a slow machine is no bug. The examples are the same in every run, and no folder is left in the checkout.
 configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "mlops_llm_hypothesis")
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting() -> None:
+    """MLflow, once a test has loaded it, does not wait for the disk."""
+    if "mlflow.store.db.utils" in sys.modules:
+        hasten()
 
 
 @pytest.fixture

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.commands import environment, wait_for
+from tests.commands import start, wait_for
 from tests.faults.conftest import remount
 from tests.record import client, run_of
-
-
-def start(folder: Path, *words: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """Start `python -m mlops_llm.data` with these words."""
-    command = [sys.executable, "-m", "mlops_llm.data", *words]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=folder, env=environment(env), text=True, **pipes)
 
 
 def many(path: Path, rows: int) -> Path:
@@ -40,9 +31,9 @@ def drafts(folder: Path) -> list[Path]:
 @pytest.mark.parametrize("op", ["add", "dedup_minhash", "validate"])
 def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path, op: str) -> None:
     (tmp_path / "datasets").mkdir()
-    rows = many(tmp_path / "rows.jsonl", 60_000)
+    rows = many(tmp_path / "rows.jsonl", 60_000 if op == "add" else 30_000)
     words = {"validate": ["op.fix=true", "name=mended"], "add": ["name=mine"]}.get(op, [])
-    process = start(tmp_path, f"op={op}", f"dataset={rows}", "run_name=stopped", *words)
+    process = start(tmp_path, f"op={op}", f"dataset={rows}", "run_name=stopped", *words, stage="data")
 
     def begun() -> bool:
         """In the middle of the work: a draft is being written, or the run is open."""
@@ -61,7 +52,7 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path, op: str) -> None:
     store = client(tmp_path)
     assert run_of(store, "stopped").info.status == "KILLED"
     assert not [each for each in store.search_experiments() if each.name.startswith("datasets/")]
-    again = start(tmp_path, f"op={op}", f"dataset={rows}", *words)
+    again = start(tmp_path, f"op={op}", f"dataset={rows}", *words, stage="data", fresh=op == "add")
     out, err = again.communicate(timeout=300)
     assert again.returncode == 0, out + err
 
@@ -72,7 +63,7 @@ def refused(tmp_path: Path) -> Callable[..., str]:
 
     def run(folder: Path, *words: str) -> str:
         store = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}
-        process = start(folder, *words, f"hydra.run.dir={tmp_path / 'out' / words[0]}", env=store)
+        process = start(folder, *words, f"hydra.run.dir={tmp_path / 'out' / words[0]}", env=store, stage="data")
         out, err = process.communicate(timeout=120)
         assert process.returncode in (1, 2) and "Traceback" not in err, out + err
         (line,) = [line for line in err.splitlines() if line.startswith("error: ")]

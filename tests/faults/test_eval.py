@@ -28,7 +28,7 @@ def test_a_killed_evaluation_goes_on_and_asks_nothing_twice(here: Path) -> None:
         return found
 
     def ended(*words: str) -> str:
-        process = start(here, *words, stage="eval")
+        process = start(here, *words, stage="eval", fresh=words == ("resume=killed",))
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, out + err
         return out + err

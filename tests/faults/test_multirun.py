@@ -28,7 +28,7 @@ def test_mistakes_end_a_sweep_before_it_begins(here: Path) -> None:
 
 
 def test_an_interrupted_job_is_resumed_and_the_sweep_concluded(here: Path) -> None:
-    words = ["-m", *SMOKE[:1], "trainer.max_steps=200", "trainer.save_steps=10", "trainer.eval_steps=10", "samples.count=0"]
+    words = ["-m", *SMOKE[:1], "trainer.max_steps=80", "trainer.save_steps=10", "trainer.eval_steps=10", "samples.count=0"]
     process = start(here, *words, "seed=1,2", "run_name=sweep", "trainer.save_total_limit=1")
     wait_for_step(here, "sweep/0", 15, process)
     process.terminate()

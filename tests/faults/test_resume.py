@@ -1,7 +1,7 @@
 """Every training method, killed with -9 and resumed, ends in the weights of the uninterrupted run.
 
 One kill of each of four methods, of all weights or of an adapter in turn; with MLOPS_LLM_KILLS=N (make resume) N kills of each
-method and of both.
+method and of both, in processes that are started afresh.
 """
 
 from __future__ import annotations
@@ -52,13 +52,15 @@ def digests(run: Path) -> dict[str, tuple[str, float]]:
 def test_a_killed_run_ends_in_the_weights_of_the_uninterrupted_one(tmp_path: Path, method: str, peft: str) -> None:
     dropout = ["peft.dropout=0.1"] if peft == "lora" and method not in UNDROPPED else []
     words = [*METHODS[method], *LENGTH, f"peft={peft}", *dropout]
-    ok(train(tmp_path, *words, "run_name=whole"))
+    fresh = KILLS > 0
+    ok(train(tmp_path, *words, "run_name=whole", fresh=fresh))
     for kill in range(max(1, KILLS)):
-        process, step = start(tmp_path, *words, f"run_name=killed-{kill}"), random.randint(6, 19)
+        process, step = start(tmp_path, *words, f"run_name=killed-{kill}", fresh=fresh), random.randint(6, 19)
         wait_for_step(tmp_path, f"killed-{kill}", step, process)
         process.kill()
         process.communicate()
-        assert "resume verified" in ok(train(tmp_path, f"resume=killed-{kill}")), f"{method} {peft} killed at step {step}"
+        said = ok(train(tmp_path, f"resume=killed-{kill}", fresh=fresh))
+        assert "resume verified" in said, f"{method} {peft} killed at step {step}"
         assert final(tmp_path, f"killed-{kill}") == final(tmp_path, "whole"), f"{method} {peft} killed at step {step}"
         averages = [digests(tmp_path / f"outputs/{name}") for name in ("whole", f"killed-{kill}")]
         assert averages[0] == averages[1] and bool(averages[0]) is any("ema.decay" in word for word in words)

@@ -21,6 +21,7 @@ from mlflow import MlflowClient
 
 from mlops_llm import digest
 from mlops_llm.models.ref import resolve
+from mlops_llm.tracking.store import connect_to
 from tests.commands import SMOKE, environment, ok, start, train, wait_for_step
 from tests.record import artifacts_of, checkpoints_of, run_of, steps_of
 
@@ -39,6 +40,7 @@ def server(tmp_path: Path, port: int) -> Iterator[Server]:
     """A function that starts a real server on the same database each time, and waits until it answers."""
     home = tmp_path / "server"
     home.mkdir()
+    connect_to(f"sqlite:///{home / 'mlflow.db'}")  # sooner than the server would
     started: list[subprocess.Popen[bytes]] = []
 
     def begin() -> subprocess.Popen[bytes]:
@@ -148,11 +150,9 @@ def test_an_unreachable_server_is_one_line(tmp_path: Path, port: int) -> None:
 
 def test_eight_processes_create_one_database(tmp_path: Path) -> None:
     code = "from mlops_llm.tracking.store import connect; connect().experiment('sales')"
-    env = environment()
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=env, stderr=subprocess.PIPE) for _ in range(8)
-    ]
-    errors = [process.communicate(timeout=200)[1].decode() for process in processes]
+    (tmp_path / "first.py").write_text(code, "utf-8")
+    processes = [start(tmp_path, module="first", env={"MLOPS_LLM_MIGRATE": "1"}) for _ in range(8)]
+    errors = [process.communicate(timeout=200)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 8, errors
     store = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert {each.name for each in store.search_experiments()} == {"Default", "sales"}

@@ -24,7 +24,7 @@ def test_first_line_of_an_experiment(tmp_path: Path, preset: Path) -> None:
 
 @pytest.mark.slow
 def test_commands_of_the_readme_in_their_order(tmp_path: Path) -> None:
-    ok(train(tmp_path, "+experiment=sft_sales", *SHORT))  # what `make train` does
+    ok(train(tmp_path, "+experiment=sft_sales", *SHORT, fresh=True))  # what `make train` does
     commands = [shlex.split(found) for found in COMMAND.findall((ROOT / "README.md").read_text("utf-8"))]
     assert len(commands) >= 4
     for words in commands:

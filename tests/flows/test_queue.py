@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,10 +20,9 @@ from mlops_llm.launch.jobs import State
 from mlops_llm.launch.place import Again
 from mlops_llm.launch.queue import Queue
 from mlops_llm.train.__main__ import STAGE as TRAIN
-from tests.commands import SMOKE, environment, wait_for, wait_for_step
+from tests.commands import SMOKE, start, wait_for, wait_for_step
+from tests.forks import Fork
 from tests.record import client, run_of
-
-WORK = [sys.executable, "-m", "mlops_llm.launch", "op=work", "op.until_empty=true"]
 
 
 @pytest.fixture
@@ -35,17 +33,19 @@ def queue(here: Path, monkeypatch: pytest.MonkeyPatch) -> Queue:
     return Queue()
 
 
-@pytest.fixture
-def worker(here: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
-    """A function that starts a worker; it does not outlive the test, nor do its jobs."""
-    started: list[subprocess.Popen[str]] = []
+Process = subprocess.Popen[str] | Fork
 
-    def start() -> subprocess.Popen[str]:
-        pipe = subprocess.PIPE
-        started.append(subprocess.Popen(WORK, cwd=here, env=environment(), stdout=pipe, stderr=pipe, text=True))
+
+@pytest.fixture
+def worker(here: Path) -> Iterator[Callable[..., Process]]:
+    """A function that starts a worker; it does not outlive the test, nor do its jobs."""
+    started: list[Process] = []
+
+    def work(fresh: bool = False) -> Process:
+        started.append(start(here, "op=work", "op.until_empty=true", stage="launch", fresh=fresh))
         return started[-1]
 
-    yield start
+    yield work
     for each in started:
         each.kill()
         each.communicate()
@@ -118,7 +118,7 @@ def test_a_command_waits_in_the_record_and_what_it_needs_is_said(
 
 @pytest.mark.slow
 def test_jobs_outlive_their_worker_and_a_killed_one_goes_on(
-    queue: Queue, here: Path, capfd: pytest.CaptureFixture[str], worker: Callable[[], subprocess.Popen[str]]
+    queue: Queue, here: Path, capfd: pytest.CaptureFixture[str], worker: Callable[..., Process]
 ) -> None:
     tiny = [*SMOKE, "samples.count=0", "register_as=null", "trainer.max_steps=60", "trainer.eval_steps=5", "seed=3"]
     run(TRAIN, *tiny, "run_name=killed", "launch=queue", capfd=capfd)
@@ -135,7 +135,7 @@ def test_jobs_outlive_their_worker_and_a_killed_one_goes_on(
     assert run_of(client(here), "killed").info.status == "RUNNING"
     os.killpg(pid, signal.SIGKILL)
     assert "its process is gone" in run(LAUNCH, "op=list", capfd=capfd)
-    last = worker()
+    last = worker(fresh=True)
     wait_for(lambda: queue.find("stopped").process != "", last)
     run(LAUNCH, "op=cancel", "op.job=stopped", capfd=capfd)
     out, err = last.communicate(timeout=200)

@@ -21,7 +21,7 @@ SHORT = ["trainer.max_steps=4", "trainer.eval_steps=2", "trainer.save_steps=2", 
 @pytest.mark.parametrize(("algo", "peft"), CASES)
 def test_answers_are_those_of_the_model_as_it_is_now(tmp_path: Path, algo: str, peft: str) -> None:
     words = ["+experiment=ppo_math", f"algo={algo}", *SHORT, "trainer.batch_size=16", f"peft={peft}", "rollout=vllm"]
-    ok(train(tmp_path, *words, "trainer.learning_rate=2e-3", "run_name=fast"))
+    ok(train(tmp_path, *words, "trainer.learning_rate=2e-3", "run_name=fast", fresh=True))
     store = client(tmp_path)
     run = run_of(store, "fast")
     history = store.get_metric_history(run.info.run_id, "eval/reward")
@@ -34,9 +34,9 @@ def test_answers_are_those_of_the_model_as_it_is_now(tmp_path: Path, algo: str, 
 @pytest.mark.skipif(not ALL, reason="starts vLLM twice: set MLOPS_LLM_VLLM=1")
 def test_a_run_goes_on(tmp_path: Path) -> None:
     words = ["+experiment=grpo_math", *SHORT, "rollout=vllm", "run_name=fast"]
-    ok(train(tmp_path, *words))
+    ok(train(tmp_path, *words, fresh=True))
     store = client(tmp_path)
     store.set_terminated(run_of(store, "fast").info.run_id, "KILLED")
     shutil.rmtree(tmp_path / "outputs/fast/checkpoint-4")
-    ok(train(tmp_path, "resume=fast"))
+    ok(train(tmp_path, "resume=fast", fresh=True))
     assert run_of(store, "fast").info.status == "FINISHED"

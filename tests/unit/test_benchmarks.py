@@ -177,8 +177,6 @@ def test_a_folder_of_tasks_is_its_groups_and_single_tasks(tmp_path: Path) -> Non
 
 
 def test_programs_are_judged_and_held_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(code, "SECONDS", 1)
-    monkeypatch.setattr(code, "WALL", 6)
     server = socket.create_server(("127.0.0.1", 0))
     address = server.getsockname()
     kept = tmp_path / "kept.txt"
@@ -186,9 +184,7 @@ def test_programs_are_judged_and_held_back(monkeypatch: pytest.MonkeyPatch, tmp_
     programs = {
         "right": "assert 1 + 1 == 2",
         "wrong": "assert 1 + 1 == 3",
-        "endless": "while True: pass",
-        "asleep": "import time; time.sleep(60)",
-        "hungry": "x = [bytearray(1 << 26) for _ in range(1000)]",
+        "hungry": "x = bytearray(1 << 31)",
         "forking": "import os\nwhile True: os.fork()",
         "threads": "import threading; threading.Thread(target=print).start()",
         "filling": "import os\nfor n in range(1000): open(f'{os.getcwd()}/{n}', 'w').write('x' * 1000000)",
@@ -203,12 +199,15 @@ def test_programs_are_judged_and_held_back(monkeypatch: pytest.MonkeyPatch, tmp_
         programs["kills"] = "import os, signal; os.kill(-1, signal.SIGKILL)"
     found = dict(zip(programs, code.run(list(programs.values())), strict=True))
     assert {name for name, each in found.items() if each.passed} == {"right", "spies", "main"}, found
-    assert found["endless"].cause == "more than 1 s of processor time" and found["asleep"].cause == "not finished in 6 s"
     assert found["wrong"].cause.startswith("AssertionError") and "MemoryError" in found["hungry"].cause
     assert "BlockingIOError" in found["forking"].cause
     if "no network" in code.held_back():
         assert not code.run([f"import socket; socket.create_connection({address}, 1)"])[0].passed
     server.close()
+    monkeypatch.setattr(code, "SECONDS", 1)
+    assert code.run(["while True: pass"])[0].cause == "more than 1 s of processor time"
+    monkeypatch.setattr(code, "WALL", 1)
+    assert code.run(["import time; time.sleep(60)"])[0].cause == "not finished in 1 s"
     assert list(Path("/tmp").glob("mlops_llm-program-*")) == [] and kept.read_text() == "kept"
 
 
