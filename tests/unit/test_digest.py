@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 from mlops_llm import digest
 from mlops_llm.data.read import read
 from mlops_llm.models import tiny
+from mlops_llm.models.load import digest_now
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=6)
 leaves = st.one_of(st.none(), st.booleans(), st.integers(-(10**12), 10**12), st.floats(allow_nan=False), texts)
@@ -243,3 +244,12 @@ class TestWeights:
         (tmp_path / "model.safetensors").write_bytes(content)
         with pytest.raises(ValueError):
             digest.weights(tmp_path)
+
+
+def test_pickled_weights_are_told_apart_without_being_opened(tmp_path: Path) -> None:
+    found = set()
+    for name, said in (("one", b"a"), ("same", b"a"), ("other", b"b")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "pytorch_model.bin").write_bytes(said)
+        found.add(digest_now(tmp_path / name))
+    assert len(found) == 2

@@ -57,7 +57,8 @@ def describe(argv: list[str]) -> Environment:
         "host.memory_gb": f"{psutil.virtual_memory().total / 2**30:.1f}",
         "host.gpu": _gpus(),
     }
-    versions = sorted({f"{dist.name}=={dist.version}" for dist in metadata.distributions() if dist.name})
+    told = [each.metadata for each in metadata.distributions()]  # read once each: that takes a second of hundreds
+    versions = sorted({f"{each['Name']}=={each['Version']}" for each in told if each["Name"]})
     by_name = dict(line.split("==", 1) for line in versions)
     tags |= {f"version.{name}": by_name[name] for name in _NAMED if name in by_name}
     here, own = _checkout(Path.cwd()), _checkout(Path(__file__).parent)
