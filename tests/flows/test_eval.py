@@ -49,6 +49,7 @@ def test_scores_stand_on_the_checkpoint_and_its_rows(evaluated: Callable[..., An
     store = client(trained)
     run = run_of(store, "scored")
     assert run.data.tags["stage"] == "eval" and run.data.tags["model"] == "models:/sales@challenger"
+    assert run.info.experiment_id == run_of(store, "first").info.experiment_id, "beside the training of the model"
     assert run.data.metrics["score/bleu"] == pytest.approx(result["scores"]["bleu"])
     low, high = (run.data.metrics[f"score/rouge_l_{end}"] for end in ("low", "high"))
     assert low <= result["scores"]["rouge_l"] <= high
@@ -122,6 +123,7 @@ def test_a_sample_is_drawn_by_its_seed_and_several_models_are_jobs_of_one_parent
     parent = run_of(store, "both")
     jobs = [run_of(store, f"both-{number}") for number in (0, 1)]
     assert {job.data.tags["mlflow.parentRunId"] for job in jobs} == {parent.info.run_id}
+    assert {job.info.experiment_id for job in jobs} == {parent.info.experiment_id}, "shown under their parent"
     assert [job.data.tags["model"] for job in jobs] == ["tiny", "runs:/first/best"]
     capfd.readouterr()
     assert launch(STAGE, ["run_name=late", "models=[tiny,runs:/first/bets]", *words]) == 2

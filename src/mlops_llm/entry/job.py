@@ -20,9 +20,10 @@ from mlops_llm.errors import UserError
 from mlops_llm.files import write_text
 from mlops_llm.launch.place import without_launch
 from mlops_llm.record import Grid, Result, Run
-from mlops_llm.tracking import secrets
+from mlops_llm.tracking import ledger, secrets
 from mlops_llm.tracking.opening import open_run
 from mlops_llm.tracking.run import MlflowRun, Opening
+from mlops_llm.tracking.store import connect
 
 
 def _always(settings: Any) -> bool:
@@ -31,6 +32,10 @@ def _always(settings: Any) -> bool:
 
 def _nothing(settings: Any) -> None:
     """Foresees nothing."""
+
+
+def _named(settings: Any) -> str:
+    return str(getattr(settings, "project", ""))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +60,8 @@ class Stage:
     """What one does who would go on with a finished run; {run} stands for its name."""
     foresee: Callable[[Any], None] = _nothing
     """Checks what can be seen of each job of a sweep, at little cost, before the first one begins."""
+    home: Callable[[Any], str] = _named
+    """The project that a run of these settings belongs to."""
     arrange: Callable[[list[str]], list[str]] = list
     """Writes a command in the form that its settings have."""
     records: Callable[[Any], bool] = _always
@@ -132,7 +139,7 @@ def _opening(stage: Stage, cfg: Any, name: str, parent: str = "") -> Opening:
     experiment = hydra.runtime.choices.get("experiment@_global_")
     return Opening(
         stage=stage.name,
-        project=str(cfg.get("project", "")),
+        project=ledger.find_run(connect(), parent).project if parent else stage.home(config.typed(cfg)),
         name=name,
         output=output,
         config=values

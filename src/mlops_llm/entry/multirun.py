@@ -92,11 +92,12 @@ def multirun(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) ->
 
 def _opening(stage: Stage, first: Any, arguments: Arguments, name: str, output: Path) -> Any:
     """What is known of the parent run before it starts."""
+    from mlops_llm.entry import config
     from mlops_llm.tracking.run import Opening
 
     return Opening(
         stage=stage.name,
-        project=str(first.project),
+        project=stage.home(config.typed(first)),
         name=name,
         output=output,
         config={"sweep": ", ".join(swept(arguments.overrides)), "jobs": number_of_jobs(arguments.overrides)},

@@ -6,6 +6,8 @@ from mlops_llm.entry import Stage, launch
 from mlops_llm.eval.config import PACKAGES, Eval, Work
 from mlops_llm.record import Result, Run
 
+DEFAULT = "default"
+
 
 def _prepare(settings: Eval) -> Work:
     work: Work = settings.op.prepare(settings)
@@ -24,6 +26,18 @@ def _foresee(settings: Eval) -> None:
         resolve(settings.model)
 
 
+def _home(settings: Eval) -> str:
+    """The project that is named, else that of the run that made the model."""
+    if settings.project or not settings.engine.local:
+        return settings.project or DEFAULT
+    from mlops_llm.models.ref import resolve
+    from mlops_llm.tracking.ledger import find_run
+    from mlops_llm.tracking.store import connect
+
+    run = resolve(settings.model).run
+    return find_run(connect(), run).project if run else DEFAULT
+
+
 def _one_by_one(words: list[str]) -> list[str]:
     """`models=[A,B]` scores one model after the other: a sweep over `model`, whose parent run compares them."""
     given = next((word for word in words if word.startswith("models=[") and word.endswith("]")), None)
@@ -40,6 +54,7 @@ STAGE = Stage(
     prepare=_prepare,
     work=_work,
     foresee=_foresee,
+    home=_home,
     arrange=_one_by_one,
     packages=PACKAGES,
     instead="give its command again: answers that are kept are not asked for twice, what failed is asked anew",

@@ -118,8 +118,8 @@ class Eval:
     read: Read = field(default_factory=Read)
     launch: Place = field(default_factory=Place)
     """Where the command runs: local is here and now, queue puts it into this machine's queue."""
-    project: str = "default"
-    """MLflow experiment."""
+    project: Optional[str] = None  # noqa: UP045
+    """MLflow experiment; null is that of the run that made the model, so that both compare in one view, else default."""
     run_name: Optional[str] = None  # noqa: UP045
     """Unique name of the run; null takes the stage's name and four hex digits."""
     resume: Optional[str] = None  # noqa: UP045
