@@ -48,8 +48,25 @@ def evaluate(plan: Plan, run: Run | None = None) -> Result:
     """
     run = run or NullRun()
     recording.inputs(plan, run)
-    folder, taken = Path(str(plan.settings.output or ".")), Taken()
-    began = time.perf_counter()
+    folder = Path(str(plan.settings.output or "."))
+    outcome, taken = carried_out(plan, folder)
+    result = recording.result(plan, outcome, taken, run)
+    if not plan.settings.save_outputs:
+        _forget(folder)
+    return result
+
+
+def carried_out(plan: Plan, folder: Path) -> tuple[Outcome, Taken]:
+    """What an evaluation finds, and what it took.
+
+    Args:
+        plan: what is to be done.
+        folder: where answers are kept as they come; those that are there are not asked for again.
+
+    Raises:
+        UserError: see `evaluate`.
+    """
+    taken, began = Taken(), time.perf_counter()
     answers = Answers() if plan.settings.cache is not Cache.off else None
     try:
         with Footprint() as footprint:
@@ -63,11 +80,7 @@ def evaluate(plan: Plan, run: Run | None = None) -> Result:
         if answers:
             answers.close()
     taken.seconds, taken.peak = time.perf_counter() - began - taken.opening, footprint.peak
-    outcome = dataclasses.replace(outcome, facts={**outcome.facts, **facts(plan, taken, outcome)})
-    result = recording.result(plan, outcome, taken, run)
-    if not plan.settings.save_outputs:
-        _forget(folder)
-    return result
+    return dataclasses.replace(outcome, facts={**outcome.facts, **facts(plan, taken, outcome)}), taken
 
 
 @dataclass
