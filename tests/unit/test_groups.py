@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mlops_llm.eval.groups import groups
@@ -44,8 +46,9 @@ def test_scores_of_a_judge_are_means_over_those_that_have_them():
 
 def test_failed_rows_count_in_a_group_as_they_do_in_all():
     rows = samples("topic", "a", "b", "a", "a")
-    few, many = (each.scores for each in groups(rows, ITEMS, [Length(), ExactMatch(), Perplexity()])[::-1])
-    assert many == {"length_tokens": 0, "length_characters": 6, "exact_match": pytest.approx(1 / 3)}, "of two of three answers"
+    items = [replace(each, tokens=2) for each in ITEMS]
+    few, many = (each.scores for each in groups(rows, items, [Length(), ExactMatch(), Perplexity()])[::-1])
+    assert many == {"length_tokens": 2, "length_characters": 6, "exact_match": pytest.approx(1 / 3)}, "of two of three answers"
     assert set(few) == set(many), "no likelihood is known"
 
 
