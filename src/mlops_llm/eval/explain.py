@@ -1,0 +1,136 @@
+"""Why two models differ: what is different in how they were made, in the order in which one would look."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mlops_llm import digest
+from mlops_llm.errors import UserError
+from mlops_llm.eval import trained
+from mlops_llm.record import Grid
+from mlops_llm.tracking.lineage import Lineage, Used
+from mlops_llm.tracking.origin import Origin
+from mlops_llm.tracking.store import Store
+
+_OF_RUN = ("run_name", "output", "resume", "register_as", "project", "hydra.", "launch.", "experiment")
+"""What names a run, or where it lies: it differs always and explains nothing."""
+_MACHINE = ("python", "host.system", "host.cpu", "host.memory_gb", "host.gpu")
+_CODE = ("git.commit", "git.mlops_llm_commit")
+_TEMPLATES = ("digest.template", "template.source")
+_CELL = 100
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model with what the record knows of it."""
+
+    ref: str
+    origin: Origin
+    lineage: Lineage
+    tags: Mapping[str, str]
+    """Of the checkpoint."""
+
+
+def differences(one: Made, other: Made, store: Store | None) -> list[Grid]:
+    """What differs, a table for each kind: settings, code, environment, data, chat template; none where nothing does.
+
+    Args:
+        one: a model.
+        other: another.
+        store: the record, which keeps the versions of datasets.
+    """
+    a, b = one.origin, other.origin
+    settings = [row for row in _unequal(a.params, b.params) if not row[0].startswith(_OF_RUN)]
+    start = {"start": [", ".join(each.lineage.bases) or each.origin.tags.get("base", "") for each in (one, other)]}
+    settings += [[name, *map(_cell, both)] for name, both in start.items() if both[0] != both[1]]
+    code = [*_unequal(_some(a.tags, _CODE), _some(b.tags, _CODE)), *_unequal(_patches(a), _patches(b))]
+    environment = [*_unequal(_some(a.tags, _MACHINE), _some(b.tags, _MACHINE)), *_unequal(a.packages, b.packages)]
+    template = _unequal(*({name: each.tags.get(name) or each.origin.tags.get(name, "") for name in _TEMPLATES}
+                          for each in (one, other)))  # fmt: skip
+    columns = [one.ref, other.ref]
+    found = [
+        Grid("settings", ["setting", *columns], settings),
+        Grid("code", ["what", *columns], code),
+        Grid("environment", ["what", *columns], environment),
+        Grid("training data", ["dataset", "use", *columns], _data(one.lineage, other.lineage)),
+        Grid("rows", ["file", "rows only in the first", "only in the second", "in both"], _rows(one, other, store)),
+        Grid("chat template", ["what", *columns], template),
+    ]
+    return [each for each in found if each.rows]
+
+
+def _unequal(one: Mapping[str, str], other: Mapping[str, str]) -> list[list[str]]:
+    names = sorted({*one, *other})
+    return [[name, _cell(one.get(name)), _cell(other.get(name))] for name in names if one.get(name) != other.get(name)]
+
+
+def _cell(value: str | None) -> str:
+    if value is None:
+        return "-"
+    return value if len(value) <= _CELL else f"{value[:_CELL]}…"
+
+
+def _some(tags: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    return {name: tags[name] for name in names if name in tags}
+
+
+def _patches(one: Origin) -> dict[str, str]:
+    """Changes that were not committed: how many lines, and a digest by which they are told apart."""
+    return {
+        f"{name}.patch": f"{sum(line[:1] in '+-' for line in text.splitlines() if line)} lines, {digest.text(text)[:12]}"
+        for name, text in one.patches.items()
+    }
+
+
+def _data(one: Lineage, other: Lineage) -> list[list[str]]:
+    def told(lineage: Lineage) -> dict[tuple[str, str], Used]:
+        return {(each.name, each.context): each for each in reversed(lineage.datasets)}
+
+    first, second = told(one), told(other)
+    rows = []
+    for name, context in sorted({*first, *second}):
+        both = [each.get((name, context)) for each in (first, second)]
+        if {used.digests.get("canonical") if used else None for used in both} != {None} and not _alike(*both):
+            rows.append([name, context, *("-" if used is None else _used(used) for used in both)])
+    return rows
+
+
+def _alike(one: Used | None, other: Used | None) -> bool:
+    return one is not None and other is not None and one.digests.get("canonical") == other.digests.get("canonical")
+
+
+def _used(used: Used) -> str:
+    return f"{used.version}, {used.rows} rows, {used.digests.get('canonical', '')[:12]}"
+
+
+def _rows(one: Made, other: Made, store: Store | None) -> list[list[str | int]]:
+    """Rows that only one of the models was trained on, where they can still be read."""
+    files, counted = [], []
+    for made in (one, other):
+        kept, _ = trained.found(made.lineage, store)
+        files.append({file.name: file for file in kept})
+    rows = list[list[str | int]]()
+    for name in sorted({*files[0], *files[1]}):
+        counted = [_counted(each.get(name)) for each in files]
+        first, second = counted
+        if first is None or second is None or first == second:
+            continue
+        shared = (first & second).total()
+        rows.append([name, first.total() - shared, second.total() - shared, shared])
+    return rows
+
+
+def _counted(file: trained.Kept | None) -> Counter[str] | None:
+    """How often each row was trained on; None where the rows cannot be read."""
+    found = Counter[str]()
+    if file is None:
+        return found
+    try:
+        for place, (_, row) in enumerate(file.rows()):
+            if any(used.context == "training" and trained.belongs(used, place, row) for used in file.users):
+                found[digest.row(row)] += 1
+    except (UserError, OSError):
+        return None
+    return found
