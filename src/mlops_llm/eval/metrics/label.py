@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
 from mlops_llm.eval.interval import Intervals, bootstrap
-from mlops_llm.eval.metric import Item, Need, Scores, check
+from mlops_llm.eval.metric import Item, Need, Scores, Sums, check
 from mlops_llm.eval.words import named, plain
 from mlops_llm.record import Grid
 
@@ -73,7 +73,8 @@ class Label:
         drawn = partial(bootstrap, len(items), lambda places: macro(f1(confusion(places))))
         intervals = Intervals({"label_macro_f1": drawn} if len(items) > 1 else {})
         signature = f"classes:{','.join(classes)}|found:whole answer, else the only one named"
-        return Scores(total, {"label_accuracy": found}, signature, intervals, _tables(classes, whole))
+        sums = {"label_macro_f1": Sums(numpy.eye(count * wide)[cells], lambda added: macro(f1(added.reshape(count, wide))))}
+        return Scores(total, {"label_accuracy": found}, signature, intervals, _tables(classes, whole), sums)
 
     def _places(self, items: Sequence[Item]) -> tuple[list[str], list[int]]:
         """The classes, and the place among them of each row's."""
