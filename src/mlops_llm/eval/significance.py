@@ -131,7 +131,7 @@ def noise(spread: float, count: int, comparisons: int = 1) -> float:
 
 
 def needed(spread: float, difference: float, comparisons: int = 1) -> int | None:
-    """Samples that find a difference as large as this one significant in `POWER` of cases; None where there is no difference."""
+    """Samples that find a difference as large as this one significant in `POWER` of cases; None where there is none."""
     from scipy.special import ndtri
 
     if not difference:

@@ -86,7 +86,7 @@ def together(models: Sequence[Model], rows: Sequence[Row]) -> list[Together]:
 
 
 def _together(samples: Sequence[Sample], good: Sequence[Score], ranges: dict[str, float]) -> Together:
-    by = next((each for each in good if all(each.name in one.scores for one in samples)), None)
+    by = next((each for each in good if all(math.isfinite(one.scores.get(each.name, math.nan)) for one in samples)), None)
     flips = [
         each.name
         for each in good
@@ -104,7 +104,8 @@ def _range(score: Score, models: Sequence[Model]) -> float:
     """How far values of a score can lie apart, or do."""
     if score.most is not None:
         return score.most - score.least
-    values = [each.scores[score.name] for model in models for each in model.outcome.samples if score.name in each.scores]
+    there = [each.scores.get(score.name, math.nan) for model in models for each in model.outcome.samples]
+    values = [each for each in there if math.isfinite(each)]
     return max(values) - min(values) or 1.0 if values else 1.0
 
 
@@ -118,10 +119,22 @@ def _why_not(row: Row, models: Sequence[Model]) -> str:
     kinds = {each.signature for each in row.values if each}
     if len(kinds) > 1:
         return "it was not counted alike"
-    paired = [_values(model, score) is not None for model, score in zip(models, row.values, strict=True)]
-    if not all(paired) and not all(each and each.sums for each in row.values):
+    counted = [_counted(model, score) for model, score in zip(models, row.values, strict=True)]
+    if any(each is None for each in counted):
         return "it is no matter of single samples"
+    if not all((one & other).any() for one, other in combinations(counted, 2)):
+        return "two models have it of different samples"
     return ""
+
+
+def _counted(model: Model, score: Score | None) -> Any:
+    """Which samples a score is of; None where its samples are not known."""
+    import numpy
+
+    if score and score.sums:
+        return numpy.isfinite(score.sums.counts).all(1)
+    values = _values(model, score)
+    return None if values is None else numpy.isfinite(values)
 
 
 def _values(model: Model, score: Score | None) -> Any:
