@@ -75,7 +75,7 @@ class Scores:
     """Name -> 95 % interval, where it does not follow from the single values (see `eval.interval`)."""
     tables: Mapping[str, Grid] = field(default_factory=dict)
     """File name -> more to look at, such as a confusion table."""
-    sums: Mapping[str, Sums] = field(default_factory=dict)
+    sums: Mapping[str, Sums] = field(default_factory=dict, compare=False)
     """Name -> what a total that is no mean is made of."""
 
 
