@@ -52,7 +52,7 @@ def evaluate(plan: Plan, run: Run | None = None) -> Result:
     outcome, taken = carried_out(plan, folder)
     result = recording.result(plan, outcome, taken, run)
     if not plan.settings.save_outputs:
-        _forget(folder)
+        forget(folder)
     return result
 
 
@@ -132,7 +132,7 @@ def _overlap(plan: Plan, found: Sequence[Found], taken: Taken) -> list[Found]:
     return [seen.stamped(one, each.seen) for one, each in zip(found, of_found, strict=True)]
 
 
-def _forget(folder: Path) -> None:
+def forget(folder: Path) -> None:
     """Remove what is kept so that a stopped evaluation can go on: it holds what was asked and answered."""
     from mlops_llm.eval.benchmarks.running import FOLDER
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from mlops_llm.errors import UserError
 from mlops_llm.record import Grid
@@ -52,6 +52,16 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Sums:
+    """A total that is no mean, but follows from sums over answers, as BLEU does from counted n-grams."""
+
+    counts: Any
+    """Answers x numbers; NaN of an answer that does not count."""
+    total: Callable[[Any], float]
+    """From the numbers, added up, to the value."""
+
+
+@dataclass(frozen=True)
 class Scores:
     """What a metric says of some answers."""
 
@@ -65,6 +75,8 @@ class Scores:
     """Name -> 95 % interval, where it does not follow from the single values (see `eval.interval`)."""
     tables: Mapping[str, Grid] = field(default_factory=dict)
     """File name -> more to look at, such as a confusion table."""
+    sums: Mapping[str, Sums] = field(default_factory=dict, compare=False)
+    """Name -> what a total that is no mean is made of."""
 
 
 class Metric(Protocol):

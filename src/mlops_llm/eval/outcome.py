@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from mlops_llm.eval.metric import Sums
 from mlops_llm.inference.engine import Failure
 from mlops_llm.record import Grid
 
@@ -39,6 +40,10 @@ class Score:
     answered: float | None = None
     """The value over answered items alone, where some failed: in `value` a failed one counts as an empty answer."""
     seen: Seen | None = None
+    least: float = 0.0
+    """The smallest value there is, where there is a largest."""
+    sums: Sums | None = field(default=None, compare=False, repr=False)
+    """What it is made of, of each sample of the dataset, where it is no mean."""
 
 
 @dataclass(frozen=True)

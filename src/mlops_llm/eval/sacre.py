@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from mlops_llm.eval.interval import Intervals, bootstrap
-from mlops_llm.eval.metric import Item, Scores
+from mlops_llm.eval.metric import Item, Scores, Sums
 
 
 def scored(name: str, whole: Any, single: Any, items: Sequence[Item], more: str) -> Scores:
@@ -38,4 +38,5 @@ def scored(name: str, whole: Any, single: Any, items: Sequence[Item], more: str)
 
     total, each = value(whole, counts.sum(0)), [value(single, row) for row in counted]
     intervals = Intervals({name: partial(bootstrap, len(items), resampled)} if len(items) > 1 else {})
-    return Scores({name: total}, {name: each}, str(whole.get_signature()) + more, intervals)
+    sums = {name: Sums(counts, partial(value, whole))}
+    return Scores({name: total}, {name: each}, str(whole.get_signature()) + more, intervals, sums=sums)

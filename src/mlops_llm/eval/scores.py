@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from mlops_llm.eval.interval import of_mean
 from mlops_llm.eval.judge import OVERALL, Judge, Verdict
-from mlops_llm.eval.metric import Item, Likelihood, Metric, Need
+from mlops_llm.eval.metric import Item, Likelihood, Metric, Need, Sums
 from mlops_llm.eval.outcome import Score, Seen
 from mlops_llm.eval.overlap import stamp
 from mlops_llm.eval.questions import Question
@@ -92,12 +92,24 @@ def _measured(name: str, metric: Metric, found: Sequence[Item], failed: Sequence
                 metric.most,
                 alone.total.get(each) if alone else None,
                 known.get(each),
+                sums=_placed(scores.sums.get(each), places, len(found)),
             )
         )
         if values:
             by_place = dict(zip(places, values, strict=True))
             made.items[each] = [by_place.get(place) for place in range(len(found))]
     return made
+
+
+def _placed(sums: Sums | None, places: Sequence[int], count: int) -> Sums | None:
+    """What a total is made of, for every answer."""
+    if sums is None or len(places) == count:
+        return sums
+    import numpy
+
+    counts = numpy.full((count, sums.counts.shape[1]), numpy.nan)
+    counts[list(places)] = sums.counts
+    return Sums(counts, sums.total)
 
 
 def counting(metric: Metric, found: Sequence[Item], failed: Sequence[bool]) -> list[int]:
@@ -150,7 +162,9 @@ def rated(
             alone = [value for value, is_none in zip(values, failed, strict=True) if value is not None and not is_none]
             answered = sum(alone) / len(alone) if alone and any(failed) else None
             known, mean, sure = stamp(values, seen), sum(there) / len(there), of_mean(there, judge.most, judge.least)
-            made.scores.append(Score(f"judge/{name}", mean, len(there), better, sure, signature, judge.most, answered, known))
+            made.scores.append(
+                Score(f"judge/{name}", mean, len(there), better, sure, signature, judge.most, answered, known, judge.least)
+            )
     return made
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mlops_llm import console
@@ -21,6 +22,8 @@ class Evaluated:
     plan: Plan
     outcome: Outcome
     taken: Taken
+    judged: Mapping[str, float] = field(default_factory=dict)
+    """What rating it took, as `Judge.numbers` says; empty where nothing was rated now."""
 
     @property
     def ref(self) -> str:
@@ -56,5 +59,7 @@ def evaluated(plans: list[Plan], folder: Path) -> list[Evaluated]:
     found = []
     for number, plan in enumerate(plans):
         console.detail(f"model {number + 1} of {len(plans)}: {plan.model}")
-        found.append(Evaluated(plan, *carried_out(plan, folder / f"model-{number + 1}")))
+        outcome, taken = carried_out(plan, folder / f"model-{number + 1}")
+        rated = taken.counts.get("ratings")
+        found.append(Evaluated(plan, outcome, taken, dict(plan.settings.judge.numbers()) if rated and rated.asked else {}))
     return found

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
 from mlops_llm.eval.interval import Intervals, bootstrap
-from mlops_llm.eval.metric import Item, Need, Scores, check
+from mlops_llm.eval.metric import Item, Need, Scores, Sums, check
 from mlops_llm.eval.words import named, plain
 from mlops_llm.record import Grid
 
@@ -73,7 +73,8 @@ class Label:
         drawn = partial(bootstrap, len(items), lambda places: macro(f1(confusion(places))))
         intervals = Intervals({"label_macro_f1": drawn} if len(items) > 1 else {})
         signature = f"classes:{','.join(classes)}|found:whole answer, else the only one named"
-        return Scores(total, {"label_accuracy": found}, signature, intervals, _tables(classes, whole))
+        sums = {"label_macro_f1": Sums(_counts(right, said, count), _macro)}
+        return Scores(total, {"label_accuracy": found}, signature, intervals, _tables(classes, whole), sums)
 
     def _places(self, items: Sequence[Item]) -> tuple[list[str], list[int]]:
         """The classes, and the place among them of each row's."""
@@ -117,6 +118,27 @@ def f1(confusion: Any) -> tuple[Any, Any]:
     hits = numpy.diagonal(confusion)
     both = confusion.sum(1) + confusion[:, :-1].sum(0)
     return 2 * hits / numpy.maximum(both, 1), both > 0
+
+
+def _counts(right: Sequence[int], said: Sequence[int | None], classes: int) -> Any:
+    """Of each answer what F1 adds up: for each class whether it was found, and how often it occurs in row and answer."""
+    import numpy
+
+    counts = numpy.zeros((len(right), 2 * classes))
+    for place, (true, each) in enumerate(zip(right, said, strict=True)):
+        counts[place, classes + true] += 1
+        if each is not None:
+            counts[place, classes + each] += 1
+        if each == true:
+            counts[place, true] = 1
+    return counts
+
+
+def _macro(added: Any) -> float:
+    import numpy
+
+    hits, both = added.reshape(2, -1)
+    return macro((2 * hits / numpy.maximum(both, 1), both > 0))
 
 
 def macro(of_classes: tuple[Any, Any]) -> float:

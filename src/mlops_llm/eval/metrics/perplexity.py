@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
 from mlops_llm.eval.interval import Intervals, bootstrap
-from mlops_llm.eval.metric import Item, Likelihood, Need, Ready, Scores
+from mlops_llm.eval.metric import Item, Likelihood, Need, Ready, Scores, Sums
 
 
 class Of(Enum):
@@ -54,14 +54,15 @@ class Perplexity(Ready):
             "perplexity": numpy.array([len(each.logprobs) for each in known], dtype=float),
             "bits_per_byte": numpy.array([each.bytes for each in known], dtype=float),
         }
-        total, single, intervals = dict[str, float](), dict[str, list[float]](), dict[str, Any]()
+        total, single, intervals, sums = dict[str, float](), dict[str, list[float]](), dict[str, Any](), dict[str, Sums]()
         for name, length in lengths.items():
             shown = _exp if name == "perplexity" else _bits
             total[name] = shown(_ratio(losses, length))
             single[name] = [shown(float(each)) for each in losses / length]
+            sums[name] = Sums(numpy.stack([losses, length], 1), partial(_of_sums, shown))
             if len(items) > 1:
                 intervals[name] = partial(_interval, shown, losses, length)
-        return Scores(total, single, f"of:{self.of.name}|weighted:tokens,bytes", Intervals(intervals))
+        return Scores(total, single, f"of:{self.of.name}|weighted:tokens,bytes", Intervals(intervals), sums=sums)
 
     def _likelihood(self, item: Item, place: int, count: int) -> Likelihood:
         found = item.whole if self.of is Of.whole else item.wanted
@@ -73,6 +74,10 @@ class Perplexity(Ready):
 
 def _ratio(losses: Any, lengths: Any, places: Any = slice(None)) -> float:
     return float(losses[places].sum() / lengths[places].sum())
+
+
+def _of_sums(shown: Callable[[float], float], added: Any) -> float:
+    return shown(float(added[0] / added[1]))
 
 
 def _interval(shown: Callable[[float], float], losses: Any, lengths: Any) -> tuple[float, float]:

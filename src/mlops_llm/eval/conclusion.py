@@ -1,0 +1,233 @@
+"""What a comparison comes to, in sentences that are made from its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from itertools import groupby, pairwise
+
+from mlops_llm import console
+from mlops_llm.eval import shown
+from mlops_llm.eval.comparison import Comparison, Model, Pair, Row
+
+
+class Lang(Enum):
+    """Language of sentences."""
+
+    zh = "zh"
+    en = "en"
+
+
+_CHEAPER = 0.95
+"""A model is cheaper that takes at most this share of what another one does."""
+_SAID: Mapping[Lang, Mapping[str, str]] = {
+    Lang.en: {
+        "best": "{model} is the best in {score}: {value}, significantly better than every other one "
+        "(next is {other}, {gap} behind, {sure}).",
+        "ahead": "In {score} {models} are ahead of the rest, but not told apart.",
+        "equal": "In {score} no model is significantly better than another.",
+        "mixed": "In {score} no model is better than all others.",
+        "also": "{model} is also the best in {scores}.",
+        "other": "{model} is the best in {scores}.",
+        "cheaper": "{model} is cheaper than {other} ({costs}) and in no score significantly worse; that it is {loss} worse in "
+        "{score} is not ruled out.",
+        "paid": "Training on from step {step} to {next} ({model}, then {other}) paid: {score} is {gap} better ({sure}).",
+        "harmed": "Training on from step {step} to {next} ({model}, then {other}) did harm: {score} is {gap} worse ({sure}).",
+        "unclear": "Whether training on from step {step} to {next} ({model}, then {other}) paid cannot be told: {score} "
+        "changed by {gap} ({sure}).",
+        "undecided": "Undecided: {model} against {other}, {gap} in {score} ({sure}); {samples}.",
+        "samples": "about {count:,} samples like these would decide a difference of this size",
+        "none": "there is no difference that more samples could confirm",
+        "noise": "With {count:,} samples, differences in {score} under {noise} are noise.",
+        "nothing": "No score could be compared: {why}.",
+        "sure": "95 %: {low} to {high}, p {p}",
+        "and": " and ",
+        "comma": ", ",
+        "to": "{low} to {high} (by pair)",
+        "bytes": "{one} instead of {other} on disk",
+        "seconds": "{one} instead of {other} s a sample",
+    },
+    Lang.zh: {
+        "best": "{model} 的 {score} 最好：{value}，显著优于其他每个模型（其次是 {other}，差 {gap}，{sure}）。",
+        "ahead": "{score}：{models} 领先其余模型，但彼此分不出高下。",
+        "equal": "{score}：没有哪个模型显著优于另一个。",
+        "mixed": "{score}：没有哪个模型优于所有其他模型。",
+        "also": "{model} 在 {scores} 上也最好。",
+        "other": "{model} 在 {scores} 上最好。",
+        "cheaper": "{model} 比 {other} 便宜（{costs}），且没有一项得分显著更差；但不能排除它的 {score} 差 {loss}。",
+        "paid": "从第 {step} 步继续训练到第 {next} 步（{model} → {other}）值得：{score} 改善 {gap}（{sure}）。",
+        "harmed": "从第 {step} 步继续训练到第 {next} 步（{model} → {other}）有害：{score} 变差 {gap}（{sure}）。",
+        "unclear": "从第 {step} 步继续训练到第 {next} 步（{model} → {other}）是否值得，尚不能判断："
+        "{score} 变化 {gap}（{sure}）。",
+        "undecided": "未定：{model} 与 {other} 的 {score} 相差 {gap}（{sure}）；{samples}。",
+        "samples": "约需 {count:,} 个同类样本才能判定这么大的差距",
+        "none": "没有可供更多样本证实的差距",
+        "noise": "{count:,} 个样本下，{score} 的差距小于 {noise} 时都只是噪声。",
+        "nothing": "没有可比较的得分：{why}。",
+        "sure": "95 % 区间 {low} 到 {high}，p {p}",
+        "and": " 与 ",
+        "comma": "、",
+        "to": "{low} 到 {high}（视模型对而定）",
+        "bytes": "磁盘占用 {one}，而非 {other}",
+        "seconds": "每个样本 {one} 秒，而非 {other} 秒",
+    },
+}
+
+
+def sentences(found: Comparison, lang: Lang) -> list[str]:
+    """Which model is best, which is cheaper and not worse, whether training on paid, what is undecided and would decide it.
+
+    "Better" is only said of differences that are significant after Holm; what is not significant is called undecided, never
+    equal.
+    """
+    head, said = found.head, _SAID[lang]
+    if head is None:
+        why = dict.fromkeys(f"{each.score.name}: {each.untested}" for each in found.rows if each.untested)
+        return [said["nothing"].format(why="; ".join(why) or "-")]
+    told = [_best(found, head, said), *_others(found, head, said), *_cheaper(found, head, said)]
+    trained = _trained(found)
+    told += [_paid(found, head, one, other, said) for one, other in trained]
+    told += [_undecided(found, head, each, said) for each in head.pairs if not each.is_significant]
+    low, high = (_number(head, each) for each in found.noise(head))
+    noise = low if low == high else said["to"].format(low=low, high=high)
+    count = min(each.found.count for each in head.pairs)
+    return [*told, said["noise"].format(count=count, score=_label(found, head), noise=noise)]
+
+
+def chance(p: float) -> str:
+    """A p as a person reads it."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
+
+
+def leaders(row: Row) -> list[int]:
+    """Numbers of the models that no other one is significantly better than."""
+    return [one for one in row.numbers if not any(row.beats(other, one) for other in row.numbers if other != one)]
+
+
+def _best(found: Comparison, head: Row, said: Mapping[str, str]) -> str:
+    score, best = _label(found, head), head.best
+    if best is not None:
+        others = [each for each in head.numbers if each != best]
+        near = min(others, key=lambda each: head.gain(best, each))
+        value = head.values[best - 1]
+        return said["best"].format(
+            model=found.models[best - 1].ref,
+            score=score,
+            value=shown.value(head.score, value.value if value else None),
+            other=found.models[near - 1].ref,
+            gap=_number(head, head.gain(best, near)),
+            sure=_sure(head, best, near, said),
+        )
+    ahead = leaders(head)
+    if len(ahead) == len(found.models):
+        return said["equal"].format(score=score)
+    if len(ahead) < 2:
+        return said["mixed"].format(score=score)
+    names = said["and"].join(found.models[each - 1].ref for each in ahead)
+    return said["ahead"].format(score=score, models=names)
+
+
+def _others(found: Comparison, head: Row, said: Mapping[str, str]) -> list[str]:
+    """Who is best in what else."""
+    best = [(row.best, _label(found, row)) for row in found.rows if row is not head]
+    named = sorted((number, place, name) for place, (number, name) in enumerate(best) if number)
+    return [
+        said["also" if number == head.best else "other"].format(
+            model=found.models[number - 1].ref, scores=said["comma"].join(name for *_, name in of)
+        )
+        for number, of in groupby(named, key=lambda each: each[0])
+    ]
+
+
+def _cheaper(found: Comparison, head: Row, said: Mapping[str, str]) -> list[str]:
+    """Who takes less than the first model of all by value, and is nowhere significantly worse."""
+    better = 1 if head.score.higher_is_better else -1
+    top = max(head.numbers, key=lambda each: better * (value.value if (value := head.values[each - 1]) else 0.0))
+    told = []
+    for one in found.models:
+        costs = _saved(one, found.models[top - 1], said)
+        if one.number == top or not costs or any(row.beats(top, one.number) for row in found.rows):
+            continue
+        worst = _interval(head, top, one.number)
+        loss = _number(head, max(worst[1], 0.0)) if worst else "?"
+        of = {"score": _label(found, head), "costs": said["comma"].join(costs), "loss": loss}
+        told.append(said["cheaper"].format(model=one.ref, other=found.models[top - 1].ref, **of))
+    return told
+
+
+def _saved(one: Model, other: Model, said: Mapping[str, str]) -> list[str]:
+    """In what a model takes less than another; nothing where it takes more of anything."""
+    made = []
+    for name, write in (("bytes", console.size), ("seconds", lambda each: f"{each:.3g}")):
+        few, many = (getattr(each.cost, name) for each in (one, other))
+        if few is None or many is None:
+            continue
+        if few * _CHEAPER > many:
+            return []
+        if few <= many * _CHEAPER:
+            made.append(said[name].format(one=write(few), other=write(many)))
+    return made
+
+
+def _trained(found: Comparison) -> list[tuple[Model, Model]]:
+    """Checkpoints of one run, each with the next."""
+    of_runs = sorted((each for each in found.models if each.run), key=lambda each: (each.run, each.step))
+    return [(one, other) for one, other in pairwise(of_runs) if one.run == other.run and one.step < other.step]
+
+
+def _paid(found: Comparison, head: Row, one: Model, other: Model, said: Mapping[str, str]) -> str:
+    gain = head.gain(other.number, one.number)
+    kind = "unclear"
+    if head.beats(other.number, one.number):
+        kind = "paid"
+    elif head.beats(one.number, other.number):
+        kind = "harmed"
+    return said[kind].format(
+        step=one.step,
+        next=other.step,
+        model=one.ref,
+        other=other.ref,
+        score=_label(found, head),
+        gap=f"{gain:+.3g}" if kind == "unclear" else _number(head, abs(gain)),
+        sure=_sure(head, other.number, one.number, said),
+    )
+
+
+def _undecided(found: Comparison, head: Row, pair: Pair, said: Mapping[str, str]) -> str:
+    count = found.needs(pair)
+    return said["undecided"].format(
+        model=found.models[pair.first - 1].ref,
+        other=found.models[pair.second - 1].ref,
+        gap=_number(head, abs(pair.found.difference)),
+        score=_label(found, head),
+        sure=_sure(head, pair.first, pair.second, said),
+        samples=said["samples"].format(count=count) if count else said["none"],
+    )
+
+
+def _sure(row: Row, one: int, other: int, said: Mapping[str, str]) -> str:
+    """Interval and p of how much better a model is than another."""
+    pair, between = row.pair(one, other), _interval(row, one, other)
+    p = chance(pair.adjusted) if pair else "-"
+    p = p if p.startswith("<") else f"= {p}"
+    if between is None:
+        return f"p {p}"
+    return said["sure"].format(low=_number(row, between[0]), high=_number(row, between[1]), p=p)
+
+
+def _interval(row: Row, one: int, other: int) -> tuple[float, float] | None:
+    """Of how much better a model is than another."""
+    pair = row.pair(one, other)
+    if pair is None or pair.found.interval is None:
+        return None
+    low, high = pair.found.interval
+    is_turned = (pair.first != one) == bool(row.score.higher_is_better)
+    return (-high, -low) if is_turned else (low, high)
+
+
+def _number(row: Row, value: float) -> str:
+    return shown.value(row.score, value)
+
+
+def _label(found: Comparison, row: Row) -> str:
+    return shown.label(row.score.name, found.models[0].outcome)

@@ -1,0 +1,79 @@
+"""Models set side by side by one command: what is recorded of them, and that nothing is asked twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mlops_llm.entry import launch
+from mlops_llm.eval.__main__ import STAGE
+from mlops_llm.models import tiny
+from tests.record import artifacts_of, client, run_of
+
+FEW = ["dataset=sales_eval", "limit=8", "sampling.max_new_tokens=16", "metric=[bleu,rouge,exact_match]"]
+
+
+def broken(folder: Path) -> Path:
+    """A copy of `tiny` with noise in its weights."""
+    import shutil
+
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(tiny.folder(), folder)
+    (file,) = folder.glob("*.safetensors")
+    random = torch.Generator().manual_seed(0)
+    weights = {name: each + 0.3 * torch.randn(each.shape, generator=random) for name, each in load_file(file).items()}
+    save_file(weights, file, {"format": "pt"})
+    return folder
+
+
+@pytest.mark.slow
+def test_two_models_are_compared_in_one_run_and_asked_once(
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLOPS_LLM_CACHE", str(here / "cache"))
+    models = f"models=[tiny,{broken(here / 'broken')}]"
+    assert launch(STAGE, ["op=compare", models, *FEW, "run_name=both", "op.lang=en"]) == 0
+    said = capfd.readouterr().out
+    result = json.loads((here / "outputs/both/result.json").read_text("utf-8"))
+    store = client(here)
+    run = run_of(store, "both")
+    assert run.data.tags["models"] == f"tiny, {here / 'broken'}"
+    assert len(run.inputs.model_inputs) == 2 and [each.dataset.name for each in run.inputs.dataset_inputs] == ["sales_eval[8]"]
+    for number, ref in enumerate(["tiny", str(here / "broken")], 1):
+        for name, value in result["scores"][ref].items():
+            assert run.data.metrics[f"compare/{number}/{name}"] == pytest.approx(value)
+    assert {"comparison.html", "comparison.json", "comparison_samples.json"} <= artifacts_of(store, run)
+    found = json.loads(Path(store.download_artifacts(run.info.run_id, "comparison.json")).read_text("utf-8"))
+    assert found["comparisons"] == 5 and found["conclusion"]["en"] == result["conclusion"] and len(found["samples"]) == 8
+    assert all(one in said for one in result["conclusion"]) and "tokens/s" in said
+    assert all(each["seconds_a_sample"] and each["bytes"] for each in found["models"])
+    (bleu,) = (each for each in found["scores"] if each["name"] == "bleu")
+    assert bleu["values"][0]["value"] > bleu["values"][1]["value"] and bleu["pairs"][0]["test"].startswith("exchanged answers")
+
+    assert launch(STAGE, ["op=compare", models, *FEW, "run_name=again"]) == 0
+    again = json.loads(Path(store.download_artifacts(run_of(store, "again").info.run_id, "comparison.json")).read_text("utf-8"))
+    assert again["scores"] == found["scores"] and again["models"][0]["seconds_a_sample"] is None
+    assert "were given before" in again["unequal"] and "not comparable" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["models=[tiny]"], "models: names fewer than two models"),
+        (["models=[tiny,tiny]"], "models: names tiny twice"),
+        (["models=[tiny,no-such-model]"], "no-such-model"),
+        (["models=[tiny,smollm2]", "engine=openai"], "engine: one server answers, whatever models are named"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line_and_no_run(
+    words: list[str], line: str, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert launch(STAGE, ["op=compare", *words, "dataset=sales_eval"]) == 2
+    said = capfd.readouterr().err
+    assert line in said and len([each for each in said.splitlines() if each.startswith("error:")]) == 1
+    assert not (here / "mlflow.db").exists()
