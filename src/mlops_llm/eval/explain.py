@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ def differences(one: Made, other: Made, store: Store | None) -> list[Grid]:
         Grid("code", ["what", *columns], code),
         Grid("environment", ["what", *columns], environment),
         Grid("training data", ["dataset", "use", *columns], _data(one.lineage, other.lineage)),
-        Grid("rows", ["file", "rows only in the first", "only in the second", "in both"], _rows(one, other, store)),
+        Grid("rows", ["which", "only in the first", "only in the second", "in both"], _rows(one, other, store)),
         Grid("chat template", ["what", *columns], template),
     ]
     return [each for each in found if each.rows]
@@ -106,31 +107,23 @@ def _used(used: Used) -> str:
 
 
 def _rows(one: Made, other: Made, store: Store | None) -> list[list[str | int]]:
-    """Rows that only one of the models was trained on, where they can still be read."""
-    files, counted = [], []
+    """Training rows that only one of the models met, whatever their files are called; of a file that cannot be read none."""
+    sums = list[Counter[str]]()
     for made in (one, other):
-        kept, _ = trained.found(made.lineage, store)
-        files.append({file.name: file for file in kept})
-    rows = list[list[str | int]]()
-    for name in sorted({*files[0], *files[1]}):
-        counted = [_counted(each.get(name)) for each in files]
-        first, second = counted
-        if first is None or second is None or first == second:
-            continue
-        shared = (first & second).total()
-        rows.append([name, first.total() - shared, second.total() - shared, shared])
-    return rows
+        files, _ = trained.found(made.lineage, store)
+        sums.append(sum((_counted(each) for each in files), Counter[str]()))
+    first, second = sums
+    shared = (first & second).total()
+    if first == second:
+        return []
+    return [["all training rows", first.total() - shared, second.total() - shared, shared]]
 
 
-def _counted(file: trained.Kept | None) -> Counter[str] | None:
-    """How often each row was trained on; None where the rows cannot be read."""
+def _counted(file: trained.Kept) -> Counter[str]:
+    """How often each row was trained on."""
     found = Counter[str]()
-    if file is None:
-        return found
-    try:
+    with contextlib.suppress(UserError, OSError):
         for place, (_, row) in enumerate(file.rows()):
             if any(used.context == "training" and trained.belongs(used, place, row) for used in file.users):
                 found[digest.row(row)] += 1
-    except (UserError, OSError):
-        return None
     return found

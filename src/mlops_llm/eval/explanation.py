@@ -1,0 +1,61 @@
+"""Why do two models differ? What is different in how they were made, then in what they answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+from mlops_llm.data.ref import record
+from mlops_llm.eval.comparison_record import compare
+from mlops_llm.eval.conclusion import Lang
+from mlops_llm.eval.explain import Made, differences
+from mlops_llm.eval.plan import Plan
+from mlops_llm.models import load
+from mlops_llm.models.ref import Place
+from mlops_llm.record import Grid, Result, Run
+from mlops_llm.tracking.lineage import trace
+from mlops_llm.tracking.origin import Origin, origin
+
+DIFFERENCES = "differences.json"
+"""Artifact: kind of difference -> columns and rows."""
+
+
+def explain(places: Sequence[Place], plans: list[Plan], run: Run, lang: Lang) -> Result:
+    """Set what the record knows of two models side by side, and their answers where rows are named.
+
+    Args:
+        places: the two models.
+        plans: their evaluations on the same rows; none where no rows are named.
+        run: open.
+        lang: of the conclusion.
+
+    Raises:
+        UserError: a model cannot be opened, or a server fails.
+    """
+    store = record()
+    one, other = (made(place) for place in places)
+    found = differences(one, other, store)
+    run.tags({"models": ", ".join(place.ref for place in places)})
+    told = {each.title: {"columns": list(each.columns), "rows": [list(row) for row in each.rows]} for each in found}
+    run.artifact(DIFFERENCES, json.dumps(told, ensure_ascii=False, indent=1))
+    unknown = [f"{each.ref}: no run of the record made it" for each in (one, other) if not each.origin.run]
+    unknown += [f"{each.ref}: {what}" for each in (one, other) for what in each.lineage.unknown]
+    shown: list[Grid | str] = [*found, *([] if found else ["nothing that the record knows of differs"])]
+    shown += [f"[yellow]⚠[/yellow] {each}" for each in unknown]
+    if not plans:
+        table = {each.title: f"{len(each.rows)} different" for each in found}
+        return Result(f"{one.ref} and {other.ref}", table, {"differences": told, "unknown": unknown}, shown)
+    compared = compare(plans, run, lang)
+    return replace(
+        compared,
+        values={**compared.values, "differences": told, "unknown": unknown},
+        shown=[*shown, *compared.shown],
+    )
+
+
+def made(place: Place) -> Made:
+    """What the record knows of a model."""
+    store = record()
+    lineage = trace(store, place, load.weights_digest(place))
+    return Made(place.ref, origin(store, place.run) if store and place.run else Origin(), lineage, place.tags)
