@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mlops_llm import component
 from mlops_llm.entry import launch
+from mlops_llm.errors import UserError
 from mlops_llm.eval.__main__ import STAGE
+from mlops_llm.eval.config import PACKAGES, Eval
+from mlops_llm.eval.ops.compare import Compare
+from mlops_llm.eval.several import plans
+from mlops_llm.eval.speed import measured
+from mlops_llm.inference.engine import Sampling
 from mlops_llm.models import tiny
 from tests.record import artifacts_of, client, run_of
 
@@ -41,7 +49,7 @@ def test_two_models_are_compared_in_one_run_and_asked_once(
     said = capfd.readouterr().out
     result = json.loads((here / "outputs/both/result.json").read_text("utf-8"))
     store = client(here)
-    run = run_of(store, "both")
+    run = store.get_run(run_of(store, "both").info.run_id)
     assert run.data.tags["models"] == f"tiny, {here / 'broken'}"
     assert len(run.inputs.model_inputs) == 2 and [each.dataset.name for each in run.inputs.dataset_inputs] == ["sales_eval[8]"]
     for number, ref in enumerate(["tiny", str(here / "broken")], 1):
@@ -56,9 +64,26 @@ def test_two_models_are_compared_in_one_run_and_asked_once(
     assert bleu["values"][0]["value"] > bleu["values"][1]["value"] and bleu["pairs"][0]["test"].startswith("exchanged answers")
 
     assert launch(STAGE, ["op=compare", models, *FEW, "run_name=again"]) == 0
+    assert run.data.metrics["compare/2/perf/seconds_a_sample"] == found["models"][1]["seconds_a_sample"]
     again = json.loads(Path(store.download_artifacts(run_of(store, "again").info.run_id, "comparison.json")).read_text("utf-8"))
     assert again["scores"] == found["scores"] and again["models"][0]["seconds_a_sample"] is None
     assert "were given before" in again["unequal"] and "not comparable" in capfd.readouterr().out
+
+
+@pytest.mark.slow
+def test_speed_and_memory_are_measured_in_a_process_of_its_own() -> None:
+    for package in PACKAGES:
+        component.load(package)
+    settings = Eval(
+        op=Compare(), engine=component.build("engine", "hf"), dataset="sales_eval", models=["tiny", str(tiny.folder())],
+        sampling=Sampling(max_new_tokens=8), limit=3,
+    )  # fmt: skip
+    first = plans(settings)[0]
+    (found,) = measured([first])
+    assert found.seconds > 0 and found.tokens > 0 and found.memory > 50_000_000
+    gone = replace(first, settings=replace(settings, model="no-such-model"))
+    with pytest.raises(UserError, match="no-such-model: its speed cannot be measured: "):
+        measured([gone])
 
 
 @pytest.mark.parametrize(
@@ -67,13 +92,17 @@ def test_two_models_are_compared_in_one_run_and_asked_once(
         (["models=[tiny]"], "models: names fewer than two models"),
         (["models=[tiny,tiny]"], "models: names tiny twice"),
         (["models=[tiny,no-such-model]"], "no-such-model"),
+        (
+            ["models=[tiny,smollm2]", "dataset=null", "benchmark=[gsm8k]", "op.measure=true"],
+            "op.measure: asks rows of a dataset",
+        ),
         (["models=[tiny,smollm2]", "engine=openai"], "engine: one server answers, whatever models are named"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line_and_no_run(
     words: list[str], line: str, here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert launch(STAGE, ["op=compare", *words, "dataset=sales_eval"]) == 2
+    assert launch(STAGE, ["op=compare", "dataset=sales_eval", *words]) == 2
     said = capfd.readouterr().err
     assert line in said and len([each for each in said.splitlines() if each.startswith("error:")]) == 1
     assert not (here / "mlflow.db").exists()

@@ -18,6 +18,7 @@ from mlops_llm.eval.plan import Plan
 from mlops_llm.eval.recording import PREFIX, named
 from mlops_llm.eval.several import evaluated
 from mlops_llm.eval.significance import LEVEL
+from mlops_llm.eval.speed import measured
 from mlops_llm.eval.versus import compared
 from mlops_llm.record import Result, Run
 from mlops_llm.tracking import prompts
@@ -26,20 +27,22 @@ PAGE, VALUES, TABLE = "comparison.html", "comparison.json", "comparison_samples.
 """Artifacts: the page for a person, all numbers, and every answer as a table."""
 
 
-def compare(plans: list[Plan], run: Run, lang: Lang) -> Result:
+def compare(plans: list[Plan], run: Run, lang: Lang, *, measure: bool = False) -> Result:
     """Ask all models, compare them, record it.
 
     Args:
         plans: of the same rows, see `several.plans`.
         run: open.
         lang: of the conclusion.
+        measure: measure speed and memory anew.
 
     Raises:
         UserError: a model cannot be opened, or a server fails.
     """
     _inputs(plans, run)
     folder = Path(str(plans[0].settings.output or "."))
-    found = compared(evaluated(plans, folder))
+    speeds = measured(plans) if measure else None
+    found = compared(evaluated(plans, folder), speeds)
     texts = plans[0].settings.save_outputs
     if not texts:
         for place in folder.glob("model-*"):
@@ -51,8 +54,8 @@ def recorded(found: Comparison, run: Run, lang: Lang, *, texts: bool = True) -> 
     """Record a comparison and say it; without `texts` only its numbers."""
     for model in found.models:
         scores = {each.name: each.value for each in model.outcome.scores if math.isfinite(each.value)}
-        numbers = {f"compare/{model.number}/{named(name).removeprefix(PREFIX)}": value for name, value in scores.items()}
-        run.metrics(numbers, 0)
+        numbers = {named(name).removeprefix(PREFIX): value for name, value in scores.items()} | _costs(model)
+        run.metrics({f"compare/{model.number}/{name}": value for name, value in numbers.items()}, 0)
     run.artifact(VALUES, json.dumps(values(found), ensure_ascii=False, indent=1, allow_nan=False))
     if found.samples:
         run.artifact(TABLE, columns(found, texts=texts))
@@ -109,6 +112,13 @@ def columns(found: Comparison, *, texts: bool = True) -> dict[str, list[Any]]:
         if any(each.failure for each in samples):
             made[f"{model.number} failure"] = [each.failure.kind.value if each.failure else None for each in samples]
     return made
+
+
+def _costs(model: Model) -> dict[str, float]:
+    """What compares of what a model takes."""
+    cost = model.cost
+    numbers = {"seconds_a_sample": cost.seconds, "tokens_per_second": cost.tokens, "peak_memory_bytes": cost.memory}
+    return {f"perf/{name}": float(value) for name, value in numbers.items() if value is not None}
 
 
 def _inputs(plans: list[Plan], run: Run) -> None:

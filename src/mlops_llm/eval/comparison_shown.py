@@ -123,10 +123,12 @@ def flipped(found: Comparison, together: Together) -> str:
 
 
 def value(found: Comparison, together: Together, number: int) -> str:
-    """A model's value by the score that tells the winner."""
+    """A model's value by the score that tells the winner, with its name where it is not the one that decides otherwise."""
     if together.by is None:
         return ""
-    return shown.value(together.by, together.samples[number - 1].scores[together.by.name])
+    of, head = together.by.name, found.head
+    name = "" if head and head.score.name == of else f" {label(found, of)}"
+    return shown.value(together.by, together.samples[number - 1].scores[of]) + name
 
 
 def _sample(each: Together, found: Comparison) -> str:

@@ -62,7 +62,7 @@ _SAID: Mapping[Lang, Mapping[str, str]] = {
         "undecided": "未定：{model} 与 {other} 的 {score} 相差 {gap}（{sure}）；{samples}。",
         "samples": "约需 {count:,} 个同类样本才能判定这么大的差距",
         "none": "没有可供更多样本证实的差距",
-        "noise": "{count:,} 个样本下，{score} 的差距小于 {noise} 时都只是噪声。",
+        "noise": "{count:,} 个样本下，{score} 的噪声界限是 {noise}：更小的差距都只是噪声。",
         "nothing": "没有可比较的得分：{why}。",
         "sure": "95 % 区间 {low} 到 {high}，p {p}",
         "and": " 与 ",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import combinations
 from typing import Any
 
@@ -15,14 +15,16 @@ from mlops_llm.eval.metrics.perplexity import Perplexity
 from mlops_llm.eval.outcome import Sample, Score
 from mlops_llm.eval.several import Evaluated
 from mlops_llm.eval.significance import Paired, holm, of_means, of_totals
+from mlops_llm.eval.speed import Speed
 from mlops_llm.models.load import Files
 
 
-def compared(found: Sequence[Evaluated]) -> Comparison:
+def compared(found: Sequence[Evaluated], speeds: Sequence[Speed] | None = None) -> Comparison:
     """Set models side by side.
 
     Args:
         found: two or more evaluations with the same settings, of the same rows.
+        speeds: of each model, where they were measured by themselves.
 
     Raises:
         UserError: they are not of the same rows.
@@ -30,12 +32,13 @@ def compared(found: Sequence[Evaluated]) -> Comparison:
     _refuse_others(found)
     unequal = _unequal(found)
     models = [_model(number, each, not unequal) for number, each in enumerate(found, 1)]
+    if speeds:
+        models = [replace(each, cost=replace(each.cost, **asdict(one))) for each, one in zip(models, speeds, strict=True)]
     rows = tested(models, _incomparable(found, unequal), found[0].plan.settings.seed)
     first = found[0].outcome
     asked = first.dataset or ", ".join(found[0].plan.settings.benchmark)
-    return Comparison(
-        f"{len(models)} models on {asked}", asked, models, rows, together(models, rows), _warnings(models), unequal
-    )
+    why = "" if speeds else unequal
+    return Comparison(f"{len(models)} models on {asked}", asked, models, rows, together(models, rows), _warnings(models), why)
 
 
 def tested(models: Sequence[Model], untested: dict[str, str] | None = None, seed: int = 0) -> list[Row]:

@@ -16,6 +16,8 @@ class Compare:
 
     lang: Lang = Lang.zh
     """Language of the conclusion."""
+    measure: bool = False
+    """Measure speed and memory anew: 20 prompts, three times, each model in a process of its own."""
 
     def prepare(self, request: Eval) -> Work:
         """Check the models, and that all can be asked the same rows."""
@@ -26,5 +28,7 @@ class Compare:
         if not request.engine.local:
             what = "one server answers, whatever models are named"
             raise UserError(what, "engine", "take engine=hf or engine=vllm, which open the models themselves")
+        if self.measure and not request.dataset:
+            raise UserError("asks rows of a dataset, and none is named", "op.measure", "give dataset=REF, or leave it out")
         found = plans(request)
-        return lambda run: compare(found, run, self.lang)
+        return lambda run: compare(found, run, self.lang, measure=self.measure)
