@@ -28,9 +28,13 @@ def _foresee(settings: Eval) -> None:
 
 
 def _home(settings: Eval) -> str:
-    """The project that is named, else that of the run that made the model."""
-    if settings.project or not settings.engine.local:
-        return settings.project or DEFAULT
+    """The project that is named, else what the operation says, else that of the run that made the model."""
+    if settings.project:
+        return settings.project
+    if hasattr(settings.op, "home"):
+        return str(settings.op.home(settings))
+    if not settings.engine.local:
+        return DEFAULT
     from mlops_llm.models.ref import resolve
     from mlops_llm.tracking.ledger import find_run
     from mlops_llm.tracking.store import connect

@@ -22,10 +22,17 @@ class HumanImport:
     leave_out: bool = False
     """Leave out rows and cells that cannot be taken, instead of refusing the files."""
 
-    def prepare(self, request: Eval) -> Work:
-        """Read and check the files."""
+    def home(self, request: Eval) -> str:
+        """The project of the export: there the models are known."""
         if not self.files:
             raise UserError("names no file", "op.files", "name them: op.files=[rate-1.xlsx,rate-2.xlsx]")
+        from mlops_llm.eval.people import imported
+        from mlops_llm.tracking.store import connect
+
+        return imported.home(Path(self.files[0]), connect())
+
+    def prepare(self, request: Eval) -> Work:
+        """Read and check the files."""
         from mlops_llm.eval.people import imported
         from mlops_llm.tracking.store import connect
 

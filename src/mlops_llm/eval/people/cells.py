@@ -13,6 +13,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What makes a spreadsheet take a text for a formula."""
 _REFUSED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _ESCAPE = re.compile(r"_(?=x[0-9A-Fa-f]{4}_)")
+_ESCAPED = re.compile("(?:_x005F)+_")
 _KEPT = 16
 
 
@@ -55,7 +56,7 @@ def of_csv(text: str) -> str:
 
 def mark(text: str) -> str:
     """What a text is known by when a file comes back: neither blanks nor what programs add count."""
-    text = text.replace("_x005F_", "_").replace("_x000D_", "")
+    text = _ESCAPED.sub("_", text).replace("_x000D_", "")
     if text.startswith("'") and text[1:].startswith(FORMULA):
         text = text[1:]
     return digest.text(" ".join(text.split()))[:_KEPT]

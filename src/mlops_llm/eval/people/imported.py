@@ -29,6 +29,8 @@ RATINGS = "human/ratings.json"
 """The artifact with every rating."""
 IMPORTED = "human.imported"
 """Tag of an import's run: the evaluation that it is of."""
+_PEEKED = 50
+"""Rows that tell whose a file is."""
 _SHOWN = 20
 """Cells that are named, of each kind."""
 
@@ -54,6 +56,15 @@ def found_run(store: Store, evaluation: str) -> ledger.RunRow:
         remedy = "import it where it was exported: check MLFLOW_TRACKING_URI and the folder"
         raise UserError(f"this record knows no evaluation by people {evaluation}", "op.files", remedy)
     return runs[0]
+
+
+def home(file: Path, store: Store) -> str:
+    """The project of the export that a file belongs to, so that its models are known there.
+
+    Raises:
+        UserError: the file cannot be read, or the record knows no such export.
+    """
+    return found_run(store, checked.evaluation(returned.read(file, _PEEKED))).project
 
 
 def ready(files: Sequence[Path], store: Store, leave_out: bool) -> Ready:

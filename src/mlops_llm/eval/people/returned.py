@@ -43,8 +43,12 @@ class Returned:
         return f"{self.file.name}, sheet {self.sheet}, cell {cell}" if self.sheet else f"{self.file.name}, cell {cell}"
 
 
-def read(path: Path) -> Returned:
+def read(path: Path, most: int | None = None) -> Returned:
     """Read a file.
+
+    Args:
+        path: the file.
+        most: rows that are looked at; None reads all.
 
     Raises:
         UserError: it is not there, no workbook, or edited so far that its columns cannot be told.
@@ -53,7 +57,7 @@ def read(path: Path) -> Returned:
         raise UserError("there is no such file", str(path), "check op.files")
     if path.suffix.lower() not in ENDINGS:
         raise UserError("is neither .xlsx nor .csv", str(path), "save it as .xlsx in the program that opened it")
-    tables = _csv(path) if path.suffix.lower() == ".csv" else _xlsx(path)
+    tables = _csv(path) if path.suffix.lower() == ".csv" else _xlsx(path, most)
     known = columns(())
     for sheet, rows in tables:
         for at, (_, row) in enumerate(rows[:_HEADS]):
@@ -76,14 +80,14 @@ def _placed(path: Path, sheet: str, head: Sequence[Any]) -> dict[str, int]:
     return placed
 
 
-def _xlsx(path: Path) -> list[tuple[str, list[Row]]]:
+def _xlsx(path: Path, most: int | None) -> list[tuple[str, list[Row]]]:
     need("openpyxl", "report")
     from openpyxl import load_workbook
 
     try:
         book = load_workbook(path, read_only=True, data_only=True)
         try:
-            return [(page.title, _rows(page)) for page in book.worksheets if page.title != HIDDEN]
+            return [(page.title, _rows(page, most)) for page in book.worksheets if page.title != HIDDEN]
         finally:
             book.close()
     except MemoryError:
@@ -94,9 +98,9 @@ def _xlsx(path: Path) -> list[tuple[str, list[Row]]]:
         raise UserError(f"cannot be read ({why})", str(path), remedy) from error
 
 
-def _rows(page: Any) -> list[Row]:
+def _rows(page: Any, most: int | None) -> list[Row]:
     page.reset_dimensions()  # what the file says of its size need not be so
-    return _filled(enumerate(page.iter_rows(values_only=True), 1))
+    return _filled(enumerate(page.iter_rows(values_only=True, max_row=most), 1))
 
 
 def _filled(rows: Iterable[tuple[int, Sequence[Any]]]) -> list[Row]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,14 +73,21 @@ def _xlsx(path: Path, sheet: Sheet, words: Words) -> None:
 
     book = Workbook(write_only=True)
     book.properties.creator = ""
-    _guide(book.create_sheet(words.guide), sheet, words)
-    _ratings(book.create_sheet(words.rating), sheet, words)
-    hidden = book.create_sheet(HIDDEN)
-    hidden.sheet_state = "hidden"
-    for row in _facts(sheet):
-        hidden.append(row)
-    book.active = 1
-    book.save(path)
+    try:
+        _guide(book.create_sheet(words.guide), sheet, words)
+        _ratings(book.create_sheet(words.rating), sheet, words)
+        hidden = book.create_sheet(HIDDEN)
+        hidden.sheet_state = "hidden"
+        for row in _facts(sheet):
+            hidden.append(row)
+        book.active = 1
+        book.save(path)
+    except BaseException:
+        # Pages that are still open would complain when Python throws them away.
+        for page in book.worksheets:
+            with suppress(Exception):
+                page.close()
+        raise
 
 
 def _facts(sheet: Sheet) -> Iterator[list[Any]]:
