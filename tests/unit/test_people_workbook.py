@@ -39,11 +39,14 @@ def test_the_order_of_the_models_changes_from_row_to_row_and_from_rater_to_rater
     found = ballot(40)
     orders = {}
     for rater in (1, 2):
-        lines = [each for each in ballots.lines(found, rater, 0, 0, 0)]
+        lines = ballots.lines(found, rater, 0, 0, 0)
         assert sorted(each.answer for each in lines) == list(range(80))
         models = [found.answers[each.answer].model for each in lines if each.shown == 1]
         assert 8 < sum(models) < 32
-        assert all(found.answers[one.answer].place == found.answers[two.answer].place for one, two in zip(lines[::2], lines[1::2]))
+        assert all(
+            found.answers[one.answer].place == found.answers[two.answer].place
+            for one, two in zip(lines[::2], lines[1::2], strict=True)
+        )
         orders[rater] = [each.answer for each in lines]
     assert orders[1] != orders[2]
     assert orders[1] == [each.answer for each in ballots.lines(found, 1, 0, 0, 0)]
@@ -137,7 +140,7 @@ def test_no_file_is_left_where_one_cannot_be_written(tmp_path: Path, monkeypatch
         return written(sheet)
 
     monkeypatch.setattr(workbook, "_facts", full)
-    with pytest.raises(UserError, match="No space left on device.*make room on the disk"):
+    with pytest.raises(UserError, match=r"No space left on device.*make room on the disk"):
         sheets(ballot(), tmp_path, raters=2)
     assert list(tmp_path.iterdir()) == []
 
