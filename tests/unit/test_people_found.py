@@ -12,13 +12,13 @@ import pytest
 
 from mlops_llm.errors import UserError
 from mlops_llm.eval.interval import of_mean, wilson
+from mlops_llm.eval.outcome import Sample
 from mlops_llm.eval.people import checked, imported, returned
 from mlops_llm.eval.people.ballot import Answer, Ballot, Line, Model
 from mlops_llm.eval.people.checked import Filled
 from mlops_llm.eval.people.export import Wanted, _telling, apart, refuse
 from mlops_llm.eval.people.found import Found
 from mlops_llm.eval.people.words import Lang
-from mlops_llm.eval.outcome import Sample
 from mlops_llm.record import MemoryRun
 from mlops_llm.tracking.ledger import RunRow
 from tests.ballots import Score, ballot, by_model, fill, sheets
@@ -141,7 +141,7 @@ def test_a_file_whose_name_tells_or_that_is_there_is_refused(tmp_path: Path) -> 
         ("tiny-rate.csv", 1, ["tiny"], "has 'tiny' in its name"),
         ("Sales.xlsx", 1, ["models:/sales@challenger"], "has 'sales' in its name"),
         ("rate.ods", 1, ["tiny"], "end it in .xlsx or .csv"),
-        ("rate-2.xlsx/rate.xlsx", 1, ["tiny"], "cannot be created"),
+        ("rate-2.xlsx/rate.xlsx", 1, ["tiny"], "is a file, not a folder"),
     ):
         with pytest.raises(UserError, match=said):
             refuse(wanted(name, raters), models)

@@ -16,7 +16,7 @@ class Calibrate:
     def prepare(self, request: Eval) -> Work:
         """Read what the record holds of the dataset, and compare it."""
         from mlops_llm.eval.people import calibration
-        from mlops_llm.tracking.store import connect
+        from mlops_llm.eval.people.imported import here
 
-        found = calibration.calibrated(request, connect())
+        found = calibration.calibrated(request, here())
         return lambda run: calibration.record(found, run)

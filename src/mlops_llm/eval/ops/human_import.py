@@ -27,14 +27,12 @@ class HumanImport:
         if not self.files:
             raise UserError("names no file", "op.files", "name them: op.files=[rate-1.xlsx,rate-2.xlsx]")
         from mlops_llm.eval.people import imported
-        from mlops_llm.tracking.store import connect
 
-        return imported.home(Path(self.files[0]), connect())
+        return imported.home(Path(self.files[0]))
 
     def prepare(self, request: Eval) -> Work:
         """Read and check the files."""
         from mlops_llm.eval.people import imported
-        from mlops_llm.tracking.store import connect
 
-        ready = imported.ready([Path(each) for each in self.files], connect(), self.leave_out)
+        ready = imported.ready([Path(each) for each in self.files], self.leave_out)
         return lambda run: imported.record(ready, self.drop_failed, request.save_outputs, run)

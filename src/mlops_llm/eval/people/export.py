@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import uuid
 from collections import Counter
 from collections.abc import Sequence
@@ -21,7 +23,6 @@ from mlops_llm.eval.people.ballot import EVALUATION, KEY, Answer, Ballot, Kind, 
 from mlops_llm.eval.people.cells import Fitted, mark
 from mlops_llm.eval.people.words import WORDS, Lang
 from mlops_llm.eval.plan import Plan, prepare
-from mlops_llm.files import writable
 from mlops_llm.record import Result, Run
 
 _UNNAMED = ("models:", "runs:", "best", "last", "checkpoint")
@@ -82,7 +83,16 @@ def refuse(wanted: Wanted, models: Sequence[str]) -> None:
     there = next((each for each in wanted.files if each.exists()), None)
     if there:
         raise UserError("is there already, maybe filled in", str(there), "choose another op.file, or remove it")
-    writable(wanted.file.absolute().parent)
+    _refuse_closed(wanted.file.absolute().parent)
+
+
+def _refuse_closed(folder: Path) -> None:
+    """See that a folder can be written, without making it yet."""
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    if not there.is_dir():
+        raise UserError("is a file, not a folder", str(there), "choose another op.file")
+    if not os.access(there, os.W_OK):
+        raise UserError("is not writable", str(there), "choose another op.file, or mend its rights")
 
 
 def _names(ref: str) -> list[str]:
@@ -105,7 +115,7 @@ def export(plans: Sequence[Plan], wanted: Wanted, run: Run) -> Result:
     assert plans[0].questions
     dataset = plans[0].questions.as_input()
     run.input(dataset)
-    samples = [each.outcome.samples for each in several.evaluated(list(plans), Path(str(settings.output or ".")))]
+    samples = _answers(plans, Path(str(settings.output or ".")) / "answers")
     given = [(number, one) for number, some in enumerate(samples) for one in some]
     answered = [(number, one) for number, one in given if one.answer]
     if not answered:
@@ -131,6 +141,15 @@ def export(plans: Sequence[Plan], wanted: Wanted, run: Run) -> Result:
     run.artifact(KEY, ballot.as_json())
     workbook.write(sheets, words)
     return _result(ballot, wanted, fitted, _telling(answered, models))
+
+
+def _answers(plans: Sequence[Plan], folder: Path) -> list[Sequence[Sample]]:
+    """What each model says; of answers that nobody else may read the folder keeps none."""
+    try:
+        return [each.outcome.samples for each in several.evaluated(list(plans), folder)]
+    finally:
+        if not plans[0].settings.save_outputs:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def apart(models: Sequence[Model]) -> list[Model]:

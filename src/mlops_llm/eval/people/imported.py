@@ -23,7 +23,7 @@ from mlops_llm.eval.recording import named
 from mlops_llm.record import Grid, Result, Run
 from mlops_llm.tracking import ledger
 from mlops_llm.tracking.opening import recorded_text
-from mlops_llm.tracking.store import Store
+from mlops_llm.tracking.store import Store, connect, exists
 
 RATINGS = "human/ratings.json"
 """The artifact with every rating."""
@@ -58,27 +58,40 @@ def found_run(store: Store, evaluation: str) -> ledger.RunRow:
     return runs[0]
 
 
-def home(file: Path, store: Store) -> str:
+def here() -> Store:
+    """The record that is there already: to look something up, none is made.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not exists():
+        what = "there is no record of earlier runs here"
+        raise UserError(what, remedy="start the command in the folder of the earlier ones, or set MLFLOW_TRACKING_URI")
+    return connect()
+
+
+def home(file: Path) -> str:
     """The project of the export that a file belongs to, so that its models are known there.
 
     Raises:
         UserError: the file cannot be read, or the record knows no such export.
     """
-    return found_run(store, checked.evaluation(returned.read(file, _PEEKED))).project
+    evaluation = checked.evaluation(returned.read(file, _PEEKED))
+    return found_run(here(), evaluation).project
 
 
-def ready(files: Sequence[Path], store: Store, leave_out: bool) -> Ready:
+def ready(files: Sequence[Path], leave_out: bool) -> Ready:
     """Read and check files; what is wrong is printed, each with its cell.
 
     Args:
         files: what raters sent back.
-        store: the record.
         leave_out: leave rows and cells out that cannot be taken, instead of refusing the files.
 
     Raises:
         UserError: a file cannot be read, is of another evaluation, comes twice, or has cells that cannot be taken.
     """
     tables = [returned.read(each) for each in files]
+    store = here()
     exported = found_run(store, checked.evaluation(tables[0]))
     ballot = ballots.read(recorded_text(store, exported.id, KEY), f"{KEY} of run {exported.name}")
     filled, raters = list[Filled](), dict[int, Path]()
