@@ -79,7 +79,7 @@ def test_people_rate_what_a_judge_rates_too(said: Callable[..., Any], trained: P
     assert metrics["score/human/overall"].dataset_name == "sales_eval[6]"
     (data,) = run.inputs.dataset_inputs
     assert data.dataset.digest == metrics["score/human/overall"].dataset_digest
-    assert len(run.inputs.model_inputs) == 2
+    assert len(store.get_run(run.info.run_id).inputs.model_inputs) == 2
     refused = said("twice", "op=human_import", f"op.files=[{files[0]},{files[0]}]", code=2)
     assert "is the file of rater 1, as is" in refused
 
