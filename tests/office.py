@@ -24,9 +24,11 @@ Sub Fill(source, target, filter, columns)
     page.getCellByPosition(3 + columns, row).String = "=评语 " &amp; row
     row = row + 1
   Loop
-  Dim how(0) As New com.sun.star.beans.PropertyValue
+  Dim how(1) As New com.sun.star.beans.PropertyValue
   how(0).Name = "FilterName"
   how(0).Value = filter
+  how(1).Name = "FilterOptions"
+  If InStr(filter, "csv") Then how(1).Value = "44,34,UTF-8,1,,0,false,true,false,false,false,2"
   book.storeToURL(target, how())
   book.close(True)
 End Sub
@@ -51,9 +53,12 @@ def score(row: int, column: int) -> int:
     return 1 + (row + column - 2) % 5
 
 
-def fill(source: Path, target: Path, columns: int, scratch: Path) -> None:
-    """Open a workbook, write a score into every cell of so many columns, and save it under another name."""
+def fill(source: Path, target: Path, columns: int, scratch: Path) -> Path:
+    """Open a workbook, write a score into every cell of so many columns, and save it under another name; return the file."""
     assert SOFFICE
+    command = [SOFFICE, "--headless", "--norestore", f"-env:UserInstallation={(scratch / 'profile').as_uri()}"]
+    # The first start writes the profile, and with it libraries without a macro.
+    subprocess.run([*command, "--terminate_after_init"], capture_output=True, timeout=120, check=False)
     basic = scratch / "profile/user/basic"
     (basic / "Standard").mkdir(parents=True, exist_ok=True)
     (basic / "script.xlc").write_text(_LIBRARIES, "utf-8")
@@ -61,9 +66,9 @@ def fill(source: Path, target: Path, columns: int, scratch: Path) -> None:
     (basic / "Standard/Filling.xba").write_text(_MACRO, "utf-8")
     kind = "Text - txt - csv (StarCalc)" if target.suffix == ".csv" else "Calc MS Excel 2007 XML"
     words = ",".join(f'"{each}"' for each in (source.as_uri(), target.as_uri(), kind))
-    profile = f"-env:UserInstallation={(scratch / 'profile').as_uri()}"
     macro = f"macro:///Standard.Filling.Fill({words},{columns})"
-    # The first start only writes the profile, and would overwrite the macro's libraries.
-    command = [SOFFICE, "--headless", "--norestore", profile, macro]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert target.is_file(), f"LibreOffice wrote nothing: {done.returncode} {done.stdout}{done.stderr}"
+    done = subprocess.run([*command, macro], capture_output=True, text=True, timeout=120, check=False)
+    # Of CSV it puts the sheet's name behind the file's.
+    found = next(target.parent.glob(f"{target.stem}*{target.suffix}"), None)
+    assert found, f"LibreOffice wrote nothing: {done.returncode} {done.stdout}{done.stderr}"
+    return found

@@ -125,11 +125,7 @@ def test_libreoffice_opens_fills_in_and_saves_it(tmp_path: Path, ending: str) ->
         3: ("#N/A", "'=1"),
     }
     found, (file,) = sheets(ballot(4), tmp_path, texts=texts)
-    saved = tmp_path / f"saved{ending}"
-    if ending == ".csv":  # LibreOffice saves the page that is open
-        (tmp_path / "csv").mkdir()
-        found, (file,) = sheets(ballot(4), tmp_path / "csv", texts=texts)
-    office.fill(file, saved, 2, tmp_path)
+    saved = office.fill(file, tmp_path / f"saved{ending}", 2, tmp_path)
     one = checked.check(returned.read(saved), found)
     assert not one.faults and not one.empty and len(one.rated) == len(found.lines)
     for each in one.rated.values():
@@ -137,5 +133,5 @@ def test_libreoffice_opens_fills_in_and_saves_it(tmp_path: Path, ending: str) ->
         assert each.comment == f"=评语 {each.row - 1}"
     if ending == ".xlsx":
         book = load_workbook(saved)
-        assert book["_meta"].sheet_state != "visible" and book["评分"].freeze_panes == "B2"
+        assert book["_meta"].sheet_state != "visible"
         assert book["评分"].data_validations.dataValidation
