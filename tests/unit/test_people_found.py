@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openpyxl import load_workbook
 
 from mlops_llm.errors import UserError
 from mlops_llm.eval.interval import of_mean, wilson
@@ -33,7 +34,7 @@ def worse(line: Line, of: Answer, name: str) -> int:
 
 def turned(line: Line, of: Answer, name: str) -> int:
     """Another opinion of each half."""
-    return 5 - by_model(line, of, name)
+    return 6 - by_model(line, of, name)
 
 
 def rated(folder: Path, found: Ballot, *scores: Score) -> tuple[Ballot, list[Filled]]:
@@ -85,9 +86,9 @@ def test_raters_agree_as_far_as_they_do(tmp_path: Path) -> None:
     assert Found(*rated(tmp_path / "one", ballot(), by_model)).agreement() == {}
 
 
-def record(found: Ballot, files: Sequence[Filled], drop: bool = False, texts: bool = True) -> tuple[MemoryRun, Any]:
+def record(found: Ballot, files: Sequence[Filled], texts: bool = True) -> tuple[MemoryRun, Any]:
     run = MemoryRun()
-    return run, imported.record(imported.Ready(found, tuple(files), EXPORTED), drop, texts, run)
+    return run, imported.record(imported.Ready(found, tuple(files), EXPORTED), texts, run)
 
 
 def test_scores_land_on_the_checkpoints_and_the_rows(tmp_path: Path) -> None:
@@ -106,21 +107,48 @@ def test_scores_land_on_the_checkpoints_and_the_rows(tmp_path: Path) -> None:
     assert not {"prompt", "answer", "comment"} & {*run.artifacts["human/ratings.json"]}
 
 
-def test_a_rater_who_does_not_read_is_named_and_left_out_where_that_is_wanted(tmp_path: Path) -> None:
-    ballot_, (good, bad) = rated(tmp_path, ballot(), by_model, turned)
-    check = next(each for each in bad.rated.values() if each.line.wanted)
-    bad.rated[check.line.id] = dataclasses.replace(check, scores={"accuracy": 3, "fluency": check.line.wanted})
-    run, result = record(ballot_, [good, bad])
-    assert [each["failed"] for each in result.values["raters"]] == [False, True]
-    assert any("check failed: rate-2.xlsx, sheet 评分, cell D" in str(row) for grid in result.shown for row in grid.rows)
-    assert run.kept_tags["human.raters"] == "2"
-    run, result = record(ballot_, [good, bad], drop=True)
-    assert (
-        run.kept_tags["human.raters"] == "1"
-        and result.values["scores"]["models:/sales@challenger"]["human/overall"]["value"] == 4.5
+def test_a_rater_who_does_not_read_is_named_and_left_out_where_that_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, (good, bad) = sheets(ballot(), tmp_path, raters=2)
+    fill(good, found, by_model)
+    fill(bad, found, turned)
+    book = load_workbook(bad)
+    row = next(row for row in book["评分"].iter_rows(min_row=2) if found.lines[row[0].value].wanted)
+    row[3].value = 6 - row[3].value if row[3].value != 3 else 1
+    book.save(bad)
+    monkeypatch.setattr(imported, "here", lambda: None)
+    monkeypatch.setattr(imported, "found_run", lambda store, evaluation: EXPORTED)
+    monkeypatch.setattr(imported, "recorded_text", lambda *_: found.as_json())
+
+    def taken(files: list[Path], drop: bool) -> Any:
+        return imported.record(imported.ready(files, False, drop), True, MemoryRun())
+
+    result = taken([good, bad], False)
+    assert [(each["failed"], each["counted"]) for each in result.values["raters"]] == [(False, True), (True, True)]
+    assert any(
+        f"check failed: rate-2.xlsx, sheet 评分, cell {row[3].coordinate}" in str(each) for each in result.shown[-1].rows
     )
-    with pytest.raises(UserError, match="every rater failed the checks"):
-        record(ballot_, [bad], drop=True)
+    result = taken([good, bad], True)
+    assert [(each["failed"], each["counted"]) for each in result.values["raters"]] == [(False, True), (True, False)]
+    assert result.values["scores"]["models:/sales@challenger"]["human/overall"]["value"] == 4.5
+    with pytest.raises(UserError, match=f"every rater failed the checks .*cell {row[3].coordinate}"):
+        taken([bad], True)
+    with pytest.raises(UserError, match="is the file of rater 1, as is"):
+        taken([good, good], False)
+
+
+def test_what_cannot_be_taken_is_refused_or_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    found, (file,) = sheets(ballot(), tmp_path)
+    fill(file, found, lambda line, of, name: 9 if (of.place, of.model, name) == (0, 0, "accuracy") else 3)
+    monkeypatch.setattr(imported, "here", lambda: None)
+    monkeypatch.setattr(imported, "found_run", lambda store, evaluation: EXPORTED)
+    monkeypatch.setattr(imported, "recorded_text", lambda *_: found.as_json())
+    with pytest.raises(UserError, match=r"op.files: .* rate-1.xlsx, sheet 评分, cell D\d+ is '9'.*op.leave_out=true"):
+        imported.ready([file], False, False)
+    ready = imported.ready([file], True, False)
+    assert "left out" in capfd.readouterr().err
+    assert len(Found(ready.ballot, ready.filled).values("accuracy", 0)) == 7
 
 
 def test_checkpoints_of_one_name_are_told_apart() -> None:

@@ -34,5 +34,5 @@ class HumanImport:
         """Read and check the files."""
         from mlops_llm.eval.people import imported
 
-        ready = imported.ready([Path(each) for each in self.files], self.leave_out)
-        return lambda run: imported.record(ready, self.drop_failed, request.save_outputs, run)
+        ready = imported.ready([Path(each) for each in self.files], self.leave_out, self.drop_failed)
+        return lambda run: imported.record(ready, request.save_outputs, run)

@@ -75,7 +75,7 @@ class Filled:
         found = dict[int, list[str]]()
         for again in self.repeated():
             before = first[again.line.answer]
-            for name in again.scores.keys() & before.scores.keys():
+            for name in (each for each in again.scores if each in before.scores):
                 if abs(again.scores[name] - before.scores[name]) >= FAR:
                     cells = f"{self.returned.where(before.row, name)} and {self.returned.where(again.row, name)}"
                     found.setdefault(again.line.answer, []).append(cells)

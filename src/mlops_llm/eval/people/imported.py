@@ -43,6 +43,8 @@ class Ready:
     filled: tuple[Filled, ...]
     exported: ledger.RunRow
     """The run that wrote them."""
+    dropped: tuple[Filled, ...] = ()
+    """Those of raters who failed and are left out."""
 
 
 def found_run(store: Store, evaluation: str) -> ledger.RunRow:
@@ -80,15 +82,17 @@ def home(file: Path) -> str:
     return found_run(here(), evaluation).project
 
 
-def ready(files: Sequence[Path], leave_out: bool) -> Ready:
+def ready(files: Sequence[Path], leave_out: bool, drop_failed: bool) -> Ready:
     """Read and check files; what is wrong is printed, each with its cell.
 
     Args:
         files: what raters sent back.
         leave_out: leave rows and cells out that cannot be taken, instead of refusing the files.
+        drop_failed: leave raters out who failed the checks.
 
     Raises:
-        UserError: a file cannot be read, is of another evaluation, comes twice, or has cells that cannot be taken.
+        UserError: a file cannot be read, is of another evaluation, comes twice, or has cells that cannot be taken; or no rater
+            is left.
     """
     tables = [returned.read(each) for each in files]
     store = here()
@@ -105,7 +109,13 @@ def ready(files: Sequence[Path], leave_out: bool) -> Ready:
     _tell_faults(filled, leave_out)
     for one in filled:
         _tell_gaps(one)
-    return Ready(ballot, tuple(filled), exported)
+    dropped = [one for one in filled if drop_failed and one.is_careless]
+    kept = [one for one in filled if one not in dropped]
+    if not kept:
+        cells = [*dropped[0].failed_checks(), *(cell for some in dropped[0].contradictions().values() for cell in some)]
+        what = f"every rater failed the checks (the first: {cells[0]})"
+        raise UserError(what, "op.drop_failed", "look at what each wrote: without it they are counted, and the cells named")
+    return Ready(ballot, tuple(kept), exported, tuple(dropped))
 
 
 def _tell_faults(filled: Sequence[Filled], leave_out: bool) -> None:
@@ -129,24 +139,17 @@ def _tell_gaps(one: Filled) -> None:
         console.warn(f"{one.returned.file.name}: {one.missing} rows are not in the file any more")
 
 
-def record(ready: Ready, drop_failed: bool, texts: bool, run: Run) -> Result:
+def record(ready: Ready, texts: bool, run: Run) -> Result:
     """Record the scores.
 
     Args:
         ready: see `ready`.
-        drop_failed: leave the raters out who failed.
         texts: whether prompts, answers and comments enter the record again.
         run: the run.
-
-    Raises:
-        UserError: no rater is left.
     """
-    kept = [each for each in ready.filled if not (drop_failed and each.is_careless)]
-    if not kept:
-        raise UserError("every rater failed the checks", "op.drop_failed", "look at the cells that are named, or leave it out")
-    found = Found(ready.ballot, kept)
+    found = Found(ready.ballot, ready.filled)
     run.input(ready.ballot.dataset)
-    run.tags({IMPORTED: ready.ballot.evaluation, "human.exported": ready.exported.name, "human.raters": str(len(kept))})
+    run.tags({IMPORTED: ready.ballot.evaluation, "human.exported": ready.exported.name, "human.raters": str(len(ready.filled))})
     for number, model in enumerate(apart(ready.ballot.models)):
         if model.checkpoint:
             run.uses(model.checkpoint)
@@ -160,11 +163,9 @@ def record(ready: Ready, drop_failed: bool, texts: bool, run: Run) -> Result:
     agreed = _agreement(found)
     run.metrics({f"human/{name}/{way}": value for name, each in agreed.items() for way, value in each.items()}, 0)
     run.artifact(RATINGS, found.table(texts))
-    values = _values(found, agreed, ready.filled)
+    values = _values(found, agreed, ready.dropped)
     run.artifact("human/summary.json", json.dumps(values, ensure_ascii=False, indent=2))
-    return Result(
-        f"people's ratings of {ready.ballot.dataset.name}", _table(found, ready), values, shown(found, ready.filled, kept)
-    )
+    return Result(f"people's ratings of {ready.ballot.dataset.name}", _table(found, ready), values, shown(found, ready.dropped))
 
 
 def _agreement(found: Found) -> dict[str, dict[str, float]]:
@@ -177,7 +178,7 @@ def _agreement(found: Found) -> dict[str, dict[str, float]]:
     return told
 
 
-def _values(found: Found, agreed: dict[str, Any], filled: Sequence[Filled]) -> dict[str, Any]:
+def _values(found: Found, agreed: dict[str, Any], dropped: Sequence[Filled]) -> dict[str, Any]:
     models = found.ballot.models
     return {
         "evaluation": found.ballot.evaluation,
@@ -196,7 +197,7 @@ def _values(found: Found, agreed: dict[str, Any], filled: Sequence[Filled]) -> d
             {"rater": each.rater, "file": each.returned.file.name, "failed": each.is_careless, "failed checks":
              each.failed_checks(), "contradictions": [cell for cells in each.contradictions().values() for cell in cells],
              "empty": len(each.empty), "counted": each in found.filled}
-            for each in filled
+            for each in (*found.filled, *dropped)
         ],
     }  # fmt: skip
 
@@ -205,14 +206,14 @@ def _table(found: Found, ready: Ready) -> dict[str, Any]:
     none = len(found.ballot.none)
     rows = {
         "evaluation": f"{found.ballot.evaluation} (run {ready.exported.name})",
-        "raters": f"{len(found.filled)} of {len(ready.filled)} files",
+        "raters": f"{len(found.filled)} of {len(ready.filled) + len(ready.dropped)} files",
         "answers rated": str(len({one.line.answer for each in found.filled for one in each.rated.values() if one.scores})),
         "no answers": f"{none}, with the worst rating {LEAST}" if none else "",
     }
     return {label: text for label, text in rows.items() if text}
 
 
-def shown(found: Found, filled: Sequence[Filled], kept: Sequence[Filled]) -> list[Grid | str]:
+def shown(found: Found, dropped: Sequence[Filled]) -> list[Grid | str]:
     """For a person: scores, wins, agreement, raters."""
     models = [each.ref for each in found.ballot.models]
     rows = [
@@ -235,12 +236,12 @@ def shown(found: Found, filled: Sequence[Filled], kept: Sequence[Filled]) -> lis
     if agreed:
         columns = ["dimension", "alpha (ordinal)", "alpha (interval)", "kappa", "items"]
         grids.append(Grid("how far raters agree", columns, agreed))
-    return [*grids, *_careless(filled, kept)]
+    return [*grids, *_careless(found.filled, dropped)]
 
 
-def _careless(filled: Sequence[Filled], kept: Sequence[Filled]) -> list[Grid | str]:
+def _careless(kept: Sequence[Filled], dropped: Sequence[Filled]) -> list[Grid | str]:
     rows = list[list[Any]]()
-    for each in filled:
+    for each in (*kept, *dropped):
         problems = [f"check failed: {cell}" for cell in each.failed_checks()]
         problems += [f"contradicts itself: {cells}" for some in each.contradictions().values() for cells in some]
         verdict = ("counted" if each in kept else "left out") + (", failed" if each.is_careless else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -81,13 +82,15 @@ def _xlsx(path: Path, sheet: Sheet, words: Words) -> None:
         for row in _facts(sheet):
             hidden.append(row)
         book.active = 1
-        book.save(path)
+        whole = io.BytesIO()  # a zip file on a full disk would complain once more when Python throws it away
+        book.save(whole)
     except BaseException:
         # Pages that are still open would complain when Python throws them away.
         for page in book.worksheets:
             with suppress(Exception):
                 page.close()
         raise
+    path.write_bytes(whole.getbuffer())
 
 
 def _facts(sheet: Sheet) -> Iterator[list[Any]]:
