@@ -1,5 +1,6 @@
 """`python -m mlops_llm.eval`."""
 
+import re
 import sys
 
 from mlops_llm.entry import Stage, launch
@@ -27,15 +28,26 @@ def _foresee(settings: Eval) -> None:
 
 
 def _home(settings: Eval) -> str:
-    """The project that is named, else that of the run that made the model, of several the first."""
-    if settings.project or not settings.engine.local:
-        return settings.project or DEFAULT
+    """The project that is named, else what the operation says, else that of the run that made the (first) model."""
+    if settings.project:
+        return settings.project
+    if hasattr(settings.op, "home"):
+        return str(settings.op.home(settings))
+    if not settings.engine.local:
+        return DEFAULT
     from mlops_llm.models.ref import resolve
     from mlops_llm.tracking.ledger import find_run
     from mlops_llm.tracking.store import connect
 
     run = resolve(settings.models[0] if settings.models else settings.model).run
     return find_run(connect(), run).project if run else DEFAULT
+
+
+def _arranged(words: list[str]) -> list[str]:
+    """The command with what some operations call otherwise: `output=rate.xlsx` is a file, which lies in no run's folder."""
+    if "op=human_export" not in words:
+        return _one_by_one(words)
+    return [f"op.file={word[7:]}" if re.fullmatch(r"output=.*\.(xlsx|csv)", word, re.IGNORECASE) else word for word in words]
 
 
 def _one_by_one(words: list[str]) -> list[str]:
@@ -55,7 +67,7 @@ STAGE = Stage(
     work=_work,
     foresee=_foresee,
     home=_home,
-    arrange=_one_by_one,
+    arrange=_arranged,
     packages=PACKAGES,
     instead="give its command again: answers that are kept are not asked for twice, what failed is asked anew",
     examples=(
@@ -63,6 +75,7 @@ STAGE = Stage(
         "python -m mlops_llm.eval model=runs:/RUN/best dataset=sales_eval sample=20 seed=0",
         "python -m mlops_llm.eval models=[tiny,models:/sales@challenger] dataset=sales_eval",
         "python -m mlops_llm.eval op=compare models=[tiny,models:/sales@challenger] dataset=sales_eval metric=[bleu,rouge]",
+        "python -m mlops_llm.eval op=human_export models=[tiny,models:/sales@challenger] dataset=sales_eval output=rate.xlsx",
         "python -m mlops_llm.eval model=smollm2 benchmark=[gsm8k] benchmarks.data=DIR limit=50",
     ),
 )

@@ -74,6 +74,12 @@ def named(store: Store, name: str) -> list[RunRow]:
     return [_run(store, run) for run in reversed(_all(store, f"attributes.run_name = {quote}{name}{quote}", 10))]
 
 
+def tagged(store: Store, tags: Mapping[str, str], most: int = 1000) -> list[RunRow]:
+    """Runs that have all of these tags, newest first; `%` in a value stands for any characters."""
+    wanted = [f"tags.`{key}` {'LIKE' if '%' in value else '='} '{value}'" for key, value in tags.items()]
+    return [_run(store, run) for run in _all(store, " and ".join(wanted), most)]
+
+
 def children(store: Store, parent: str) -> list[RunRow]:
     """Jobs of a multirun, in the order of their start."""
     return [_run(store, run) for run in reversed(_all(store, f"tags.`mlflow.parentRunId` = '{parent}'", 5000))]

@@ -1,0 +1,153 @@
+"""A rater's file: a workbook, or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlops_llm import files
+from mlops_llm.errors import UserError, first_line, need
+from mlops_llm.eval.people.ballot import Line
+from mlops_llm.eval.people.cells import FORMULA, escaped, of_csv
+from mlops_llm.eval.people.words import LEAST, MOST, Words
+
+HIDDEN = "_meta"
+"""Sheet with the evaluation's id and the marks of its rows."""
+ENDINGS = (".xlsx", ".csv")
+_WIDTHS = {"id": 24, "prompt": 50, "answer": 80, "score": 10, "comment": 40}
+_HEAD = "FFDDE6F0"
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What one rater is shown."""
+
+    path: Path
+    evaluation: str
+    rater: int
+    dimensions: Sequence[str]
+    lines: Sequence[Line]
+    texts: Sequence[tuple[str, str]]
+    """Prompt and answer of each line, as cells can hold them."""
+
+
+def write(sheets: Sequence[Sheet], words: Words) -> None:
+    """Write the files: all or none.
+
+    Raises:
+        UserError: a folder cannot be written, or the disk is full.
+    """
+    if any(each.path.suffix.lower() == ".xlsx" for each in sheets):
+        need("openpyxl", "report")
+    try:
+        with ExitStack() as drafts:
+            for each in sheets:
+                draft = drafts.enter_context(files.replace(each.path))
+                (_csv if each.path.suffix.lower() == ".csv" else _xlsx)(draft, each, words)
+    except OSError as error:
+        remedy = "make room on the disk" if files.is_disk_full(error) else "choose another op.file"
+        raise UserError(f"cannot be written ({first_line(error)})", str(sheets[0].path), remedy) from error
+
+
+def headings(sheet: Sheet, words: Words) -> list[str]:
+    """The first row."""
+    return [words.id, words.prompt, words.answer, *map(words.label, sheet.dimensions), words.comment]
+
+
+def _csv(path: Path, sheet: Sheet, words: Words) -> None:
+    # Excel takes a CSV file for Unicode only where it begins with the byte order mark.
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(headings(sheet, words))
+        empty = [""] * (len(sheet.dimensions) + 1)
+        for line, texts in zip(sheet.lines, sheet.texts, strict=True):
+            rows.writerow([line.id, *map(of_csv, texts), *empty])
+
+
+def _xlsx(path: Path, sheet: Sheet, words: Words) -> None:
+    from openpyxl import Workbook
+
+    book = Workbook(write_only=True)
+    book.properties.creator = ""
+    try:
+        _guide(book.create_sheet(words.guide), sheet, words)
+        _ratings(book.create_sheet(words.rating), sheet, words)
+        hidden = book.create_sheet(HIDDEN)
+        hidden.sheet_state = "hidden"
+        for row in _facts(sheet):
+            hidden.append(row)
+        book.active = 1
+        whole = io.BytesIO()  # a zip file on a full disk would complain once more when Python throws it away
+        book.save(whole)
+    except BaseException:
+        # Pages that are still open would complain when Python throws them away.
+        for page in book.worksheets:
+            with suppress(Exception):
+                page.close()
+        raise
+    path.write_bytes(whole.getbuffer())
+
+
+def _facts(sheet: Sheet) -> Iterator[list[Any]]:
+    yield ["evaluation", sheet.evaluation]
+    yield ["rater", sheet.rater]
+    for line in sheet.lines:
+        yield [line.id, line.prompt_mark, line.answer_mark]
+
+
+def _guide(page: Any, sheet: Sheet, words: Words) -> None:
+    page.column_dimensions["A"].width, page.column_dimensions["B"].width = 24, 90
+    page.append(_texts(page, [words.instructions[0]], bold=True))
+    page.append([])
+    for number, text in enumerate(words.instructions[1:], 1):
+        page.append(_texts(page, [f"{number}", text]))
+    page.append([])
+    for score, text in enumerate(words.scale, LEAST):
+        page.append(_texts(page, [f"{score}", text]))
+    page.append([])
+    for each in sheet.dimensions:
+        page.append(_texts(page, [words.label(each), words.meanings.get(each, "")]))
+
+
+def _ratings(page: Any, sheet: Sheet, words: Words) -> None:
+    from openpyxl.utils import get_column_letter
+    from openpyxl.worksheet.datavalidation import DataValidation
+
+    widths = [_WIDTHS["id"], _WIDTHS["prompt"], _WIDTHS["answer"]]
+    widths += [*([_WIDTHS["score"]] * len(sheet.dimensions)), _WIDTHS["comment"]]
+    for number, width in enumerate(widths, 1):
+        page.column_dimensions[get_column_letter(number)].width = width
+    page.freeze_panes = "B2"
+    last, end = get_column_letter(3 + len(sheet.dimensions)), max(2, len(sheet.lines) + 1)
+    page.auto_filter.ref = f"A1:{get_column_letter(len(widths))}{end}"
+    choices = ",".join(str(each) for each in range(LEAST, MOST + 1))
+    rule = DataValidation(type="list", formula1=f'"{choices}"', allow_blank=True, showErrorMessage=True)
+    rule.errorTitle, rule.error = words.refused
+    rule.add(f"D2:{last}{end}")
+    page.data_validations.append(rule)
+    page.append(_texts(page, headings(sheet, words), bold=True))
+    for line, texts in zip(sheet.lines, sheet.texts, strict=True):
+        page.append(_texts(page, [line.id, *texts]))
+
+
+def _texts(page: Any, texts: Iterable[str], *, bold: bool = False) -> list[Any]:
+    """Cells that hold texts, whatever these look like."""
+    from openpyxl.cell import WriteOnlyCell
+    from openpyxl.styles import Alignment, Font, PatternFill
+
+    made = []
+    for text in texts:
+        cell = WriteOnlyCell(page, value=escaped(text))
+        cell.data_type = "s"
+        cell.alignment = Alignment(wrap_text=True, vertical="top")
+        if text.startswith(FORMULA):
+            cell.quotePrefix = True  # it stays a text when somebody edits it
+        if bold:
+            cell.font, cell.fill = Font(bold=True), PatternFill("solid", fgColor=_HEAD)
+        made.append(cell)
+    return made

@@ -1,0 +1,187 @@
+"""What people's ratings come to."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openpyxl import load_workbook
+
+from mlops_llm.errors import UserError
+from mlops_llm.eval.interval import of_mean, wilson
+from mlops_llm.eval.outcome import Sample
+from mlops_llm.eval.people import checked, imported, returned
+from mlops_llm.eval.people.ballot import Answer, Ballot, Line, Model
+from mlops_llm.eval.people.checked import Filled
+from mlops_llm.eval.people.export import Wanted, _telling, apart, refuse
+from mlops_llm.eval.people.found import Found
+from mlops_llm.eval.people.words import Lang
+from mlops_llm.record import MemoryRun
+from mlops_llm.tracking.ledger import RunRow
+from tests.ballots import Score, ballot, by_model, fill, sheets
+
+EXPORTED = RunRow("0" * 32, "export-1", "1", "default", "FINISHED", {}, {}, {})
+
+
+def worse(line: Line, of: Answer, name: str) -> int:
+    """Ratings a point lower than `by_model`."""
+    return by_model(line, of, name) - 1
+
+
+def turned(line: Line, of: Answer, name: str) -> int:
+    """Another opinion of each half."""
+    return 6 - by_model(line, of, name)
+
+
+def rated(folder: Path, found: Ballot, *scores: Score) -> tuple[Ballot, list[Filled]]:
+    """Each rater's file, filled in."""
+    found, paths = sheets(found, folder, raters=len(scores))
+    return found, [
+        checked.check(returned.read(fill(path, found, each)), found) for path, each in zip(paths, scores, strict=True)
+    ]
+
+
+def test_scores_are_means_over_raters_and_then_over_rows(tmp_path: Path) -> None:
+    ballot_, files = rated(tmp_path, ballot(), by_model, worse)
+    found = Found(ballot_, files)
+    first = {each.name: each for each in found.scores(0)}
+    assert set(first) == {"human/accuracy", "human/fluency", "human/overall"}
+    rows = [4 + place % 2 - 0.5 for place in range(8)]
+    score = first["human/overall"]
+    assert score.value == pytest.approx(4.0) and score.count == 8 and score.interval == of_mean(rows, most=5, least=1)
+    assert [each.value for each in found.scores(1)] == [pytest.approx(2.0)] * 3
+
+
+def test_an_answer_that_is_none_is_the_worst_and_loses(tmp_path: Path) -> None:
+    whole = ballot()
+    gone = whole.answers[1]
+    fewer = dataclasses.replace(whole, answers=tuple(each for each in whole.answers if each is not gone), none=((0, 1),))
+    ballot_, files = rated(tmp_path, fewer, by_model)
+    found = Found(ballot_, files)
+    assert found.values("overall", 1)[0] == 1.0 and len(found.values("overall", 1)) == 8
+    (wins,) = found.wins()
+    assert (wins.win, wins.tie, wins.loss, wins.count) == (8, 0, 0, 8)
+
+
+def test_wins_have_an_interval_and_ties_count_half(tmp_path: Path) -> None:
+    def some(line: Line, of: Answer, name: str) -> int:
+        return 3 + (1 if of.model == 0 and of.place < 3 else -1 if of.model == 0 and of.place == 7 else 0)
+
+    found = Found(*rated(tmp_path, ballot(), some))
+    (wins,) = found.wins()
+    assert (wins.win, wins.tie, wins.loss) == (3, 4, 1) and wins.rate == 5 / 8 and wins.interval == wilson(5, 8)
+
+
+def test_raters_agree_as_far_as_they_do(tmp_path: Path) -> None:
+    same = Found(*rated(tmp_path / "same", ballot(), by_model, by_model)).agreement()["accuracy"]
+    assert same.ordinal == same.interval == same.kappa == 1.0 and same.items == 16
+    apart_ = Found(*rated(tmp_path / "apart", ballot(), by_model, turned)).agreement()["accuracy"]
+    assert apart_.ordinal < 0 and apart_.kappa is not None and apart_.kappa < 0
+    three = Found(*rated(tmp_path / "three", ballot(), by_model, worse, by_model)).agreement()["accuracy"]
+    assert three.kappa is None and 0 < three.interval < 1
+    assert Found(*rated(tmp_path / "one", ballot(), by_model)).agreement() == {}
+
+
+def record(found: Ballot, files: Sequence[Filled], texts: bool = True) -> tuple[MemoryRun, Any]:
+    run = MemoryRun()
+    return run, imported.record(imported.Ready(found, tuple(files), EXPORTED), texts, run)
+
+
+def test_scores_land_on_the_checkpoints_and_the_rows(tmp_path: Path) -> None:
+    run, result = record(*rated(tmp_path, ballot(), by_model, worse))
+    kept = {(key, owner, data): (value, step) for key, value, step, owner, data in run.kept_metrics}
+    assert kept["score/human/overall", "checkpoint-0", "evaluation"] == (pytest.approx(4.0), 0)
+    assert kept["score/human/overall", "checkpoint-1", "evaluation"] == (pytest.approx(2.0), 1)
+    assert ("score/human/accuracy_low", "checkpoint-1", "evaluation") in kept
+    assert [each.name for each in run.used] == ["checkpoint-0", "checkpoint-1"]
+    (data,) = run.inputs
+    assert (data.name, data.digests["canonical"]) == ("sales_eval", "c" * 64)
+    table = run.artifacts["human/ratings.json"]
+    assert {len(values) for values in table.values()} == {2 * (16 + 2)} and "answer" in table and sum(table["repeated"]) == 4
+    assert result.values["wins"][0]["rate"] == 1.0 and run.kept_tags["human.imported"] == "h0123456789ab"
+    run, _ = record(*rated(tmp_path / "bare", ballot(), by_model), texts=False)
+    assert not {"prompt", "answer", "comment"} & {*run.artifacts["human/ratings.json"]}
+
+
+def test_a_rater_who_does_not_read_is_named_and_left_out_where_that_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, (good, bad) = sheets(ballot(), tmp_path, raters=2)
+    fill(good, found, by_model)
+    fill(bad, found, turned)
+    book = load_workbook(bad)
+    row = next(row for row in book["评分"].iter_rows(min_row=2) if found.lines[row[0].value].wanted)
+    row[3].value = 6 - row[3].value if row[3].value != 3 else 1
+    book.save(bad)
+    monkeypatch.setattr(imported, "here", lambda: None)
+    monkeypatch.setattr(imported, "found_run", lambda store, evaluation: EXPORTED)
+    monkeypatch.setattr(imported, "recorded_text", lambda *_: found.as_json())
+
+    def taken(files: list[Path], drop: bool) -> Any:
+        return imported.record(imported.ready(files, False, drop), True, MemoryRun())
+
+    result = taken([good, bad], False)
+    assert [(each["failed"], each["counted"]) for each in result.values["raters"]] == [(False, True), (True, True)]
+    assert any(
+        f"check failed: rate-2.xlsx, sheet 评分, cell {row[3].coordinate}" in str(each) for each in result.shown[-1].rows
+    )
+    result = taken([good, bad], True)
+    assert [(each["failed"], each["counted"]) for each in result.values["raters"]] == [(False, True), (True, False)]
+    assert result.values["scores"]["models:/sales@challenger"]["human/overall"]["value"] == 4.5
+    with pytest.raises(UserError, match=f"every rater failed the checks .*cell {row[3].coordinate}"):
+        taken([bad], True)
+    with pytest.raises(UserError, match="is the file of rater 1, as is"):
+        taken([good, good], False)
+
+
+def test_what_cannot_be_taken_is_refused_or_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    found, (file,) = sheets(ballot(), tmp_path)
+    fill(file, found, lambda line, of, name: 9 if (of.place, of.model, name) == (0, 0, "accuracy") else 3)
+    monkeypatch.setattr(imported, "here", lambda: None)
+    monkeypatch.setattr(imported, "found_run", lambda store, evaluation: EXPORTED)
+    monkeypatch.setattr(imported, "recorded_text", lambda *_: found.as_json())
+    with pytest.raises(UserError, match=r"op.files: .* rate-1.xlsx, sheet 评分, cell D\d+ is '9'.*op.leave_out=true"):
+        imported.ready([file], False, False)
+    ready = imported.ready([file], True, False)
+    assert "left out" in capfd.readouterr().err
+    assert len(Found(ready.ballot, ready.filled).values("accuracy", 0)) == 7
+
+
+def test_checkpoints_of_one_name_are_told_apart() -> None:
+    models = [
+        dataclasses.replace(each, checkpoint=dataclasses.replace(each.checkpoint, name="last")) for each in ballot().models
+    ]
+    assert [each.checkpoint.name for each in apart([*models, Model("server", None)]) if each.checkpoint] == ["last", "last-2"]
+
+
+def test_a_file_whose_name_tells_or_that_is_there_is_refused(tmp_path: Path) -> None:
+    def wanted(name: str, raters: int = 1) -> Wanted:
+        return Wanted(tmp_path / name, raters, ("accuracy",), Lang.zh, 2, 3)
+
+    (tmp_path / "rate-2.xlsx").write_bytes(b"filled in")
+    refuse(wanted("rate.xlsx"), ["tiny"])
+    for name, raters, models, said in (
+        ("rate.xlsx", 2, ["tiny"], "rate-2.xlsx: is there already, maybe filled in"),
+        ("tiny-rate.csv", 1, ["tiny"], "has 'tiny' in its name"),
+        ("Sales.xlsx", 1, ["models:/sales@challenger"], "has 'sales' in its name"),
+        ("rate.ods", 1, ["tiny"], "end it in .xlsx or .csv"),
+        ("rate-2.xlsx/rate.xlsx", 1, ["tiny"], "is a file, not a folder"),
+    ):
+        with pytest.raises(UserError, match=said):
+            refuse(wanted(name, raters), models)
+
+
+def test_answers_that_name_their_model_are_counted() -> None:
+    said = [(0, Sample(place, "?", text)) for place, text in enumerate(("我是 SmolLM2。", "smollm2x", "你好"))]
+    assert _telling(said, [Model("smollm2", None)]) == 1
+    assert _telling(said, []) == 0
+
+
+def test_nothing_in_the_summary_is_no_number(tmp_path: Path) -> None:
+    run, _ = record(*rated(tmp_path, ballot(2), lambda *_: 3, lambda *_: 3))
+    assert "NaN" not in run.artifacts["human/summary.json"]
+    assert not any(math.isnan(value) for _, value, *_ in run.kept_metrics)
