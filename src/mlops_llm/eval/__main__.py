@@ -27,13 +27,17 @@ def _foresee(settings: Eval) -> None:
 
 
 def _home(settings: Eval) -> str:
-    """The project that is named, else that of the run that made the model."""
-    if settings.project or not settings.engine.local:
-        return settings.project or DEFAULT
+    """The project that is named, else that of the run that is reported, else that of the run that made the model."""
+    if settings.project:
+        return settings.project
     from mlops_llm.models.ref import resolve
     from mlops_llm.tracking.ledger import find_run
     from mlops_llm.tracking.store import connect
 
+    if settings.run:
+        return find_run(connect(), settings.run).project or DEFAULT
+    if not settings.engine.local:
+        return DEFAULT
     run = resolve(settings.model).run
     return find_run(connect(), run).project if run else DEFAULT
 
@@ -62,6 +66,7 @@ STAGE = Stage(
         "python -m mlops_llm.eval model=models:/sales@challenger dataset=sales_eval metric=[bleu,rouge,exact_match]",
         "python -m mlops_llm.eval model=runs:/RUN/best dataset=sales_eval sample=20 seed=0",
         "python -m mlops_llm.eval models=[tiny,models:/sales@challenger] dataset=sales_eval",
+        "python -m mlops_llm.eval op=report run=RUN op.lang=en",
         "python -m mlops_llm.eval model=smollm2 benchmark=[gsm8k] benchmarks.data=DIR limit=50",
     ),
 )
