@@ -11,12 +11,13 @@ from mlops_llm.eval import shown
 from mlops_llm.eval.outcome import Outcome
 from mlops_llm.eval.report.appendix import appendix
 from mlops_llm.eval.report.compared import comparison
-from mlops_llm.eval.report.document import Card, Cards, Chapter, Document, Facts, Part, Points, Section, Table, Text
+from mlops_llm.eval.report.document import Card, Cards, Chapter, Document, Facts, Part, Points, Section, Table, Text, cut
 from mlops_llm.eval.report.facts import outcome_of
-from mlops_llm.eval.report.findings import Words, between, decisive, figure, kind_of, words
+from mlops_llm.eval.report.findings import Words, between, decisive, figure, kind_of, label, words
 from mlops_llm.eval.report.lang import Lang
 from mlops_llm.eval.report.results import results
 
+_CELL = 150
 _ASKED = {
     "sampling": "采样",
     "answers": "回答",
@@ -78,8 +79,8 @@ def document(about: Report, samples: int) -> Document:
     return Document(
         lang.value,
         lang("模型评测报告", "Evaluation report"),
-        about.outcome.title,
-        [(name, said) for name, said in lines if said],
+        cut(about.outcome.title, _CELL),
+        [(name, cut(said, _CELL)) for name, said in lines if said],
         lang("目录", "Contents"),
         chapters,
         appendix(found, lang),
@@ -102,7 +103,7 @@ def _summary(about: Report) -> Chapter:
 def _cards(outcome: Outcome, lang: Lang) -> Cards:
     cards, score, count = [], decisive(outcome), len(outcome.samples)
     if score:
-        name = lang("总分", "Overall score") if score is shown.overall(outcome) else shown.label(score.name, outcome)
+        name = lang("总分", "Overall score") if score is shown.overall(outcome) else label(score.name, outcome)
         cards.append(Card(name, figure(score), between(score, lang).strip("（） ()")))
     if count:
         cards.append(Card(lang("样本", "Samples"), str(count)))
@@ -121,8 +122,12 @@ def _method(about: Report) -> Chapter:
     elif not any(each.name.startswith(shown.JUDGE) for each in outcome.scores):
         said = lang("没有评委：得分只来自指标和标准评测集。", "No judge: the scores come from metrics and benchmarks alone.")
         sections.append(Section(lang("评委", "Judge"), [Text(said)]))
-    rows = [(lang(_ASKED.get(name, name), name), said) for name, said in outcome.facts.items()]
-    conditions = [(lang("模型", "Model"), outcome.model), (lang("引擎", "Engine"), outcome.engine), *rows]
+    rows = [(cut(lang(_ASKED.get(name, name), name), _CELL), said) for name, said in outcome.facts.items()]
+    conditions = [
+        (lang("模型", "Model"), cut(outcome.model, _CELL)),
+        (lang("引擎", "Engine"), cut(outcome.engine, _CELL)),
+        *rows,
+    ]
     return Chapter(lang("评测方法", "Method"), [*sections, Section(lang("条件", "Conditions"), [Facts(conditions)])])
 
 
@@ -137,10 +142,10 @@ def _metrics(outcome: Outcome, lang: Lang) -> list[Part]:
     ends = {True: lang("越高越好", "higher"), False: lang("越低越好", "lower"), None: "-"}
     rows = [
         [
-            shown.label(each.name, outcome),
+            label(each.name, outcome),
             f"0 - {each.most:g}" if each.most is not None else "-",
             ends[each.higher_is_better],
-            each.signature,
+            cut(each.signature, _CELL),
         ]
         for each in outcome.scores
     ]

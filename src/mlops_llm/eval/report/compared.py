@@ -10,7 +10,7 @@ from mlops_llm.eval import charts, shown
 from mlops_llm.eval.outcome import Outcome
 from mlops_llm.eval.recording import PREFIX, named
 from mlops_llm.eval.report.document import Chapter, Part, Points, Section, Table, Text
-from mlops_llm.eval.report.findings import decisive
+from mlops_llm.eval.report.findings import decisive, label
 from mlops_llm.eval.report.lang import Lang
 
 _CONDITIONS = {
@@ -80,7 +80,7 @@ def _quality(outcome: Outcome, runs: Sequence[Mapping[str, Any]], heads: Sequenc
             interval = score["interval"] if score else None
             span = f" ({shown.value(each, interval[0])} - {shown.value(each, interval[1])})" if interval else ""
             cells.append(shown.value(each, score["value"]) + span if score else "-")
-        rows.append([shown.label(each.name, outcome), *cells])
+        rows.append([label(each.name, outcome), *cells])
     return Table([lang("得分", "Score"), *heads], rows, right=range(1, len(runs) + 1))
 
 
@@ -95,7 +95,7 @@ def _chart(outcome: Outcome, runs: Sequence[Mapping[str, Any]], lang: Lang) -> l
         if one:
             drawn = charts.bar(one["value"], score.most, tuple(one["interval"]) if one["interval"] else None)
             rows.append([_head(run, place, lang), drawn, shown.value(score, one["value"])])
-    return [Table([shown.label(score.name, outcome), "", ""], rows, right=(2,), wide=())]
+    return [Table([label(score.name, outcome), "", ""], rows, right=(2,), wide=())]
 
 
 def _speed(runs: Sequence[Mapping[str, Any]], heads: Sequence[str], lang: Lang) -> list[Part]:

@@ -11,6 +11,11 @@ Cell = str
 """Of a table: a text, or a picture (`Html` that is an SVG element)."""
 
 
+def cut(said: str, most: int) -> str:
+    """A text that is not longer than there is room for."""
+    return said if len(said) <= most else f"{said[:most]}…"
+
+
 @dataclass(frozen=True)
 class Text:
     """A paragraph."""

@@ -14,6 +14,7 @@ from typing import Any
 from mlops_llm.eval import shown
 from mlops_llm.eval.outcome import Outcome, Score
 from mlops_llm.eval.recording import PREFIX, named
+from mlops_llm.eval.report.document import cut
 from mlops_llm.eval.report.lang import Lang
 
 GOOD, POOR = 0.8, 0.6
@@ -22,6 +23,8 @@ FEW = 100
 """Samples, below which it is said how much an answer more or less moves a score."""
 CUT, SEEN = 0.05, 0.01
 """Shares of answers, from which on they are named."""
+NAME = 60
+"""Characters of a score's name."""
 SMALL = 5
 """Items that a group must have to be named."""
 
@@ -84,11 +87,11 @@ def _whole(outcome: Outcome, lang: Lang) -> Iterator[str]:
     score = decisive(outcome)
     if score is None:
         return
-    name, said = lang.quoted(shown.label(score.name, outcome)), figure(score) + between(score, lang)
+    name, said = lang.quoted(label(score.name, outcome)), figure(score) + between(score, lang)
     better = lang("，越低越好", "; lower is better") if score.higher_is_better is False else ""
     yield lang(
-        f"{outcome.model} 在 {score.count} 个样本上的 {name} 为 {said}{better}。",
-        f"{outcome.model} reaches {name} {said} on {score.count} items{better}.",
+        f"{cut(outcome.model, NAME)} 在 {score.count} 个样本上的 {name} 为 {said}{better}。",
+        f"{cut(outcome.model, NAME)} reaches {name} {said} on {score.count} items{better}.",
     )
     if score.interval and score.count < FEW:
         half = shown.value(score, (score.interval[1] - score.interval[0]) / 2)
@@ -123,7 +126,7 @@ def _dimensions(outcome: Outcome, lang: Lang) -> Iterator[str]:
     if len(found) < 2:
         return
     best, worst = found[0], found[-1]
-    names = [lang.quoted(shown.label(each.name, outcome)) for each in (best, worst)]
+    names = [lang.quoted(label(each.name, outcome)) for each in (best, worst)]
     if apart(best.interval, worst.interval):
         yield lang(
             f"各维度中最高的是 {names[0]}（{figure(best)}），最低的是 {names[1]}（{figure(worst)}）。",
@@ -155,7 +158,7 @@ def _extremes(outcome: Outcome, lang: Lang) -> tuple[list[str], list[str]]:
         rated = each.name.startswith(shown.JUDGE)
         if not each.higher_is_better or each.most is None or each.interval is None or not (rated or each.most == 1):
             continue
-        name, said = lang.quoted(shown.label(each.name, outcome)), figure(each) + between(each, lang)
+        name, said = lang.quoted(label(each.name, outcome)), figure(each) + between(each, lang)
         if each.interval[0] >= GOOD * each.most:
             strong.append(lang(f"{name} 高：{said}。", f"{name} is high: {said}."))
         elif each.interval[1] <= POOR * each.most:
@@ -178,6 +181,11 @@ _CLASSES = {
     "server": ("服务错误", "修好服务后用 resume= 重问", "mend the server, then ask again with resume="),
 }
 """Class of failure -> its Chinese name, and what to do in both languages."""
+
+
+def label(name: str, outcome: Outcome) -> str:
+    """A score's name for a person, if it is not too long for one."""
+    return cut(shown.label(name, outcome), NAME)
 
 
 def kind_of(name: str, lang: Lang) -> str:
@@ -217,11 +225,12 @@ def _group(outcome: Outcome, lang: Lang) -> Iterator[str]:
         low, high = worst.scores[score.name], best.scores[score.name]
         if abs(high - low) <= sum(half * math.sqrt(score.count / each.count) for each in (worst, best)):
             continue
-        name, of = lang.quoted(shown.label(score.name, outcome)), [lang.quoted(each.value) for each in (worst, best)]
+        name, by = lang.quoted(label(score.name, outcome)), cut(key, NAME)
+        of = [lang.quoted(cut(each.value, NAME)) for each in (worst, best)]
         low_said, high_said = figure(score, low), figure(score, high)
         yield lang(
-            f"按 {key} 分组，{name} 最差的是{of[0]}（{low_said}，{worst.count} 条），最好的是{of[1]}（{high_said}）。",
-            f"By {key}, {name} is worst on {of[0]} ({low_said}, {worst.count} items) and best on {of[1]} ({high_said}).",
+            f"按 {by} 分组，{name} 最差的是{of[0]}（{low_said}，{worst.count} 条），最好的是{of[1]}（{high_said}）。",
+            f"By {by}, {name} is worst on {of[0]} ({low_said}, {worst.count} items) and best on {of[1]} ({high_said}).",
         )
 
 
@@ -236,7 +245,7 @@ def _advice(outcome: Outcome, lang: Lang) -> Iterator[str]:
         )
     low = [each for each in dimensions(outcome) if each.most and each.interval and each.interval[1] <= POOR * each.most]
     if low:
-        names = lang.listed([lang.quoted(shown.label(each.name, outcome)) for each in low])
+        names = lang.listed([lang.quoted(label(each.name, outcome)) for each in low])
         yield lang(f"为 {names} 补充训练数据或偏好数据。", f"Add training rows or preferences for {names}.")
     if any(_group(outcome, lang)):
         yield lang(
@@ -274,7 +283,7 @@ def _rivals(outcome: Outcome, comparison: dict[str, Any], lang: Lang) -> Iterato
             mine, theirs = own["scores"].get(key), other["scores"].get(key)
             if each.higher_is_better is None or not mine or not theirs:
                 continue
-            name = shown.label(each.name, outcome)
+            name = label(each.name, outcome)
             if not apart(mine["interval"], theirs["interval"]):
                 open_.append(name)
             elif (mine["value"] > theirs["value"]) == each.higher_is_better:
@@ -296,4 +305,7 @@ def _rivals(outcome: Outcome, comparison: dict[str, Any], lang: Lang) -> Iterato
             if names
         ]
         if said:
-            yield lang(f"与 {other['model']} 相比，{'；'.join(said)}。", f"Against {other['model']}: {'; '.join(said)}.")
+            yield lang(
+                f"与 {cut(other['model'], NAME)} 相比，{'；'.join(said)}。",
+                f"Against {cut(other['model'], NAME)}: {'; '.join(said)}.",
+            )

@@ -14,9 +14,10 @@ from mlops_llm.errors import need
 FAMILY = "Noto Sans CJK SC"
 _FACE = 2
 """Of the collection: simplified Chinese."""
-_SPACES = "\n\t"
-_RUN = re.compile(r"[!-~]{30}(?=[!-~])")
-"""A word that is longer than a line may be."""
+_LONG = re.compile(r"[!-,.0->@-~]{31,}")
+"""A word without a place where a line may end."""
+_DIGEST = re.compile(r"[0-9a-f]{32,64}")
+"""Stays in one piece: it is there to be copied."""
 _HERE = "\u200b"
 
 
@@ -31,7 +32,7 @@ class Readable:
         """A text without a box in it, which can be broken into lines."""
         there = characters()
         said = said.replace("\r\n", "\n").replace("\t", "    ")
-        return _RUN.sub(lambda found: found[0] + _HERE, "".join(each if each in there else self._code(each) for each in said))
+        return _LONG.sub(_parted, "".join(each if each in there else self._code(each) for each in said))
 
     def all(self, value: Any) -> Any:
         """Every text within lists and mappings; a picture (`svg`) stays, it has digits only."""
@@ -47,6 +48,11 @@ class Readable:
         self.replaced += 1
         self.kinds.add(character)
         return f"\\u{ord(character):04x}"
+
+
+def _parted(found: re.Match[str]) -> str:
+    word = found[0]
+    return word if _DIGEST.fullmatch(word) else _HERE.join(word[place : place + 30] for place in range(0, len(word), 30))
 
 
 @cache

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from mlops_llm import console
 from mlops_llm.eval import charts, shown
 from mlops_llm.eval.outcome import Outcome, Sample, Score
-from mlops_llm.eval.report.document import Case, Cases, Chapter, Charts, Part, Section, Table, Text
-from mlops_llm.eval.report.findings import decisive, dimensions, kind_of
+from mlops_llm.eval.report.document import Case, Cases, Chapter, Charts, Part, Section, Table, Text, cut
+from mlops_llm.eval.report.findings import decisive, dimensions, kind_of, label
 from mlops_llm.eval.report.lang import Lang
 from mlops_llm.record import Grid
 
@@ -36,7 +36,7 @@ def results(outcome: Outcome, lang: Lang, samples: int) -> Chapter:
         sections.append(Section(lang("得分分布", "Distribution"), [drawn]))
     if outcome.groups:
         sections.append(Section(lang("分组结果", "Groups"), _grid(shown.grouped(outcome), lang)))
-    sections += [Section(each.title, _grid(each, lang)) for each in outcome.tables.values()]
+    sections += [Section(cut(each.title, _CELL), _grid(each, lang)) for each in outcome.tables.values()]
     sections.append(Section(lang("失败样本", "Failures"), _failures(outcome, lang)))
     if samples and outcome.samples:
         sections.append(Section(lang("样本", "Samples"), _cases(outcome, lang, samples)))
@@ -46,7 +46,7 @@ def results(outcome: Outcome, lang: Lang, samples: int) -> Chapter:
 def _scores(outcome: Outcome, scores: Sequence[Score], lang: Lang) -> Table:
     rows = [
         [
-            shown.label(each.name, outcome),
+            label(each.name, outcome),
             charts.bar(each.value, each.most, each.interval) if each.most and math.isfinite(each.value) else "",
             shown.value(each),
             shown.between(each).replace(" to ", " - "),
@@ -71,7 +71,7 @@ def _distribution(outcome: Outcome) -> Charts:
     for name in names:
         values = [each.scores[name] for each in outcome.samples if math.isfinite(each.scores.get(name, math.nan))]
         if values:
-            drawn.append((shown.label(name, outcome), charts.histogram(values, most.get(name))))
+            drawn.append((label(name, outcome), charts.histogram(values, most.get(name))))
     return Charts(drawn)
 
 
@@ -117,7 +117,7 @@ def _cases(outcome: Outcome, lang: Lang, most: int) -> list[Part]:
         sign = -1 if score and score.higher_is_better is False else 1
         chosen.sort(key=lambda each: sign * each.scores.get(name, -math.inf * sign))
         chosen = chosen[:most]
-        by = lang.quoted(shown.label(name, outcome)) if score else ""
+        by = lang.quoted(label(name, outcome)) if score else ""
         said = lang(
             f"{len(outcome.samples)} 个样本中按 {by} 最差的 {most} 个；Excel 和 JSON 里有全部。",
             f"The {most} worst of {len(outcome.samples)} samples by {by}; Excel and JSON have all of them.",
@@ -146,8 +146,3 @@ def _more(count: int, most: int, lang: Lang) -> list[Part]:
         if left > 0
         else []
     )
-
-
-def cut(said: str, most: int) -> str:
-    """A text that is not longer than there is room for."""
-    return said if len(said) <= most else f"{said[:most]}…"
