@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import re
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -257,6 +259,16 @@ def test_of_other_evaluations_the_newest_of_each_model_stands_there():
     assert [each["other_conditions"] for each in found["runs"]][:4] == [[], [], ["processor"], []]
     said = "".join(pages(made(reported(Lang.en, comparison=found), "pdf")))
     assert "not comparable" in said and "C: other conditions: processor" in said
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(path: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match=f"{tmp_path}: the disk is full"):
+        writing.write({"report.pdf": b"%PDF"}, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_either_all_files_are_written_or_none(tmp_path):

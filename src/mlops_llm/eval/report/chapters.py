@@ -143,13 +143,18 @@ def _metrics(outcome: Outcome, lang: Lang) -> list[Part]:
     rows = [
         [
             label(each.name, outcome),
-            f"0 - {each.most:g}" if each.most is not None else "-",
+            f"{each.most:g}" if each.most is not None else "-",
             ends[each.higher_is_better],
             cut(each.signature, _CELL),
         ]
         for each in outcome.scores
     ]
-    columns = [lang("得分", "Score"), lang("范围", "Range"), lang("好的方向", "Better"), lang("计算方式", "How it is counted")]
+    columns = [
+        lang("得分", "Score"),
+        lang("满分", "Largest"),
+        lang("好的方向", "Better"),
+        lang("计算方式", "How it is counted"),
+    ]
     rules = lang(
         "失败的样本在指标里按空回答计，评委没能评出的没有评分。区间为 95 %：比例用 Wilson，均值用自助法"
         "（不足 20 个值时用 Student t），语料分数用对回答的自助法。",

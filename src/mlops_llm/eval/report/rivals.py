@@ -38,6 +38,8 @@ def comparison(own: RunRow, others: Sequence[RunRow], signatures: Mapping[str, s
     """
     newest = dict[str, RunRow]()
     for each in others:
+        if not any(key.startswith(_SCORE) for key in each.metrics):
+            continue
         newest.setdefault(_model(each), each)
     newest.pop(_model(own), None)
     taken = list(newest.values())[:MOST]

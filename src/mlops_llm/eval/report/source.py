@@ -20,6 +20,7 @@ _MACHINE = {
     "cpu": "host.cpu", "memory_gb": "host.memory_gb", "gpu": "host.gpu", "prompt": "prompt",
 }  # fmt: skip
 _PACKAGES = "version."
+_SHOWN = 5
 
 
 def reported(store: Store, ref: str) -> dict[str, Any]:
@@ -48,6 +49,9 @@ def reported(store: Store, ref: str) -> dict[str, Any]:
 
 def _facts(store: Store, run: RunRow, ref: str) -> dict[str, Any]:
     remedy = f"evaluate first; a stopped one goes on with: python -m mlops_llm.eval resume={run.name}"
+    jobs = [each.name for each in ledger.children(store, run.id)]
+    if jobs:
+        remedy = f"it is the parent of several, name one: {', '.join(jobs[:_SHOWN])}{', …' if len(jobs) > _SHOWN else ''}"
     try:
         found: dict[str, Any] = json.loads(recorded_text(store, run.id, ARTIFACT))
     except UserError as error:
