@@ -224,6 +224,16 @@ def test_high_and_low_are_said_of_whole_intervals_only():
     assert words(rated(2.8, 2.4, 3.3), None, Lang.en).problems == []
 
 
+def test_likeness_to_references_is_never_called_low():
+    def low(name: str, values: list[float]) -> list[str]:
+        of = [dataclasses.replace(sample(1), scores={name: value}) for value in values]
+        score = Score(name, 0.1, len(of), interval=(0.0, 0.2), most=1)
+        return [each for each in words(outcome(of, scores=[score], groups=[]), None, Lang.en).problems if "low" in each]
+
+    assert low("rouge_l", [0.1, 0.12, 0.08]) == []
+    assert low("exact_match", [0.0, 0.0, 1.0]) == ["'exact_match' is low: 0.1 / 1 (95 % interval 0 to 0.2)."]
+
+
 def test_a_group_is_named_where_it_lies_apart():
     score = Score("judge/overall", 3.5, 100, interval=(3.4, 3.6), most=5)
 

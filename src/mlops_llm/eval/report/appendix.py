@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlops_llm import console
-from mlops_llm.eval.report.document import Chapter, Facts, Section, Text
+from mlops_llm.eval.report.document import Chapter, Facts, Section, Text, cut
 from mlops_llm.eval.report.lang import Lang
+
+_NAME = 60
+"""Characters of a dataset's name."""
 
 
 def appendix(found: Mapping[str, Any], lang: Lang) -> Chapter:
@@ -28,9 +31,10 @@ def appendix(found: Mapping[str, Any], lang: Lang) -> Chapter:
     ]
     for each in [found["dataset"], *found["benchmarks"]]:
         if each:
-            name = f"{each['name']} ({each['version']})"
+            name = cut(each["name"], _NAME)
+            digests += [(lang(f"{name} 版本", f"{name} version"), each["version"])]
             digests += [(f"{name} {kind}", value) for kind, value in each["digests"].items()]
-            digests.append((lang(f"{name} 文件", f"{name} file"), each["source"]))
+            digests += [(lang(f"{name} 文件", f"{name} file"), each["source"])] if each["source"] != each["version"] else []
     settings = [(name, str(value)) for name, value in (record.get("settings") or _flat(found["settings"])).items()]
     took = [
         (name, console.size(value) if name.endswith("bytes") else f"{value:.3f}")

@@ -186,9 +186,10 @@ def _conclusion(about: Report) -> Chapter:
         (lang("改进方向", "Directions"), about.words.advice),
     ]
     rule = lang(
-        "只有整个 95 % 区间都在满分的 80 % 以上（60 % 以下）的评分和比例，才称为高（低）。",
-        "A rating or a share is called high (low) only where its whole 95 % interval is above 80 % (below 60 %) of the "
-        "largest value.",
+        "只有整个 95 % 区间都在满分的 80 % 以上（60 % 以下）的评分和正确率，才称为高（低）；"
+        "BLEU、ROUGE 之类的相似度没有这样的界线。",
+        "A rating or a share of right answers is called high (low) only where its whole 95 % interval is above 80 % (below "
+        "60 %) of the largest value; likeness to references (BLEU, ROUGE) has no such line.",
     )
     sections = [Section(title, [Points(said) if said else Text(none)]) for title, said in parts]
     return Chapter(lang("结论", "Conclusion"), [*sections, Section("", [Text(rule, soft=True)])])

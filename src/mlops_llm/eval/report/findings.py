@@ -151,12 +151,20 @@ def _seen(outcome: Outcome, lang: Lang) -> Iterator[str]:
     )
 
 
+def _is_plain(score: Score, outcome: Outcome) -> bool:
+    """Whether a score's height means the same everywhere: a rating, or a share of answers that are right or wrong.
+
+    A likeness to references, such as BLEU or ROUGE, is no such score: good answers may be far from the largest value.
+    """
+    values = {each.scores[score.name] for each in outcome.samples if score.name in each.scores}
+    return score.name.startswith(shown.JUDGE) or (score.most == 1 and bool(values) and values <= {0.0, 1.0})
+
+
 def _extremes(outcome: Outcome, lang: Lang) -> tuple[list[str], list[str]]:
     """What is certainly high, and what is certainly low, of ratings and shares."""
     strong, weak = list[str](), list[str]()
     for each in outcome.scores:
-        rated = each.name.startswith(shown.JUDGE)
-        if not each.higher_is_better or each.most is None or each.interval is None or not (rated or each.most == 1):
+        if not each.higher_is_better or each.most is None or each.interval is None or not _is_plain(each, outcome):
             continue
         name, said = lang.quoted(label(each.name, outcome)), figure(each) + between(each, lang)
         if each.interval[0] >= GOOD * each.most:
