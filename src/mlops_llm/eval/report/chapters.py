@@ -31,10 +31,22 @@ _ASKED = {
     "judge calls": "评委请求",
     "judge tokens": "评委词元",
     "judge cost": "评委费用",
+    "judged by": "实际应答的评委模型",
+    "spread over repetitions": "重复评分的离散程度",
     "chat template": "对话模板",
     "seen in training": "训练中见过",
     "compared with": "比对的训练数据",
     "training data": "训练数据",
+}
+
+_USED = {
+    "calls": "请求数",
+    "known": "缓存中已有",
+    "tokens_in": "输入词元",
+    "tokens_out": "输出词元",
+    "unread": "未能读取",
+    "attempts_more": "重试次数",
+    "cost": "费用",
 }
 
 
@@ -173,7 +185,7 @@ def _judge(judge: Mapping[str, Any], found: Mapping[str, Any], lang: Lang) -> Fa
     rows.append((lang("维度", "Dimensions"), lang.listed(named)))
     rows.append((lang("提示词版本", "Prompt"), found.get("record", {}).get("machine", {}).get("prompt", "")))
     rows.append((lang("温度", "Temperature"), str(settings.get("temperature", ""))))
-    rows += [(name, console.number(float(value))) for name, value in judge["numbers"].items()]
+    rows += [(lang(_USED.get(name, name), name), console.number(float(value))) for name, value in judge["numbers"].items()]
     return Facts([(name, said) for name, said in rows if said])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from mlops_llm import console
 from mlops_llm.eval import charts, shown
@@ -77,17 +78,15 @@ def _distribution(outcome: Outcome) -> Charts:
 
 def _grid(grid: Grid, lang: Lang) -> list[Part]:
     rows = [[cut(console.number(each), _CELL) for each in row] for row in grid.rows[:ROWS]]
-    right = [
-        place
-        for place in range(len(grid.columns))
-        if all(isinstance(row[place], int | float) or _is_number(str(row[place])) for row in grid.rows)
-    ]
+    right = [place for place in range(len(grid.columns)) if _are_numbers([row[place] for row in grid.rows])]
     parts: list[Part] = [Table([cut(str(each), _CELL) for each in grid.columns], rows, right, wide=())]
     return parts + _more(len(grid.rows), ROWS, lang)
 
 
-def _is_number(text: str) -> bool:
-    return text.replace(".", "", 1).replace(",", "").lstrip("-").isdigit()
+def _are_numbers(cells: Sequence[Any]) -> bool:
+    """Whether a column has numbers, of which some may be missing."""
+    said = [str(each).replace(".", "", 1).replace(",", "").lstrip("-") for each in cells if each not in (None, "", "-")]
+    return bool(said) and all(each.isdigit() for each in said)
 
 
 def _failures(outcome: Outcome, lang: Lang) -> list[Part]:
