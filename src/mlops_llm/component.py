@@ -76,13 +76,23 @@ def build(group: str, name: str, settings: Mapping[str, Any] | None = None) -> A
     for key, value in values.items():
         if key not in fields:
             raise UserError(f"Key '{key}' not in '{cls.__name__}'{near(key, fields)}")
-        default = fields[key].default
-        if isinstance(default, enum.Enum) and isinstance(value, str):
-            choices = type(default).__members__
-            if value not in choices:
-                raise UserError(f"'{value}' is none of: {', '.join(choices)}", f"{group}.{key}")
-            values[key] = choices[value]
+        default, factory = fields[key].default, fields[key].default_factory
+        several = factory() if isinstance(value, list) and factory is not dataclasses.MISSING else None
+        if isinstance(default, enum.Enum):
+            values[key] = _choice(type(default), value, f"{group}.{key}")
+        elif isinstance(several, list) and several and isinstance(several[0], enum.Enum):
+            values[key] = [_choice(type(several[0]), each, f"{group}.{key}") for each in value]
     return cls(**values)
+
+
+def _choice(kind: type[enum.Enum], value: Any, where: str) -> Any:
+    """The member of a choice that is meant by its name; another value stays."""
+    if not isinstance(value, str):
+        return value
+    choices = kind.__members__
+    if value not in choices:
+        raise UserError(f"'{value}' is none of: {', '.join(choices)}", where)
+    return choices[value]
 
 
 def _class(group: str, name: str) -> type:

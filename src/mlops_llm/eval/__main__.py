@@ -28,17 +28,19 @@ def _foresee(settings: Eval) -> None:
 
 
 def _home(settings: Eval) -> str:
-    """The project that is named, else what the operation says, else that of the run that made the (first) model."""
+    """The project that is named, else what the operation says, else that of the run that is reported or made the model."""
     if settings.project:
         return settings.project
     if hasattr(settings.op, "home"):
         return str(settings.op.home(settings))
-    if not settings.engine.local:
-        return DEFAULT
     from mlops_llm.models.ref import resolve
     from mlops_llm.tracking.ledger import find_run
     from mlops_llm.tracking.store import connect
 
+    if settings.run:
+        return find_run(connect(), settings.run).project or DEFAULT
+    if not settings.engine.local:
+        return DEFAULT
     run = resolve(settings.models[0] if settings.models else settings.model).run
     return find_run(connect(), run).project if run else DEFAULT
 
@@ -76,6 +78,7 @@ STAGE = Stage(
         "python -m mlops_llm.eval models=[tiny,models:/sales@challenger] dataset=sales_eval",
         "python -m mlops_llm.eval op=compare models=[tiny,models:/sales@challenger] dataset=sales_eval metric=[bleu,rouge]",
         "python -m mlops_llm.eval op=human_export models=[tiny,models:/sales@challenger] dataset=sales_eval output=rate.xlsx",
+        "python -m mlops_llm.eval op=report run=RUN op.lang=en",
         "python -m mlops_llm.eval model=smollm2 benchmark=[gsm8k] benchmarks.data=DIR limit=50",
     ),
 )

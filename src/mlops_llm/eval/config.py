@@ -91,6 +91,8 @@ class Eval:
     """Model to ask: tiny, smollm2, a folder, a hub id, models:/NAME@ALIAS, runs:/RUN/checkpoint-STEP (also /best, /last)."""
     models: list[str] = field(default_factory=list)
     """Models to set side by side (op=compare); with op=score they are scored one after the other."""
+    run: Optional[str] = None  # noqa: UP045
+    """Run of an evaluation (id or name) to report on."""
     dataset: Optional[str] = None  # noqa: UP045
     """Rows to ask: the name of a dataset, NAME@LABEL, or a path."""
     kind: Optional[Kind] = None  # noqa: UP045

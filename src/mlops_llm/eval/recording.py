@@ -11,6 +11,7 @@ from mlops_llm.eval.benchmarks.seen import questions
 from mlops_llm.eval.outcome import Outcome, Score
 from mlops_llm.eval.page import page
 from mlops_llm.eval.plan import Plan
+from mlops_llm.eval.report import facts
 from mlops_llm.eval.taken import Taken
 from mlops_llm.record import Checkpoint, Result, Run
 from mlops_llm.tracking import prompts
@@ -65,6 +66,7 @@ def result(plan: Plan, outcome: Outcome, taken: Taken, run: Run) -> Result:
     for name, figure in figures.figures(outcome).items():
         run.figure(name, figure)
     run.artifact(PAGE, page(outcome, texts=plan.settings.save_outputs))
+    run.artifact(facts.ARTIFACT, json.dumps(facts.of_run(plan, outcome, taken, run.name), ensure_ascii=False))
     decisive = shown.overall(outcome) or next((each for each in outcome.scores if each.higher_is_better is not None), None)
     return Result(
         f"{outcome.title}: {'evaluated' if outcome.succeeded or not outcome.samples else 'no sample succeeded'}",

@@ -109,6 +109,12 @@ def predicted(store: Store, same: Mapping[str, str], most: int) -> list[RunRow]:
     return [_run(store, run) for run in _all(store, " and ".join(wanted), most)]
 
 
+def evaluations_of(store: Store, rows: str, most: int = 100) -> list[RunRow]:
+    """Finished evaluations of rows with this canonical digest, newest first."""
+    wanted = ["attributes.status = 'FINISHED'", "tags.stage = 'eval'", f"tags.`data.evaluation.digest.canonical` = '{rows}'"]
+    return [_run(store, run) for run in _all(store, " and ".join(wanted), most)]
+
+
 def checkpoints(store: Store, run: str) -> list[CheckpointRow]:
     """A run's checkpoints by step, finished or not; at a step averaged weights stand before the raw ones."""
     experiment = store.client.get_run(run).info.experiment_id
