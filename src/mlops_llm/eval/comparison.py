@@ -73,7 +73,7 @@ class Row:
     score: Score
     """The first one that there is: name, scale, and which end is good."""
     values: Sequence[Score | None]
-    """Of each model."""
+    """Of each model; None of one that lacks it, and of all where they say nothing side by side."""
     pairs: Sequence[Pair] = ()
     untested: str = ""
     """Why there are no pairs."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from mlops_llm.eval import charts, comparison_shown, shown
 from mlops_llm.eval.comparison import Comparison, Row, Together
-from mlops_llm.eval.comparison_shown import BEST, costs, flipped, label, name
+from mlops_llm.eval.comparison_shown import BEST, UNEQUAL, costs, flipped, label, name
 from mlops_llm.eval.conclusion import Lang, chance, sentences
 from mlops_llm.eval.layout import CELL, LONGEST, cut, document, long, more, section, table
 from mlops_llm.eval.markup import Html, tag
@@ -72,7 +72,7 @@ def _scores(found: Comparison) -> Html:
 
 def _value(row: Row, number: int, value: Score | None) -> Html:
     if value is None:
-        return tag("span", "-")
+        return tag("span", "-" if any(row.values) else UNEQUAL)
     is_best = row.best == number
     drawn = charts.bar(value.value, value.most, value.interval) if value.most else None
     said = tag("b", shown.value(value) + (f" {BEST}" if is_best else ""), class_="best" if is_best else None)
