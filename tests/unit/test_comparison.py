@@ -89,6 +89,13 @@ def test_what_cannot_be_tested_says_why() -> None:
     other = outcome([1.0, 0.0])
     other = dataclasses.replace(other, scores=[dataclasses.replace(other.scores[0], signature="version 2")])
     assert comparison(outcome([1.0, 0.0]), other).rows[0].untested == "it was not counted alike"
+
+    def answering(template: str) -> Outcome:
+        made = outcome([1.0, 0.0])
+        scores = [dataclasses.replace(each, signature=f"lm-eval:1|template:{template}|shots:0") for each in made.scores]
+        return dataclasses.replace(made, scores=scores)
+
+    assert comparison(answering("a"), answering("b")).rows[0].pairs, "a model's own chat template is a part of it"
     whole = outcome([1.0, 0.0])
     whole = dataclasses.replace(whole, scores=[dataclasses.replace(whole.scores[0], value=0.7)])
     found = comparison(whole, whole)

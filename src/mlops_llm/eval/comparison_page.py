@@ -80,7 +80,7 @@ def _value(row: Row, number: int, value: Score | None) -> Html:
 
 
 def _noise(found: Comparison, row: Row) -> str:
-    if not row.pairs:
+    if not row.pairs or not found.noise(row)[1]:
         return ""
     low, high = (shown.value(row.score, each) for each in found.noise(row))
     return low if low == high else f"{low} to {high}"
@@ -113,7 +113,7 @@ def _differences(found: Comparison) -> Html:
     return section(
         "Differences",
         "两两之差",
-        table([*heads, "Samples 样本", "Test 检验"], rows, dict.fromkeys(range(1, 8), "number"), "sortable"),
+        table([*heads, "Samples 样本", "Test 检验"], rows, {0: "name"} | dict.fromkeys(range(1, 8), "number"), "sortable"),
     )
 
 

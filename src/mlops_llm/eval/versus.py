@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import combinations
@@ -125,8 +126,8 @@ def _why_not(row: Row, models: Sequence[Model]) -> str:
         return "not every model has it"
     if not all(each and math.isfinite(each.value) for each in row.values):
         return "a value is not finite"
-    kinds = {each.signature for each in row.values if each}
-    if len(kinds) > 1:
+    # A chat template is the model's own: it is a part of what is compared.
+    if len({re.sub(r"\|template:[^|]*", "", each.signature) for each in row.values if each}) > 1:
         return "it was not counted alike"
     counted = [_counted(model, score) for model, score in zip(models, row.values, strict=True)]
     if any(each is None for each in counted):
