@@ -125,6 +125,8 @@ def test_sentences_say_what_is_cheaper_whether_training_paid_and_what_is_undecid
     assert "With 100 samples, differences in exact_match under" in told
     chinese = sentences(found, Lang.zh)
     assert len(chinese) == len(sentences(found, Lang.en)) and "继续训练到第 200 步" in "".join(chinese)
+    (pairs, (_, bound)) = found.rows[0].pairs, found.noise(found.rows[0])
+    assert all(each.is_significant == (abs(each.found.difference) > bound) for each in pairs)
     harmed = comparison(outcome(hits(80)), outcome(hits(76)), outcome(hits(50)))
     assert "did harm: exact_match is 0.26 worse" in "\n".join(sentences(harmed, Lang.en))
 

@@ -27,14 +27,14 @@ def _foresee(settings: Eval) -> None:
 
 
 def _home(settings: Eval) -> str:
-    """The project that is named, else that of the run that made the model, of several the first."""
+    """The project that is named, else that of the run that made the model, of several the first that a run made."""
     if settings.project or not settings.engine.local:
         return settings.project or DEFAULT
     from mlops_llm.models.ref import resolve
     from mlops_llm.tracking.ledger import find_run
     from mlops_llm.tracking.store import connect
 
-    run = resolve(settings.models[0] if settings.models else settings.model).run
+    run = next((run for each in settings.models or [settings.model] if (run := resolve(each).run)), "")
     return find_run(connect(), run).project if run else DEFAULT
 
 
