@@ -20,7 +20,7 @@ from mlops_llm.inference.engine import Sampling
 from mlops_llm.models import tiny
 from tests.record import artifacts_of, client, run_of
 
-FEW = ["dataset=sales_eval", "limit=8", "sampling.max_new_tokens=16", "metric=[bleu,rouge,exact_match]"]
+FEW = ["dataset=sales_eval", "limit=8", "sampling.max_new_tokens=16", "metric=[bleu,rouge,exact_match,latency]"]
 
 
 def broken(folder: Path) -> Path:
@@ -66,7 +66,10 @@ def test_two_models_are_compared_in_one_run_and_asked_once(
     assert launch(STAGE, ["op=compare", models, *FEW, "run_name=again"]) == 0
     assert run.data.metrics["compare/2/perf/seconds_a_sample"] == found["models"][1]["seconds_a_sample"]
     again = json.loads(Path(store.download_artifacts(run_of(store, "again").info.run_id, "comparison.json")).read_text("utf-8"))
-    assert again["scores"] == found["scores"] and again["models"][0]["seconds_a_sample"] is None
+    latency = [{each["name"]: each["values"] for each in one["scores"]}["latency_mean"] for one in (found, again)]
+    assert latency[0][0]["value"] > 0 and latency[1] == [None, None]
+    assert [each for each in again["scores"] if "pairs" in each] == [each for each in found["scores"] if "pairs" in each]
+    assert again["models"][0]["seconds_a_sample"] is None
     assert "were given before" in again["unequal"] and "not comparable" in capfd.readouterr().out
 
 

@@ -17,6 +17,8 @@ from urllib.request import urlopen
 
 import pytest
 
+from mlops_llm.eval.comparison_page import page as comparison_page
+from mlops_llm.eval.conclusion import Lang
 from mlops_llm.eval.page import page
 from mlops_llm.eval.recording import PAGE
 from mlops_llm.record import Checkpoint
@@ -26,6 +28,8 @@ from tests.commands import SMOKE, environment, ok, train
 from tests.flows.test_eval_view import record
 from tests.outcomes import HOSTILE, everywhere, outcome
 from tests.record import checkpoints_of, client, run_of
+from tests.unit.test_comparison import comparison
+from tests.unit.test_comparison import outcome as outcome_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
@@ -199,5 +203,27 @@ def test_the_page_runs_nothing_that_a_model_wrote(browser: Any, tmp_path: Path) 
         assert view.locator("article").count() == 1 and view.locator("script, img").count() == 0
         assert view.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert (said, asked) == ([], [file.as_uri()])
+    finally:
+        view.close()
+
+
+def test_the_tables_of_a_comparison_are_sorted_by_a_click(browser: Any, tmp_path: Path) -> None:
+    """And nothing else runs that is on the page."""
+    file = tmp_path / "comparison.html"
+    ones = [outcome_of([1.0, 0.0, 0.5], most=None, answer=HOSTILE), outcome_of([0.25, 0.0, 1.0], most=None, answer=HOSTILE)]
+    file.write_text(comparison_page(comparison(*ones), Lang.zh), "utf-8")
+    view = browser.new_page()
+    said, errors = [], []
+    view.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+    view.on("pageerror", lambda error: errors.append(str(error)))
+    try:
+        view.goto(file.as_uri())
+        table = view.locator("table.side")
+        rows = "rows => rows.map(row => row.cells[0].textContent)"
+        shown = [table.locator("tbody tr").evaluate_all(rows)]
+        for _ in range(2):
+            table.locator("th").filter(has_text="1 models:").click()
+            shown.append(table.locator("tbody tr").evaluate_all(rows))
+        assert shown == [["1", "3", "2"], ["1", "3", "2"], ["2", "3", "1"]] and (said, errors) == ([], [])
     finally:
         view.close()

@@ -89,6 +89,13 @@ def test_what_cannot_be_tested_says_why() -> None:
     other = outcome([1.0, 0.0])
     other = dataclasses.replace(other, scores=[dataclasses.replace(other.scores[0], signature="version 2")])
     assert comparison(outcome([1.0, 0.0]), other).rows[0].untested == "it was not counted alike"
+
+    def answering(template: str) -> Outcome:
+        made = outcome([1.0, 0.0])
+        scores = [dataclasses.replace(each, signature=f"lm-eval:1|template:{template}|shots:0") for each in made.scores]
+        return dataclasses.replace(made, scores=scores)
+
+    assert comparison(answering("a"), answering("b")).rows[0].pairs, "a model's own chat template is a part of it"
     whole = outcome([1.0, 0.0])
     whole = dataclasses.replace(whole, scores=[dataclasses.replace(whole.scores[0], value=0.7)])
     found = comparison(whole, whole)
@@ -118,6 +125,8 @@ def test_sentences_say_what_is_cheaper_whether_training_paid_and_what_is_undecid
     assert "With 100 samples, differences in exact_match under" in told
     chinese = sentences(found, Lang.zh)
     assert len(chinese) == len(sentences(found, Lang.en)) and "继续训练到第 200 步" in "".join(chinese)
+    (pairs, (_, bound)) = found.rows[0].pairs, found.noise(found.rows[0])
+    assert all(each.is_significant == (abs(each.found.difference) > bound) for each in pairs)
     harmed = comparison(outcome(hits(80)), outcome(hits(76)), outcome(hits(50)))
     assert "did harm: exact_match is 0.26 worse" in "\n".join(sentences(harmed, Lang.en))
 

@@ -41,7 +41,7 @@ def _home(settings: Eval) -> str:
         return find_run(connect(), settings.run).project or DEFAULT
     if not settings.engine.local:
         return DEFAULT
-    run = resolve(settings.models[0] if settings.models else settings.model).run
+    run = next((run for each in settings.models or [settings.model] if (run := resolve(each).run)), "")
     return find_run(connect(), run).project if run else DEFAULT
 
 

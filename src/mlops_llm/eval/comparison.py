@@ -73,7 +73,7 @@ class Row:
     score: Score
     """The first one that there is: name, scale, and which end is good."""
     values: Sequence[Score | None]
-    """Of each model."""
+    """Of each model; None of one that lacks it, and of all where they say nothing side by side."""
     pairs: Sequence[Pair] = ()
     untested: str = ""
     """Why there are no pairs."""
@@ -145,11 +145,16 @@ class Comparison:
         tested = [each for each in self.rows if each.pairs]
         return next((each for each in tested if each.score.name == WHOLE), tested[0] if tested else None)
 
+    @property
+    def _undecided(self) -> int:
+        """Differences that are not significant: the next one among them has its part of the level by Holm."""
+        return max(1, sum(not pair.is_significant for row in self.rows for pair in row.pairs))
+
     def noise(self, row: Row) -> tuple[float, float]:
         """The differences under which the samples tell nothing, of the pair where it is smallest and where it is largest."""
-        found = [noise(each.found.spread, each.found.count, self.comparisons) for each in row.pairs]
+        found = [noise(each.found.spread, each.found.count, self._undecided) for each in row.pairs]
         return min(found), max(found)
 
     def needs(self, pair: Pair) -> int | None:
         """Samples that find a difference as large as the one seen, in four of five cases; None where none was seen."""
-        return needed(pair.found.spread, pair.found.difference, self.comparisons)
+        return needed(pair.found.spread, pair.found.difference, self._undecided)

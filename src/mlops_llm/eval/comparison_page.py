@@ -7,7 +7,7 @@ from typing import Any
 
 from mlops_llm.eval import charts, comparison_shown, shown
 from mlops_llm.eval.comparison import Comparison, Row, Together
-from mlops_llm.eval.comparison_shown import BEST, costs, flipped, label, name
+from mlops_llm.eval.comparison_shown import BEST, UNEQUAL, costs, flipped, label, name
 from mlops_llm.eval.conclusion import Lang, chance, sentences
 from mlops_llm.eval.layout import CELL, LONGEST, cut, document, long, more, section, table
 from mlops_llm.eval.markup import Html, tag
@@ -72,7 +72,7 @@ def _scores(found: Comparison) -> Html:
 
 def _value(row: Row, number: int, value: Score | None) -> Html:
     if value is None:
-        return tag("span", "-")
+        return tag("span", "-" if any(row.values) else UNEQUAL)
     is_best = row.best == number
     drawn = charts.bar(value.value, value.most, value.interval) if value.most else None
     said = tag("b", shown.value(value) + (f" {BEST}" if is_best else ""), class_="best" if is_best else None)
@@ -80,7 +80,7 @@ def _value(row: Row, number: int, value: Score | None) -> Html:
 
 
 def _noise(found: Comparison, row: Row) -> str:
-    if not row.pairs:
+    if not row.pairs or not found.noise(row)[1]:
         return ""
     low, high = (shown.value(row.score, each) for each in found.noise(row))
     return low if low == high else f"{low} to {high}"
@@ -113,7 +113,7 @@ def _differences(found: Comparison) -> Html:
     return section(
         "Differences",
         "两两之差",
-        table([*heads, "Samples 样本", "Test 检验"], rows, dict.fromkeys(range(1, 8), "number"), "sortable"),
+        table([*heads, "Samples 样本", "Test 检验"], rows, {0: "name"} | dict.fromkeys(range(1, 8), "number"), "sortable"),
     )
 
 

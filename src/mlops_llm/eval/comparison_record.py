@@ -53,8 +53,8 @@ def compare(plans: list[Plan], run: Run, lang: Lang, *, measure: bool = False) -
 def recorded(found: Comparison, run: Run, lang: Lang, *, texts: bool = True) -> Result:
     """Record a comparison and say it; without `texts` only its numbers."""
     for model in found.models:
-        scores = {each.name: each.value for each in model.outcome.scores if math.isfinite(each.value)}
-        numbers = {named(name).removeprefix(PREFIX): value for name, value in scores.items()} | _costs(model)
+        scores = [each for row in found.rows if (each := row.values[model.number - 1]) and math.isfinite(each.value)]
+        numbers = {named(each.name).removeprefix(PREFIX): each.value for each in scores} | _costs(model)
         run.metrics({f"compare/{model.number}/{name}": value for name, value in numbers.items()}, 0)
     run.artifact(VALUES, json.dumps(values(found), ensure_ascii=False, indent=1, allow_nan=False))
     if found.samples:

@@ -68,7 +68,8 @@ def table(found: Comparison) -> Grid:
     for row in found.rows:
         cells = []
         for number, value in zip(row.numbers, row.values, strict=True):
-            said = f"{shown.value(value)} {BEST if row.best == number else ''}".strip() if value else "-"
+            nothing = "-" if any(row.values) else UNEQUAL
+            said = f"{shown.value(value)} {BEST if row.best == number else ''}".strip() if value else nothing
             cells.append(f"{said}  ({shown.between(value)})" if value and value.interval else said)
         rows.append(
             [_cell(label(found, row.score.name)), *cells, "↓" if row.score.higher_is_better is False else "", row.untested]

@@ -88,7 +88,10 @@ def sentences(found: Comparison, lang: Lang) -> list[str]:
     trained = _trained(found)
     told += [_paid(found, head, one, other, said) for one, other in trained]
     told += [_undecided(found, head, each, said) for each in head.pairs if not each.is_significant]
-    low, high = (_number(head, each) for each in found.noise(head))
+    bounds = found.noise(head)
+    if not bounds[1]:  # all answers of all models are alike
+        return told
+    low, high = (_number(head, each) for each in bounds)
     noise = low if low == high else said["to"].format(low=low, high=high)
     count = min(each.found.count for each in head.pairs)
     return [*told, said["noise"].format(count=count, score=_label(found, head), noise=noise)]

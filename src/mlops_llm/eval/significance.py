@@ -123,7 +123,7 @@ def noise(spread: float, count: int, comparisons: int = 1) -> float:
     Args:
         spread: see `Paired.spread`.
         count: samples.
-        comparisons: of the table: each has its part of `LEVEL`, as the first one has by Holm.
+        comparisons: that are not decided yet: each has its part of `LEVEL`, as by Holm.
     """
     from scipy.special import ndtri
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import combinations
@@ -34,11 +35,17 @@ def compared(found: Sequence[Evaluated], speeds: Sequence[Speed] | None = None) 
     models = [_model(number, each, not unequal) for number, each in enumerate(found, 1)]
     if speeds:
         models = [replace(each, cost=replace(each.cost, **asdict(one))) for each, one in zip(models, speeds, strict=True)]
-    rows = tested(models, _incomparable(found, unequal), found[0].plan.settings.seed)
-    first = found[0].outcome
-    asked = first.dataset or ", ".join(found[0].plan.settings.benchmark)
+    first, untested = found[0].plan, _incomparable(found)
+    speeds_of = {name for metric in first.metrics.values() if isinstance(metric, Latency) for name in metric.names}
+    rows = [
+        replace(row, values=[None] * len(models), untested=unequal) if unequal and row.score.name in speeds_of else row
+        for row in tested(models, untested | dict.fromkeys(speeds_of, "speed is measured, not drawn"), first.settings.seed)
+    ]
+    names = [*([first.questions.name] if first.questions else []), *first.settings.benchmark]
+    asked = found[0].outcome.dataset or ", ".join(first.settings.benchmark)
     why = "" if speeds else unequal
-    return Comparison(f"{len(models)} models on {asked}", asked, models, rows, together(models, rows), _warnings(models), why)
+    title = f"{len(models)} models on {', '.join(names)}"
+    return Comparison(title, asked, models, rows, together(models, rows), _warnings(models), why)
 
 
 def tested(models: Sequence[Model], untested: dict[str, str] | None = None, seed: int = 0) -> list[Row]:
@@ -119,8 +126,8 @@ def _why_not(row: Row, models: Sequence[Model]) -> str:
         return "not every model has it"
     if not all(each and math.isfinite(each.value) for each in row.values):
         return "a value is not finite"
-    kinds = {each.signature for each in row.values if each}
-    if len(kinds) > 1:
+    # A chat template is the model's own: it is a part of what is compared.
+    if len({re.sub(r"\|template:[^|]*", "", each.signature) for each in row.values if each}) > 1:
         return "it was not counted alike"
     counted = [_counted(model, score) for model, score in zip(models, row.values, strict=True)]
     if any(each is None for each in counted):
@@ -157,15 +164,12 @@ def _of_totals(one: Score | None, other: Score | None, seed: int) -> Paired:
     return of_totals(one.sums.counts, other.sums.counts, one.sums.total, seed)
 
 
-def _incomparable(found: Sequence[Evaluated], unequal: str) -> dict[str, str]:
-    """Scores that say nothing here: seconds under unequal conditions, perplexities of different tokens."""
-    told, tokenizers = dict[str, str](), {_tokenizer(each) for each in found}
-    for metric in found[0].plan.metrics.values():
-        if isinstance(metric, Latency):
-            told |= dict.fromkeys(metric.names, unequal or "seconds are no matter of chance between answers")
-        if isinstance(metric, Perplexity) and len(tokenizers) > 1:
-            told["perplexity"] = "the models have different tokenizers; bits_per_byte compares"
-    return told
+def _incomparable(found: Sequence[Evaluated]) -> dict[str, str]:
+    """Perplexities of different tokens say nothing."""
+    perplexities = any(isinstance(metric, Perplexity) for metric in found[0].plan.metrics.values())
+    if not perplexities or len({_tokenizer(each) for each in found}) == 1:
+        return {}
+    return {"perplexity": "the models have different tokenizers; bits_per_byte compares"}
 
 
 def _tokenizer(one: Evaluated) -> str:
