@@ -100,7 +100,17 @@ def _facts(sheet: Sheet) -> Iterator[list[Any]]:
         yield [line.id, line.prompt_mark, line.answer_mark]
 
 
+def _on_paper(page: Any) -> None:
+    """As wide as a sheet of paper when somebody prints it."""
+    from openpyxl.worksheet.properties import PageSetupProperties
+
+    page.sheet_properties.pageSetUpPr = PageSetupProperties(fitToPage=True)
+    page.page_setup.orientation, page.page_setup.fitToHeight = "landscape", 0
+    page.print_options.gridLines = True
+
+
 def _guide(page: Any, sheet: Sheet, words: Words) -> None:
+    _on_paper(page)
     page.column_dimensions["A"].width, page.column_dimensions["B"].width = 24, 90
     page.append(_texts(page, [words.instructions[0]], bold=True))
     page.append([])
@@ -118,6 +128,7 @@ def _ratings(page: Any, sheet: Sheet, words: Words) -> None:
     from openpyxl.utils import get_column_letter
     from openpyxl.worksheet.datavalidation import DataValidation
 
+    _on_paper(page)
     widths = [_WIDTHS["id"], _WIDTHS["prompt"], _WIDTHS["answer"]]
     widths += [*([_WIDTHS["score"]] * len(sheet.dimensions)), _WIDTHS["comment"]]
     for number, width in enumerate(widths, 1):
