@@ -17,7 +17,7 @@ from mlops_llm.eval.config import Eval
 from mlops_llm.eval.interval import of_mean, wilson
 from mlops_llm.eval.outcome import Sample
 from mlops_llm.eval.people import calibration, checked, imported, recorded, returned
-from mlops_llm.eval.people.ballot import Answer, Ballot, Line, Model
+from mlops_llm.eval.people.ballot import Answer, Ballot, Kind, Line, Model
 from mlops_llm.eval.people.checked import Filled
 from mlops_llm.eval.people.export import Wanted, _telling, apart, refuse
 from mlops_llm.eval.people.found import Found
@@ -57,6 +57,14 @@ def test_scores_are_means_over_raters_and_then_over_rows(tmp_path: Path) -> None
     score = first["human/overall"]
     assert score.value == pytest.approx(4.0) and score.count == 8 and score.interval == of_mean(rows, most=5, least=1)
     assert [each.value for each in found.scores(1)] == [pytest.approx(2.0)] * 3
+
+
+def test_an_answer_that_is_rated_twice_counts_as_at_first(tmp_path: Path) -> None:
+    def tired(line: Line, of: Answer, name: str) -> int:
+        return 1 if line.kind is Kind.repeat else 5
+
+    found = Found(*rated(tmp_path, ballot(), tired))
+    assert [each.value for model in (0, 1) for each in found.scores(model)] == [5.0] * 6
 
 
 def test_an_answer_that_is_none_is_the_worst_and_loses(tmp_path: Path) -> None:
