@@ -102,11 +102,18 @@ def test_people_rate_what_a_judge_rates_too(said: Callable[..., Any], trained: P
 def test_one_model_alone_and_rows_without_references(said: Callable[..., Any], tmp_path: Path, trained: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "几点开门？"}\n{"prompt": "=1+1"}\n', "utf-8")
-    few = [f"dataset={rows}", "sampling.max_new_tokens=8", "op.dimensions=[quality]", "op.lang=en"]
+    few = [f"dataset={rows}", "sampling.max_new_tokens=8", "op.dimensions=[quality]", "op.lang=en", "save_outputs=false"]
     result = said("alone", "op=human_export", "models=[tiny]", *few)
     page = load_workbook(trained / "outputs/alone/rate.xlsx")["ratings"]
     assert [cell.value for cell in page[1]] == ["id", "prompt", "answer", "quality", "comment (may be empty)"]
     assert result["none"] + page.max_row - 1 >= 3
+    assert {each.name for each in (trained / "outputs/alone").iterdir()} == {
+        "artifacts",
+        "eval.log",
+        "rate.xlsx",
+        "result.json",
+    }
+    assert "几点开门" not in (trained / "outputs/alone/artifacts" / KEY).read_text("utf-8")
     assert "has 'tiny' in its name" in said("named", "op=human_export", "models=[tiny]", *few, "op.file=tiny.xlsx", code=2)
     elsewhere = tmp_path / "lone"
     elsewhere.mkdir()

@@ -39,7 +39,7 @@ def test_alpha_of_no_agreement_and_of_all() -> None:
 
 
 def test_kappa_counts_by_the_scale_and_not_by_the_ratings_that_came_up() -> None:
-    one, other = [1, 5, 5, 1, 3, 5], [1, 5, 3, 1, 5, 5]
+    one, other = [1, 5, 5, 1, 2, 5], [1, 5, 2, 1, 5, 5]
     wanted = cohen_kappa_score(one, other, labels=[1, 2, 3, 4, 5], weights="quadratic")
     assert kappa(one, other) == pytest.approx(wanted)
     assert kappa([1, 5, 5, 1], [1, 5, 1, 1]) == pytest.approx(cohen_kappa_score([1, 5, 5, 1], [1, 5, 1, 1]))

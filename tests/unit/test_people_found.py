@@ -12,13 +12,16 @@ import pytest
 from openpyxl import load_workbook
 
 from mlops_llm.errors import UserError
+from mlops_llm.eval.__main__ import STAGE
+from mlops_llm.eval.config import Eval
 from mlops_llm.eval.interval import of_mean, wilson
 from mlops_llm.eval.outcome import Sample
-from mlops_llm.eval.people import checked, imported, returned
-from mlops_llm.eval.people.ballot import Answer, Ballot, Line, Model
+from mlops_llm.eval.people import calibration, checked, imported, recorded, returned
+from mlops_llm.eval.people.ballot import Answer, Ballot, Kind, Line, Model
 from mlops_llm.eval.people.checked import Filled
 from mlops_llm.eval.people.export import Wanted, _telling, apart, refuse
 from mlops_llm.eval.people.found import Found
+from mlops_llm.eval.people.recorded import Ratings
 from mlops_llm.eval.people.words import Lang
 from mlops_llm.record import MemoryRun
 from mlops_llm.tracking.ledger import RunRow
@@ -54,6 +57,14 @@ def test_scores_are_means_over_raters_and_then_over_rows(tmp_path: Path) -> None
     score = first["human/overall"]
     assert score.value == pytest.approx(4.0) and score.count == 8 and score.interval == of_mean(rows, most=5, least=1)
     assert [each.value for each in found.scores(1)] == [pytest.approx(2.0)] * 3
+
+
+def test_an_answer_that_is_rated_twice_counts_as_at_first(tmp_path: Path) -> None:
+    def tired(line: Line, of: Answer, name: str) -> int:
+        return 1 if line.kind is Kind.repeat else 5
+
+    found = Found(*rated(tmp_path, ballot(), tired))
+    assert [each.value for model in (0, 1) for each in found.scores(model)] == [5.0] * 6
 
 
 def test_an_answer_that_is_none_is_the_worst_and_loses(tmp_path: Path) -> None:
@@ -185,3 +196,63 @@ def test_nothing_in_the_summary_is_no_number(tmp_path: Path) -> None:
     run, _ = record(*rated(tmp_path, ballot(2), lambda *_: 3, lambda *_: 3))
     assert "NaN" not in run.artifacts["human/summary.json"]
     assert not any(math.isnan(value) for _, value, *_ in run.kept_metrics)
+
+
+def side(name: str, scores: dict[str, list[float]], lengths: list[int] | None = None) -> Ratings:
+    """What somebody says of the answers to rows 1, 2, 3, …"""
+    by = {name: {(row, "mark"): value for row, value in enumerate(values, 1)} for name, values in scores.items()}
+    return Ratings(name, [name], by, {(row, "mark"): length for row, length in enumerate(lengths or [], 1)})
+
+
+def test_a_judge_is_set_beside_people_on_what_both_rated(monkeypatch: pytest.MonkeyPatch, jsonl: Any) -> None:
+    lengths = [10, 20, 30, 40, 50, 60]
+    people = side("people", {"accuracy": [1, 2, 3, 4, 5], "overall": [3, 1, 5, 2, 4]}, lengths[:5])
+    judge = side("judge", {"accuracy": [2, 3, 4, 5, 5, 5], "style": [1] * 6, "overall": [1, 2, 3, 4, 5, 5]}, lengths)
+    other = side("other", {"accuracy": [2, 3, 4, 5, 5, 4], "overall": [1, 2, 3, 4, 5, 5]}, lengths)
+    pairs = side("pairs", {"flip": [1, 0, 0, 0], "win": [0, 1, 1, 1], "overall": [0.5, 1, 1, 1]})
+    monkeypatch.setattr(recorded, "people", lambda store, raw: people)
+    monkeypatch.setattr(recorded, "judges", lambda store, raw: [judge, other, pairs])
+    request = Eval(dataset=str(jsonl([{"prompt": "?", "reference": "!"}])))
+    found = calibration.calibrated(request, None)  # type: ignore[arg-type]
+    assert [(each.second, each.dimension, each.found.count) for each in found.agreement] == [
+        ("judge", "accuracy", 5), ("judge", "overall", 5), ("other", "accuracy", 5), ("other", "overall", 5)
+    ]  # fmt: skip
+    accuracy = found.agreement[0].found
+    assert accuracy.difference.value == pytest.approx(0.8) and accuracy.spearman.value == pytest.approx(0.9747, abs=1e-4)
+    assert {(each.first, each.second, each.dimension): each.found.difference.value for each in found.drift} == {
+        ("judge", "other", "accuracy"): pytest.approx(-1 / 6), ("judge", "other", "overall"): 0.0
+    }  # fmt: skip
+    assert [round(each.found.value, 2) for each in found.length] == [1.0, 0.3, 1.0, 0.3]
+    (flips,) = found.flips
+    assert (flips.found.value, flips.found.interval) == (0.25, wilson(1, 4))
+    run = MemoryRun()
+    result = calibration.record(found, run)
+    assert "NaN" not in run.artifacts["calibration.json"] and len(result.shown) == 4
+    kept = {key: value for key, value, *_ in run.kept_metrics}
+    assert kept["calibrate/judge/accuracy/difference"] == pytest.approx(0.8)
+    assert kept["calibrate/judge/accuracy/kappa_low"] <= kept["calibrate/judge/accuracy/kappa"]
+
+
+def test_there_must_be_something_to_compare(monkeypatch: pytest.MonkeyPatch, jsonl: Any) -> None:
+    request = Eval(dataset=str(jsonl([{"prompt": "?", "reference": "!"}])))
+    one, away = (
+        side("judge", {"overall": [1, 2]}, [1, 2]),
+        Ratings("people", [], {"overall": {(9, "other"): 3.0}}, {(9, "other"): 1}),
+    )
+    for people, judges, said in (
+        (Ratings("people"), [one], "no ratings of rows by people are in the record"),
+        (away, [], "no judge has rated answers to rows"),
+        (away, [one], "rated no answer to rows that is the same"),
+    ):
+        monkeypatch.setattr(recorded, "people", lambda store, raw, people=people: people)
+        monkeypatch.setattr(recorded, "judges", lambda store, raw, judges=judges: judges)
+        with pytest.raises(UserError, match=said):
+            calibration.calibrated(request, None)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="dataset: names no rows"):
+        calibration.calibrated(Eval(), None)  # type: ignore[arg-type]
+
+
+def test_the_output_of_an_export_is_its_file() -> None:
+    assert STAGE.arrange(["op=human_export", "output=a/rate.XLSX"]) == ["op=human_export", "op.file=a/rate.XLSX"]
+    assert STAGE.arrange(["op=human_export", "models=[A,B]", "output=run"]) == ["op=human_export", "models=[A,B]", "output=run"]
+    assert STAGE.arrange(["op=score", "output=rate.xlsx"]) == ["op=score", "output=rate.xlsx"]

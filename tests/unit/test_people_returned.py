@@ -77,6 +77,18 @@ def test_an_empty_score_is_missing_and_no_fault(made, tmp_path):
     assert one.empty == ["rate-1.xlsx, sheet 评分, cell D3"] and one.missing == 1 and not one.faults
 
 
+def test_who_has_only_come_half_way_has_failed_no_check(made, tmp_path):
+    found, path = made
+
+    def edit(book: Any) -> None:
+        for row in book["评分"].iter_rows(min_row=2):
+            if found.lines[row[0].value].kind is Kind.check:
+                row[3].value = row[4].value = None
+
+    one = edited(tmp_path, edit, found, path)
+    assert len(one.empty) == 4 and not one.failed_checks() and not one.is_careless
+
+
 def test_rows_and_columns_may_stand_in_any_order_and_more_may_be_there(made, tmp_path):
     def edit(book: Any) -> None:
         page = book["评分"]

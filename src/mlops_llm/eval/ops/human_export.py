@@ -48,7 +48,8 @@ class HumanExport:
 
         file = Path(self.file) if self.file else Path(str(request.output or ".")) / "rate.xlsx"
         dimensions = tuple(each.strip() for each in self.dimensions)
-        wanted = export.Wanted(file, self.raters, dimensions, self.lang, self.checks, self.repeats)
+        asked = (self.raters, dimensions, self.lang, self.checks, self.repeats)
+        wanted = export.Wanted(file, *asked, request.save_outputs)
         export.refuse(wanted, request.models or [request.model])
         plans = export.plans(request)
         return lambda run: export.export(plans, wanted, run)

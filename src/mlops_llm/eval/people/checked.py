@@ -60,8 +60,8 @@ class Filled:
     """Lines that are not in the file any more."""
 
     def failed_checks(self) -> list[str]:
-        """Cells in which a check has another score than it asks for, or none."""
-        checks = [each for each in self.rated.values() if each.line.kind is Kind.check]
+        """Cells in which a check has another score than it asks for, or none; a check without any score is not failed."""
+        checks = [each for each in self.rated.values() if each.line.kind is Kind.check and each.scores]
         return [
             self.returned.where(each.row, name)
             for each in checks

@@ -38,6 +38,8 @@ class Wanted:
     lang: Lang
     checks: int
     repeats: int
+    save_outputs: bool = True
+    """Keep what the models answered in the run's folder."""
 
     @property
     def files(self) -> list[Path]:
@@ -59,6 +61,7 @@ def plans(settings: Eval) -> list[Plan]:
         judge=None,
         benchmark=[],
         overlap=replace(settings.overlap, check=False),
+        save_outputs=True,  # without, nobody would be told the answers
     )
     if not settings.dataset:
         raise UserError("names no rows", "dataset", "give dataset=REF")
@@ -115,7 +118,7 @@ def export(plans: Sequence[Plan], wanted: Wanted, run: Run) -> Result:
     assert plans[0].questions
     dataset = plans[0].questions.as_input()
     run.input(dataset)
-    samples = _answers(plans, Path(str(settings.output or ".")) / "answers")
+    samples = _answers(plans, Path(str(settings.output or ".")) / "answers", wanted.save_outputs)
     given = [(number, one) for number, some in enumerate(samples) for one in some]
     answered = [(number, one) for number, one in given if one.answer]
     if not answered:
@@ -143,12 +146,12 @@ def export(plans: Sequence[Plan], wanted: Wanted, run: Run) -> Result:
     return _result(ballot, wanted, fitted, _telling(answered, models))
 
 
-def _answers(plans: Sequence[Plan], folder: Path) -> list[Sequence[Sample]]:
-    """What each model says; of answers that nobody else may read the folder keeps none."""
+def _answers(plans: Sequence[Plan], folder: Path, keep: bool) -> list[Sequence[Sample]]:
+    """What each model says; the folder has it afterwards only where that is wanted."""
     try:
         return [each.outcome.samples for each in several.evaluated(list(plans), folder)]
     finally:
-        if not plans[0].settings.save_outputs:
+        if not keep:
             shutil.rmtree(folder, ignore_errors=True)
 
 

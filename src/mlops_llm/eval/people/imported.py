@@ -19,6 +19,7 @@ from mlops_llm.eval.people.checked import Filled
 from mlops_llm.eval.people.export import apart
 from mlops_llm.eval.people.found import Found
 from mlops_llm.eval.people.words import LEAST
+from mlops_llm.eval.recording import PREFIX as SCORE
 from mlops_llm.eval.recording import named
 from mlops_llm.record import Grid, Result, Run
 from mlops_llm.tracking import ledger
@@ -150,6 +151,7 @@ def record(ready: Ready, texts: bool, run: Run) -> Result:
     found = Found(ready.ballot, ready.filled)
     run.input(ready.ballot.dataset)
     run.tags({IMPORTED: ready.ballot.evaluation, "human.exported": ready.exported.name, "human.raters": str(len(ready.filled))})
+    run.tags({"metric.human/overall": found.signature})
     for number, model in enumerate(apart(ready.ballot.models)):
         if model.checkpoint:
             run.uses(model.checkpoint)
@@ -161,7 +163,8 @@ def record(ready: Ready, texts: bool, run: Run) -> Result:
                 values |= {f"{name}_low": score.interval[0], f"{name}_high": score.interval[1]}
             run.metrics(values, step, model.checkpoint, "evaluation")
     agreed = _agreement(found)
-    run.metrics({f"human/{name}/{way}": value for name, each in agreed.items() for way, value in each.items()}, 0)
+    ways = {f"{name}/{way}": value for name, each in agreed.items() for way, value in each.items()}
+    run.metrics({f"human/{named(name).removeprefix(SCORE)}": value for name, value in ways.items()}, 0)
     run.artifact(RATINGS, found.table(texts))
     values = _values(found, agreed, ready.dropped)
     run.artifact("human/summary.json", json.dumps(values, ensure_ascii=False, indent=2))

@@ -100,9 +100,19 @@ def _facts(sheet: Sheet) -> Iterator[list[Any]]:
         yield [line.id, line.prompt_mark, line.answer_mark]
 
 
+def _on_paper(page: Any) -> None:
+    """As wide as a sheet of paper when somebody prints it."""
+    from openpyxl.worksheet.properties import PageSetupProperties
+
+    page.sheet_properties.pageSetUpPr = PageSetupProperties(fitToPage=True)
+    page.page_setup.orientation, page.page_setup.fitToHeight = "landscape", 0
+    page.print_options.gridLines = True
+
+
 def _guide(page: Any, sheet: Sheet, words: Words) -> None:
+    _on_paper(page)
     page.column_dimensions["A"].width, page.column_dimensions["B"].width = 24, 90
-    page.append(_texts(page, [words.instructions[0]], bold=True))
+    page.append(_texts(page, ["", words.instructions[0]], bold=True))
     page.append([])
     for number, text in enumerate(words.instructions[1:], 1):
         page.append(_texts(page, [f"{number}", text]))
@@ -118,8 +128,9 @@ def _ratings(page: Any, sheet: Sheet, words: Words) -> None:
     from openpyxl.utils import get_column_letter
     from openpyxl.worksheet.datavalidation import DataValidation
 
+    _on_paper(page)
     widths = [_WIDTHS["id"], _WIDTHS["prompt"], _WIDTHS["answer"]]
-    widths += [*([_WIDTHS["score"]] * len(sheet.dimensions)), _WIDTHS["comment"]]
+    widths += [max(_WIDTHS["score"], len(words.label(each)) + 3) for each in sheet.dimensions] + [_WIDTHS["comment"]]
     for number, width in enumerate(widths, 1):
         page.column_dimensions[get_column_letter(number)].width = width
     page.freeze_panes = "B2"
@@ -148,6 +159,6 @@ def _texts(page: Any, texts: Iterable[str], *, bold: bool = False) -> list[Any]:
         if text.startswith(FORMULA):
             cell.quotePrefix = True  # it stays a text when somebody edits it
         if bold:
-            cell.font, cell.fill = Font(bold=True), PatternFill("solid", fgColor=_HEAD)
+            cell.font, cell.fill = Font(name="Calibri", bold=True), PatternFill("solid", fgColor=_HEAD)
         made.append(cell)
     return made
