@@ -41,18 +41,18 @@ def test_an_evaluation_becomes_a_report_in_four_forms(say: Callable[..., str], t
     pytest.importorskip("typst")
     say("run_name=tiny_six", "model=tiny", "project=sales", *ASKED)
     say("run_name=sales_six", "model=runs:/first/last", *ASKED)
-    said = say("op=report", "run=sales_six", "op.lang=en", "run_name=told")
-    folder, store = trained / "outputs/told", client(trained)
+    said = say("op=report", "run=sales_six", "op.lang=en", "run_name=sent")
+    folder, store = trained / "outputs/sent", client(trained)
     forms = {f"report.{each}" for each in ("pdf", "xlsx", "json", "html")}
     flat = "".join(said.split())
     assert all(str(folder / each) in flat for each in forms)
-    told = run_of(store, "told")
-    assert forms <= artifacts_of(store, told) and told.info.experiment_id == run_of(store, "sales_six").info.experiment_id
+    sent = run_of(store, "sent")
+    assert forms <= artifacts_of(store, sent) and sent.info.experiment_id == run_of(store, "sales_six").info.experiment_id
     assert not [each for each in folder.iterdir() if each.name.startswith(".report")]
     found = json.loads((folder / "report.json").read_text("utf-8"))
     Draft202012Validator(schema()).validate(found)
     evaluated = run_of(store, "sales_six")
-    assert told.data.tags["report.run"] == found["record"]["run"] == evaluated.info.run_id
+    assert sent.data.tags["report.run"] == found["record"]["run"] == evaluated.info.run_id
     for each in found["scores"]:
         assert evaluated.data.metrics[f"score/{each['name']}"] == pytest.approx(each["value"])
     data = evaluated.data.tags
