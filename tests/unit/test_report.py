@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import re
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,13 @@ def pages(content: bytes) -> list[str]:
     """The texts of a PDF's pages, without the marks where a long word may end."""
     pypdf = pytest.importorskip("pypdf")
     return [page.extract_text().replace("\u200b", "") for page in pypdf.PdfReader(BytesIO(content)).pages]
+
+
+@cache
+def standard(lang: Lang) -> tuple[bytes, list[str]]:
+    """The PDF of the usual outcome, and its pages' texts."""
+    content = made(reported(lang), "pdf")
+    return content, pages(content)
 
 
 def run(name: str, weights: str, value: float, **tags: str) -> RunRow:
@@ -96,7 +104,7 @@ def test_a_number_that_json_does_not_have_is_null():
 def test_the_text_of_the_pdf_has_the_numbers_of_the_json(lang):
     about = reported(lang)
     found = json.loads(made(about, "json"))
-    texts = pages(made(about, "pdf"))
+    texts = standard(lang)[1]
     whole = "\n".join(texts)
     totals = whole[whole.rindex(lang("总体得分", "Totals")) :]
     for score in found["scores"]:
@@ -120,13 +128,14 @@ def test_the_text_of_the_pdf_has_the_numbers_of_the_json(lang):
 @each_lang
 def test_a_pdf_has_five_chapters_contents_and_numbered_pages(lang):
     pypdf = pytest.importorskip("pypdf")
-    read = pypdf.PdfReader(BytesIO(made(reported(lang), "pdf")))
+    content, texts = standard(lang)
+    read = pypdf.PdfReader(BytesIO(content))
     titles = [each.title for each in read.outline if not isinstance(each, list)]
     zh = ["1 评测概述", "2 评测方法", "3 评测结果", "4 模型对比", "5 结论", "A 附录：数据来源"]
     en = ["1 Summary", "2 Method", "3 Results", "4 Comparison", "5 Conclusion", "A Appendix: sources"]
     assert titles == lang(zh, en)  # type: ignore[arg-type]
-    assert all(f"{place} / {len(read.pages)}" in page.extract_text() for place, page in enumerate(read.pages, 1))
-    assert lang("目录", "Contents") in read.pages[0].extract_text()
+    assert all(f"{place} / {len(texts)}" in each for place, each in enumerate(texts, 1))
+    assert lang("目录", "Contents") in texts[0]
     assert [round(float(side)) for side in read.pages[0].mediabox[2:]] == [595, 842]
     fonts = {font["/BaseFont"] for page in read.pages for font in map(_object, page["/Resources"]["/Font"].values())}
     assert fonts and all(re.fullmatch(r"/[A-Z]{6}\+NotoSansCJKsc-.*", each) for each in fonts), "a subset is embedded"
