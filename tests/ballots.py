@@ -9,11 +9,12 @@ from typing import Any
 
 from openpyxl import load_workbook
 
+from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.people import ballot as ballots
 from mlops_llm.eval.people import workbook
 from mlops_llm.eval.people.ballot import Answer, Ballot, Kind, Line, Model
 from mlops_llm.eval.people.cells import Fitted, mark
-from mlops_llm.eval.people.words import WORDS, Lang
+from mlops_llm.eval.people.words import WORDS
 from mlops_llm.record import Checkpoint, DatasetInput
 
 DIMENSIONS = ("accuracy", "fluency")

@@ -18,7 +18,7 @@ from urllib.request import urlopen
 import pytest
 
 from mlops_llm.eval.comparison_page import page as comparison_page
-from mlops_llm.eval.conclusion import Lang
+from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.page import page
 from mlops_llm.eval.recording import PAGE
 from mlops_llm.record import Checkpoint

@@ -14,7 +14,8 @@ from mlops_llm.eval import comparison_record, comparison_shown, versus
 from mlops_llm.eval.comparison import Comparison, Cost, Model
 from mlops_llm.eval.comparison_page import LARGEST, SAMPLES, page
 from mlops_llm.eval.comparison_record import PAGE, TABLE, VALUES, recorded
-from mlops_llm.eval.conclusion import Lang, leaders, sentences
+from mlops_llm.eval.conclusion import leaders, sentences
+from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.outcome import Outcome, Sample, Score
 from mlops_llm.inference.engine import Class, Failure
 from mlops_llm.record import Grid, MemoryRun

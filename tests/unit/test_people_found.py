@@ -15,6 +15,7 @@ from mlops_llm.errors import UserError
 from mlops_llm.eval.__main__ import STAGE
 from mlops_llm.eval.config import Eval
 from mlops_llm.eval.interval import of_mean, wilson
+from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.outcome import Sample
 from mlops_llm.eval.people import calibration, checked, imported, recorded, returned
 from mlops_llm.eval.people.ballot import Answer, Ballot, Kind, Line, Model
@@ -22,7 +23,6 @@ from mlops_llm.eval.people.checked import Filled
 from mlops_llm.eval.people.export import Wanted, _telling, apart, refuse
 from mlops_llm.eval.people.found import Found
 from mlops_llm.eval.people.recorded import Ratings
-from mlops_llm.eval.people.words import Lang
 from mlops_llm.record import MemoryRun
 from mlops_llm.tracking.ledger import RunRow
 from tests.ballots import Score, ballot, by_model, fill, sheets

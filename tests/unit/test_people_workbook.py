@@ -13,11 +13,11 @@ import pytest
 from openpyxl import load_workbook
 
 from mlops_llm.errors import UserError
+from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.people import ballot as ballots
 from mlops_llm.eval.people import checked, returned, workbook
 from mlops_llm.eval.people.ballot import Kind
 from mlops_llm.eval.people.cells import LONGEST, Fitted, mark, units
-from mlops_llm.eval.people.words import Lang
 from mlops_llm.eval.people.workbook import HIDDEN
 from tests.ballots import DIMENSIONS, MODELS, ballot, by_model, fill, sheets
 

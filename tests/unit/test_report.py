@@ -16,13 +16,13 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
 from mlops_llm.errors import UserError
+from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.outcome import Group, Outcome, Score
 from mlops_llm.eval.report import writing
 from mlops_llm.eval.report.chapters import Report, document, report
 from mlops_llm.eval.report.facts import facts, outcome_of, schema
 from mlops_llm.eval.report.findings import words
 from mlops_llm.eval.report.glyphs import Readable, characters
-from mlops_llm.eval.report.lang import Lang
 from mlops_llm.eval.report.rivals import MOST, comparison
 from mlops_llm.tracking.ledger import RunRow
 from tests.outcomes import HOSTILE, everywhere, outcome, sample

@@ -3,7 +3,9 @@
 import re
 import sys
 
+from mlops_llm.component import name_of
 from mlops_llm.entry import Stage, launch
+from mlops_llm.errors import UserError
 from mlops_llm.eval.config import PACKAGES, Eval, Work
 from mlops_llm.record import Result, Run
 
@@ -11,6 +13,8 @@ DEFAULT = "default"
 
 
 def _prepare(settings: Eval) -> Work:
+    if settings.run and name_of(settings.op) != "report":
+        raise UserError("names a run, which only op=report reads", "run", "leave it out; the run's own name is run_name=")
     work: Work = settings.op.prepare(settings)
     return work
 

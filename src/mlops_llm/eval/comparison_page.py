@@ -8,7 +8,8 @@ from typing import Any
 from mlops_llm.eval import charts, comparison_shown, shown
 from mlops_llm.eval.comparison import Comparison, Row, Together
 from mlops_llm.eval.comparison_shown import BEST, UNEQUAL, costs, flipped, label, name
-from mlops_llm.eval.conclusion import Lang, chance, sentences
+from mlops_llm.eval.conclusion import chance, sentences
+from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.layout import CELL, LONGEST, cut, document, long, more, section, table
 from mlops_llm.eval.markup import Html, tag
 from mlops_llm.eval.outcome import Sample, Score

@@ -11,8 +11,9 @@ from typing import Any
 from mlops_llm.eval import comparison_shown
 from mlops_llm.eval.comparison import Comparison, Model, Pair, Row, Together
 from mlops_llm.eval.comparison_page import page
-from mlops_llm.eval.conclusion import Lang, sentences
+from mlops_llm.eval.conclusion import sentences
 from mlops_llm.eval.evaluation import forget
+from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.outcome import Score
 from mlops_llm.eval.plan import Plan
 from mlops_llm.eval.recording import PREFIX, named

@@ -10,7 +10,8 @@ from mlops_llm.data.preview import safe
 from mlops_llm.errors import printable
 from mlops_llm.eval import shown
 from mlops_llm.eval.comparison import Comparison, Cost, Model, Pair, Row, Together
-from mlops_llm.eval.conclusion import Lang, chance, sentences
+from mlops_llm.eval.conclusion import chance, sentences
+from mlops_llm.eval.lang import Lang
 from mlops_llm.record import Grid
 
 SAMPLES, PAIRS = 5, 24

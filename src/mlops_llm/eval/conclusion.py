@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum
 from itertools import groupby, pairwise
 
 from mlops_llm import console
 from mlops_llm.eval import shown
 from mlops_llm.eval.comparison import Comparison, Model, Pair, Row
-
-
-class Lang(Enum):
-    """Language of sentences."""
-
-    zh = "zh"
-    en = "en"
-
+from mlops_llm.eval.lang import Lang
 
 _CHEAPER = 0.95
 """A model is cheaper that takes at most this share of what another one does."""

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from mlops_llm.data.ref import record
 from mlops_llm.eval.comparison_record import compare
-from mlops_llm.eval.conclusion import Lang
 from mlops_llm.eval.explain import Made, differences
+from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.plan import Plan
 from mlops_llm.models import load
 from mlops_llm.models.ref import Place

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlops_llm.component import component
-from mlops_llm.eval.conclusion import Lang
 from mlops_llm.eval.config import Eval, Work
+from mlops_llm.eval.lang import Lang
 
 
 @component("op", "compare")

@@ -9,7 +9,7 @@ from typing import Optional
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
 from mlops_llm.eval.config import Eval, Work
-from mlops_llm.eval.people.words import Lang
+from mlops_llm.eval.lang import Lang
 
 
 @component("op", "human_export")

@@ -10,7 +10,7 @@ from mlops_llm import console
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
 from mlops_llm.eval.config import Eval, Work
-from mlops_llm.eval.report.lang import Lang
+from mlops_llm.eval.lang import Lang
 from mlops_llm.record import Result, Run
 
 

@@ -17,11 +17,12 @@ from mlops_llm.component import build
 from mlops_llm.errors import UserError, need
 from mlops_llm.eval import several
 from mlops_llm.eval.config import Eval
+from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.outcome import Sample
 from mlops_llm.eval.people import workbook
 from mlops_llm.eval.people.ballot import EVALUATION, KEY, Answer, Ballot, Kind, Line, Model, lines, marked
 from mlops_llm.eval.people.cells import Fitted, mark
-from mlops_llm.eval.people.words import WORDS, Lang
+from mlops_llm.eval.people.words import WORDS
 from mlops_llm.eval.plan import Plan, prepare
 from mlops_llm.record import Result, Run
 

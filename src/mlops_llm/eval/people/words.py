@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
+
+from mlops_llm.eval.lang import Lang
 
 LEAST, MOST = 1, 5
 """The worst and the best rating."""
-
-
-class Lang(Enum):
-    """Language of what is written for a person."""
-
-    zh = "zh"
-    """Chinese."""
-    en = "en"
-    """English."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlops_llm import console
+from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.report.document import Chapter, Facts, Section, Text, cut
-from mlops_llm.eval.report.lang import Lang
 
 _NAME = 60
 """Characters of a dataset's name."""

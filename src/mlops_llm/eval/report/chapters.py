@@ -8,13 +8,13 @@ from typing import Any
 
 from mlops_llm import console
 from mlops_llm.eval import shown
+from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.outcome import Outcome
 from mlops_llm.eval.report.appendix import appendix
 from mlops_llm.eval.report.compared import comparison
 from mlops_llm.eval.report.document import Card, Cards, Chapter, Document, Facts, Part, Points, Section, Table, Text, cut
 from mlops_llm.eval.report.facts import outcome_of
 from mlops_llm.eval.report.findings import Words, between, decisive, figure, kind_of, label, words
-from mlops_llm.eval.report.lang import Lang
 from mlops_llm.eval.report.results import results
 
 _CELL = 150

@@ -7,11 +7,11 @@ from typing import Any
 
 from mlops_llm import console
 from mlops_llm.eval import charts, shown
+from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.outcome import Outcome
 from mlops_llm.eval.recording import PREFIX, named
 from mlops_llm.eval.report.document import Chapter, Part, Points, Section, Table, Text
 from mlops_llm.eval.report.findings import decisive, label
-from mlops_llm.eval.report.lang import Lang
 
 _CONDITIONS = {
     "engine": "引擎",

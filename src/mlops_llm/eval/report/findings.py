@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlops_llm.eval import shown
+from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.outcome import Outcome, Score
 from mlops_llm.eval.recording import PREFIX, named
 from mlops_llm.eval.report.document import cut
-from mlops_llm.eval.report.lang import Lang
 
 GOOD, POOR = 0.8, 0.6
 """Of the largest value: from where on a rating or a share is high, and up to where it is low."""

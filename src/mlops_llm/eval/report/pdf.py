@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from mlops_llm.errors import UserError, first_line, need
+from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.markup import Html
 from mlops_llm.eval.report import glyphs
 from mlops_llm.eval.report.document import Document, Section, Table, Text
 from mlops_llm.eval.report.glyphs import FAMILY, Readable
-from mlops_llm.eval.report.lang import Lang
 
 _STYLE = (
     f'<style>text{{font-family:"{FAMILY}";font-size:11px;fill:#5b6876}}.count{{font-size:10px}}.track{{fill:#e9edf2}}'

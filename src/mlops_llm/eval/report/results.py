@@ -8,10 +8,10 @@ from typing import Any
 
 from mlops_llm import console
 from mlops_llm.eval import charts, shown
+from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.outcome import Outcome, Sample, Score
 from mlops_llm.eval.report.document import Case, Cases, Chapter, Charts, Part, Section, Table, Text, cut
 from mlops_llm.eval.report.findings import decisive, dimensions, kind_of, label
-from mlops_llm.eval.report.lang import Lang
 from mlops_llm.record import Grid
 
 CHARTS, ROWS, FAILURES = 12, 60, 30

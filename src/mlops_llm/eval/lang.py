@@ -1,4 +1,4 @@
-"""The two languages of a report, side by side where something is said."""
+"""The two languages in which something is written for a person, side by side where it is said."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from enum import Enum
 
 
 class Lang(Enum):
-    """Language of a report."""
+    """Language of what is written for a person."""
 
     zh = "zh"
+    """Chinese."""
     en = "en"
+    """English."""
 
     def __call__(self, chinese: str, english: str) -> str:
         """The one of two texts that is in this language."""
