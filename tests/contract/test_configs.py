@@ -92,4 +92,4 @@ def test_the_examples_of_help_compose(stage, example):
     lines = first_choices(read(STAGES[stage].arrange(rest)).overrides)
     for line in lines:
         composed(stage, line)
-    assert len(lines) == (3 if "1e-4,1e-3" in example else 2 if "models=" in example and "op=compare" not in example else 1)
+    assert len(lines) == (3 if "1e-4,1e-3" in example else 2 if "models=" in example and "op=" not in example else 1)

@@ -82,6 +82,7 @@ STAGE = Stage(
         "python -m mlops_llm.eval models=[tiny,models:/sales@challenger] dataset=sales_eval",
         "python -m mlops_llm.eval op=compare models=[tiny,models:/sales@challenger] dataset=sales_eval metric=[bleu,rouge]",
         "python -m mlops_llm.eval op=human_export models=[tiny,models:/sales@challenger] dataset=sales_eval output=rate.xlsx",
+        "python -m mlops_llm.eval op=explain models=[runs:/RUN/best,runs:/OTHER/best] dataset=sales_eval",
         "python -m mlops_llm.eval op=report run=RUN op.lang=en",
         "python -m mlops_llm.eval model=smollm2 benchmark=[gsm8k] benchmarks.data=DIR limit=50",
     ),

@@ -96,7 +96,7 @@ def facts(outcome: Outcome, about: Mapping[str, Any] | None = None) -> dict[str,
             "failed": outcome.failures.total(),
             "failures": dict(outcome.failures.most_common()),
         },
-        "scores": [dataclasses.asdict(each) for each in outcome.scores],
+        "scores": [_told(each) for each in outcome.scores],
         "groups": [dataclasses.asdict(each) for each in outcome.groups],
         "tables": {name: dataclasses.asdict(grid) for name, grid in outcome.tables.items()},
         "facts": dict(outcome.facts),
@@ -105,6 +105,13 @@ def facts(outcome: Outcome, about: Mapping[str, Any] | None = None) -> dict[str,
     }
     cleaned: dict[str, Any] = _json(found)
     return cleaned
+
+
+def _told(score: Score) -> dict[str, Any]:
+    """What a total is made of is left out: it serves to compare models whose answers are there."""
+    made = dataclasses.asdict(dataclasses.replace(score, sums=None))
+    del made["sums"]
+    return made
 
 
 def outcome_of(found: Mapping[str, Any]) -> Outcome:
