@@ -43,11 +43,11 @@ def evaluated(
 
 
 def test_scores_stand_on_the_checkpoint_and_its_rows(evaluated: Callable[..., Any], trained: Path) -> None:
-    result = evaluated("scored", "model=models:/sales@challenger", *FEW)
+    result = evaluated("eval-first", "model=models:/sales@challenger", *FEW)
     assert set(result["scores"]) == {"bleu", "rouge_1", "rouge_2", "rouge_l", "exact_match"}
     assert result["samples"] == "6" and int(result["success"]) + int(result["failed"].partition(" ")[0]) == 6
     store = client(trained)
-    run = run_of(store, "scored")
+    run = run_of(store, "eval-first")
     assert run.data.tags["stage"] == "eval" and run.data.tags["model"] == "models:/sales@challenger"
     assert run.info.experiment_id == run_of(store, "first").info.experiment_id, "beside the training of the model"
     assert run.data.metrics["score/bleu"] == pytest.approx(result["scores"]["bleu"])
