@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which `tiny` was trained once, as run `first`; not in a fork, whose memory holds more than it needs."""
     folder = tmp_path_factory.mktemp("trained")
     ok(train(folder, *SMOKE, "run_name=first", "seed=7", fresh=True))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def beside(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a copy of the record of `first`, in which a module meets no runs but its own."""
+    folder = tmp_path_factory.mktemp("beside")
+    with closing(sqlite3.connect(trained / "mlflow.db")) as there, closing(sqlite3.connect(folder / "mlflow.db")) as here:
+        there.backup(here)
     return folder
 
 

@@ -26,10 +26,10 @@ ROWS = ["dataset=sales_eval", "limit=6", "sampling.max_new_tokens=12"]
 
 @pytest.fixture
 def said(
-    trained: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    beside: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[..., Any]:
     """A function that runs a command beside the training `first`; returns its result.json, or with `code` what it said."""
-    monkeypatch.chdir(trained)
+    monkeypatch.chdir(beside)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("MLOPS_LLM_CACHE", str(tmp_path / "cache"))
 
@@ -40,26 +40,26 @@ def said(
         assert got == code, out + err
         assert "Traceback" not in err
         if code:
-            assert not (trained / f"outputs/{name}").exists()
+            assert not (beside / f"outputs/{name}").exists()
             return err
-        return json.loads((trained / f"outputs/{name}/result.json").read_text("utf-8")) | {"said": out + err}
+        return json.loads((beside / f"outputs/{name}/result.json").read_text("utf-8")) | {"said": out + err}
 
     return run
 
 
 @pytest.mark.slow
-def test_people_rate_what_a_judge_rates_too(said: Callable[..., Any], trained: Path, tmp_path: Path) -> None:
+def test_people_rate_what_a_judge_rates_too(said: Callable[..., Any], beside: Path, tmp_path: Path) -> None:
     models = "models=[tiny,models:/sales@challenger]"
     result = said("asked-people", "op=human_export", models, *ROWS, f"output={tmp_path / 'rate.xlsx'}", "op.raters=2")
     assert result["rows"] == 12 + 3 + 2
     files = [tmp_path / f"rate-{number}.xlsx" for number in (1, 2)]
-    store = client(trained)
+    store = client(beside)
     run = run_of(store, "asked-people")
     found = ballots.read(Path(store.download_artifacts(run.info.run_id, KEY)).read_text("utf-8"), KEY)
     for file in files:
         with zipfile.ZipFile(file) as parts:
             whole = b"".join(parts.read(name) for name in parts.namelist())
-        for word in ("challenger", "models:", "checkpoint", str(trained), "asked-people", "sales_eval"):
+        for word in ("challenger", "models:", "checkpoint", str(beside), "asked-people", "sales_eval"):
             assert word.encode() not in whole
         fill(file, found, by_model)
     given = f"op.files=[{files[0]},{files[1]}]"
@@ -99,21 +99,21 @@ def test_people_rate_what_a_judge_rates_too(said: Callable[..., Any], trained: P
 
 
 @pytest.mark.slow
-def test_one_model_alone_and_rows_without_references(said: Callable[..., Any], tmp_path: Path, trained: Path) -> None:
+def test_one_model_alone_and_rows_without_references(said: Callable[..., Any], tmp_path: Path, beside: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "几点开门？"}\n{"prompt": "=1+1"}\n', "utf-8")
     few = [f"dataset={rows}", "sampling.max_new_tokens=8", "op.dimensions=[quality]", "op.lang=en", "save_outputs=false"]
     result = said("alone", "op=human_export", "models=[tiny]", *few)
-    page = load_workbook(trained / "outputs/alone/rate.xlsx")["ratings"]
+    page = load_workbook(beside / "outputs/alone/rate.xlsx")["ratings"]
     assert [cell.value for cell in page[1]] == ["id", "prompt", "answer", "quality", "comment (may be empty)"]
     assert result["none"] + page.max_row - 1 >= 3
-    assert {each.name for each in (trained / "outputs/alone").iterdir()} == {
+    assert {each.name for each in (beside / "outputs/alone").iterdir()} == {
         "artifacts",
         "eval.log",
         "rate.xlsx",
         "result.json",
     }
-    assert "几点开门" not in (trained / "outputs/alone/artifacts" / KEY).read_text("utf-8")
+    assert "几点开门" not in (beside / "outputs/alone/artifacts" / KEY).read_text("utf-8")
     assert "has 'tiny' in its name" in said("named", "op=human_export", "models=[tiny]", *few, "op.file=tiny.xlsx", code=2)
     elsewhere = tmp_path / "lone"
     elsewhere.mkdir()

@@ -20,11 +20,9 @@ ASKED += ["publish.rows=0", "overlap.check=false"]
 
 
 @pytest.fixture
-def say(
-    trained: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Callable[..., str]:
+def say(beside: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
     """A function that runs an evaluation's command beside the training `first` and returns what it said."""
-    monkeypatch.chdir(trained)
+    monkeypatch.chdir(beside)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("MLOPS_LLM_CACHE", str(tmp_path / "cache"))
 
@@ -38,12 +36,12 @@ def say(
     return run
 
 
-def test_an_evaluation_becomes_a_report_in_four_forms(say: Callable[..., str], trained: Path) -> None:
+def test_an_evaluation_becomes_a_report_in_four_forms(say: Callable[..., str], beside: Path) -> None:
     pytest.importorskip("typst")
     say("run_name=tiny_six", "model=tiny", "project=sales", *ASKED)
     say("run_name=sales_six", "model=runs:/first/last", *ASKED)
     said = say("op=report", "run=sales_six", "op.lang=en", "run_name=sent")
-    folder, store = trained / "outputs/sent", client(trained)
+    folder, store = beside / "outputs/sent", client(beside)
     forms = {f"report.{each}" for each in ("pdf", "xlsx", "json", "html")}
     flat = "".join(said.split())
     assert all(str(folder / each) in flat for each in forms)
@@ -66,11 +64,11 @@ def test_an_evaluation_becomes_a_report_in_four_forms(say: Callable[..., str], t
     assert evaluated.info.run_id in (folder / "report.html").read_text("utf-8")
 
 
-def test_what_cannot_be_reported_is_one_line_and_no_run(say: Callable[..., str], trained: Path) -> None:
+def test_what_cannot_be_reported_is_one_line_and_no_run(say: Callable[..., str], beside: Path) -> None:
     def refused(*words: str) -> str:
-        before = len(client(trained).search_runs([run_of(client(trained), "first").info.experiment_id]))
+        before = len(client(beside).search_runs([run_of(client(beside), "first").info.experiment_id]))
         line = say("op=report", *words, code=2)
-        assert len(client(trained).search_runs([run_of(client(trained), "first").info.experiment_id])) == before
+        assert len(client(beside).search_runs([run_of(client(beside), "first").info.experiment_id])) == before
         assert len(line.splitlines()) == 1, line
         return line
 
@@ -78,12 +76,12 @@ def test_what_cannot_be_reported_is_one_line_and_no_run(say: Callable[..., str],
     assert "no run is called 'nobody'" in refused("run=nobody")
     assert "run=first: is a run of the stage 'train', not of an evaluation" in refused("run=first")
     assert "op.samples: is -1" in refused("run=first", "op.samples=-1")
-    (trained / "full").write_text("a file")
+    (beside / "full").write_text("a file")
     assert "full" in refused("run=first", "output=full/report")
 
 
 def test_a_stopped_evaluation_has_nothing_to_report(
-    say: Callable[..., str], trained: Path, monkeypatch: pytest.MonkeyPatch
+    say: Callable[..., str], beside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: Any) -> Any:
         raise RuntimeError("stopped")
@@ -95,10 +93,10 @@ def test_a_stopped_evaluation_has_nothing_to_report(
     assert "run=halfway: holds no results (FAILED; it has no readable evaluation.json)" in line
 
 
-def test_numbers_alone_are_reported_without_a_text(say: Callable[..., str], trained: Path) -> None:
+def test_numbers_alone_are_reported_without_a_text(say: Callable[..., str], beside: Path) -> None:
     say("run_name=private_six", "model=tiny", "project=sales", "save_outputs=false", *ASKED)
     say("op=report", "run=private_six", "op.format=[json,html]", "run_name=told_private")
     rows = (Path(__file__).parents[2] / "datasets/sales_eval.jsonl").read_text("utf-8").splitlines()[:6]
     for form in ("json", "html"):
-        written = (trained / f"outputs/told_private/report.{form}").read_text("utf-8")
+        written = (beside / f"outputs/told_private/report.{form}").read_text("utf-8")
         assert not [each for row in rows for each in (json.loads(row)["prompt"],) if each in written]
