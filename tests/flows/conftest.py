@@ -13,22 +13,30 @@ from mlops_llm.data.__main__ import STAGE
 from mlops_llm.entry import launch
 from tests.commands import SMOKE, ok, train
 
+PRISTINE = "as-trained.db"
+
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which `tiny` was trained once, as run `first`; not in a fork, whose memory holds more than it needs."""
     folder = tmp_path_factory.mktemp("trained")
     ok(train(folder, *SMOKE, "run_name=first", "seed=7", fresh=True))
+    copy(folder / "mlflow.db", folder / PRISTINE)
     return folder
 
 
 @pytest.fixture(scope="module")
 def beside(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a copy of the record of `first`, in which a module meets no runs but its own."""
+    """A folder with the record as it was when `first` had been trained, in which a module meets no runs but its own."""
     folder = tmp_path_factory.mktemp("beside")
-    with closing(sqlite3.connect(trained / "mlflow.db")) as there, closing(sqlite3.connect(folder / "mlflow.db")) as here:
-        there.backup(here)
+    copy(trained / PRISTINE, folder / "mlflow.db")
     return folder
+
+
+def copy(record: Path, to: Path) -> None:
+    """Copy a record that may be in use."""
+    with closing(sqlite3.connect(record)) as there, closing(sqlite3.connect(to)) as here:
+        there.backup(here)
 
 
 @pytest.fixture

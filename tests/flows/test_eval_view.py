@@ -32,8 +32,8 @@ def record(found: Outcome, run: MlflowRun, checkpoint: Checkpoint) -> None:
 
 
 @pytest.fixture(scope="module")
-def store(trained: Path) -> MlflowClient:
-    return client(trained)
+def store(beside: Path) -> MlflowClient:
+    return client(beside)
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +43,12 @@ def checkpoint(store: MlflowClient, trained: Path) -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def opened(trained: Path) -> Iterator[Callable[[str], Any]]:
+def opened(beside: Path) -> Iterator[Callable[[str], Any]]:
     """A function that opens a run of an evaluation beside the training."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(trained)
+        patch.chdir(beside)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield lambda name: open_run(Opening("eval", "sales", name, trained / "outputs" / name))
+        yield lambda name: open_run(Opening("eval", "sales", name, beside / "outputs" / name))
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from mlops_llm.tracking.lineage import Lineage, trace
 from mlops_llm.tracking.models import entered
 from mlops_llm.tracking.run import MlflowRun, Opening
 from mlops_llm.tracking.store import Store
+from tests.flows.conftest import PRISTINE, copy
 
 WEIGHTS = "ab" * 32
 
@@ -33,8 +32,7 @@ WEIGHTS = "ab" * 32
 def store(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """A record of its own: a copy, since to make one takes seconds."""
     folder = tmp_path_factory.mktemp("record")
-    with closing(sqlite3.connect(trained / "mlflow.db")) as there, closing(sqlite3.connect(folder / "mlflow.db")) as here:
-        there.backup(here)
+    copy(trained / PRISTINE, folder / "mlflow.db")
     address = f"sqlite:///{folder / 'mlflow.db'}"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
