@@ -12,7 +12,7 @@ from mlops_llm.eval.outcome import Outcome, Score
 from mlops_llm.eval.page import page
 from mlops_llm.eval.plan import Plan
 from mlops_llm.eval.report import facts
-from mlops_llm.eval.taken import Taken
+from mlops_llm.eval.taken import Taken, performance
 from mlops_llm.record import Checkpoint, Result, Run
 from mlops_llm.tracking import prompts
 
@@ -121,18 +121,8 @@ def _record(score: Score, step: int, checkpoint: Checkpoint | None, context: str
 
 
 def _numbers(outcome: Outcome, taken: Taken) -> dict[str, float]:
-    seconds = [each.seconds for each in outcome.samples if each.seconds]
-    numbers = {
-        "samples/total": float(len(outcome.samples)),
-        "samples/succeeded": float(outcome.succeeded),
-        "samples/failed": float(len(outcome.samples) - outcome.succeeded),
-        "perf/seconds": taken.seconds,
-        "perf/peak_memory_bytes": float(taken.peak),
+    counts = {"total": len(outcome.samples), "succeeded": outcome.succeeded, "failed": len(outcome.samples) - outcome.succeeded}
+    return {
+        **{f"samples/{name}": float(count) for name, count in counts.items()},
+        **{f"perf/{name}": value for name, value in performance(outcome, taken).items()},
     }
-    if seconds and taken.is_new:
-        numbers["perf/seconds_a_sample"] = sum(seconds) / len(seconds)
-    if taken.answering and taken.tokens is not None:
-        numbers["perf/tokens_per_second"] = taken.tokens / taken.answering
-    if taken.gpu is not None:
-        numbers["perf/peak_gpu_memory_bytes"] = float(taken.gpu)
-    return numbers

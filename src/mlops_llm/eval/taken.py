@@ -50,6 +50,19 @@ class Taken:
         return not any(each.cached or each.resumed for each in self.counts.values())
 
 
+def performance(outcome: Outcome, taken: Taken) -> dict[str, float]:
+    """Seconds, bytes and rates of this evaluation; what was not measured now is left out."""
+    found = {"seconds": taken.seconds, "opening_seconds": taken.opening, "peak_memory_bytes": float(taken.peak)}
+    seconds = [each.seconds for each in outcome.samples if each.seconds]
+    if seconds and taken.is_new:
+        found["seconds_a_sample"] = sum(seconds) / len(seconds)
+    if taken.answering and taken.tokens is not None:
+        found["tokens_per_second"] = taken.tokens / taken.answering
+    if taken.gpu is not None:
+        found["peak_gpu_memory_bytes"] = float(taken.gpu)
+    return found
+
+
 def warnings(plan: Plan, taken: Taken) -> list[str]:
     """What a person must know to read the scores."""
     told, counts = list[str](), taken.counts.get("answers")

@@ -14,7 +14,7 @@ from typing import Any
 from mlops_llm.component import plain
 from mlops_llm.eval.outcome import Group, Outcome, Sample, Score, Seen
 from mlops_llm.eval.plan import Plan
-from mlops_llm.eval.taken import Taken
+from mlops_llm.eval.taken import Taken, performance
 from mlops_llm.inference.engine import Class, Failure
 from mlops_llm.record import DatasetInput, Grid
 
@@ -61,7 +61,7 @@ def of_run(plan: Plan, outcome: Outcome, taken: Taken, run: str) -> dict[str, An
         if judge is not None
         else None,
         "settings": {name: plain(getattr(settings, name)) for name in _SETTINGS},
-        "performance": _performance(outcome, taken),
+        "performance": performance(outcome, taken),
         "texts": settings.save_outputs,
     }
     return facts(outcome, about)
@@ -132,19 +132,6 @@ def outcome_of(found: Mapping[str, Any]) -> Outcome:
 
 def _rows(data: DatasetInput) -> dict[str, Any]:
     return {"name": data.name, "version": data.version, "source": data.source, "rows": data.rows, "digests": dict(data.digests)}
-
-
-def _performance(outcome: Outcome, taken: Taken) -> dict[str, float]:
-    """Seconds and bytes; what was not measured in this run is left out."""
-    found = {"seconds": taken.seconds, "opening_seconds": taken.opening, "peak_memory_bytes": float(taken.peak)}
-    seconds = [each.seconds for each in outcome.samples if each.seconds]
-    if seconds and taken.is_new:
-        found["seconds_a_sample"] = sum(seconds) / len(seconds)
-    if taken.answering and taken.tokens is not None:
-        found["tokens_per_second"] = taken.tokens / taken.answering
-    if taken.gpu is not None:
-        found["peak_gpu_memory_bytes"] = float(taken.gpu)
-    return found
 
 
 def _sample(sample: Sample) -> dict[str, Any]:
