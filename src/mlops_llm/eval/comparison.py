@@ -26,6 +26,8 @@ class Cost:
     """Most bytes that were held at once."""
     judge: Mapping[str, float] = field(default_factory=dict)
     """As `Judge.numbers` says."""
+    is_steady: bool = False
+    """Seconds are a median of repetitions without the first: a difference of some percent is none of warm-up."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,10 @@ class Model:
     run: str = ""
     """Run that trained it."""
     step: int = 0
+    tokenizer: str = ""
+    """Digest of its tokenizer; empty where it is not known."""
+    evaluation: str = ""
+    """Name of the run that holds its evaluation."""
 
     @property
     def name(self) -> str:

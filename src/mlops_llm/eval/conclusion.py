@@ -155,7 +155,7 @@ def _saved(one: Model, other: Model, said: Mapping[str, str]) -> list[str]:
     made = []
     for name, write in (("bytes", console.size), ("seconds", lambda each: f"{each:.3g}")):
         few, many = (getattr(each.cost, name) for each in (one, other))
-        if few is None or many is None:
+        if few is None or many is None or (name == "seconds" and not (one.cost.is_steady and other.cost.is_steady)):
             continue
         if few * _CHEAPER > many:
             return []

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mlops_llm.data.ref import record
-from mlops_llm.eval.comparison_record import compare
+from mlops_llm.eval.comparing import compare
 from mlops_llm.eval.explain import Made, differences
 from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.plan import Plan
