@@ -46,7 +46,7 @@ class WriteReport:
         """Read what the record holds of the evaluation, and see that its forms can be made here."""
         from mlops_llm.eval.report import pdf, xlsx
         from mlops_llm.eval.report.chapters import report
-        from mlops_llm.eval.report.source import reported
+        from mlops_llm.eval.report.gathered import reported
         from mlops_llm.tracking.store import connect
 
         if not request.run:

@@ -1,57 +1,103 @@
-"""Other evaluations of the same rows, from the record, beside the one that is reported."""
+"""Other evaluations of the same rows, from the record, compared with the one that is reported by their answers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from mlops_llm.eval import conditions
+from mlops_llm.errors import UserError
+from mlops_llm.eval.comparison_record import values
+from mlops_llm.eval.people.imported import IMPORTED
+from mlops_llm.eval.recorded import Recorded, side_by_side
+from mlops_llm.eval.recording import PREFIX, named
+from mlops_llm.eval.report.facts import outcome_of
+from mlops_llm.eval.report.source import ROWS, facts_of
+from mlops_llm.tracking import ledger
 from mlops_llm.tracking.ledger import RunRow
+from mlops_llm.tracking.store import Store
 
 MOST = 4
 """Other evaluations that stand beside it, the newest of each model."""
-_SCORE = "score/"
-_COST = {"judge_calls": "perf/judge_calls", "judge_cost": "perf/judge_cost"}
+WHY = {
+    "many": f"there are more than {MOST} models",
+    "texts": "it kept no texts (save_outputs=false), by which its answers would be paired",
+}
+"""Why an evaluation is left out; else what the record says of it."""
 
 
-def comparison(own: RunRow, others: Sequence[RunRow], signatures: Mapping[str, str]) -> dict[str, Any]:
+def comparison(store: Store, own: RunRow, facts: Mapping[str, Any]) -> dict[str, Any]:
     """What a report says of other evaluations.
 
     Args:
+        store: the record.
         own: run of the reported evaluation.
-        others: of the same rows, newest first; of each model the newest is taken.
-        signatures: name of a score in the record -> how it was counted; one that was counted otherwise is left out.
+        facts: its `evaluation.json`.
+
+    Returns:
+        `side_by_side`, which is what a comparison's `comparison.json` holds, this evaluation first, or None where there is
+        no other; and `left_out`: model, run and reason of each evaluation that is not compared.
     """
+    others, left_out = _others(store, own, facts)
+    found = [Recorded(own, facts, outcome_of(facts)), *others]
+    if not facts["texts"]:  # then all of them are paired by the places of their rows
+        found = [replace(each, facts={**each.facts, "texts": False}) for each in found]
+    made = None
+    try:
+        made = told(found) if others else None
+    except UserError as error:
+        left_out += [_left(each.run, each.ref, error.what) for each in others]
+    return {"side_by_side": made, "left_out": left_out}
+
+
+def told(found: list[Recorded]) -> dict[str, Any]:
+    """Evaluations side by side as JSON.
+
+    Raises:
+        UserError: they have no row in common.
+    """
+    made = values(side_by_side(found, common=True))
+    for model, each in zip(made["models"], found, strict=True):
+        model |= {"id": each.run.id, "weights": each.facts["model"].get("weights", "")}
+    return made
+
+
+def _others(store: Store, own: RunRow, facts: Mapping[str, Any]) -> tuple[list[Recorded], list[dict[str, str]]]:
+    """The newest evaluation of each other model that can be compared, and why others cannot."""
     newest = dict[str, RunRow]()
-    for each in others:
-        if not any(key.startswith(_SCORE) for key in each.metrics):
-            continue
-        newest.setdefault(_model(each), each)
+    for each in _there(store, own, facts):
+        is_scored = any(key.startswith(PREFIX) for key in each.metrics)
+        if each.id != own.id and each.status == "FINISHED" and is_scored and IMPORTED not in each.tags:
+            newest.setdefault(_model(each), each)
     newest.pop(_model(own), None)
-    taken = list(newest.values())[:MOST]
-    runs = [_told(own, own, signatures), *(_told(each, own, signatures) for each in taken)]
-    return {"runs": runs, "left_out": len(newest) - len(taken)}
+    taken, left = list[Recorded](), list[dict[str, str]]()
+    for run in newest.values():
+        model = run.tags.get("model", "")
+        try:
+            other = facts_of(store, run, run.name) if len(taken) < MOST else None
+        except UserError as error:
+            left.append(_left(run, model, error.what))
+            continue
+        if other is None:
+            left.append(_left(run, model, WHY["many"]))
+        elif facts["texts"] and not other["texts"]:
+            left.append(_left(run, model, WHY["texts"]))
+        else:
+            taken.append(Recorded(run, other, outcome_of(other)))
+    return taken, left
+
+
+def _there(store: Store, own: RunRow, facts: Mapping[str, Any]) -> list[RunRow]:
+    """Evaluations that may be of the same rows, newest first; of benchmarks alone those whose first score was counted alike."""
+    if ROWS in own.tags:
+        return ledger.evaluations_of(store, own.tags[ROWS])
+    first = next((f"metric.{named(each['name']).removeprefix(PREFIX)}" for each in facts["scores"] if each["signature"]), "")
+    return ledger.tagged(store, {first: own.tags[first]}, 100) if first in own.tags else []
 
 
 def _model(run: RunRow) -> str:
     return run.tags.get("digest.weights") or run.tags.get("model", "")
 
 
-def _told(run: RunRow, own: RunRow, signatures: Mapping[str, str]) -> dict[str, Any]:
-    scores = {}
-    for key, value in run.metrics.items():
-        name = key.removeprefix(_SCORE)
-        if key == name or name not in signatures or run.tags.get(f"metric.{name}", "") != signatures[name]:
-            continue
-        low, high = run.metrics.get(f"{key}_low"), run.metrics.get(f"{key}_high")
-        scores[name] = {"value": value, "interval": None if low is None or high is None else [low, high]}
-    return {
-        "run": run.name,
-        "id": run.id,
-        "model": run.tags.get("model", ""),
-        "weights": run.tags.get("digest.weights", ""),
-        "scores": scores,
-        "speed": conditions.measured(run),
-        "cost": {name: run.metrics[key] for name, key in _COST.items() if key in run.metrics},
-        "other_conditions": conditions.others(own, run),
-    }
+def _left(run: RunRow, model: str, why: str) -> dict[str, str]:
+    return {"run": run.name, "model": model, "why": why}

@@ -1,46 +1,31 @@
-"""The evaluation that a report is about, as the record holds it."""
+"""An evaluation as the record holds it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from mlops_llm.errors import UserError
-from mlops_llm.eval.recording import PREFIX, named
+from mlops_llm.eval.comparison_record import VALUES
 from mlops_llm.eval.report.facts import ARTIFACT, FORM
-from mlops_llm.eval.report.rivals import comparison
 from mlops_llm.tracking import ledger
 from mlops_llm.tracking.ledger import RunRow
 from mlops_llm.tracking.opening import recorded_text
 from mlops_llm.tracking.store import Store
 
-_ROWS = "data.evaluation.digest.canonical"
-_MACHINE = {
-    "command": "command", "commit": "git.commit", "uncommitted": "git.uncommitted", "python": "python", "system": "host.system",
-    "cpu": "host.cpu", "memory_gb": "host.memory_gb", "gpu": "host.gpu", "prompt": "prompt",
-}  # fmt: skip
-_PACKAGES = "version."
+ROWS = "data.evaluation.digest.canonical"
+"""Tag of a run: digest of the rows that it asked."""
 _SHOWN = 5
-
-
-def reported(store: Store, ref: str) -> dict[str, Any]:
-    """An evaluation's facts with `record` and `comparison`.
-
-    Args:
-        store: the record.
-        ref: id or name of the evaluation's run.
-
-    Raises:
-        UserError: there is no such run, it is of another stage, or it holds no results.
-    """
-    run = ledger.find_run(store, ref)
-    found = facts_of(store, run, ref)
-    found["record"] = _record(store, run)
-    digest = run.tags.get(_ROWS, "")
-    others = ledger.evaluations_of(store, digest) if digest else []
-    signatures = {named(each["name"]).removeprefix(PREFIX): each["signature"] for each in found["scores"]}
-    found["comparison"] = comparison(run, [each for each in others if each.id != run.id], signatures)
-    return found
+_OTHERS = {
+    "compare": "is a comparison of several evaluations",
+    "explain": "says why two models differ",
+    "human_import": "holds ratings by people",
+    "human_export": "wrote sheets for people",
+    "calibrate": "sets judges against people",
+    "report": "is a report itself",
+}
+"""Operations that leave no evaluation of their own."""
 
 
 def facts_of(store: Store, run: RunRow, ref: str) -> dict[str, Any]:
@@ -58,10 +43,11 @@ def facts_of(store: Store, run: RunRow, ref: str) -> dict[str, Any]:
     if stage != "eval":
         what = f"is a run of the stage '{stage}', not of an evaluation" if stage else "is not a run of an evaluation"
         raise UserError(what, f"run={ref}", "name one: run=NAME")
+    _refuse_other(store, run, ref)
     remedy = f"evaluate first; a stopped one goes on with: python -m mlops_llm.eval resume={run.name}"
     jobs = [each.name for each in ledger.children(store, run.id)]
     if jobs:
-        remedy = f"it is the parent of several, name one: {', '.join(jobs[:_SHOWN])}{', …' if len(jobs) > _SHOWN else ''}"
+        remedy = f"it is the parent of several, name one: {_some(jobs)}"
     try:
         found: dict[str, Any] = json.loads(recorded_text(store, run.id, ARTIFACT))
     except UserError as error:
@@ -76,14 +62,36 @@ def facts_of(store: Store, run: RunRow, ref: str) -> dict[str, Any]:
     return found
 
 
-def _record(store: Store, run: RunRow) -> dict[str, Any]:
-    return {
-        "run": run.id,
-        "name": run.name,
-        "project": run.project,
-        "status": run.status,
-        "link": store.link(run.experiment, run.id),
-        "machine": {name: run.tags[key] for name, key in _MACHINE.items() if key in run.tags},
-        "packages": {key.removeprefix(_PACKAGES): value for key, value in run.tags.items() if key.startswith(_PACKAGES)},
-        "settings": {key: value for key, value in sorted(run.params.items()) if value not in ("None", "", "[]")},
-    }
+def _refuse_other(store: Store, run: RunRow, ref: str) -> None:
+    """Say what a run is that is no evaluation, and which ones are meant.
+
+    Raises:
+        UserError: it is none.
+    """
+    what = _OTHERS.get(run.params.get("choice.op", ""))
+    if what:
+        names = _meant(store, run)
+        raise UserError(what, f"run={ref}", f"name an evaluation: {_some(names)}" if names else "name that of one model")
+
+
+def _meant(store: Store, run: RunRow) -> list[str]:
+    """The evaluations that another operation took: of a report its own, of a comparison its models', else those of its rows."""
+    if "report.run" in run.tags:
+        return [ledger.find_run(store, run.tags["report.run"]).name]
+    compared = _compared(store, run) or [each.name for each in ledger.children(store, run.id)]
+    if compared or ROWS not in run.tags:
+        return compared
+    there = ledger.evaluations_of(store, run.tags[ROWS])
+    return [each.name for each in there if each.params.get("choice.op") not in _OTHERS]
+
+
+def _compared(store: Store, run: RunRow) -> list[str]:
+    try:
+        models = json.loads(recorded_text(store, run.id, VALUES))["models"]
+        return [each["evaluation"] for each in models if each["evaluation"]]
+    except (UserError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:_SHOWN])}{', …' if len(names) > _SHOWN else ''}"
