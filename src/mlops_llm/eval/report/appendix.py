@@ -9,6 +9,25 @@ from mlops_llm import console
 from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.report.document import Chapter, Facts, Section, Text, cut
 
+_TOOK = {
+    "seconds": "秒",
+    "opening_seconds": "加载模型的秒数",
+    "seconds_a_sample": "每个样本秒数",
+    "tokens_per_second": "每秒词元",
+    "peak_memory_bytes": "内存峰值",
+    "peak_gpu_memory_bytes": "显存峰值",
+}
+_MACHINE = {
+    "commit": "代码版本",
+    "uncommitted": "未提交的改动",
+    "python": "Python",
+    "system": "操作系统",
+    "cpu": "处理器",
+    "memory_gb": "内存（GB）",
+    "gpu": "GPU",
+    "prompt": "评委提示词版本",
+}
+_DIGESTS = {"raw": "文件摘要", "canonical": "内容摘要"}
 _NAME = 60
 """Characters of a dataset's name."""
 
@@ -33,17 +52,21 @@ def appendix(found: Mapping[str, Any], lang: Lang) -> Chapter:
         if each:
             name = cut(each["name"], _NAME)
             digests += [(lang(f"{name} 版本", f"{name} version"), each["version"])]
-            digests += [(f"{name} {kind}", value) for kind, value in each["digests"].items()]
+            digests += [(f"{name} {lang(_DIGESTS.get(kind, kind), kind)}", value) for kind, value in each["digests"].items()]
             digests += [(lang(f"{name} 文件", f"{name} file"), each["source"])] if each["source"] != each["version"] else []
     settings = [(name, str(value)) for name, value in (record.get("settings") or _flat(found["settings"])).items()]
     took = [
-        (name, console.size(value) if name.endswith("bytes") else f"{value:.3f}")
+        (lang(_TOOK.get(name, name), name), console.size(value) if name.endswith("bytes") else f"{value:.3f}")
         for name, value in found["performance"].items()
     ]
-    machine = [(name, str(said)) for name, said in record.get("machine", {}).items() if name != "command"]
+    machine = [
+        (lang(_MACHINE.get(name, name), name), str(said))
+        for name, said in record.get("machine", {}).items()
+        if name != "command"
+    ]
     packages = [(name, version) for name, version in record.get("packages", {}).items()]
     made = lang(
-        "本报告由运行记录生成，其中的句子按固定规则从数字得出。警告、失败原因和设置按记录原文列出。"
+        "本报告由运行记录生成，其中的句子按固定规则从数字得出。失败原因和设置按记录原文列出。"
         "PDF 内嵌 Noto Sans CJK 字体的子集（SIL Open Font License 1.1，© Adobe）。",
         "This report was made from the record of the run; its sentences follow from the numbers by fixed rules. "
         "The PDF embeds a subset of Noto Sans CJK (SIL Open Font License 1.1, © Adobe).",

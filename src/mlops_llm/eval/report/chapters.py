@@ -3,42 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from mlops_llm import console
 from mlops_llm.eval import shown
 from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.outcome import Outcome
+from mlops_llm.eval.report import chinese
 from mlops_llm.eval.report.appendix import appendix
 from mlops_llm.eval.report.compared import comparison
 from mlops_llm.eval.report.document import Card, Cards, Chapter, Document, Facts, Part, Points, Section, Table, Text, cut
 from mlops_llm.eval.report.facts import outcome_of
-from mlops_llm.eval.report.findings import Words, between, decisive, figure, kind_of, label, words
+from mlops_llm.eval.report.findings import Words, words
+from mlops_llm.eval.report.naming import Told, between, decisive, figure, kind_of, label, labels
 from mlops_llm.eval.report.results import results
 
 _CELL = 150
-_ASKED = {
-    "sampling": "采样",
-    "answers": "回答",
-    "ability": "能力",
-    "seconds a sample": "每个样本秒数",
-    "tokens/s": "每秒词元",
-    "opening the model": "加载模型",
-    "peak memory": "内存峰值",
-    "peak GPU memory": "显存峰值",
-    "judge": "评委",
-    "judge calls": "评委请求",
-    "judge tokens": "评委词元",
-    "judge cost": "评委费用",
-    "judged by": "实际应答的评委模型",
-    "spread over repetitions": "重复评分的离散程度",
-    "chat template": "对话模板",
-    "seen in training": "训练中见过",
-    "compared with": "比对的训练数据",
-    "training data": "训练数据",
-}
-
 _USED = {
     "calls": "请求数",
     "known": "缓存中已有",
@@ -56,15 +37,24 @@ class Report:
 
     found: Mapping[str, Any]
     """Its facts, as schema.json says."""
-    outcome: Outcome
+    outcome: Told
     words: Words
     lang: Lang
 
 
 def report(found: Mapping[str, Any], lang: Lang) -> Report:
     """Say what an evaluation's facts mean."""
-    outcome = outcome_of(found)
-    return Report(found, outcome, words(outcome, found.get("comparison"), lang), lang)
+    plain = outcome_of(found)
+    made = {each.name: getattr(plain, each.name) for each in fields(plain)}
+    outcome = Told(**made | {"title": _title(plain, lang)}, labels=labels(found["judge"], lang))
+    said = words(outcome, found.get("comparison"), lang, found.get("people") or ())
+    return Report(found, outcome, said, lang)
+
+
+def _title(outcome: Outcome, lang: Lang) -> str:
+    """`MODEL on DATASET` in a language."""
+    rest = outcome.title.removeprefix(f"{outcome.model} on ")
+    return lang(f"{outcome.model} 在 {rest} 上的评测", outcome.title) if rest != outcome.title else outcome.title
 
 
 def document(about: Report, samples: int) -> Document:
@@ -78,7 +68,7 @@ def document(about: Report, samples: int) -> Document:
     chapters = [
         _summary(about),
         _method(about),
-        results(about.outcome, lang, samples if found["texts"] else 0),
+        results(about.outcome, found.get("people") or (), lang, samples if found["texts"] else 0),
         comparison(about.outcome, found.get("comparison"), about.words.comparison, lang),
         _conclusion(about),
     ]
@@ -107,7 +97,10 @@ def _summary(about: Report) -> Chapter:
         sections.append(Section(lang("建议", "Advice"), [Points(about.words.advice)]))
     if outcome.warnings:
         sections.append(
-            Section(lang("读数前须知", "To know before reading the scores"), [Points(outcome.warnings, warns=True)])
+            Section(
+                lang("读数前须知", "To know before reading the scores"),
+                [Points([chinese.warning(each, lang) for each in outcome.warnings], warns=True)],
+            )
         )
     return Chapter(lang("评测概述", "Summary"), sections)
 
@@ -134,7 +127,8 @@ def _method(about: Report) -> Chapter:
     elif not any(each.name.startswith(shown.JUDGE) for each in outcome.scores):
         said = lang("没有评委：得分只来自指标和标准评测集。", "No judge: the scores come from metrics and benchmarks alone.")
         sections.append(Section(lang("评委", "Judge"), [Text(said)]))
-    rows = [(cut(lang(_ASKED.get(name, name), name), _CELL), said) for name, said in outcome.facts.items()]
+    told = (chinese.fact(name, said, outcome.labels, lang) for name, said in outcome.facts.items())
+    rows = [(cut(name, _CELL), said) for name, said in told]
     conditions = [
         (lang("模型", "Model"), cut(outcome.model, _CELL)),
         (lang("引擎", "Engine"), cut(outcome.engine, _CELL)),

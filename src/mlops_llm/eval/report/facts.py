@@ -26,7 +26,7 @@ _SETTINGS = ("sampling", "care", "limit", "sample", "cache", "seed", "overlap", 
 
 @cache
 def schema() -> Any:
-    """The JSON Schema (draft 2020-12) of what `facts` makes; a report has `record`, `comparison` and `words` too."""
+    """The JSON Schema (draft 2020-12) of what `facts` makes; a report has `record`, `comparison`, `people` and `words` too."""
     return json.loads(Path(__file__).with_name("schema.json").read_text("utf-8"))
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlops_llm import console
 from mlops_llm.eval import charts, shown
 from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.outcome import Outcome, Sample, Score
+from mlops_llm.eval.report import chinese
 from mlops_llm.eval.report.document import Case, Cases, Chapter, Charts, Part, Section, Table, Text, cut
-from mlops_llm.eval.report.findings import decisive, dimensions, kind_of, label
+from mlops_llm.eval.report.naming import decisive, dimensions, kind_of, label
+from mlops_llm.eval.report.peoples import section
 from mlops_llm.record import Grid
 
 CHARTS, ROWS, FAILURES = 12, 60, 30
@@ -20,24 +22,27 @@ LONGEST = 600
 _CELL = 120
 
 
-def results(outcome: Outcome, lang: Lang, samples: int) -> Chapter:
+def results(outcome: Outcome, people: Sequence[Mapping[str, Any]], lang: Lang, samples: int) -> Chapter:
     """What was found.
 
     Args:
         outcome: what was found.
+        people: see `rated.people`.
         lang: language.
         samples: how many samples are shown, the lowest first; 0 shows none.
     """
-    sections = [Section(lang("总体得分", "Totals"), [_scores(outcome, list(outcome.scores), lang)])] if outcome.scores else []
-    rated = dimensions(outcome)
-    if len(rated) > 1:
+    rated = dimensions(outcome) if len(dimensions(outcome)) > 1 else []
+    whole = [each for each in outcome.scores if each not in rated]
+    sections = [Section(lang("总体得分", "Totals"), [_scores(outcome, whole, lang)])] if whole else []
+    if rated:
         sections.append(Section(lang("各维度", "Dimensions"), [_scores(outcome, rated, lang)]))
+    sections += section(outcome, people, lang)
     drawn = _distribution(outcome)
     if drawn.items:
         sections.append(Section(lang("得分分布", "Distribution"), [drawn]))
     if outcome.groups:
-        sections.append(Section(lang("分组结果", "Groups"), _grid(shown.grouped(outcome), lang)))
-    sections += [Section(cut(each.title, _CELL), _grid(each, lang)) for each in outcome.tables.values()]
+        sections.append(Section(lang("分组结果", "Groups"), _grid(_grouped(outcome), lang)))
+    sections += [Section(cut(chinese.table(each.title, lang), _CELL), _grid(each, lang)) for each in outcome.tables.values()]
     sections.append(Section(lang("失败样本", "Failures"), _failures(outcome, lang)))
     if samples and outcome.samples:
         sections.append(Section(lang("样本", "Samples"), _cases(outcome, lang, samples)))
@@ -79,8 +84,17 @@ def _distribution(outcome: Outcome) -> Charts:
 def _grid(grid: Grid, lang: Lang) -> list[Part]:
     rows = [[cut(console.number(each), _CELL) for each in row] for row in grid.rows[:ROWS]]
     right = [place for place in range(len(grid.columns)) if _are_numbers([row[place] for row in grid.rows])]
-    parts: list[Part] = [Table([cut(str(each), _CELL) for each in grid.columns], rows, right, wide=())]
+    parts: list[Part] = [Table([cut(chinese.head(str(each), lang), _CELL) for each in grid.columns], rows, right, wide=())]
     return parts + _more(len(grid.rows), ROWS, lang)
+
+
+def _grouped(outcome: Outcome) -> Grid:
+    """The groups, with scores as a report calls them."""
+    grid, names = (
+        shown.grouped(outcome),
+        {shown.label(each.name, outcome): label(each.name, outcome) for each in outcome.scores},
+    )
+    return Grid(grid.title, [names.get(str(each), each) for each in grid.columns], grid.rows)
 
 
 def _are_numbers(cells: Sequence[Any]) -> bool:
@@ -125,7 +139,8 @@ def _cases(outcome: Outcome, lang: Lang, most: int) -> list[Part]:
 
 
 def _case(sample: Sample, outcome: Outcome, lang: Lang) -> Case:
-    chips = [f"{name} {value}" for name, value in shown.numbers(sample, outcome)]
+    names = {shown.label(name, outcome): label(name, outcome) for name in sample.scores}
+    chips = [f"{names[name]} {value}" for name, value in shown.numbers(sample, outcome)]
     chips += [kind_of(sample.failure.kind.value, lang)] if sample.failure else []
     chips += [lang("训练中见过", "seen in training")] if sample.was_seen else []
     chips += [*([lang("截断", "cut")] if sample.cut else []), *sample.flags]

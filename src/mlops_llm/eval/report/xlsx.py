@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
 from mlops_llm.errors import need
 from mlops_llm.eval import shown
+from mlops_llm.eval.lang import Lang
+from mlops_llm.eval.outcome import Outcome
+from mlops_llm.eval.report import chinese, sheets
 from mlops_llm.eval.report.appendix import appendix
 from mlops_llm.eval.report.chapters import Report
 from mlops_llm.eval.report.document import Facts
-from mlops_llm.eval.report.findings import kind_of
+from mlops_llm.eval.report.naming import kind_of, label
 
 LONGEST = 32_767
 """Characters of a cell, as Excel has it."""
@@ -58,7 +61,7 @@ def xlsx(about: Report) -> bytes:
         lang("优点", "Strengths"): said.strengths,
         lang("问题", "Problems"): said.problems,
         lang("对比", "Comparison"): said.comparison,
-        lang("须知", "To know"): outcome.warnings,
+        lang("须知", "To know"): [chinese.warning(each, lang) for each in outcome.warnings],
     }
     totals = [(lang("样本", "Samples"), len(outcome.samples)), (lang("成功", "Succeeded"), outcome.succeeded)]
     totals += [(lang("失败", "Failed"), outcome.failures.total())]
@@ -69,21 +72,21 @@ def xlsx(about: Report) -> bytes:
         key: values for key, values in shown.columns(outcome).items() if key not in ("prompt", "answer")
     }  # fmt: skip
     if outcome.samples:
-        sheet(lang("样本", "Samples"), list(table), zip(*table.values(), strict=True))
+        names_of = [_column(each, outcome, lang) for each in table]
+        sheet(lang("样本", "Samples"), names_of, zip(*table.values(), strict=True))
     if outcome.failures:
         columns = [lang("类别", "Class"), lang("次数", "Times")]
         failed = [(kind_of(kind, lang), times) for kind, times in outcome.failures.most_common()]
         sheet(lang("失败", "Failures"), columns, failed)
     if outcome.groups:
-        columns = ["key", "value", "items", *dict.fromkeys(name for each in outcome.groups for name in each.scores)]
-        grouped = [
-            [each.key, each.value, each.count, *(each.scores.get(name) for name in columns[3:])] for each in outcome.groups
-        ]
-        sheet(lang("分组", "Groups"), columns, grouped)
+        of = dict.fromkeys(name for each in outcome.groups for name in each.scores)
+        columns = [chinese.head(each, lang) for each in ("key", "value", "items")]
+        grouped = [[each.key, each.value, each.count, *(each.scores.get(name) for name in of)] for each in outcome.groups]
+        sheet(lang("分组", "Groups"), [*columns, *(label(name, outcome) for name in of)], grouped)
     for grid in outcome.tables.values():
-        sheet(grid.title, grid.columns, grid.rows)
-    if len(found.get("comparison", {}).get("runs", [])) > 1:
-        sheet(lang("对比", "Comparison"), *_compared(found["comparison"]))
+        sheet(chinese.table(grid.title, lang), [chinese.head(str(each), lang) for each in grid.columns], grid.rows)
+    for each in (*sheets.people(about), *sheets.comparison(about)):
+        sheet(*each)
     parts: list[tuple[Any, ...]] = [
         (section.title, *row)
         for section in appendix(found, lang).sections
@@ -109,7 +112,7 @@ def _scores(about: Report) -> tuple[list[str], list[list[Any]]]:
     ]  # fmt: skip
     rows = [
         [
-            shown.label(each.name, about.outcome), each.value, *(each.interval or (None, None)), each.count, each.most,
+            label(each.name, about.outcome), each.value, *(each.interval or (None, None)), each.count, each.most,
             each.answered, each.seen.share if each.seen else None, each.seen.rest if each.seen else None, each.signature,
         ]
         for each in about.outcome.scores
@@ -117,24 +120,17 @@ def _scores(about: Report) -> tuple[list[str], list[list[Any]]]:
     return columns, rows
 
 
-def _compared(found: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
-    """A row for each run."""
-    runs = found["runs"]
-    scores = list(dict.fromkeys(name for run in runs for name in run["scores"]))
-    more = [(kind, key) for kind in ("speed", "cost") for key in dict.fromkeys(key for run in runs for key in run[kind])]
-    rows = [
-        [run["run"], run["id"], run["model"], run["weights"]]
-        + [value for name in scores for value in _spread(run["scores"].get(name))]
-        + [run[kind].get(key) for kind, key in more]
-        + [", ".join(run["other_conditions"])]
-        for run in runs
-    ]
-    spread = [f"{name}{part}" for name in scores for part in ("", " low", " high")]
-    return ["run", "id", "model", "weights", *spread, *(key for _, key in more), "other conditions"], rows
+_COLUMNS = {
+    "row": "行", "task": "任务", "prompt": "问题", "asked": "所问", "answer": "回答", "reference": "参考", "label": "类别",
+    "comment": "评语", "failure": "失败", "cause": "原因", "flags": "标记", "seen in training": "训练中见过", "seconds": "秒",
+    "tokens": "词元",
+}  # fmt: skip
 
 
-def _spread(score: Mapping[str, Any] | None) -> list[Any]:
-    return [score["value"], *(score["interval"] or (None, None))] if score else [None, None, None]
+def _column(name: str, outcome: Outcome, lang: Lang) -> str:
+    if name.startswith(shown.JUDGE):
+        return label(name, outcome)
+    return lang(_COLUMNS.get(name, name), name)
 
 
 def _sheet(book: Any, name: str, columns: Sequence[str], rows: list[Sequence[Any]], lost: _Lost) -> None:
