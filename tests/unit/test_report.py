@@ -17,13 +17,17 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from mlops_llm.errors import UserError
 from mlops_llm.eval.lang import Lang
-from mlops_llm.eval.outcome import Group, Outcome, Score
-from mlops_llm.eval.report import writing
+from mlops_llm.eval.outcome import Outcome, Sample, Score
+from mlops_llm.eval.recorded import Recorded
+from mlops_llm.eval.report import chinese, gathered, rivals, source, writing
 from mlops_llm.eval.report.chapters import Report, document, report
 from mlops_llm.eval.report.facts import facts, outcome_of, schema
 from mlops_llm.eval.report.findings import words
 from mlops_llm.eval.report.glyphs import Readable, characters
-from mlops_llm.eval.report.rivals import MOST, comparison
+from mlops_llm.eval.report.grouped import apart
+from mlops_llm.eval.report.naming import label
+from mlops_llm.eval.report.rivals import MOST
+from mlops_llm.eval.significance import noise
 from mlops_llm.tracking.ledger import RunRow
 from tests.outcomes import HOSTILE, everywhere, outcome, sample
 from tests.unit.test_page import Page
@@ -55,11 +59,49 @@ def standard(lang: Lang) -> tuple[bytes, list[str]]:
     return content, pages(content)
 
 
-def run(name: str, weights: str, value: float, **tags: str) -> RunRow:
-    """A run that scored BLEU, give or take 1."""
-    metrics = {"score/bleu": value, "score/bleu_low": value - 1, "score/bleu_high": value + 1, "perf/seconds_a_sample": 0.5}
+def run(name: str, weights: str, value: float = 34, **tags: str) -> RunRow:
+    """A run that scored BLEU."""
+    metrics = {"score/bleu": value, "perf/seconds_a_sample": 0.5, "perf/peak_memory_bytes": 2e9, "perf/judge_calls": 26.0}
     about = {"model": f"models:/{name}", "digest.weights": weights, "metric.bleu": "zh", "host.cpu": "A", **tags}
-    return RunRow(name * 8, name, "1", "sales", "FINISHED", about, {"choice.engine": "hf"}, metrics)
+    return RunRow(name * 8, name, "1", "sales", "FINISHED", about, {"choice.engine": "hf", "choice.op": "score"}, metrics)
+
+
+def moved(by: float) -> Outcome:
+    """The usual outcome with every rating and BLEU higher or lower."""
+    of = [sample(place) for place in range(30)]
+    most = {"bleu": 100.0}
+    made = [
+        dataclasses.replace(
+            each, scores={name: min(max(value + by, 0), most.get(name, 5)) for name, value in each.scores.items()}
+        )
+        for each in of
+    ]
+    return outcome(made)
+
+
+def evaluated(name: str, found: Outcome, **tags: str) -> Recorded:
+    """An evaluation in the record."""
+    about = {"run": name, "model": {"name": f"models:/{name}", "weights": name * 64, "bytes": 2_100_000}}
+    return Recorded(run(name, name * 64, **tags), facts(found, about), found)
+
+
+@cache
+def beside() -> dict[str, Any]:
+    """A model with one that is as good, and one that is worse."""
+    found = [
+        evaluated("a", outcome()), evaluated("b", moved(0.0)), evaluated("c", moved(-1.5), **{"host.cpu": "B"})
+    ]  # fmt: skip
+    return {"side_by_side": rivals.told(found), "left_out": [{"run": "d", "model": "models:/d", "why": rivals.WHY["texts"]}]}
+
+
+PEOPLE = [{
+    "run": "imported", "id": "f" * 32, "evaluation": "h0123", "raters": 3, "careless": 1,
+    "scores": [
+        {"name": f"human/{name}", "value": 3.25, "interval": [2.9, 3.6], "rows": 30} for name in ("accuracy", "overall")
+    ],
+    "agreement": {"accuracy": {"alpha_ordinal": 0.61, "alpha_interval": 0.6}},
+    "wins": [{"other": "models:/b", "win": 12, "tie": 1, "loss": 17, "rate": 0.417, "interval": [0.26, 0.59]}],
+}]  # fmt: skip
 
 
 def test_facts_come_back_from_json_as_they_were():
@@ -70,11 +112,16 @@ def test_facts_come_back_from_json_as_they_were():
 
 
 @pytest.mark.parametrize("found", [outcome(), everywhere(MARKUP), outcome([]), outcome([sample(0).bare])])
-def test_what_is_written_is_as_the_schema_says(found):
+@pytest.mark.parametrize("more", [{}, {"people": PEOPLE, "comparison": {"side_by_side": None, "left_out": []}}])
+def test_what_is_written_is_as_the_schema_says(found, more):
     Draft202012Validator.check_schema(schema())
-    about = reported(found=found)
+    about = reported(found=found, **more)
     valid(about.found)
     valid(json.loads(made(about, "json")))
+
+
+def test_a_comparison_and_people_are_as_the_schema_says():
+    valid(json.loads(made(reported(comparison=beside(), people=PEOPLE), "json")))
 
 
 def test_the_schema_describes_every_field_and_refuses_others():
@@ -108,7 +155,7 @@ def test_the_text_of_the_pdf_has_the_numbers_of_the_json(lang):
     whole = "\n".join(texts)
     totals = whole[whole.rindex(lang("总体得分", "Totals")) :]
     for score in found["scores"]:
-        name = score["name"].removeprefix("judge/")
+        name = label(score["name"], about.outcome)
         low, high = score["interval"]
         rest = f"{score['seen']['share']:.1%} {score['seen']['rest']:.2f}"
         line = rf"{name}\s+{score['value']:.2f}\s+{low:.2f} - {high:.2f}\s+{score['count']}\s+{rest}"
@@ -119,7 +166,7 @@ def test_the_text_of_the_pdf_has_the_numbers_of_the_json(lang):
         head = whole[whole.rindex(f"#{each['place'] + 1} ") :][:120] if f"#{each['place'] + 1} " in whole else ""
         for name, value in each["scores"].items():
             said = str(int(value)) if value == int(value) else f"{value:.2f}"
-            assert f"{name.removeprefix('judge/')} {said}" in re.sub(r"\s+", " ", head), (each["place"], head)
+            assert f"{label(name, about.outcome)} {said}" in re.sub(r"\s+", " ", head), (each["place"], head)
     for sentences in found["words"].values():
         for each in sentences if isinstance(sentences, list) else []:
             assert re.sub(r"\s+", "", each) in re.sub(r"\s+", "", whole)
@@ -156,24 +203,24 @@ def test_what_a_model_writes_is_text_in_a_pdf_and_no_box():
 
 @each_lang
 def test_the_font_has_every_character_of_our_own_words(lang):
-    readable = Readable()
-    found = comparison(run("a", "1", 34), [run("b", "2", 30), run("c", "3", 34, **{"host.cpu": "B"})], {"bleu": "zh"})
-    readable.all(json.loads(json.dumps(dataclasses.asdict(document(reported(lang, comparison=found), 50)), default=list)))
+    readable, about = Readable(), reported(lang, comparison=beside(), people=PEOPLE)
+    readable.all(json.loads(json.dumps(dataclasses.asdict(document(about, 50)), default=list)))
     assert readable.kinds == set()
 
 
 def test_a_workbook_has_a_sheet_a_table_a_row_a_sample_and_numbers_as_numbers():
     openpyxl = pytest.importorskip("openpyxl")
-    book = openpyxl.load_workbook(BytesIO(made(reported(), "xlsx")))
+    about = reported()
+    book = openpyxl.load_workbook(BytesIO(made(about, "xlsx")))
     assert book.sheetnames == ["概述", "得分", "样本", "失败", "分组", "label by answer", "附录"]
     for sheet in book:
         assert sheet.freeze_panes == "A2" and sheet.auto_filter.ref.startswith("A1:")
     rows = list(book["样本"].iter_rows(values_only=True))
     found = [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
-    assert [each["row"] for each in found] == list(range(1, 31))
+    assert [each["行"] for each in found] == list(range(1, 31))
     for each, said in zip(outcome().samples, found, strict=True):
-        assert {name: said[name] for name in each.scores} == dict(each.scores)
-        assert (said["answer"] or "") == each.answer and said["prompt"] == each.prompt
+        assert {name: said[label(name, about.outcome)] for name in each.scores} == dict(each.scores)
+        assert (said["回答"] or "") == each.answer and said["问题"] == each.prompt
     first = next(book["得分"].iter_rows(min_row=2, values_only=True))
     bleu = outcome().scores[0]
     assert bleu.interval and first[0] == "bleu"
@@ -187,7 +234,7 @@ def test_texts_in_a_workbook_are_no_formulas_and_what_no_cell_holds_is_counted()
     ]
     bad.append(dataclasses.replace(sample(3), answer="长" * 40_000))
     book = openpyxl.load_workbook(BytesIO(made(reported(found=outcome(bad)), "xlsx")))
-    (column,) = [cell.column for cell in book["样本"][1] if cell.value == "answer"]
+    (column,) = [cell.column for cell in book["样本"][1] if cell.value == "回答"]
     cells = [book["样本"].cell(row, column) for row in range(2, 6)]
     assert [each.value for each in cells[:3]] == ["=1+1", "@SUM(A1)", "ab"]
     assert all(each.data_type == "s" for each in cells) and cells[0].quotePrefix
@@ -243,41 +290,183 @@ def test_likeness_to_references_is_never_called_low():
     assert low("exact_match", [0.0, 0.0, 1.0]) == ["'exact_match' is low: 0.1 / 1 (95 % interval 0 to 0.2)."]
 
 
-def test_a_group_is_named_where_it_lies_apart():
-    score = Score("judge/overall", 3.5, 100, interval=(3.4, 3.6), most=5)
-
-    def of(low: float) -> list[str]:
-        groups = [Group("topic", "a", 50, {score.name: low}), Group("topic", "b", 50, {score.name: 3.6})]
-        return words(outcome([], scores=[score], groups=groups), None, Lang.en).problems
-
-    assert of(3.0) == ["By topic, 'overall' is worst on 'a' (3.00 / 5, 50 items) and best on 'b' (3.60 / 5)."]
-    assert of(3.5) == []
+@cache
+def plain() -> Outcome:
+    return outcome([], groups=[])
 
 
-def test_another_model_is_better_or_worse_only_where_intervals_do_not_touch():
-    own = run("own", "1", 34)
-    found = comparison(own, [run("low", "2", 30), run("near", "3", 35), run("high", "4", 40)], {"bleu": "zh"})
-    scored = outcome([], scores=[Score("bleu", 34, 30, most=100, interval=(33, 35))])
-    assert words(scored, found, Lang.en).comparison == [
-        "Against models:/low: better by bleu.",
-        "Against models:/near: undecided (intervals overlap) by bleu.",
-        "Against models:/high: worse by bleu.",
+def grouped(values: dict[str, list[float]]) -> Outcome:
+    """Ratings of samples by the group that these are of."""
+    of = [
+        Sample(place, "p", "a", metadata={"topic": name}, scores={"judge/overall": value})
+        for name, several in values.items()
+        for place, value in enumerate(several)
     ]
+    mean = sum(map(sum, values.values())) / len(of)
+    return dataclasses.replace(plain(), samples=of, scores=[Score("judge/overall", mean, len(of), most=5)])
 
 
-def test_of_other_evaluations_the_newest_of_each_model_stands_there():
-    others = [run("same", "1", 99), run("new", "2", 30), run("old", "2", 10)]
-    others += [run(f"m{place}", f"w{place}", 20) for place in range(MOST)]
-    others[1].tags["metric.bleu"] = "char"
-    others[3].tags["host.cpu"] = "B"
-    found = comparison(run("own", "1", 34), others, {"bleu": "zh"})
+def test_a_group_is_named_where_it_lies_apart():
+    def of(*low: float) -> list[str]:
+        return words(grouped({"a": list(low) * 5, "b": [3, 4, 4, 5] * 5, "c": [4, 3, 5, 3] * 5}), None, Lang.en).problems
+
+    (said,) = of(2, 3, 2, 3)
+    assert said.startswith(
+        "By topic, 'overall' is significantly worse on 'a' (2.50 / 5, 20 items) than on 'b' (4.00 / 5, 20 items; p"
+    )
+    assert of(3, 4, 3, 4) == []
+
+
+def test_the_largest_of_many_differences_between_groups_is_none_where_there_is_none():
+    import numpy
+
+    random, named = numpy.random.default_rng(7), 0
+    for _ in range(300):
+        values = random.integers(1, 6, (12, 6)).astype(float)
+        named += bool(apart(grouped({str(place): list(row) for place, row in enumerate(values)})))
+    assert named <= 21, f"{named} of 300: 5 % of the time a group is named by chance, and 7 % are too many"
+
+
+def test_two_groups_differ_as_scipy_says():
+    import numpy
+    from scipy import stats
+
+    random = numpy.random.default_rng(3)
+    for by in (0.25, 0.4):
+        one, other = random.normal(3, 1, 40), random.normal(3 - by * 2, 1, 25)
+        found = stats.permutation_test((one, other), lambda a, b: a.mean() - b.mean(), n_resamples=4000, rng=random)
+        (each,) = apart(grouped({"one": list(one), "other": list(other)})) or [None]
+        assert (each is not None) == (found.pvalue <= 0.05)
+        if each:
+            assert each.p == pytest.approx(found.pvalue, abs=0.02)
+
+
+def test_dimensions_are_told_apart_by_the_same_answers():
+    def said(by: float) -> str:
+        of = [
+            {"judge/accuracy": 3 + place % 3, "judge/fluency": 3 + place % 3 - by * (place % 4 == 0), "judge/overall": 3.5}
+            for place in range(40)
+        ]
+        of = [dataclasses.replace(sample(1), scores=each) for each in of]
+        scores = [
+            Score(name, sum(each.scores[name] for each in of) / 40, 40, interval=(3.0, 4.5), most=5)
+            for name in ("judge/accuracy", "judge/fluency", "judge/overall")
+        ]
+        return next(
+            each for each in words(outcome(of, scores=scores, groups=[]), None, Lang.en).findings if "imensions" in each
+        )
+
+    assert said(1).startswith("Of the dimensions 'accuracy' is highest") and "none stands out" in said(0)
+
+
+def test_what_the_samples_can_tell_is_said_as_a_comparison_says_it():
+    alone = outcome([], scores=[Score("bleu", 34, 100, most=100, interval=(34 - 1.959964, 34 + 1.959964))])
+    least = noise(10 * math.sqrt(2), 100)
+    assert f"differences in 'bleu' under about {least:.2f} to a model" in words(alone, None, Lang.en).findings[-1]
+    compared = words(outcome(), beside(), Lang.en)
+    assert compared.findings[-1] == compared.comparison[0] and not [each for each in compared.findings if "are noise" in each]
+
+
+def test_another_model_is_better_or_worse_only_where_the_test_says_so():
+    said = words(outcome(), beside(), Lang.en)
+    names = {"bleu", "accuracy", "relevance", "fluency", "professionalism", "overall"}
+    (won,) = [each for each in said.strengths if "Significantly" in each]
+    assert won.startswith("Significantly better than models:/c in ") and set(won.split(" in ")[1][:-1].split(", ")) <= set(
+        names.split(", ")
+    )
+    assert "overall" in won and not [each for each in said.problems if "Significantly" in each]
+    values = beside()["side_by_side"]
+    assert {pair["p_holm"] for row in values["scores"] for pair in row["pairs"] if pair["second"] == 2} == {1.0}
+    assert values["decides"] == "judge/overall" and said.comparison == values["conclusion"]["en"]
+
+
+def test_speeds_under_other_conditions_are_not_comparable_and_why():
+    told = "".join(pages(made(reported(Lang.en, comparison=beside()), "pdf")))
+    assert told.count("not comparable") >= 9 and "differ in processor" in told and "26" in told
+    assert "Left out: models:/d (d): it kept no texts" in re.sub(r"\s+", " ", told)
+    alike = rivals.told([evaluated("a", outcome()), evaluated("b", moved(-1))])
+    assert [each["seconds_a_sample"] for each in alike["models"]] == [0.5, 0.5] and alike["unequal"] == ""
+
+
+@each_lang
+def test_every_form_has_what_the_comparison_found(lang):
+    openpyxl = pytest.importorskip("openpyxl")
+    about = reported(lang, comparison=beside(), people=PEOPLE)
+    book = openpyxl.load_workbook(BytesIO(made(about, "xlsx")))
+    rows = list(book[lang("两两之差", "Differences")].iter_rows(min_row=2, values_only=True))
+    values = [pair for row in beside()["side_by_side"]["scores"] for pair in row["pairs"]]
+    assert [row[3] for row in rows] == pytest.approx([each["difference"] for each in values])
+    assert [row[7] for row in rows] == pytest.approx([each["p_holm"] for each in values])
+    assert book[lang("人工评分", "Ratings by people")]["E2"].value == 3.25
+    assert book[lang("逐样本对比", "Compared samples")].max_row == 31
+    told = re.sub(r"\s+", "", "".join(pages(made(about, "pdf"))))
+    page = re.sub(r"\s+", "", Page(made(about, "html").decode()).text)
+    for each in (*about.words.comparison, "2.90 - 3.60", lang("人工评分", "Ratings by people")):
+        flat = re.sub(r"\s+", "", each)
+        assert flat in told and flat in page, each
+
+
+def test_of_other_evaluations_the_newest_of_each_model_stands_there(monkeypatch):
+    own = run("o", "1", **{source.ROWS: "2c15"})
+    others = [run("same", "1"), run("new", "2"), run("old", "2"), run("people", "1", **{"human.imported": "h1"})]
+    others += [run(f"m{place}", f"w{place}") for place in range(MOST)]
+    bare = {"m0"}
+    monkeypatch.setattr(rivals.ledger, "evaluations_of", lambda store, rows: others if rows == "2c15" else [])
+    monkeypatch.setattr(
+        rivals, "facts_of", lambda store, run, ref: {**facts(moved(-1), {"run": ref}), "texts": ref not in bare}
+    )
+    found = rivals.comparison(None, own, facts(outcome()))  # type: ignore[arg-type]
     valid({**facts(outcome()), "comparison": found})
-    assert [each["run"] for each in found["runs"]] == ["own", "new", "m0", "m1", "m2"] and found["left_out"] == 1
-    assert found["runs"][0]["scores"] == {"bleu": {"value": 34, "interval": [33, 35]}}
-    assert found["runs"][1]["scores"] == {}, "it was counted otherwise"
-    assert [each["other_conditions"] for each in found["runs"]][:4] == [[], [], ["processor"], []]
-    said = "".join(pages(made(reported(Lang.en, comparison=found), "pdf")))
-    assert "not comparable" in said and "C: other conditions: processor" in said
+    assert [each["evaluation"] for each in found["side_by_side"]["models"]] == ["o", "new", "m1", "m2", "m3"]
+    assert found["left_out"] == [{"run": "m0", "model": "models:/m0", "why": rivals.WHY["texts"]}]
+    others.append(run("m9", "w9"))
+    assert rivals.comparison(None, own, facts(outcome()))["left_out"][1]["why"] == rivals.WHY["many"]  # type: ignore[arg-type]
+    monkeypatch.setattr(rivals, "facts_of", lambda *_: facts(outcome([dataclasses.replace(sample(1), prompt="other")])))
+    nothing = rivals.comparison(None, own, facts(outcome()))  # type: ignore[arg-type]
+    assert nothing["side_by_side"] is None and "different rows" in nothing["left_out"][0]["why"]
+
+
+def test_a_file_of_this_machine_is_no_version():
+    data: dict[str, Any] = {
+        "name": "sales",
+        "version": "/home/me/sales.jsonl",
+        "source": "/home/me/sales.jsonl",
+        "rows": 30,
+        "ability": "",
+    }
+    about = {
+        "dataset": {**data, "digests": {"raw": "ab" * 32, "canonical": "cd" * 32}},
+        "dataset_name": "sales (/home/me/sales.jsonl)",
+    }
+    made = gathered.without_places(facts(outcome(warnings=["sales: 3 rows in /home/me/sales.jsonl"]), about))
+    assert made["dataset"]["version"] == "sha256 abababababab" and made["dataset_name"] == "sales (sha256 abababababab)"
+    assert made["warnings"] == ["sales: 3 rows in sales.jsonl"]
+
+
+@pytest.mark.parametrize(("said", "chinese_of"), [
+    ("100 of 100 answers have room for fewer than 512 tokens: the model's window is 512", chinese.warning),
+    ("the evaluations of the record differ in engine, GPU, settings of the engine", chinese.reason),
+    ("the record has no evaluation of a, b in which all was asked anew", chinese.reason),
+    ("gsm8k: 6 prompts are longer than the model takes and lost their beginning", chinese.warning),
+])  # fmt: skip
+def test_what_the_record_says_is_chinese_in_a_chinese_report(said, chinese_of):
+    assert (
+        not re.search(r"\b(the|of|in|are|than|and|engine)\b", chinese_of(said, Lang.zh)) and chinese_of(said, Lang.en) == said
+    )
+
+
+def test_facts_are_chinese_in_a_chinese_report():
+    told = [
+        ("sampling", "temperature 0.7, top-p 0.9, seed 0, at most 512 tokens"),
+        ("answers", "63 asked, 37 known from before"),
+    ]
+    told += [("opening the model", "not needed"), ("judge", "rubric_zh by j1"), ("judgements known from before", "30")]
+    told += [("gsm8k[6]: seen in training", "0 of 6 items"), ("spread over repetitions", "accuracy 0.12, fluency 0.30")]
+    made = [" ".join(chinese.fact(name, said, {"accuracy": "准确性", "fluency": "流畅性"}, Lang.zh)) for name, said in told]
+    assert not [each for each in made if re.search(r"[a-z]{4,}", each.replace("rubric_zh", "").replace("gsm8k", ""))], made
+    assert made[1] == "回答 63 个新问, 37 个缓存中已有"
+    benchmark = chinese.fact("gsm8k[6]", "items: 6; few-shot: 5; chat template: none", {}, Lang.zh)
+    assert benchmark == ("gsm8k[6]", "题目：6；示例数：5；对话模板：无")
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):

@@ -10,12 +10,12 @@ from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.report.document import Chapter, Facts, Section, Text, cut
 
 _TOOK = {
-    "seconds": "秒",
-    "opening_seconds": "加载模型的秒数",
-    "seconds_a_sample": "每个样本秒数",
-    "tokens_per_second": "每秒词元",
-    "peak_memory_bytes": "内存峰值",
-    "peak_gpu_memory_bytes": "显存峰值",
+    "seconds": ("提问的秒数", "Seconds of asking"),
+    "opening_seconds": ("加载模型的秒数", "Seconds of opening the model"),
+    "seconds_a_sample": ("每个样本秒数", "Seconds a sample"),
+    "tokens_per_second": ("每秒词元", "Tokens/s"),
+    "peak_memory_bytes": ("内存峰值", "Peak memory"),
+    "peak_gpu_memory_bytes": ("显存峰值", "Peak GPU memory"),
 }
 _MACHINE = {
     "commit": "代码版本",
@@ -56,7 +56,7 @@ def appendix(found: Mapping[str, Any], lang: Lang) -> Chapter:
             digests += [(lang(f"{name} 文件", f"{name} file"), each["source"])] if each["source"] != each["version"] else []
     settings = [(name, str(value)) for name, value in (record.get("settings") or _flat(found["settings"])).items()]
     took = [
-        (lang(_TOOK.get(name, name), name), console.size(value) if name.endswith("bytes") else f"{value:.3f}")
+        (lang(*_TOOK.get(name, (name, name))), console.size(value) if name.endswith("bytes") else f"{value:.3f}")
         for name, value in found["performance"].items()
     ]
     machine = [

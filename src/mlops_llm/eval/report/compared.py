@@ -107,7 +107,7 @@ def _scale(row: Mapping[str, Any]) -> Score:
 def _value(score: Score, found: Mapping[str, Any] | None, is_best: bool) -> str:
     if found is None or found["value"] is None:
         return "-"
-    span = "" if found["low"] is None else f" ({shown.value(score, found['low'])} - {shown.value(score, found['high'])})"
+    span = "" if found["low"] is None else f"\n({shown.value(score, found['low'])} - {shown.value(score, found['high'])})"
     return shown.value(score, found["value"]) + (f" {BEST}" if is_best else "") + span
 
 
@@ -152,7 +152,7 @@ def _difference(outcome: Outcome, row: Mapping[str, Any], pair: Mapping[str, Any
         label(row["name"], outcome),
         f"{LETTERS[pair['first'] - 1]} - {LETTERS[pair['second'] - 1]}",
         sign + shown.value(score, pair["difference"]),
-        "" if low is None else f"{shown.value(score, low)} … {shown.value(score, high)}",
+        "" if low is None else lang(" 至 ", " to ").join(shown.value(score, each) for each in (low, high)),
         chance(pair["p_holm"]),
         "" if better is None else LETTERS[better - 1],
         str(pair["samples"]),

@@ -94,7 +94,8 @@ def people(about: Report) -> Iterator[Sheet]:
     lang = about.lang
     columns = [
         lang("运行", "Run"), lang("评测", "Evaluation"), lang("评分人", "Raters"), lang("维度", "Dimension"),
-        lang("均值", "Mean"), lang("区间下限", "Low"), lang("区间上限", "High"), lang("行数", "Rows"), lang("α（序数）", "α (ordinal)"),
+        lang("均值", "Mean"), lang("区间下限", "Low"), lang("区间上限", "High"), lang("行数", "Rows"),
+        lang("α（序数）", "α (ordinal)"),
         lang("α（等距）", "α (interval)"), "κ",
     ]  # fmt: skip
     rows = [
