@@ -124,7 +124,7 @@ def test_sentences_say_what_is_cheaper_whether_training_paid_and_what_is_undecid
     assert "Training on from step 100 to 200" in told and "paid: exact_match is 0.26 better" in told
     undecided = next(each for each in found.rows[0].pairs if not each.is_significant)
     assert f"about {found.needs(undecided)} samples like these would find a difference of this size" in told
-    assert "With 100 samples, differences in exact_match under" in told
+    assert "With 100 samples, gaps in exact_match under" in told
     chinese = sentences(found, Lang.zh)
     assert len(chinese) == len(sentences(found, Lang.en)) and "继续训练到第 200 步" in "".join(chinese)
     bounds = found.resolved(found.rows[0])
@@ -152,9 +152,8 @@ def test_who_is_no_worse_than_anyone_is_not_called_ahead() -> None:
     second = [min(5.0, max(1.0, round((a + b) / 2 + draw.choice([-1, 0, 0, 1])))) for a, b in zip(first, third, strict=True)]
     found = comparison(*(outcome(values, most=5.0) for values in (first, second, third)))
     assert [each.is_significant for each in found.rows[0].pairs] == [False, True, False] and leaders(found.rows[0]) == [1, 2]
-    assert sentences(found, Lang.en)[0].startswith(
-        f"In exact_match no model is significantly better than {REFS[0]} and {REFS[1]};"
-    )
+    said = f"In exact_match no model is significantly better than {REFS[0]} and {REFS[1]};"
+    assert sentences(found, Lang.en)[0].startswith(said)
 
 
 def test_who_did_not_answer_is_named() -> None:
