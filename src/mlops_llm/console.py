@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,13 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return self._mask(super().format(record))
+
+
+def hush() -> None:
+    """Keep what libraries print of their own doings off the terminal, and their bars out of files."""
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+    if not sys.stderr.isatty():
+        os.environ["TQDM_DISABLE"] = "1"
 
 
 def log_to(path: Path, mask: Callable[[str], str] = str) -> logging.Handler:

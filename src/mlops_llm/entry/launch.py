@@ -38,6 +38,7 @@ def launch(stage: Stage, argv: list[str] | None = None) -> int:
     # cores; threads that sleep at once cost a third of the speed when none does. A short spin (of GCC's OpenMP) loses little.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+    console.hush()
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets Hydra's errors out instead of printing them
     outcome = Outcome()

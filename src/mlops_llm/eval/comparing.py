@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 from mlops_llm.data.preview import safe
@@ -14,6 +15,7 @@ from mlops_llm.eval.comparison_record import recorded
 from mlops_llm.eval.evaluation import forget
 from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.metrics.latency import Latency
+from mlops_llm.eval.outcome import Outcome
 from mlops_llm.eval.plan import Plan
 from mlops_llm.eval.recorded import Recorded, same, timed
 from mlops_llm.eval.several import Evaluated, evaluated
@@ -24,6 +26,8 @@ from mlops_llm.eval.versus import compared
 from mlops_llm.record import Result, Run
 from mlops_llm.tracking import prompts
 from mlops_llm.tracking.ledger import RunRow
+
+_DIGITS = 12
 
 
 def compare(plans: list[Plan], run: Run, lang: Lang, *, measure: bool = False) -> Result:
@@ -49,16 +53,17 @@ def compare(plans: list[Plan], run: Run, lang: Lang, *, measure: bool = False) -
     of_run = [each.name if each else "" for each in kept]
     models = [replace(each, evaluation=name) for each, name in zip(models_of(found, costs), of_run, strict=True)]
     first = plans[0]
-    names = [*([first.questions.name] if first.questions else []), *first.settings.benchmark]
+    asked = found[0].outcome.title.removeprefix(f"{first.model} on ")
     before = [each.ref for each in found if not each.taken.is_new]
     why = f"answers of {', '.join(before)} were given before; cache=refresh asks all anew" if before else ""
     latencies = (name for each in first.metrics.values() if isinstance(each, Latency) for name in each.names)
     made = compared(
         models,
-        f"{len(models)} models on {', '.join(names)}",
-        found[0].outcome.dataset or ", ".join(first.settings.benchmark),
+        f"{len(models)} models on {asked}",
+        found[0].outcome.dataset or asked,
         latencies=dict.fromkeys(latencies, why),
         unequal=unequal,
+        about=_about(first, found[0].outcome, run.name),
         seed=first.settings.seed,
     )
     texts = first.settings.save_outputs
@@ -66,6 +71,17 @@ def compare(plans: list[Plan], run: Run, lang: Lang, *, measure: bool = False) -
         for place in folder.glob("model-*"):
             forget(place)
     return recorded(made, run, lang, texts=texts, pages=_pages([each for each in kept if each]))
+
+
+def _about(plan: Plan, outcome: Outcome, run: str) -> dict[str, str]:
+    """How models were asked, for a person who has only the page."""
+    judge, rows = plan.settings.judge, plan.questions
+    told = {"dataset": outcome.dataset} if rows else {}
+    told |= {"digest of the rows": rows.as_input().digests["canonical"][:_DIGITS]} if rows else {}
+    told |= {"engine": outcome.engine, "sampling": outcome.facts.get("sampling", "")}
+    told |= {"judge": f"{judge.name}, version {judge.version()[:_DIGITS]}"} if judge is not None else {}
+    told |= {"run": run, "compared": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z")}
+    return {name: value for name, value in told.items() if value}
 
 
 def compare_runs(found: Sequence[Recorded], made: Comparison, run: Run, lang: Lang) -> Result:
@@ -79,7 +95,8 @@ def compare_runs(found: Sequence[Recorded], made: Comparison, run: Run, lang: La
     """
     run.tags({"models": ", ".join(each.ref for each in made.models), "evaluations": ", ".join(each.run.name for each in found)})
     texts = all(each.facts["texts"] for each in found)
-    return recorded(made, run, lang, texts=texts, pages=_pages([each.run for each in found]))
+    about = {**made.about, "run": run.name}
+    return recorded(replace(made, about=about), run, lang, texts=texts, pages=_pages([each.run for each in found]))
 
 
 def _evaluation(one: Evaluated, number: int, run: Run) -> RunRow | None:

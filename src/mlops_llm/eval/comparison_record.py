@@ -59,6 +59,7 @@ def values(found: Comparison) -> dict[str, Any]:
     return {
         "title": found.title,
         "dataset": found.dataset,
+        "about": dict(found.about),
         "level": LEVEL,
         "comparisons": found.comparisons,
         "models": [_model(each) for each in found.models],
@@ -129,7 +130,7 @@ def _row(row: Row, found: Comparison) -> dict[str, Any]:
     }
     if row.untested:
         return made | {"untested": row.untested}
-    return made | {"noise": list(found.noise(row)), "pairs": [_pair(each, found) for each in row.pairs]}
+    return made | {"resolves": list(found.resolved(row) or ()), "pairs": [_pair(each, found) for each in row.pairs]}
 
 
 def _value(score: Score | None) -> Mapping[str, Any] | None:

@@ -114,6 +114,7 @@ def side_by_side(found: Sequence[Recorded], *, common: bool, seed: int = 0) -> C
         latencies=dict.fromkeys((name for each in found for name in Latency.names if "latency" in each.facts["metrics"]), why),
         unequal=why,
         warnings=[*_other_settings(found), *([f"the evaluations {lost}; the others are left out"] if lost else [])],
+        about={"dataset": of + first.outcome.dataset, "evaluations": ", ".join(each.run.name for each in found)},
         seed=seed,
     )
 

@@ -22,6 +22,7 @@ def compared(
     latencies: Mapping[str, str] | None = None,
     unequal: str = "",
     warnings: Sequence[str] = (),
+    about: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Comparison:
     """Set models side by side.
@@ -33,6 +34,7 @@ def compared(
         latencies: name of a score that is seconds -> why the models' do not compare; empty where they do.
         unequal: why speeds and memory do not compare; empty where they do.
         warnings: what a person must know besides.
+        about: how models were asked.
         seed: of what is drawn.
     """
     latencies = latencies or {}
@@ -42,7 +44,7 @@ def compared(
         for row in tested(models, untested, seed)
     ]
     told = [*_warnings(models), *warnings]
-    return Comparison(title, dataset, models, rows, together(models, rows), told, unequal)
+    return Comparison(title, dataset, models, rows, together(models, rows), told, unequal, about or {})
 
 
 def tested(models: Sequence[Model], untested: dict[str, str] | None = None, seed: int = 0) -> list[Row]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlops_llm import console
 from mlops_llm.models import load
 from mlops_llm.models.load import Files, ModelLoad
 from mlops_llm.record import Run
@@ -119,10 +117,8 @@ def _quiet() -> None:
     from datasets import disable_progress_bars
 
     disable_progress_bars()
-    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+    console.hush()
     warnings.filterwarnings("ignore", "TRL currently supports vLLM")  # said also where no vLLM is used
-    if not sys.stderr.isatty():
-        os.environ["TQDM_DISABLE"] = "1"
 
 
 def _no_card(*args: Any, **kwargs: Any) -> None:
