@@ -57,11 +57,25 @@ def test_an_evaluation_becomes_a_report_in_four_forms(say: Callable[..., str], b
     data = evaluated.data.tags
     assert found["dataset"]["digests"]["canonical"] == data["data.evaluation.digest.canonical"]
     assert found["model"]["weights"] == data["digest.weights"] and found["record"]["settings"]["limit"] == "6"
-    assert [each["run"] for each in found["comparison"]["runs"]] == ["sales_six", "tiny_six"]
+    compared = found["comparison"]["side_by_side"]
+    assert [each["evaluation"] for each in compared["models"]] == ["sales_six", "tiny_six"]
     other = run_of(store, "tiny_six").data.metrics
-    assert found["comparison"]["runs"][1]["scores"]["bleu"]["value"] == pytest.approx(other["score/bleu"])
-    assert found["words"]["comparison"][0].startswith("Against tiny: ")
+    assert compared["scores"][0]["values"][1]["value"] == pytest.approx(other["score/bleu"])
+    assert found["words"]["comparison"] == compared["conclusion"]["en"] and found["people"] == []
+    assert found["dataset"]["version"].startswith("sha256 ") and str(beside) not in found["dataset_name"]
     assert evaluated.info.run_id in (folder / "report.html").read_text("utf-8")
+
+
+def test_a_comparison_leaves_evaluations_that_are_reported_beside_each_other(say: Callable[..., str], beside: Path) -> None:
+    say("op=compare", "models=[tiny,runs:/first/last]", "run_name=both", *ASKED)
+    made = run_of(client(beside), "both").info.run_id
+    line = say("op=report", "run=both", code=2)
+    assert line.startswith("error: run=both: is a comparison of several evaluations; name an evaluation: ")
+    first = line.rpartition(": ")[2].partition(", ")[0]
+    say("op=report", f"run={first}", "op.format=[json]", "run_name=of_one")
+    found = json.loads((beside / "outputs/of_one/report.json").read_text("utf-8"))
+    assert len(found["comparison"]["side_by_side"]["models"]) == 2 and made not in json.dumps(found["comparison"])
+    assert say("op=report", "run=of_one", code=2).endswith(f"is a report itself; name an evaluation: {first}")
 
 
 def test_what_cannot_be_reported_is_one_line_and_no_run(say: Callable[..., str], beside: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -140,10 +141,18 @@ def timed(cost: Cost, run: RunRow) -> Cost:
 
 
 def _rows(one: Recorded) -> dict[str, int]:
-    """What identifies each row -> its place among the samples; where texts were not kept, its number in that dataset."""
+    """What identifies each row -> its place among the samples; where texts were not kept, its number in that dataset.
+
+    A row that is asked twice is paired with the same row of another evaluation, the first with the first.
+    """
     data = one.facts["dataset"] or {}
     version = "" if one.facts["texts"] else str(data.get("digests", {}).get("canonical"))
-    return {_key(each, version): place for place, each in enumerate(one.outcome.samples)}
+    found, met = dict[str, int](), Counter[str]()
+    for place, each in enumerate(one.outcome.samples):
+        key = _key(each, version)
+        met[key] += 1
+        found[f"{key} {met[key]}"] = place
+    return found
 
 
 def _key(sample: Sample, version: str) -> str:

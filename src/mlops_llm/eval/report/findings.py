@@ -21,7 +21,7 @@ from mlops_llm.eval.report.advice import POOR, SEEN, advice, count_of_cut
 from mlops_llm.eval.report.document import cut
 from mlops_llm.eval.report.grouped import Apart, apart
 from mlops_llm.eval.report.naming import NAME, PEOPLE, between, decisive, dimensions, figure, kind_of, label
-from mlops_llm.eval.significance import LEVEL, noise, of_means
+from mlops_llm.eval.significance import LEVEL, of_means, resolved
 
 GOOD = 0.8
 """Of the largest value: from where on a rating or a share is high."""
@@ -94,11 +94,11 @@ def _resolved(outcome: Outcome, lang: Lang) -> Iterator[str]:
     if score is None or not score.interval or score.count < 2:
         return
     spread = (score.interval[1] - score.interval[0]) / 2 / _Z * math.sqrt(score.count)
-    least, name = shown.value(score, noise(spread * math.sqrt(2), score.count)), lang.quoted(label(score.name, outcome))
+    least, name = shown.value(score, resolved(spread * math.sqrt(2), score.count)), lang.quoted(label(score.name, outcome))
     yield lang(
-        f"{score.count:,} 个样本下，与得分同样分散的另一个模型相比，{name} 上小于约 {least} 的差距只是噪声。",
-        f"With {score.count:,} samples, differences in {name} under about {least} to a model whose scores vary as much "
-        "are noise.",
+        f"{score.count:,} 个样本下，与得分同样分散的另一个模型相比，{name} 小于约 {least} 的差距都是噪声：五次里看出不到四次。",
+        f"With {score.count:,} samples, gaps in {name} under about {least} to a model whose scores vary as much are noise: "
+        "fewer than four of five are found.",
     )
 
 
