@@ -7,6 +7,7 @@ from typing import Any
 
 from mlops_llm import console
 from mlops_llm.eval.lang import Lang
+from mlops_llm.eval.report import chinese
 from mlops_llm.eval.report.document import Chapter, Facts, Section, Text, cut
 
 _TOOK = {
@@ -51,7 +52,7 @@ def appendix(found: Mapping[str, Any], lang: Lang) -> Chapter:
     for each in [found["dataset"], *found["benchmarks"]]:
         if each:
             name = cut(each["name"], _NAME)
-            digests += [(lang(f"{name} 版本", f"{name} version"), each["version"])]
+            digests += [(lang(f"{name} 版本", f"{name} version"), chinese.value(each["version"], lang))]
             digests += [(f"{name} {lang(_DIGESTS.get(kind, kind), kind)}", value) for kind, value in each["digests"].items()]
             digests += [(lang(f"{name} 文件", f"{name} file"), each["source"])] if each["source"] != each["version"] else []
     settings = [(name, str(value)) for name, value in (record.get("settings") or _flat(found["settings"])).items()]

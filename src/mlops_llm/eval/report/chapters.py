@@ -139,7 +139,7 @@ def _method(about: Report) -> Chapter:
 
 def _data(found: Mapping[str, Any], lang: Lang) -> Table:
     sets = [each for each in [found["dataset"], *found["benchmarks"]] if each]
-    rows = [[each["name"], each["version"], str(each["rows"]), each.get("ability", "")] for each in sets]
+    rows = [[each["name"], chinese.value(each["version"], lang), str(each["rows"]), each.get("ability", "")] for each in sets]
     columns = [lang("名称", "Name"), lang("版本", "Version"), lang("行数", "Rows"), lang("能力", "Ability")]
     return Table(columns, rows or [[found["dataset_name"] or found["title"], "", "", ""]], right=(2,), wide=(1,))
 

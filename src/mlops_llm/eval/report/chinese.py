@@ -208,6 +208,11 @@ def table(title: str, lang: Lang) -> str:
     return lang(_mended(title, _TITLES), title)
 
 
+def value(said: str, lang: Lang) -> str:
+    """A value that is a name or a version."""
+    return lang(_mended(said, _VALUES), said)
+
+
 def warning(said: str, lang: Lang) -> str:
     """A warning."""
     return lang(_mended(said, _WARNINGS), said)

@@ -205,7 +205,7 @@ def _cost(models: Sequence[Mapping[str, Any]], heads: Sequence[str], lang: Lang)
         [lang("评委费用", "Judge's cost"), *(judged("cost", each) for each in models)],
         [lang("失败样本", "Failed samples"), *(_failures(each["failures"], lang) for each in models)],
     ]
-    return Table(["", *heads], [row for row in rows if any(row[1:])], right=range(1, len(models) + 1))
+    return Table(["", *heads], [[each or "-" for each in row] for row in rows if any(row[1:])], right=range(1, len(models) + 1))
 
 
 def _failures(failures: Mapping[str, int], lang: Lang) -> str:

@@ -22,7 +22,7 @@ from mlops_llm.eval.report.document import (
 _MORE = (
     "nav{columns:2;font-size:14px;margin:14px 0}nav a{display:block;color:inherit;text-decoration:none;padding:2px 0}"
     "nav a.sub2{padding-left:1.4em;color:var(--soft)}h2.chapter{font-size:22px;color:var(--main);margin-top:48px}"
-    "td.number,th.number{text-align:right}@media print{h2.chapter{break-before:page}}"
+    ".scroll{margin:12px 0}td.number,th.number{text-align:right}@media print{h2.chapter{break-before:page}}"
 )
 
 

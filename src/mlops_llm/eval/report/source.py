@@ -45,12 +45,12 @@ def facts_of(store: Store, run: RunRow, ref: str) -> dict[str, Any]:
         raise UserError(what, f"run={ref}", "name one: run=NAME")
     _refuse_other(store, run, ref)
     remedy = f"evaluate first; a stopped one goes on with: python -m mlops_llm.eval resume={run.name}"
-    jobs = [each.name for each in ledger.children(store, run.id)]
-    if jobs:
-        remedy = f"it is the parent of several, name one: {_some(jobs)}"
     try:
         found: dict[str, Any] = json.loads(recorded_text(store, run.id, ARTIFACT))
     except UserError as error:
+        jobs = [each.name for each in ledger.children(store, run.id)]
+        if jobs:
+            raise UserError("is the parent of several runs", f"run={ref}", f"name one: {_some(jobs)}") from error
         what = f"holds no results ({run.status}; it has no readable {ARTIFACT})"
         raise UserError(what, f"run={ref}", remedy) from error
     except ValueError as error:
