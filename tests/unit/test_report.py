@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import html
 import json
 import math
 import re
@@ -11,6 +12,7 @@ from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
@@ -18,8 +20,9 @@ from jsonschema import Draft202012Validator, ValidationError
 from mlops_llm.errors import UserError
 from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.outcome import Outcome, Sample, Score
+from mlops_llm.eval.people.ballot import KEY, Answer, Ballot, Model
 from mlops_llm.eval.recorded import Recorded
-from mlops_llm.eval.report import chinese, gathered, rivals, source, writing
+from mlops_llm.eval.report import chinese, gathered, rated, rivals, source, writing
 from mlops_llm.eval.report.chapters import Report, document, report
 from mlops_llm.eval.report.facts import facts, outcome_of, schema
 from mlops_llm.eval.report.findings import words
@@ -28,6 +31,7 @@ from mlops_llm.eval.report.grouped import apart
 from mlops_llm.eval.report.naming import label
 from mlops_llm.eval.report.rivals import MOST
 from mlops_llm.eval.significance import resolved
+from mlops_llm.record import Checkpoint, DatasetInput
 from mlops_llm.tracking.ledger import RunRow
 from tests.outcomes import HOSTILE, everywhere, outcome, sample
 from tests.unit.test_page import Page
@@ -243,6 +247,15 @@ def test_texts_in_a_workbook_are_no_formulas_and_what_no_cell_holds_is_counted()
     assert said["去掉的控制字符"] == 3 and said["截断的单元格"] == 1
 
 
+def test_a_text_that_looks_like_an_escape_of_excel_stays_as_it_is():
+    pytest.importorskip("openpyxl")
+    odd = dataclasses.replace(sample(0), answer="_x0041_ +1", prompt="😀" * 20_000)
+    with ZipFile(BytesIO(made(reported(found=outcome([odd])), "xlsx"))) as book:
+        texts = [book.read(name).decode() for name in book.namelist() if "worksheets/sheet" in name]
+    assert any("_x005F_x0041_ +1" in each for each in texts)
+    assert max(html.unescape(each).count("😀") for each in texts) == 16_383, "Excel counts UTF-16 units"
+
+
 def test_hostile_names_of_sheets_are_mended():
     openpyxl = pytest.importorskip("openpyxl")
     names = openpyxl.load_workbook(BytesIO(made(reported(found=everywhere(MARKUP)), "xlsx"))).sheetnames
@@ -304,6 +317,21 @@ def grouped(values: dict[str, list[float]]) -> Outcome:
     ]
     mean = sum(map(sum, values.values())) / len(of)
     return dataclasses.replace(plain(), samples=of, scores=[Score("judge/overall", mean, len(of), most=5)])
+
+
+def test_advice_on_answers_that_were_cut_follows_from_why_they_were():
+    def told(*warnings: str) -> str:
+        found = outcome([dataclasses.replace(sample(place), cut=True) for place in range(6)], warnings=warnings)
+        return " ".join(words(found, None, Lang.en).advice)
+
+    assert "Raise sampling.max_new_tokens" in told()
+    window = told("6 of 6 answers have room for fewer than 512 tokens: the model's window is 512")
+    assert "Raise" not in window and "Answers end at the model's window" in window
+
+
+def test_nothing_is_said_of_what_samples_resolve_where_all_values_are_alike():
+    alike = outcome([], scores=[Score("bleu", 0.0, 10, most=100, interval=(0.0, 0.0))])
+    assert not [each for each in words(alike, None, Lang.en).findings if "noise" in each]
 
 
 def test_a_group_is_named_where_it_lies_apart():
@@ -424,6 +452,57 @@ def test_of_other_evaluations_the_newest_of_each_model_stands_there(monkeypatch)
     monkeypatch.setattr(rivals, "facts_of", lambda *_: unlike)
     nothing = rivals.comparison(None, own, facts(outcome()))  # type: ignore[arg-type]
     assert nothing["side_by_side"] is None and "different rows" in nothing["left_out"][-1]["why"]
+
+
+def ballot(*refs: str) -> Ballot:
+    """An evaluation by people of two rows, in which each model answered both."""
+    data = DatasetInput("sales", "v1", "sales.jsonl", "evaluation", 2, {"raw": "ab" * 32, "canonical": "cd" * 32})
+    models = tuple(Model(each, Checkpoint(each, 1, Path(each), {"digest.weights": each * 64})) for each in refs)
+    answers = tuple(Answer(place, number, "", 5) for place in (3, 4) for number in range(len(refs)))
+    return Ballot("h01", ("accuracy",), data, models, answers)
+
+
+@pytest.mark.parametrize(("weights", "places", "is_told"), [("b", (3, 4), True), ("x", (3, 4), False), ("b", (3, 5), False)])
+def test_people_count_who_rated_this_very_checkpoint_on_rows_of_this_evaluation(monkeypatch, weights, places, is_told):
+    summary = {
+        "evaluation": "h01", "agreement": {"accuracy": {"alpha_ordinal": 0.5}},
+        "scores": {"a": {}, "b": {"human/accuracy": {"value": 4.0, "interval": [3.0, 5.0], "rows": 2}}},
+        "wins": [{"first": "a", "second": "b", "win": 1, "tie": 0, "loss": 3, "rate": 0.25, "interval": [0.1, 0.6]}],
+        "raters": [{"counted": True, "failed": False}, {"counted": True, "failed": True}, {"counted": False, "failed": True}],
+    }  # fmt: skip
+    held = {KEY: ballot("a", "b").as_json(), "human/summary.json": json.dumps(summary)}
+    imports = [run(name, "", **{"human.imported": "h01"}) for name in ("newest", "older")]
+    monkeypatch.setattr(rated.ledger, "tagged", lambda store, tags: imports)
+    monkeypatch.setattr(rated, "found_run", lambda store, evaluation: run("exported", ""))
+    monkeypatch.setattr(rated, "recorded_text", lambda store, run, name: held[name])
+    data = {"name": "sales", "version": "v1", "source": "sales.jsonl", "rows": 2, "ability": ""}
+    about = {"dataset": {**data, "digests": {"raw": "ab" * 32}}, "model": {"name": "b", "weights": weights * 64}}
+    found = facts(outcome([sample(place) for place in places]), about)
+    made = rated.people(None, found)  # type: ignore[arg-type]
+    valid({**found, "people": made})
+    assert [each["run"] for each in made] == (["newest"] if is_told else [])
+    for each in made:
+        assert (each["raters"], each["careless"], each["scores"][0]["value"]) == (2, 1, 4.0)
+        assert each["wins"] == [{"other": "a", "win": 3, "tie": 0, "loss": 1, "rate": 0.75, "interval": [0.4, 0.9]}]
+
+
+@pytest.mark.parametrize(("op", "children", "line"), [
+    ("compare", ["both-1", "both-2"], "run=it: is a comparison of several evaluations; name an evaluation: both-1, both-2"),
+    ("human_import", [], "run=it: holds ratings by people; name an evaluation: rated"),
+    ("score", ["it-0", "it-1"], "run=it: is the parent of several runs; name one: it-0, it-1"),
+    ("score", [], "run=it: holds no results (FINISHED; it has no readable evaluation.json); evaluate first"),
+])  # fmt: skip
+def test_what_is_no_evaluation_says_what_it_is_and_which_ones_are_meant(monkeypatch, op, children, line):
+    def nothing(*_: Any) -> str:
+        raise UserError("there is none")
+
+    monkeypatch.setattr(source, "recorded_text", nothing)
+    monkeypatch.setattr(source.ledger, "children", lambda *_: [run(each, "") for each in children])
+    monkeypatch.setattr(source.ledger, "evaluations_of", lambda *_: [run("rated", "1")])
+    it = run("it", "", stage="eval", **{source.ROWS: "cd"})
+    it.params["choice.op"] = op
+    with pytest.raises(UserError, match=f"^{re.escape(line)}"):
+        source.facts_of(None, it, "it")  # type: ignore[arg-type]
 
 
 def test_a_file_of_this_machine_is_no_version():

@@ -16,6 +16,8 @@ FEW = 100
 """Samples, below which more are wanted."""
 _CUT, SEEN = 0.05, 0.01
 """Shares of answers, from which on they are named."""
+_WINDOW = "the model's window is"
+"""Of the warning that answers have less room than `sampling.max_new_tokens`."""
 _REMEDIES = {
     "timeout": ("加长 care.timeout，或减小 sampling.max_new_tokens", "raise care.timeout or lower sampling.max_new_tokens"),
     "empty": ("查看这些问题的对话模板和结束符", "look at the chat template and the end marks of these rows"),
@@ -45,7 +47,12 @@ def advice(outcome: Outcome, groups: Sequence[Apart], is_rated: bool, lang: Lang
         if name in _REMEDIES:
             chinese, english = _REMEDIES[name]
             yield lang(f"{kind_of(name, lang)}的样本：{chinese}。", f"Samples with the failure '{name}': {english}.")
-    if count_of_cut(outcome):
+    if count_of_cut(outcome) and any(_WINDOW in each for each in outcome.warnings):
+        yield lang(
+            "回答在模型窗口处中断：缩短提示，或换窗口更大的模型。",
+            "Answers end at the model's window: shorten the prompts, or take a model with a larger one.",
+        )
+    elif count_of_cut(outcome):
         yield lang(
             "加大 sampling.max_new_tokens，让回答写完。", "Raise sampling.max_new_tokens, so that answers end by themselves."
         )

@@ -185,7 +185,7 @@ def _judge(judge: Mapping[str, Any], found: Mapping[str, Any], lang: Lang) -> Fa
 
 def _conclusion(about: Report) -> Chapter:
     lang = about.lang
-    none = lang("数字没有显示出来。", "The numbers show none.")
+    none = lang("从数字看不出来。", "The numbers show none.")
     parts = [
         (lang("优点", "Strengths"), about.words.strengths),
         (lang("问题", "Problems"), about.words.problems),

@@ -95,6 +95,8 @@ def _resolved(outcome: Outcome, lang: Lang) -> Iterator[str]:
         return
     spread = (score.interval[1] - score.interval[0]) / 2 / _Z * math.sqrt(score.count)
     least, name = shown.value(score, resolved(spread * math.sqrt(2), score.count)), lang.quoted(label(score.name, outcome))
+    if not float(least.replace(",", "")):  # all values are alike, and nothing says how far others may lie apart
+        return
     yield lang(
         f"{score.count:,} 个样本下，与得分同样分散的另一个模型相比，{name} 小于约 {least} 的差距都是噪声：五次里看出不到四次。",
         f"With {score.count:,} samples, gaps in {name} under about {least} to a model whose scores vary as much are noise: "

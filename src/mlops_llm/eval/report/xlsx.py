@@ -12,14 +12,13 @@ from mlops_llm.errors import need
 from mlops_llm.eval import shown
 from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.outcome import Outcome
+from mlops_llm.eval.people.cells import LONGEST, escaped, units
 from mlops_llm.eval.report import chinese, sheets
 from mlops_llm.eval.report.appendix import appendix
 from mlops_llm.eval.report.chapters import Report
 from mlops_llm.eval.report.document import Facts
 from mlops_llm.eval.report.naming import kind_of, label
 
-LONGEST = 32_767
-"""Characters of a cell, as Excel has it."""
 _REFUSED = re.compile("[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]")
 """What no cell can hold."""
 _FORBIDDEN = re.compile(r"[\[\]:*?/\\\x00-\x1f\ud800-\udfff\ufffe\uffff]")
@@ -166,10 +165,10 @@ def _cell(sheet: Any, value: Any, lost: _Lost) -> Any:
         return value
     said, count = _REFUSED.subn("", str(value))
     lost.characters += count
-    if len(said) > LONGEST:
+    if units(said) > LONGEST:
         lost.cut += 1
-        said = said[: LONGEST - 1] + "…"
-    cell = WriteOnlyCell(sheet, value=said)
+        said = said.encode("utf-16-le")[: 2 * LONGEST - 2].decode("utf-16-le", "ignore") + "…"
+    cell = WriteOnlyCell(sheet, value=escaped(said))
     if said[:1] in ("=", "+", "-", "@"):
         cell.data_type, cell.quotePrefix = "s", True
     return cell
