@@ -18,6 +18,7 @@ from mlops_llm.eval.people import ballot as ballots
 from mlops_llm.eval.people import checked, returned, workbook
 from mlops_llm.eval.people.ballot import Kind
 from mlops_llm.eval.people.cells import LONGEST, Fitted, mark, units
+from mlops_llm.eval.people.words import WORDS
 from mlops_llm.eval.people.workbook import HIDDEN
 from tests.ballots import DIMENSIONS, MODELS, ballot, by_model, fill, sheets
 
@@ -61,7 +62,9 @@ def test_checks_and_repeats_lie_between_the_answers() -> None:
         if each.kind is Kind.repeat:
             first = next(at for at, one in enumerate(lines) if one.kind is Kind.answer and one.answer == each.answer)
             assert place - first > 10
-    assert all(1 <= each.wanted <= 5 for each in lines if each.kind is Kind.check)
+    for seed in range(20):
+        wanted = [each.wanted for each in ballots.lines(ballot(20), 1, seed, 3, 4) if each.kind is Kind.check]
+        assert len({*wanted}) == 3 and all(1 <= each <= 5 for each in wanted)
     assert [each.kind for each in ballots.lines(ballot(1, 1), 1, 0, 2, 3)].count(Kind.answer) == 1
 
 
@@ -86,6 +89,18 @@ def test_a_person_finds_instructions_lists_and_frozen_headings(tmp_path: Path) -
     assert any("1 到 5 分" in str(cell.value) for row in book["说明"] for cell in row)
     _, (path,) = sheets(ballot(), tmp_path / "en", lang=Lang.en)
     assert [cell.value for cell in load_workbook(path)["ratings"][1]][:5] == ["id", "prompt", "answer", *DIMENSIONS]
+
+
+@pytest.mark.parametrize("lang", Lang)
+def test_a_person_is_told_of_what_is_there(tmp_path: Path, lang: Lang) -> None:
+    def told(**how: int) -> str:
+        _, (path,) = sheets(ballot(), tmp_path / str(how), lang=lang, **how)
+        return " ".join(str(cell.value) for row in load_workbook(path).worksheets[0] for cell in row)
+
+    words = WORDS[lang]
+    assert words.twice in told() and words.attention in told()
+    assert words.twice not in told(repeats=0) and words.attention in told(repeats=0)
+    assert words.twice in told(checks=0) and words.attention not in told(checks=0)
 
 
 HOSTILE = {

@@ -112,9 +112,10 @@ def _on_paper(page: Any) -> None:
 def _guide(page: Any, sheet: Sheet, words: Words) -> None:
     _on_paper(page)
     page.column_dimensions["A"].width, page.column_dimensions["B"].width = 24, 90
-    page.append(_texts(page, ["", words.instructions[0]], bold=True))
+    thanks, *rules = words.guide_of({each.kind for each in sheet.lines})
+    page.append(_texts(page, ["", thanks], bold=True))
     page.append([])
-    for number, text in enumerate(words.instructions[1:], 1):
+    for number, text in enumerate(rules, 1):
         page.append(_texts(page, [f"{number}", text]))
     page.append([])
     for score, text in enumerate(words.scale, LEAST):
