@@ -123,8 +123,8 @@ def test_one_model_alone_and_rows_without_references(said: Callable[..., Any], t
 
 
 @pytest.mark.skipif(office.SOFFICE is None, reason="LibreOffice is not installed: no file is opened, filled in and saved by it")
-@pytest.mark.parametrize("ending", [".xlsx", ".csv"])
-def test_libreoffice_opens_fills_in_and_saves_it(tmp_path: Path, ending: str) -> None:
+@pytest.mark.parametrize(("ending", "tidied"), [(".xlsx", True), (".csv", False)])
+def test_libreoffice_opens_fills_in_and_saves_it(tmp_path: Path, ending: str, tidied: bool) -> None:
     texts = {
         0: ("=1+1", '=HYPERLINK("http://x","y")'),
         1: ("_x0041_", "a\x07b 😀\r\n\t中文"),
@@ -132,12 +132,14 @@ def test_libreoffice_opens_fills_in_and_saves_it(tmp_path: Path, ending: str) ->
         3: ("#N/A", "'=1"),
     }
     found, (file,) = sheets(ballot(4), tmp_path, texts=texts)
-    saved = office.fill(file, tmp_path / f"saved{ending}", 2, tmp_path)
+    saved = office.fill(file, tmp_path / f"saved{ending}", 2, tmp_path, tidied=tidied)
     one = checked.check(returned.read(saved), found)
     assert not one.faults and not one.empty and len(one.rated) == len(found.lines)
     for each in one.rated.values():
-        assert each.scores == {"accuracy": office.score(each.row, 4), "fluency": office.score(each.row, 5)}
-        assert each.comment == f"=评语 {each.row - 1}"
+        row = int(each.comment.removeprefix("=评语 ")) + 1
+        assert each.scores == {"accuracy": office.score(row, 4), "fluency": office.score(row, 5)}
+        assert found.lines[f"{found.evaluation}-1-{row - 1:05d}"] is each.line
+    assert one.is_in_order is not tidied
     if ending == ".xlsx":
         book = load_workbook(saved)
         assert book["_meta"].sheet_state != "visible"
