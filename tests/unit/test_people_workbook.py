@@ -85,10 +85,18 @@ def test_a_person_finds_instructions_lists_and_frozen_headings(tmp_path: Path) -
     assert page.freeze_panes == "B2" and book.active.title == "评分"
     (rule,) = page.data_validations.dataValidation
     assert (rule.type, rule.formula1, str(rule.sqref)) == ("list", '"1,2,3,4,5"', f"D2:E{page.max_row}")
-    assert page["C2"].alignment.wrap_text and page.column_dimensions["C"].width == 80
+    assert page["C2"].alignment.wrap_text and page.column_dimensions["C"].width == 66
     assert any("1 到 5 分" in str(cell.value) for row in book["说明"] for cell in row)
     _, (path,) = sheets(ballot(), tmp_path / "en", lang=Lang.en)
     assert [cell.value for cell in load_workbook(path)["ratings"][1]][:5] == ["id", "prompt", "answer", *DIMENSIONS]
+
+
+def test_a_row_is_as_high_as_its_answer(tmp_path: Path) -> None:
+    texts = {0: ("问", "长" * 330), 1: ("Q", "one\ntwo\nthree"), 2: ("Q", "短"), 3: ("Q", "长" * 30_000)}
+    found, (path,) = sheets(ballot(2), tmp_path, texts=texts, checks=0, repeats=0)
+    page = load_workbook(path)["评分"]
+    heights = {found.lines[page.cell(row, 1).value].answer: page.row_dimensions[row].height for row in range(2, 6)}
+    assert heights[0] >= 10 * heights[2] and heights[1] == 3 * heights[2] and heights[3] == 409
 
 
 @pytest.mark.parametrize("lang", Lang)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import uuid
 from collections import Counter
@@ -189,7 +190,7 @@ def _result(ballot: Ballot, wanted: Wanted, fitted: Fitted, telling: int) -> Res
         console.warn(f"answers that name a model themselves, so that raters may guess who gave them: {telling}")
     counts = Counter(each.kind for each in ballot.lines.values() if each.rater == 1)
     asked = f"{counts[Kind.answer]} answers, {counts[Kind.repeat]} of them twice, {counts[Kind.check]} checks of attention"
-    files = ",".join(str(each[0]) for each in wanted.files)
+    files = ",".join(f"'{each[0]}'" if "," in str(each[0]) else str(each[0]) for each in wanted.files)
     table = {
         "evaluation": ballot.evaluation,
         "files": ", ".join(str(each) for some in wanted.files for each in some),
@@ -199,7 +200,7 @@ def _result(ballot: Ballot, wanted: Wanted, fitted: Fitted, telling: int) -> Res
         "not asked about": f"{len(ballot.none)} that are no answer; they have the worst rating" if ballot.none else "",
         "characters replaced": fitted.replaced or "",
         "texts cut": fitted.shortened or "",
-        "take them back with": f"python -m mlops_llm.eval op=human_import op.files=[{files}]",
+        "take them back with": f"python -m mlops_llm.eval op=human_import {shlex.quote(f'op.files=[{files}]')}",
     }
     values = {"replaced": fitted.replaced, "cut": fitted.shortened, "rows": counts.total(), "none": len(ballot.none)}
     return Result("for people to rate", {name: each for name, each in table.items() if each != ""}, values)
