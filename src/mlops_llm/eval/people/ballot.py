@@ -20,7 +20,7 @@ KEY = "human/key.json"
 """The artifact that maps rows to models."""
 EVALUATION = "human.evaluation"
 """Tag of an export's run: the id that its workbooks have."""
-_VERSION = 1
+_VERSION = 2
 _ID = re.compile(r"(h[0-9a-f]{12})-(\d+)-\d+")
 _ASKED = (1, 2, 4, 5)
 """What checks ask for: not the middle, which is what those give who do not read."""

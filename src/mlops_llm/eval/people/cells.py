@@ -77,4 +77,4 @@ def mark(text: str) -> str:
     text = _ESCAPED.sub("_", text).replace("_x000D_", "")
     if text.startswith("'") and text[1:].startswith(FORMULA):
         text = text[1:]
-    return digest.text(" ".join(text.split()))[:_KEPT]
+    return digest.text("".join(text.split()))[:_KEPT]
