@@ -24,6 +24,19 @@ Sub Fill(source, target, filter, columns)
     page.getCellByPosition(3 + columns, row).String = "=评语 " &amp; row
     row = row + 1
   Loop
+  If TIDIED Then
+    page.Columns.insertByIndex(1, 1)
+    page.getCellByPosition(1, 0).String = "我的列"
+    Dim keys(0) As New com.sun.star.table.TableSortField
+    keys(0).Field = 3
+    keys(0).IsAscending = True
+    Dim sorting(1) As New com.sun.star.beans.PropertyValue
+    sorting(0).Name = "SortFields"
+    sorting(0).Value = keys()
+    sorting(1).Name = "ContainsHeader"
+    sorting(1).Value = True
+    page.getCellRangeByPosition(0, 0, 4 + columns, row - 1).sort(sorting())
+  End If
   Dim how(1) As New com.sun.star.beans.PropertyValue
   how(0).Name = "FilterName"
   how(0).Value = filter
@@ -53,8 +66,11 @@ def score(row: int, column: int) -> int:
     return 1 + (row + column - 2) % 5
 
 
-def fill(source: Path, target: Path, columns: int, scratch: Path) -> Path:
-    """Open a workbook, write a score into every cell of so many columns, and save it under another name; return the file."""
+def fill(source: Path, target: Path, columns: int, scratch: Path, *, tidied: bool = False) -> Path:
+    """Open a workbook, write a score into every cell of so many columns, and save it under another name; return the file.
+
+    With `tidied` a column is added before the prompts, and the rows are sorted by the answers.
+    """
     assert SOFFICE
     command = [SOFFICE, "--headless", "--norestore", f"-env:UserInstallation={(scratch / 'profile').as_uri()}"]
     # The first start writes the profile, and with it libraries without a macro.
@@ -63,7 +79,7 @@ def fill(source: Path, target: Path, columns: int, scratch: Path) -> Path:
     (basic / "Standard").mkdir(parents=True, exist_ok=True)
     (basic / "script.xlc").write_text(_LIBRARIES, "utf-8")
     (basic / "Standard/script.xlb").write_text(_LIBRARY, "utf-8")
-    (basic / "Standard/Filling.xba").write_text(_MACRO, "utf-8")
+    (basic / "Standard/Filling.xba").write_text(_MACRO.replace("TIDIED", str(tidied)), "utf-8")
     kind = "Text - txt - csv (StarCalc)" if target.suffix == ".csv" else "Calc MS Excel 2007 XML"
     words = ",".join(f'"{each}"' for each in (source.as_uri(), target.as_uri(), kind))
     macro = f"macro:///Standard.Filling.Fill({words},{columns})"

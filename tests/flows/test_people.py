@@ -50,7 +50,18 @@ def said(
 @pytest.mark.slow
 def test_people_rate_what_a_judge_rates_too(said: Callable[..., Any], beside: Path, tmp_path: Path) -> None:
     models = "models=[tiny,models:/sales@challenger]"
-    result = said("asked-people", "op=human_export", models, *ROWS, f"output={tmp_path / 'rate.xlsx'}", "op.raters=2")
+    result = said(
+        "asked-people",
+        "op=human_export",
+        models,
+        *ROWS,
+        f"output={tmp_path / 'rate.xlsx'}",
+        "op.raters=2",
+        "op.format=[xlsx,csv]",
+    )
+    assert {each.name for each in tmp_path.glob("rate-*")} == {
+        f"rate-{each}" for each in ("1.csv", "1.xlsx", "2.csv", "2.xlsx")
+    }
     assert result["rows"] == 12 + 3 + 2
     files = [tmp_path / f"rate-{number}.xlsx" for number in (1, 2)]
     store = client(beside)
@@ -86,16 +97,21 @@ def test_people_rate_what_a_judge_rates_too(said: Callable[..., Any], beside: Pa
     assert "no judge has rated answers to sales_eval" in said("early", "op=calibrate", "dataset=sales_eval", code=2)
     with serve() as server:
         how = [f"judge.base_url={server.address}", "publish.rows=0"]
-        for name in ("judge-1", "judge-2"):
-            said(name, "model=tiny", *ROWS, "judge=rubric_zh", f"judge.model={name}", *how)
+        said("judge-1", "model=tiny", *ROWS, "judge=rubric_zh", "judge.model=judge-1", *how)
+        said("compared", "op=compare", models, *ROWS, "judge=rubric_zh", "judge.model=judge-2", *how)
     result = said("calibrated", "op=calibrate", "dataset=sales_eval")
     by_name = {(each["second"], each["dimension"]): each for each in result["agreement"]}
-    one = by_name["judge-1 (rubric_zh)", "accuracy"]
+    assert [each for _, each in by_name] == [*RATINGS, "overall"] * 2
+    one, two = by_name["judge-1 (rubric_zh)", "accuracy"], by_name["judge-2 (rubric_zh)", "accuracy"]
     assert one["count"] == 6 and one["spearman"] is None
     assert one["difference"]["value"] == pytest.approx(RATINGS["accuracy"] - 4.5)
-    assert {each["difference"]["value"] for each in result["drift"]} == {0.0}
-    assert [each["count"] for each in result["length"]] == [6, 6, 6, 6]
-    assert "calibrate/judge-1_rubric_zh/accuracy/difference" in run_of(store, "calibrated").data.metrics
+    assert two["count"] == 12 and two["difference"]["value"] == pytest.approx(RATINGS["accuracy"] - 3.5)
+    assert {(each["count"], each["difference"]["value"]) for each in result["drift"]} == {(6, 0.0)}
+    assert sorted(each["count"] for each in result["length"]) == [6, 6, 12, 12]
+    assert result["shown first"]["count"] == 12
+    calibrated = run_of(store, "calibrated")
+    assert "calibrate/judge-1_rubric_zh/accuracy/difference" in calibrated.data.metrics
+    assert calibrated.info.experiment_id == run.info.experiment_id
 
 
 @pytest.mark.slow
@@ -123,8 +139,8 @@ def test_one_model_alone_and_rows_without_references(said: Callable[..., Any], t
 
 
 @pytest.mark.skipif(office.SOFFICE is None, reason="LibreOffice is not installed: no file is opened, filled in and saved by it")
-@pytest.mark.parametrize("ending", [".xlsx", ".csv"])
-def test_libreoffice_opens_fills_in_and_saves_it(tmp_path: Path, ending: str) -> None:
+@pytest.mark.parametrize(("ending", "tidied"), [(".xlsx", True), (".csv", False)])
+def test_libreoffice_opens_fills_in_and_saves_it(tmp_path: Path, ending: str, tidied: bool) -> None:
     texts = {
         0: ("=1+1", '=HYPERLINK("http://x","y")'),
         1: ("_x0041_", "a\x07b 😀\r\n\t中文"),
@@ -132,12 +148,14 @@ def test_libreoffice_opens_fills_in_and_saves_it(tmp_path: Path, ending: str) ->
         3: ("#N/A", "'=1"),
     }
     found, (file,) = sheets(ballot(4), tmp_path, texts=texts)
-    saved = office.fill(file, tmp_path / f"saved{ending}", 2, tmp_path)
+    saved = office.fill(file, tmp_path / f"saved{ending}", 2, tmp_path, tidied=tidied)
     one = checked.check(returned.read(saved), found)
     assert not one.faults and not one.empty and len(one.rated) == len(found.lines)
     for each in one.rated.values():
-        assert each.scores == {"accuracy": office.score(each.row, 4), "fluency": office.score(each.row, 5)}
-        assert each.comment == f"=评语 {each.row - 1}"
+        row = int(each.comment.removeprefix("=评语 ")) + 1
+        assert each.scores == {"accuracy": office.score(row, 4), "fluency": office.score(row, 5)}
+        assert found.lines[f"{found.evaluation}-1-{row - 1:05d}"] is each.line
+    assert one.is_in_order is not tidied
     if ending == ".xlsx":
         book = load_workbook(saved)
         assert book["_meta"].sheet_state != "visible"

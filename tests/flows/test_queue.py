@@ -15,6 +15,7 @@ import pytest
 
 from mlops_llm.data.__main__ import STAGE as DATA
 from mlops_llm.entry import launch
+from mlops_llm.eval.__main__ import STAGE as EVAL
 from mlops_llm.launch.__main__ import STAGE as LAUNCH
 from mlops_llm.launch.jobs import State
 from mlops_llm.launch.place import Again
@@ -117,6 +118,16 @@ def test_a_command_waits_in_the_record_and_what_it_needs_is_said(
 
 
 @pytest.mark.slow
+def test_a_file_is_one_of_the_folder_where_its_command_was_typed(
+    queue: Queue, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["op=human_export", "models=[tiny]", "dataset=sales_eval", "limit=2", "output=评分 表.xlsx"]
+    run(EVAL, *words, "launch=queue", capfd=capfd)
+    (job,) = queue.jobs()
+    assert "op.file='评分 表.xlsx'" in job.command.words and job.command.folder == str(here)
+    assert not any(word.startswith("output=") for word in job.command.words)
+
+
 def test_jobs_outlive_their_worker_and_a_killed_one_goes_on(
     queue: Queue, here: Path, capfd: pytest.CaptureFixture[str], worker: Callable[..., Process]
 ) -> None:

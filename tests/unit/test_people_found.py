@@ -16,6 +16,7 @@ from mlops_llm.eval.__main__ import STAGE
 from mlops_llm.eval.config import Eval
 from mlops_llm.eval.interval import of_mean, wilson
 from mlops_llm.eval.lang import Lang
+from mlops_llm.eval.ops.human_export import HumanExport
 from mlops_llm.eval.outcome import Sample
 from mlops_llm.eval.people import calibration, checked, imported, recorded, returned
 from mlops_llm.eval.people.ballot import Answer, Ballot, Kind, Line, Model
@@ -95,6 +96,33 @@ def test_raters_agree_as_far_as_they_do(tmp_path: Path) -> None:
     three = Found(*rated(tmp_path / "three", ballot(), by_model, worse, by_model)).agreement()["accuracy"]
     assert three.kappa is None and 0 < three.interval < 1
     assert Found(*rated(tmp_path / "one", ballot(), by_model)).agreement() == {}
+
+
+def early(line: Line, of: Answer, name: str) -> int:
+    """The answer that stands first is better."""
+    return 4 if line.shown == 1 else 3
+
+
+def test_what_stands_first_is_set_beside_the_others(tmp_path: Path) -> None:
+    found, files = rated(tmp_path, ballot(), early, by_model)
+    biased = Found(found, files[:1]).placed()
+    assert biased and (biased.count, biased.win, biased.tie, biased.difference) == (8, 8, 0, 1.0)
+    assert biased.rate == 1.0 and biased.rate_interval == wilson(8, 8) and biased.p == 2 / 2**8
+    both = Found(found, files).placed()
+    assert both and both.count == 16
+    assert Found(*rated(tmp_path / "alone", ballot(models=1), by_model)).placed() is None
+
+
+def test_nobody_knows_what_stood_first_in_a_sorted_file(tmp_path: Path) -> None:
+    found, files = rated(tmp_path, ballot(), early)
+    page = (book := load_workbook(files[0].returned.file))["评分"]
+    rows = sorted(page.iter_rows(min_row=2, values_only=True), key=lambda row: str(row[2]))
+    for number, row in enumerate(rows, 2):
+        for place, value in enumerate(row, 1):
+            page.cell(number, place).value = value
+    book.save(files[0].returned.file)
+    whole = Found(found, [checked.check(returned.read(files[0].returned.file), found)])
+    assert whole.placed() is None and whole.sorted_files == ["rate-1.xlsx"] and {*whole.table(False)["shown"]} == {None}
 
 
 def record(found: Ballot, files: Sequence[Filled], texts: bool = True) -> tuple[MemoryRun, Any]:
@@ -186,6 +214,26 @@ def test_a_file_whose_name_tells_or_that_is_there_is_refused(tmp_path: Path) -> 
             refuse(wanted(name, raters), models)
 
 
+def test_raters_may_have_both_forms(tmp_path: Path) -> None:
+    wanted = Wanted(tmp_path / "rate.xlsx", 2, ("accuracy",), Lang.zh, 2, 3, forms=("xlsx", "csv"))
+    assert [[each.name for each in some] for some in wanted.files] == [
+        ["rate-1.xlsx", "rate-1.csv"],
+        ["rate-2.xlsx", "rate-2.csv"],
+    ]
+    refuse(wanted, ["tiny"])
+    with pytest.raises(UserError, match=r"op.file: is 'rate.xlsx'; op.format=\[csv\] has other endings"):
+        refuse(dataclasses.replace(wanted, forms=("csv",)), ["tiny"])
+    (tmp_path / "rate-2.csv").write_bytes(b"filled in")
+    with pytest.raises(UserError, match=r"rate-2.csv: is there already, maybe filled in"):
+        refuse(wanted, ["tiny"])
+
+
+@pytest.mark.parametrize("name", ["rater", "编号", "Answer", "Overall", "评语（可不填）"])
+def test_a_dimension_is_no_other_column(name: str) -> None:
+    with pytest.raises(UserError, match=r"op.dimensions: names .*, which is another column"):
+        HumanExport(dimensions=["quality", name])
+
+
 def test_answers_that_name_their_model_are_counted() -> None:
     said = [(0, Sample(place, "?", text)) for place, text in enumerate(("我是 SmolLM2。", "smollm2x", "你好"))]
     assert _telling(said, [Model("smollm2", None)]) == 1
@@ -207,6 +255,7 @@ def side(name: str, scores: dict[str, list[float]], lengths: list[int] | None = 
 def test_a_judge_is_set_beside_people_on_what_both_rated(monkeypatch: pytest.MonkeyPatch, jsonl: Any) -> None:
     lengths = [10, 20, 30, 40, 50, 60]
     people = side("people", {"accuracy": [1, 2, 3, 4, 5], "overall": [3, 1, 5, 2, 4]}, lengths[:5])
+    people.sheets = [{1: [(1, 4.0), (2, 3.0)], 2: [(2, 5.0), (1, 5.0)], 3: [(2, 1.0)]}]
     judge = side("judge", {"accuracy": [2, 3, 4, 5, 5, 5], "style": [1] * 6, "overall": [1, 2, 3, 4, 5, 5]}, lengths)
     other = side("other", {"accuracy": [2, 3, 4, 5, 5, 4], "overall": [1, 2, 3, 4, 5, 5]}, lengths)
     pairs = side("pairs", {"flip": [1, 0, 0, 0], "win": [0, 1, 1, 1], "overall": [0.5, 1, 1, 1]})
@@ -223,11 +272,12 @@ def test_a_judge_is_set_beside_people_on_what_both_rated(monkeypatch: pytest.Mon
         ("judge", "other", "accuracy"): pytest.approx(-1 / 6), ("judge", "other", "overall"): 0.0
     }  # fmt: skip
     assert [round(each.found.value, 2) for each in found.length] == [1.0, 0.3, 1.0, 0.3]
+    assert found.first and (found.first.count, found.first.win, found.first.difference) == (2, 1, 0.5)
     (flips,) = found.flips
     assert (flips.found.value, flips.found.interval) == (0.25, wilson(1, 4))
     run = MemoryRun()
     result = calibration.record(found, run)
-    assert "NaN" not in run.artifacts["calibration.json"] and len(result.shown) == 4
+    assert "NaN" not in run.artifacts["calibration.json"] and len(result.shown) == 5
     kept = {key: value for key, value, *_ in run.kept_metrics}
     assert kept["calibrate/judge/accuracy/difference"] == pytest.approx(0.8)
     assert kept["calibrate/judge/accuracy/kappa_low"] <= kept["calibrate/judge/accuracy/kappa"]

@@ -77,16 +77,41 @@ def test_an_empty_score_is_missing_and_no_fault(made, tmp_path):
     assert one.empty == ["rate-1.xlsx, sheet 评分, cell D3"] and one.missing == 1 and not one.faults
 
 
-def test_who_has_only_come_half_way_has_failed_no_check(made, tmp_path):
+def test_an_altered_row_is_in_the_file_all_the_same(made, tmp_path):
+    def edit(book: Any) -> None:
+        book["评分"]["C5"] = "其他"
+
+    one = edited(tmp_path, edit, *made)
+    assert len(one.faults) == 1 and one.missing == 0
+
+
+@pytest.mark.parametrize(("until", "fails"), [(99, True), (8, False)])
+def test_an_empty_check_fails_once_the_rest_is_rated(made, tmp_path, until, fails):
     found, path = made
 
     def edit(book: Any) -> None:
-        for row in book["评分"].iter_rows(min_row=2):
-            if found.lines[row[0].value].kind is Kind.check:
+        for number, row in enumerate(book["评分"].iter_rows(min_row=2)):
+            if number > until or found.lines[row[0].value].kind is Kind.check:
                 row[3].value = row[4].value = None
 
     one = edited(tmp_path, edit, found, path)
-    assert len(one.empty) == 4 and not one.failed_checks() and not one.is_careless
+    assert bool(one.failed_checks()) == one.is_careless == fails
+    if fails:
+        assert len(one.failed_checks()) == 4
+
+
+def test_sheets_of_ones_own_are_passed_over(made, tmp_path):
+    def edit(book: Any) -> None:
+        own = book.create_sheet("我的笔记", 0)
+        for row in (["编号", "备注"], ["A-1", "见下"]):
+            own.append(row)
+        copy = book.create_sheet("备份")
+        for row in list(book["评分"].iter_rows(values_only=True))[:5]:
+            copy.append(row)
+
+    one = edited(tmp_path, edit, *made)
+    assert not one.faults and not one.missing and one.returned.sheet == "评分"
+    assert one.returned.others == ("备份",)
 
 
 def test_rows_and_columns_may_stand_in_any_order_and_more_may_be_there(made, tmp_path):

@@ -18,6 +18,7 @@ from mlops_llm.eval.people import ballot as ballots
 from mlops_llm.eval.people import checked, returned, workbook
 from mlops_llm.eval.people.ballot import Kind
 from mlops_llm.eval.people.cells import LONGEST, Fitted, mark, units
+from mlops_llm.eval.people.words import WORDS
 from mlops_llm.eval.people.workbook import HIDDEN
 from tests.ballots import DIMENSIONS, MODELS, ballot, by_model, fill, sheets
 
@@ -61,14 +62,16 @@ def test_checks_and_repeats_lie_between_the_answers() -> None:
         if each.kind is Kind.repeat:
             first = next(at for at, one in enumerate(lines) if one.kind is Kind.answer and one.answer == each.answer)
             assert place - first > 10
-    assert all(1 <= each.wanted <= 5 for each in lines if each.kind is Kind.check)
+    for seed in range(20):
+        wanted = [each.wanted for each in ballots.lines(ballot(20), 1, seed, 3, 4) if each.kind is Kind.check]
+        assert len({*wanted}) == 3 and all(1 <= each <= 5 for each in wanted)
     assert [each.kind for each in ballots.lines(ballot(1, 1), 1, 0, 2, 3)].count(Kind.answer) == 1
 
 
 def test_the_key_is_read_as_it_was_written(tmp_path: Path) -> None:
     found, _ = sheets(dataclasses.replace(ballot(), none=((3, 1),)), tmp_path, raters=2)
     assert ballots.read(found.as_json(), "key") == found
-    for text in ("{}", "[]", "no json", json.dumps({"version": 1})):
+    for text in ("{}", "[]", "no json", json.dumps({"version": ballots._VERSION})):
         with pytest.raises(UserError, match="is no key"):
             ballots.read(text, "key")
 
@@ -82,10 +85,30 @@ def test_a_person_finds_instructions_lists_and_frozen_headings(tmp_path: Path) -
     assert page.freeze_panes == "B2" and book.active.title == "评分"
     (rule,) = page.data_validations.dataValidation
     assert (rule.type, rule.formula1, str(rule.sqref)) == ("list", '"1,2,3,4,5"', f"D2:E{page.max_row}")
-    assert page["C2"].alignment.wrap_text and page.column_dimensions["C"].width == 80
+    assert page["C2"].alignment.wrap_text and page.column_dimensions["C"].width == 66
     assert any("1 到 5 分" in str(cell.value) for row in book["说明"] for cell in row)
     _, (path,) = sheets(ballot(), tmp_path / "en", lang=Lang.en)
     assert [cell.value for cell in load_workbook(path)["ratings"][1]][:5] == ["id", "prompt", "answer", *DIMENSIONS]
+
+
+def test_a_row_is_as_high_as_its_answer(tmp_path: Path) -> None:
+    texts = {0: ("问", "长" * 330), 1: ("Q", "one\ntwo\nthree"), 2: ("Q", "短"), 3: ("Q", "长" * 30_000)}
+    found, (path,) = sheets(ballot(2), tmp_path, texts=texts, checks=0, repeats=0)
+    page = load_workbook(path)["评分"]
+    heights = {found.lines[page.cell(row, 1).value].answer: page.row_dimensions[row].height for row in range(2, 6)}
+    assert heights[0] >= 10 * heights[2] and heights[1] == 3 * heights[2] and heights[3] == 409
+
+
+@pytest.mark.parametrize("lang", Lang)
+def test_a_person_is_told_of_what_is_there(tmp_path: Path, lang: Lang) -> None:
+    def told(**how: int) -> str:
+        _, (path,) = sheets(ballot(), tmp_path / str(how), lang=lang, **how)
+        return " ".join(str(cell.value) for row in load_workbook(path).worksheets[0] for cell in row)
+
+    words = WORDS[lang]
+    assert words.twice in told() and words.attention in told()
+    assert words.twice not in told(repeats=0) and words.attention in told(repeats=0)
+    assert words.twice in told(checks=0) and words.attention not in told(checks=0)
 
 
 HOSTILE = {
@@ -128,6 +151,7 @@ def test_what_no_cell_can_hold_is_replaced_cut_and_counted() -> None:
     for long in ("长" * 40_000, "😀" * 16_384, "a" + "😀" * 20_000):
         assert units(fitted.text(long)) <= LONGEST and fitted.text(long).endswith("…")
     assert fitted.shortened == 6
+    assert mark("a\tb\u2028c\xa0d") == mark("abcd")  # LibreOffice loses some of these in .ods
     assert mark("'=1") == mark("=1") and mark("a\r\nb ") == mark("a b") and mark("a") != mark("b")
 
 

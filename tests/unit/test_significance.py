@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from mlops_llm.eval.metric import Item
@@ -86,6 +89,37 @@ def test_as_many_samples_as_are_needed_find_the_difference_in_four_of_five_cases
     assert 0.73 < numpy.mean([each.p <= LEVEL for each in found]) < 0.87
     assert needed(spread, 0.0) is None and needed(spread, gap, 10) > count
     assert needed(0.0, 1.0) == 6 and needed(0.0, 1.0, 10) == 9, "of five samples no exchange is rarer than one in sixteen"
+
+
+@given(st.integers(0, 12), st.integers(0, 12), st.integers(0, 80))
+def test_the_interval_of_right_and_wrong_says_what_the_test_says(gained: int, lost: int, same: int) -> None:
+    first = [1.0] * gained + [0.0] * lost + [1.0] * same
+    second = [0.0] * gained + [1.0] * lost + [1.0] * same
+    if not first:
+        return
+    (found,) = of_means([first], [second], [(0, 1)])
+    low, high = found.interval or (-1.0, 1.0)
+    assert -1 <= low <= found.difference <= high <= 1
+    assert (low > 0 or high < 0) == (found.p < LEVEL), "no interval that excludes 0 beside a p that does not"
+
+
+def test_a_table_of_nothing_is_rarely_called_significant() -> None:
+    """Three models alike, four scores: in at most 7 of 100 tables any pair is significant after Holm."""
+    wrong, trials = 0, 200
+    for _ in range(trials):
+        drawn = RANDOM.normal(0, 1, (4, 3, 10))
+        pairs = [(score[a], score[b]) for score in drawn for a, b in ((0, 1), (0, 2), (1, 2))]
+        found = of_means([a for a, _ in pairs], [b for _, b in pairs], [(0, None)] * len(pairs))
+        wrong += min(holm([each.p for each in found])) <= LEVEL
+    assert wrong / trials <= 0.07
+
+
+def test_a_total_of_nothing_is_rarely_called_significant() -> None:
+    def rate(sums: Any) -> float:
+        return float(sums[0] / sums[1])
+
+    drawn = numpy.stack([RANDOM.poisson(3, (300, 2, 8)), RANDOM.integers(5, 9, (300, 2, 8))], -1).astype(float)
+    assert numpy.mean([of_totals(one, other, rate).p <= LEVEL for one, other in drawn]) <= 0.07
 
 
 def test_holm_keeps_the_order_and_is_never_below_p() -> None:

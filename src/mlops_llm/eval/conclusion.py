@@ -9,6 +9,7 @@ from mlops_llm import console
 from mlops_llm.eval import shown
 from mlops_llm.eval.comparison import Comparison, Model, Pair, Row
 from mlops_llm.eval.lang import Lang
+from mlops_llm.eval.significance import least
 
 _CHEAPER = 0.95
 """A model is cheaper that takes at most this share of what another one does."""
@@ -30,7 +31,7 @@ _SAID: Mapping[Lang, Mapping[str, str]] = {
         "changed by {gap} ({sure}).",
         "undecided": "Undecided: {model} is {gap} ahead of {other} in {score} ({sure}); {samples}.",
         "samples": "about {count:,} samples like these would find a difference of this size in four of five cases",
-        "none": "there is no difference that more samples could confirm",
+        "tied": "Undecided: {model} and {other} are alike in {score} on these samples ({sure}).",
         "noise": "With {count:,} samples, gaps in {score} under {noise} are noise: fewer than four of five are found.",
         "failed": "{model} gave no answer to {failed} of {count} samples; each counts as an empty one.",
         "nothing": "No score could be compared: {why}.",
@@ -57,7 +58,7 @@ _SAID: Mapping[Lang, Mapping[str, str]] = {
         "{score} 变化 {gap}（{sure}）。",
         "undecided": "未定：{model} 的 {score} 比 {other} 好 {gap}（{sure}）；{samples}。",
         "samples": "这么大的差距约需 {count:,} 个同类样本才能五次里看出四次",
-        "none": "没有可供更多样本证实的差距",
+        "tied": "未定：这些样本上 {model} 与 {other} 的 {score} 相同（{sure}）。",
         "noise": "{count:,} 个样本下，{score} 小于 {noise} 的差距都是噪声：五次里看出不到四次。",
         "failed": "{model} 在 {count} 个样本中有 {failed} 个没有回答，均按空回答计。",
         "nothing": "没有可比较的得分：{why}。",
@@ -148,15 +149,31 @@ def _cheaper(found: Comparison, head: Row, said: Mapping[str, str]) -> list[str]
     top = max(head.numbers, key=lambda each: better * (value.value if (value := head.values[each - 1]) else 0.0))
     told = []
     for one in found.models:
-        costs = _saved(one, found.models[top - 1], said)
-        if one.number == top or not costs or any(row.beats(top, one.number) for row in found.rows):
+        costs, pairs = _saved(one, found.models[top - 1], said), _both(found, top, one.number)
+        is_tested = all(pair.found.count >= least(found.comparisons) for _, pair in pairs)
+        if one.number == top or not costs or not is_tested or any(row.beats(top, one.number) for row in found.rows):
             continue
-        worst = _interval(head, top, one.number)
-        most = max(worst[1], 0.0) if worst else 0.0
-        loss = said["loss"].format(score=_label(found, head), loss=_number(head, most)) if most else ""
+        row, most = max(((row, _loss(row, top, one.number)) for row, _ in pairs), key=lambda each: each[1] / _unit(each[0]))
+        loss = said["loss"].format(score=_label(found, row), loss=_number(row, most)) if most else ""
         of = {"costs": said["comma"].join(costs), "loss": loss}
         told.append(said["cheaper"].format(model=one.ref, other=found.models[top - 1].ref, **of))
     return told
+
+
+def _both(found: Comparison, one: int, other: int) -> list[tuple[Row, Pair]]:
+    """All scores by which two models were compared."""
+    return [(row, pair) for row in found.rows if (pair := row.pair(one, other))]
+
+
+def _loss(row: Row, one: int, other: int) -> float:
+    """By how much the other model may be worse than the one."""
+    between = _interval(row, one, other)
+    return max(between[1], 0.0) if between else 0.0
+
+
+def _unit(row: Row) -> float:
+    """What makes losses of different scores comparable: how far the differences of single samples lie apart."""
+    return max(each.found.spread for each in row.pairs) or 1.0
 
 
 def _saved(one: Model, other: Model, said: Mapping[str, str]) -> list[str]:
@@ -209,13 +226,13 @@ def _undecided(found: Comparison, head: Row, pair: Pair, said: Mapping[str, str]
     count, first, second = found.needs(pair), pair.first, pair.second
     if head.gain(first, second) < 0:
         first, second = second, first
-    return said["undecided"].format(
+    return said["undecided" if count else "tied"].format(
         model=found.models[first - 1].ref,
         other=found.models[second - 1].ref,
         gap=_number(head, abs(pair.found.difference)),
         score=_label(found, head),
         sure=_sure(head, first, second, said),
-        samples=said["samples"].format(count=count) if count else said["none"],
+        samples=said["samples"].format(count=count) if count else "",
     )
 
 

@@ -101,12 +101,37 @@ class Plan:
         return asked
 
 
-def prepare(settings: Eval) -> Plan:
-    """Check a request and read what it needs: the model's files but not its weights, the rows, the prompts.
+def prepare(settings: Eval, like: Plan | None = None) -> Plan:
+    """Check a request and read what it needs: the rows, the model's files but not its weights, the prompts.
+
+    Args:
+        settings: the request.
+        like: the plan of another model with the same settings otherwise, whose rows are taken as they were read.
 
     Raises:
         UserError: something does not fit; one line says what.
     """
+    _check(settings)
+    wanted = like or _wanted(settings)
+    found = subject(settings.model, settings.model_load) if settings.engine.local else None
+    warned, questions, metrics = found.warnings if found else (), wanted.questions, wanted.metrics
+    if questions is None:
+        return replace(wanted, settings=settings, subject=found, warnings=warned)
+    if found and found.template_source != "own":
+        _refuse_conversations(questions, settings.model)
+    requests = _requests(settings, questions, found)
+    plan = replace(wanted, settings=settings, subject=found, requests=requests, warnings=warned)
+    if plan.answers:
+        plan = replace(plan, warnings=(*warned, *_check_room(settings, requests, found)))
+    if found and any(one.needs is Need.likelihood for one in metrics.values()):
+        _check_references(questions, found)
+    if settings.judge is not None and not _is_judged(plan, settings.judge):
+        settings.judge.reach()
+    return plan
+
+
+def _check(settings: Eval) -> None:
+    """See that engine and judge can be asked, and that rows are named for what is wanted of them."""
     settings.engine.check()
     if settings.judge is not None:
         settings.judge.check()
@@ -117,28 +142,19 @@ def prepare(settings: Eval) -> Plan:
         raise UserError("is given, but there are no rows to score", chosen, "name them: dataset=REF")
     if settings.sample and not settings.dataset:
         raise UserError("is given, but benchmarks are not drawn from", "sample", "take their first items: limit=20")
-    metrics = dict(settings.metric)
-    _refuse_unlikely(settings, metrics)
+    _refuse_unlikely(settings, dict(settings.metric))
+
+
+def _wanted(settings: Eval) -> Plan:
+    """What is asked, and how answers are scored: the same for every model."""
     benchmarks = _benchmarks(settings)
-    found = subject(settings.model, settings.model_load) if settings.engine.local else None
-    warned = found.warnings if found else ()
     if not settings.dataset:
-        return Plan(settings, found, None, metrics, (), benchmarks, warned)
+        return Plan(settings, None, None, dict(settings.metric), (), benchmarks)
     questions = _questions(settings)
-    metrics = _settled(questions, metrics or _defaults(settings, questions))
+    metrics = _settled(questions, dict(settings.metric) or _defaults(settings, questions))
     if settings.judge is not None and settings.judge.needs_reference:
         _refuse_lacking(questions, [bool(one.references) for one in questions.asked], "reference", "judge")
-    if found and found.template_source != "own":
-        _refuse_conversations(questions, settings.model)
-    requests = _requests(settings, questions, found)
-    plan = Plan(settings, found, questions, metrics, requests, benchmarks, warned, method.ability(questions.source))
-    if plan.answers:
-        plan = replace(plan, warnings=(*warned, *_check_room(settings, requests, found)))
-    if found and any(one.needs is Need.likelihood for one in metrics.values()):
-        _check_references(questions, found)
-    if settings.judge is not None and not _is_judged(plan, settings.judge):
-        settings.judge.reach()
-    return plan
+    return Plan(settings, None, questions, metrics, (), benchmarks, (), method.ability(questions.source))
 
 
 def _benchmarks(settings: Eval) -> tuple[Wanted, ...]:
@@ -192,6 +208,7 @@ def _defaults(settings: Eval, questions: Questions) -> dict[str, Metric]:
     """Metrics that fit the rows, where none is named."""
     from mlops_llm import component
 
+    component.load("mlops_llm.eval.metrics")  # in a notebook nothing has been looked for yet
     if settings.judge is not None:
         return {}
     told = method.of(questions.source)

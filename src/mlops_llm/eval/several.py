@@ -85,7 +85,10 @@ def plans(settings: Eval) -> list[Plan]:
     twice = next((each for each in models if models.count(each) > 1), None)
     if twice:
         raise UserError(f"names {twice} twice", "models", "name each once")
-    return [prepare(replace(settings, model=each, judge=deepcopy(settings.judge))) for each in models]
+    found = list[Plan]()
+    for each in models:
+        found.append(prepare(replace(settings, model=each, judge=deepcopy(settings.judge)), found[0] if found else None))
+    return found
 
 
 def evaluated(plans: list[Plan], folder: Path) -> Iterator[Evaluated]:

@@ -40,9 +40,10 @@ class Paired:
 def of_means(first: Any, second: Any, ranges: Sequence[tuple[float, float | None]], seed: int = 0) -> list[Paired]:
     """Compare means, several pairs of them at once, by exchanging the two values of a sample (Fisher 1935, section 21).
 
-    Where all values are 0 or 1 this is McNemar's exact test (1947); else every exchange is tried where up to `EXACT` samples
-    differ, and `DRAWS` are drawn where more do (p by Phipson and Smyth 2010, equation 2). The interval is that of the paired
-    bootstrap (percentiles); of few samples, and of equal differences, that of `interval.of_mean`.
+    Where all values are 0 or 1 this is McNemar's exact test (1947), and the interval is the one that goes with it (Clopper and
+    Pearson 1934, of the samples that differ): it holds 0 unless p is below `LEVEL`. Else every exchange is tried where up to
+    `EXACT` samples differ, and `DRAWS` are drawn where more do (p by Phipson and Smyth 2010, equation 2); the interval is that
+    of the paired bootstrap (percentiles), of few samples, and of equal differences, that of `interval.of_mean`.
 
     Args:
         first: comparisons x samples; NaN where there is no value.
@@ -65,8 +66,11 @@ def of_means(first: Any, second: Any, ranges: Sequence[tuple[float, float | None
         values = apart[place][there[place]]
         spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
         reach = most - least if most is not None else 1.0 if is_binary[place] else None
-        few = len(values) < FEW or not numpy.ptp(values)
-        near = of_mean(values.tolist(), reach, -math.inf if reach is None else -reach) if few else bounds[place]
+        near: tuple[float, float] | None = bounds[place]
+        if is_binary[place] and values.any():
+            near = _of_flips(int((values > 0).sum()), int((values < 0).sum()), len(values))
+        elif len(values) < FEW or not numpy.ptp(values):
+            near = of_mean(values.tolist(), reach, -math.inf if reach is None else -reach)
         found.append(Paired(float(values.mean()), near, *chances[place][:1], len(values), spread, chances[place][1]))
     return found
 
@@ -131,12 +135,16 @@ def resolved(spread: float, count: int, comparisons: int = 1) -> float:
 def needed(spread: float, difference: float, comparisons: int = 1) -> int | None:
     """Samples that find a difference as large as this one significant in `POWER` of cases; None where there is none.
 
-    Never fewer than can be significant at all: of `n` exchanged samples the smallest p is `2 ** (1 - n)`.
+    Never fewer than `least`.
     """
     if not difference:
         return None
-    least = 1 + math.ceil(math.log2(comparisons / LEVEL))
-    return max(least, math.ceil((_reach(comparisons) * spread / difference) ** 2))
+    return max(least(comparisons), math.ceil((_reach(comparisons) * spread / difference) ** 2))
+
+
+def least(comparisons: int = 1) -> int:
+    """Samples of which a difference can be significant at all: of `n` exchanged samples the smallest p is `2 ** (1 - n)`."""
+    return 1 + math.ceil(math.log2(comparisons / LEVEL))
 
 
 def _reach(comparisons: int) -> float:
@@ -171,6 +179,15 @@ def _chances(apart: Any, is_binary: Sequence[bool], seed: int) -> list[tuple[flo
             place: (float((hits + 1) / (DRAWS + 1)), "exchanged values") for place, hits in zip(left, as_large, strict=True)
         }
     return [found[place] for place in range(len(apart))]
+
+
+def _of_flips(gained: int, lost: int, count: int) -> tuple[float, float]:
+    """Interval of a difference of shares, from how many samples are right of the one alone and of the other alone."""
+    from scipy.stats import binomtest
+
+    differ = gained + lost
+    share = binomtest(gained, differ).proportion_ci(1 - LEVEL, "exact")
+    return ((2 * float(share.low) - 1) * differ / count, (2 * float(share.high) - 1) * differ / count)
 
 
 def _bounds(apart: Any, there: Any, seed: int) -> list[tuple[float, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Optional
 
@@ -12,6 +13,13 @@ from mlops_llm.eval.config import Eval, Work
 from mlops_llm.eval.lang import Lang
 
 
+class Form(Enum):
+    """Form of a rater's file."""
+
+    xlsx = "xlsx"
+    csv = "csv"
+
+
 @component("op", "human_export")
 @dataclass
 class HumanExport:
@@ -19,6 +27,8 @@ class HumanExport:
 
     file: Optional[str] = None  # noqa: UP045 (OmegaConf reads Optional)
     """Workbook (.xlsx) or .csv to write; several raters get NAME-1, NAME-2. Null is rate.xlsx in the run's folder."""
+    format: list[Form] = field(default_factory=list)
+    """Forms of each rater's file, for raters to choose from: op.format=[xlsx,csv]. None is what the file's name ends in."""
     raters: int = 1
     """Files, one for each person, each in an order of its own."""
     dimensions: list[str] = field(default_factory=lambda: ["accuracy", "relevance", "fluency", "professionalism"])
@@ -38,9 +48,12 @@ class HumanExport:
         names = [each.strip().casefold() for each in self.dimensions]
         if not names or not all(names) or len({*names}) < len(names):
             raise UserError("names nothing, or one thing twice", "op.dimensions", "name each once: op.dimensions=[accuracy]")
-        taken = {"id", "prompt", "answer", "comment", "overall"} & {*names}
+        from mlops_llm.eval.people.words import FACTS, columns, plain
+
+        fixed = {*FACTS, "overall", *columns(())}
+        taken = next((each for each in names if each in fixed or plain(each) in fixed), None)
         if taken:
-            raise UserError(f"names {min(taken)}, which is another column", "op.dimensions", "choose another word")
+            raise UserError(f"names {taken}, which is another column", "op.dimensions", "choose another word")
 
     def prepare(self, request: Eval) -> Work:
         """Check models, rows and files."""
@@ -49,7 +62,7 @@ class HumanExport:
         file = Path(self.file) if self.file else Path(str(request.output or ".")) / "rate.xlsx"
         dimensions = tuple(each.strip() for each in self.dimensions)
         asked = (self.raters, dimensions, self.lang, self.checks, self.repeats)
-        wanted = export.Wanted(file, *asked, request.save_outputs)
+        wanted = export.Wanted(file, *asked, request.save_outputs, tuple(dict.fromkeys(each.value for each in self.format)))
         export.refuse(wanted, request.models or [request.model])
         plans = export.plans(request)
         return lambda run: export.export(plans, wanted, run)

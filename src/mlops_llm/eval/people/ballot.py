@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,10 @@ KEY = "human/key.json"
 """The artifact that maps rows to models."""
 EVALUATION = "human.evaluation"
 """Tag of an export's run: the id that its workbooks have."""
-_VERSION = 1
+_VERSION = 2
+_ID = re.compile(r"(h[0-9a-f]{12})-(\d+)-\d+")
+_ASKED = (1, 2, 4, 5)
+"""What checks ask for: not the middle, which is what those give who do not read."""
 
 
 class Kind(Enum):
@@ -124,11 +129,18 @@ def _checkpoint(found: dict[str, Any] | None) -> Checkpoint | None:
     return Checkpoint(**{**found, "folder": Path(found["folder"])}) if found else None
 
 
+def known(value: Any) -> tuple[str, int] | None:
+    """Evaluation and rater of a line's id; None of what is none."""
+    found = _ID.fullmatch(str(value).strip()) if value is not None else None
+    return (found[1], int(found[2])) if found else None
+
+
 def lines(ballot: Ballot, rater: int, seed: int, checks: int, repeats: int) -> list[Line]:
     """The lines of one rater's sheet in their order, without marks.
 
     Prompts come in random order, and so do the answers to each. A repeated answer comes at least a third of the sheet after it
     was shown first. Of a short sheet at most a quarter is repeated, and a quarter more are checks, but one check at least.
+    Checks ask for different scores, so that who gives one and the same throughout fails one of two.
 
     Args:
         ballot: the answers.
@@ -149,8 +161,9 @@ def lines(ballot: Ballot, rater: int, seed: int, checks: int, repeats: int) -> l
     for again in draw.sample(first, min(repeats, quarter, len(first))):
         begin = drafts.index(again) + len(drafts) // 3 + 1
         drafts.insert(draw.randint(begin, len(drafts)), (Kind.repeat, again[1], 0, again[3]))
+    asked = cycle(draw.sample(_ASKED, len(_ASKED)))
     for _ in range(min(checks, max(1, quarter))):
-        wanted, of = draw.choice((1, 2, 4, 5)), draw.randrange(len(ballot.answers))
+        wanted, of = next(asked), draw.randrange(len(ballot.answers))
         drafts.insert(draw.randint(len(drafts) // 4, len(drafts)), (Kind.check, of, wanted, 1))
     return [Line(f"{ballot.evaluation}-{rater}-{number:05d}", rater, *draft) for number, draft in enumerate(drafts, 1)]
 

@@ -9,13 +9,15 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
-from mlops_llm.data.ref import open_dataset
+from mlops_llm.data.read import raw_digest
+from mlops_llm.data.ref import locate, open_dataset
 from mlops_llm.errors import UserError
 from mlops_llm.eval.config import Eval
 from mlops_llm.eval.interval import wilson
 from mlops_llm.eval.judge import OVERALL
 from mlops_llm.eval.people import recorded
 from mlops_llm.eval.people.compared import Compared, Number, compared, spearman
+from mlops_llm.eval.people.place import HEADS, Placed, placed
 from mlops_llm.eval.people.recorded import Ratings
 from mlops_llm.record import DatasetInput, Grid, Result, Run
 from mlops_llm.tracking.store import Store
@@ -53,8 +55,25 @@ class Calibration:
     """Two judges."""
     length: Sequence[Bias]
     """Rank correlation of the overall rating with the answer's length, of people and of each judge on the same answers."""
+    first: Placed | None
+    """How people rate an answer that was shown first."""
     flips: Sequence[Bias]
     """Share of pairs that a judge decides otherwise when the two answers change places."""
+
+
+def home(settings: Eval, store: Store) -> str:
+    """The project of the ratings, see `recorded.home`.
+
+    Raises:
+        UserError: no dataset is named, or there is none of this name.
+    """
+    return recorded.home(store, raw_digest(locate(_named(settings)).path, ()))
+
+
+def _named(settings: Eval) -> str:
+    if not settings.dataset:
+        raise UserError("names no rows", "dataset", "give dataset=REF")
+    return settings.dataset
 
 
 def calibrated(settings: Eval, store: Store) -> Calibration:
@@ -63,9 +82,7 @@ def calibrated(settings: Eval, store: Store) -> Calibration:
     Raises:
         UserError: no dataset is named, or neither two judges nor people and a judge have rated the same answers.
     """
-    if not settings.dataset:
-        raise UserError("names no rows", "dataset", "give dataset=REF")
-    source = open_dataset(settings.dataset, settings.read)
+    source = open_dataset(_named(settings), settings.read)
     people, judges = recorded.people(store, source.raw), recorded.judges(store, source.raw)
     if not people.by and len(judges) < 2:
         what = f"no ratings of {source.name} by people are in the record"
@@ -81,7 +98,7 @@ def calibrated(settings: Eval, store: Store) -> Calibration:
         raise UserError(what, "dataset", "let the judge rate what people rated: the same model, sampling and seed")
     digests = {"raw": source.raw, "canonical": source.canonical}
     dataset = DatasetInput(source.name, source.version, str(source.path), "evaluation", len(source.rows), digests)
-    return Calibration(dataset, people, judges, agreement, drift, _lengths(people, rating), flips)
+    return Calibration(dataset, people, judges, agreement, drift, _lengths(people, rating), placed(people.sheets), flips)
 
 
 def _agreed(one: Ratings, other: Ratings) -> list[Agreement]:
@@ -126,6 +143,9 @@ def record(found: Calibration, run: Run) -> Result:
         for name, one in numbers.items():
             if one.interval:
                 run.metrics({f"{prefix}/{name}_low": one.interval[0], f"{prefix}/{name}_high": one.interval[1]}, 0)
+    if found.first:
+        values = {"rate": found.first.rate, "difference": found.first.difference}
+        run.metrics({f"calibrate/people/shown_first/{name}": value for name, value in values.items()}, 0)
     values = _values(found)
     run.artifact("calibration.json", json.dumps(values, ensure_ascii=False, indent=2))
     table = {
@@ -153,6 +173,7 @@ def _values(found: Calibration) -> dict[str, Any]:
         "agreement": pairs(found.agreement),
         "drift": pairs(found.drift),
         "length": biases(found.length),
+        "shown first": found.first.values() if found.first else None,
         "flips": biases(found.flips),
         "runs": {"people": found.people.runs, **{each.name: each.runs for each in found.judges}},
     }
@@ -173,15 +194,17 @@ def _shown(found: Calibration) -> list[Grid | str]:
     if found.drift:
         rows = [[f"{each.second} beside {each.first}", *_row(each)] for each in found.drift]
         grids.append(Grid("judges beside each other", [*columns[:7], "difference", "95 %"], rows))
-    for title, some in (
-        ("does a longer answer have a better rating? (rank correlation)", found.length),
-        ("does the place of an answer decide? (share of pairs)", found.flips),
-    ):
-        if some:
-            grids.append(
-                Grid(title, ["who", "answers", "value", "95 %"], [[one.who, one.count, *_cells(one.found)] for one in some])
-            )
+    if found.length:
+        grids.append(_biases("does a longer answer have a better rating? (rank correlation)", found.length))
+    if found.first:
+        grids.append(Grid("do people rate an answer that is shown first otherwise?", HEADS, [found.first.cells()]))
+    if found.flips:
+        grids.append(_biases("does the place of an answer decide for a judge? (share of pairs)", found.flips))
     return grids
+
+
+def _biases(title: str, some: Sequence[Bias]) -> Grid:
+    return Grid(title, ["who", "answers", "value", "95 %"], [[one.who, one.count, *_cells(one.found)] for one in some])
 
 
 def _row(each: Agreement) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -15,6 +16,12 @@ _REFUSED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _ESCAPE = re.compile(r"_(?=x[0-9A-Fa-f]{4}_)")
 _ESCAPED = re.compile("(?:_x005F)+_")
 _KEPT = 16
+_WIDE = re.compile(
+    "[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60\uffe0-\uffe6\U0001f300-\U0003fffd]"
+)
+"""Characters that are as wide as they are high (Unicode, UAX 11: W and F)."""
+_LETTER, _SPARE = 0.9, 1.05
+"""Width of a letter beside a digit; lines that end early, since words are not broken."""
 
 
 @dataclass
@@ -44,6 +51,17 @@ def units(text: str) -> int:
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
+def width(text: str) -> float:
+    """About how wide a text is, in digits, as columns are."""
+    wide = _WIDE.subn("", text)[1]
+    return 2 * wide + _LETTER * (len(text) - wide)
+
+
+def lines(text: str, column: float) -> int:
+    """About how many lines a text takes in a column of so many digits."""
+    return sum(max(1, math.ceil(_SPARE * width(each) / column)) for each in text.split("\n"))
+
+
 def escaped(text: str) -> str:
     """A text in which nothing is an escape of a workbook: `_x0041_` would be read as A (ECMA-376, 22.9.2.19)."""
     return _ESCAPE.sub("_x005F_", text)
@@ -59,4 +77,4 @@ def mark(text: str) -> str:
     text = _ESCAPED.sub("_", text).replace("_x000D_", "")
     if text.startswith("'") and text[1:].startswith(FORMULA):
         text = text[1:]
-    return digest.text(" ".join(text.split()))[:_KEPT]
+    return digest.text("".join(text.split()))[:_KEPT]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -10,14 +9,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlops_llm.errors import UserError
-from mlops_llm.eval.people.ballot import Ballot, Kind, Line
+from mlops_llm.eval.people.ballot import Ballot, Kind, Line, known
 from mlops_llm.eval.people.cells import mark
 from mlops_llm.eval.people.returned import Returned, Row
 from mlops_llm.eval.people.words import LEAST, MOST, WORDS, plain
 
 FAR = 2
 """Points by which two ratings of one answer contradict each other."""
-_ID = re.compile(r"(h[0-9a-f]{12})-(\d+)-\d+")
+_DONE = 0.9
+"""Share of the answers with a score from which on an empty check was passed over, not left for later."""
 _ANEW = "take the file as it was exported, and fill it in anew"
 
 
@@ -58,10 +58,20 @@ class Filled:
     """Cells without a score."""
     missing: int = 0
     """Lines that are not in the file any more."""
+    seen: dict[str, int] = field(default_factory=dict)
+    """Id of each line in the file, also of one that cannot be taken -> its row."""
+
+    @property
+    def is_in_order(self) -> bool:
+        """Whether the rows stand as they were shown; of sorted ones nobody knows which of two answers was read first."""
+        numbers = [int(each.line.id.rpartition("-")[2]) for each in sorted(self.rated.values(), key=lambda each: each.row)]
+        return numbers == sorted(numbers)
 
     def failed_checks(self) -> list[str]:
-        """Cells in which a check has another score than it asks for, or none; a check without any score is not failed."""
-        checks = [each for each in self.rated.values() if each.line.kind is Kind.check and each.scores]
+        """Cells in which a check has another score than it asks for, or none; of who is not done, only checks with a score."""
+        answers = [bool(each.scores) for each in self.rated.values() if each.line.kind is not Kind.check]
+        is_done = bool(answers) and sum(answers) >= _DONE * (len(answers) + self.missing)
+        checks = [each for each in self.rated.values() if each.line.kind is Kind.check and (each.scores or is_done)]
         return [
             self.returned.where(each.row, name)
             for each in checks
@@ -100,7 +110,7 @@ def evaluation(returned: Returned) -> str:
     Raises:
         UserError: no row has an id.
     """
-    found = Counter(known[1] for _, row in returned.rows if (known := _known(returned.value(row, "id"))))
+    found = Counter(one[0] for _, row in returned.rows if (one := known(returned.value(row, "id"))))
     if not found:
         raise UserError("no row has its id any more", str(returned.file), _ANEW)
     return found.most_common(1)[0][0]
@@ -116,14 +126,14 @@ def check(returned: Returned, ballot: Ballot) -> Filled:
         what = f"is of evaluation {other}, not of {ballot.evaluation}"
         raise UserError(what, str(returned.file), "import the files of one evaluation at once")
     returned = replace(returned, columns=_columns(returned, ballot))
-    raters = Counter(int(known[2]) for _, row in returned.rows if (known := _known(returned.value(row, "id"))))
+    raters = Counter(one[1] for _, row in returned.rows if (one := known(returned.value(row, "id"))))
     filled = Filled(returned, raters.most_common(1)[0][0], ballot.dimensions)
     for number, row in returned.rows:
         if (line := _line(filled, (number, row), ballot)) and _is_unaltered(filled, (number, row), line):
             filled.rated[line.id] = _rated(filled, (number, row), line)
     if not any(each.scores for each in filled.rated.values()) and not filled.faults:
         raise UserError("holds no score", str(returned.file), "fill it in, and save it")
-    filled.missing = sum(each.rater == filled.rater and each.id not in filled.rated for each in ballot.lines.values())
+    filled.missing = sum(each.rater == filled.rater and each.id not in filled.seen for each in ballot.lines.values())
     return filled
 
 
@@ -140,28 +150,25 @@ def _columns(returned: Returned, ballot: Ballot) -> dict[str, int]:
     return found
 
 
-def _known(value: Any) -> re.Match[str] | None:
-    return _ID.fullmatch(str(value).strip()) if value is not None else None
-
-
 def _line(filled: Filled, row: Row, ballot: Ballot) -> Line | None:
     """The line that a row is; None of a person's own row, and of one that cannot be taken."""
     number, values = row
     returned, said = filled.returned, filled.returned.value(values, "id")
-    known, where = _known(said), filled.returned.where(number)
+    where = filled.returned.where(number)
     if said in (None, ""):
         if any(returned.value(values, name) not in (None, "") for name in ("prompt", "answer", *filled.dimensions)):
             filled.faults.append(Fault(where, "is empty, so that nobody knows which row this is"))
         return None
     line = ballot.lines.get(str(said).strip())
     if line is None:
-        of_other = known and known[1] != ballot.evaluation
+        of_other = (one := known(said)) and one[0] != ballot.evaluation
         filled.faults.append(Fault(where, f"'{str(said)[:40]}' is {'of another evaluation' if of_other else 'no id of a row'}"))
     elif line.rater != filled.rater:
         filled.faults.append(Fault(where, f"is a row of rater {line.rater} in the file of rater {filled.rater}"))
-    elif line.id in filled.rated:
-        filled.faults.append(Fault(where, f"is the same row as {returned.where(filled.rated[line.id].row)}"))
+    elif line.id in filled.seen:
+        filled.faults.append(Fault(where, f"is the same row as {returned.where(filled.seen[line.id])}"))
     else:
+        filled.seen[line.id] = number
         return line
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import uuid
 from collections import Counter
@@ -41,13 +42,15 @@ class Wanted:
     repeats: int
     save_outputs: bool = True
     """Keep what the models answered in the run's folder."""
+    forms: tuple[str, ...] = ()
+    """Endings of each rater's files, without the dot; none is the file's own."""
 
     @property
-    def files(self) -> list[Path]:
-        """One of each rater."""
-        if self.raters == 1:
-            return [self.file]
-        return [self.file.with_name(f"{self.file.stem}-{number}{self.file.suffix}") for number in range(1, self.raters + 1)]
+    def files(self) -> list[list[Path]]:
+        """Those of each rater, with the same rows."""
+        endings = [f".{each}" for each in self.forms] or [self.file.suffix]
+        stems = [self.file.stem] if self.raters == 1 else [f"{self.file.stem}-{each}" for each in range(1, self.raters + 1)]
+        return [[self.file.with_name(f"{stem}{ending}") for ending in endings] for stem in stems]
 
 
 def plans(settings: Eval) -> list[Plan]:
@@ -79,12 +82,15 @@ def refuse(wanted: Wanted, models: Sequence[str]) -> None:
     """
     if wanted.file.suffix.lower() not in workbook.ENDINGS:
         raise UserError(f"is '{wanted.file.name}'", "op.file", "end it in .xlsx or .csv")
-    if wanted.file.suffix.lower() == ".xlsx":
+    files = [each for some in wanted.files for each in some]
+    if wanted.file.suffix.lower() not in {each.suffix.lower() for each in files}:
+        raise UserError(f"is '{wanted.file.name}'", "op.file", f"op.format=[{','.join(wanted.forms)}] has other endings")
+    if any(each.suffix.lower() == ".xlsx" for each in files):
         need("openpyxl", "report")
     told = next((name for each in models for name in _names(each) if name in wanted.file.stem.casefold()), None)
     if told:
         raise UserError(f"has '{told}' in its name, which tells raters the model", "op.file", "choose another name")
-    there = next((each for each in wanted.files if each.exists()), None)
+    there = next((each for each in files if each.exists()), None)
     if there:
         raise UserError("is there already, maybe filled in", str(there), "choose another op.file, or remove it")
     _refuse_closed(wanted.file.absolute().parent)
@@ -135,11 +141,11 @@ def export(plans: Sequence[Plan], wanted: Wanted, run: Run) -> Result:
         tuple((one.place, number) for number, one in given if not one.answer),
     )
     sheets = []
-    for rater, path in enumerate(wanted.files, 1):
+    for rater, paths in enumerate(wanted.files, 1):
         drafts = lines(ballot, rater, settings.seed, wanted.checks, wanted.repeats)
         shown = [_shown(each, texts, words.check) for each in drafts]
         whole = marked(drafts, [(mark(prompt), mark(answer)) for prompt, answer in shown])
-        sheets.append(workbook.Sheet(path, ballot.evaluation, rater, wanted.dimensions, whole, shown))
+        sheets += [workbook.Sheet(path, ballot.evaluation, rater, wanted.dimensions, whole, shown) for path in paths]
     ballot = replace(ballot, lines={each.id: each for sheet in sheets for each in sheet.lines})
     run.tags({EVALUATION: ballot.evaluation, "human.models": json.dumps([each.ref for each in models], ensure_ascii=False)})
     run.artifact(KEY, ballot.as_json())
@@ -181,19 +187,20 @@ def _telling(answered: Sequence[tuple[int, Sample]], models: Sequence[Model]) ->
 
 def _result(ballot: Ballot, wanted: Wanted, fitted: Fitted, telling: int) -> Result:
     if telling:
-        console.warn(f"{telling} answers name a model themselves: raters may guess who gave them")
+        console.warn(f"answers that name a model themselves, so that raters may guess who gave them: {telling}")
     counts = Counter(each.kind for each in ballot.lines.values() if each.rater == 1)
     asked = f"{counts[Kind.answer]} answers, {counts[Kind.repeat]} of them twice, {counts[Kind.check]} checks of attention"
+    files = ",".join(f"'{each[0]}'" if "," in str(each[0]) else str(each[0]) for each in wanted.files)
     table = {
         "evaluation": ballot.evaluation,
-        "files": ", ".join(str(each) for each in wanted.files),
+        "files": ", ".join(str(each) for some in wanted.files for each in some),
         "models": ", ".join(each.ref for each in ballot.models),
         "dataset": ballot.dataset.name,
         "rows in each file": f"{counts.total()} ({asked})",
         "not asked about": f"{len(ballot.none)} that are no answer; they have the worst rating" if ballot.none else "",
         "characters replaced": fitted.replaced or "",
         "texts cut": fitted.shortened or "",
-        "take them back with": f"python -m mlops_llm.eval op=human_import op.files=[{','.join(map(str, wanted.files))}]",
+        "take them back with": f"python -m mlops_llm.eval op=human_import {shlex.quote(f'op.files=[{files}]')}",
     }
     values = {"replaced": fitted.replaced, "cut": fitted.shortened, "rows": counts.total(), "none": len(ballot.none)}
     return Result("for people to rate", {name: each for name, each in table.items() if each != ""}, values)

@@ -14,6 +14,7 @@ from mlops_llm.eval.outcome import Score
 from mlops_llm.eval.people.agreement import Level, alpha, kappa
 from mlops_llm.eval.people.ballot import Ballot, Kind
 from mlops_llm.eval.people.checked import Filled
+from mlops_llm.eval.people.place import Placed, placed
 from mlops_llm.eval.people.words import LEAST, MOST
 
 PREFIX = "human/"
@@ -131,6 +132,24 @@ class Found:
             found[name] = Agreed(alpha(units, Level.ordinal), alpha(units, Level.interval), cohen, len(both))
         return found
 
+    @property
+    def sorted_files(self) -> list[str]:
+        """Files whose rows were put into another order: nobody knows which of two answers was read first."""
+        return [each.returned.file.name for each in self.filled if not each.is_in_order]
+
+    def placed(self) -> Placed | None:
+        """How answers that were shown first are rated, by the overall score; None of one answer to each prompt."""
+        return placed(self._shown(each) for each in self.filled if each.is_in_order)
+
+    def _shown(self, filled: Filled) -> dict[int, list[tuple[int, float]]]:
+        """Row -> place and overall rating of each answer."""
+        shown = dict[int, list[tuple[int, float]]]()
+        for one in filled.rated.values():
+            overall = with_overall(one.scores, self.ballot.dimensions).get(OVERALL)
+            if one.line.kind is Kind.answer and overall is not None:
+                shown.setdefault(self.ballot.answers[one.line.answer].place, []).append((one.line.shown, overall))
+        return shown
+
     def table(self, texts: bool) -> dict[str, list[Any]]:
         """Every rating as a table for `record.Run.artifact`.
 
@@ -139,6 +158,7 @@ class Found:
         """
         found = dict[str, list[Any]]()
         for each in self.filled:
+            in_order = each.is_in_order
             for one in each.rated.values():
                 if one.line.kind is Kind.check:
                     continue
@@ -148,7 +168,7 @@ class Found:
                     "model": self.ballot.models[answer.model].ref,
                     "rater": each.rater,
                     "repeated": one.line.kind is Kind.repeat,
-                    "shown": one.line.shown,
+                    "shown": one.line.shown if in_order else None,
                     "characters": answer.length,
                     "answer mark": answer.mark,
                 }

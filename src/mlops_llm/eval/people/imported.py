@@ -18,6 +18,7 @@ from mlops_llm.eval.people.ballot import EVALUATION, KEY, Ballot
 from mlops_llm.eval.people.checked import Filled
 from mlops_llm.eval.people.export import apart
 from mlops_llm.eval.people.found import Found
+from mlops_llm.eval.people.place import HEADS, Placed
 from mlops_llm.eval.people.words import LEAST
 from mlops_llm.eval.recording import PREFIX as SCORE
 from mlops_llm.eval.recording import named
@@ -133,11 +134,15 @@ def _tell_faults(filled: Sequence[Filled], leave_out: bool) -> None:
 
 
 def _tell_gaps(one: Filled) -> None:
+    name = one.returned.file.name
     if one.empty:
         more = f" and {len(one.empty) - 3} more" if len(one.empty) > 3 else ""
-        console.warn(f"{len(one.empty)} cells have no score: {'; '.join(one.empty[:3])}{more}")
+        console.warn(f"{name}: cells without a score: {len(one.empty)} ({'; '.join(one.empty[:3])}{more})")
     if one.missing:
-        console.warn(f"{one.returned.file.name}: {one.missing} rows are not in the file any more")
+        console.warn(f"{name}: rows that are not in the file any more: {one.missing}")
+    if one.returned.others:
+        others = "', '".join(one.returned.others)
+        console.warn(f"{name}: only sheet '{one.returned.sheet}' is read; '{others}' has rows of an evaluation, too")
 
 
 def record(ready: Ready, texts: bool, run: Run) -> Result:
@@ -165,10 +170,15 @@ def record(ready: Ready, texts: bool, run: Run) -> Result:
     agreed = _agreement(found)
     ways = {f"{name}/{way}": value for name, each in agreed.items() for way, value in each.items()}
     run.metrics({f"human/{named(name).removeprefix(SCORE)}": value for name, value in ways.items()}, 0)
+    place = found.placed()
+    if place:
+        run.metrics({"human/shown_first/rate": place.rate, "human/shown_first/difference": place.difference}, 0)
     run.artifact(RATINGS, found.table(texts))
-    values = _values(found, agreed, ready.dropped)
+    values = _values(found, agreed, ready.dropped) | {"shown first": place.values() if place else None}
     run.artifact("human/summary.json", json.dumps(values, ensure_ascii=False, indent=2))
-    return Result(f"people's ratings of {ready.ballot.dataset.name}", _table(found, ready), values, shown(found, ready.dropped))
+    return Result(
+        f"people's ratings of {ready.ballot.dataset.name}", _table(found, ready), values, shown(found, ready.dropped, place)
+    )
 
 
 def _agreement(found: Found) -> dict[str, dict[str, float]]:
@@ -212,12 +222,15 @@ def _table(found: Found, ready: Ready) -> dict[str, Any]:
         "raters": f"{len(found.filled)} of {len(ready.filled) + len(ready.dropped)} files",
         "answers rated": str(len({one.line.answer for each in found.filled for one in each.rated.values() if one.scores})),
         "no answers": f"{none}, with the worst rating {LEAST}" if none else "",
+        "rows were sorted": f"{', '.join(found.sorted_files)}: not counted where the place matters"
+        if found.sorted_files
+        else "",
     }
     return {label: text for label, text in rows.items() if text}
 
 
-def shown(found: Found, dropped: Sequence[Filled]) -> list[Grid | str]:
-    """For a person: scores, wins, agreement, raters."""
+def shown(found: Found, dropped: Sequence[Filled], place: Placed | None = None) -> list[Grid | str]:
+    """For a person: scores, wins, agreement, what the place of an answer does, raters."""
     models = [each.ref for each in found.ballot.models]
     rows = [
         [model, score.name.partition("/")[2], f"{score.value:.2f}", _between(score.interval), score.count]
@@ -239,6 +252,8 @@ def shown(found: Found, dropped: Sequence[Filled]) -> list[Grid | str]:
     if agreed:
         columns = ["dimension", "alpha (ordinal)", "alpha (interval)", "kappa", "items"]
         grids.append(Grid("how far raters agree", columns, agreed))
+    if place:
+        grids.append(Grid("is an answer that is shown first rated otherwise?", HEADS, [place.cells()]))
     return [*grids, *_careless(found.filled, dropped)]
 
 

@@ -9,8 +9,10 @@ from statistics import fmean
 from typing import Any
 
 from mlops_llm.errors import UserError
+from mlops_llm.eval.judge import OVERALL
 from mlops_llm.eval.people.cells import mark
 from mlops_llm.eval.people.imported import IMPORTED, RATINGS
+from mlops_llm.eval.people.words import FACTS
 from mlops_llm.eval.recording import TABLE
 from mlops_llm.eval.shown import JUDGE
 from mlops_llm.tracking import ledger
@@ -19,10 +21,8 @@ from mlops_llm.tracking.store import Store
 
 Key = tuple[int, str]
 """Row, from 1, and mark of the answer: the same text to the same prompt, whoever wrote it."""
-_FACTS = {"row", "prompt", "answer", "reference", "label", "comment", "failure", "cause", "flags"}
 _RAW = "data.evaluation.digest.raw"
 _OF_PAIRS = ("win", "tie", "loss", "flip")
-_PEOPLES = {"row", "model", "rater", "repeated", "shown", "characters", "answer mark", "prompt", "answer", "comment"}
 
 
 @dataclass
@@ -35,11 +35,27 @@ class Ratings:
     """Dimension -> answer -> rating, a mean where there are several."""
     lengths: dict[Key, int] = field(default_factory=dict)
     """Characters of each answer."""
+    sheets: list[dict[int, list[tuple[int, float]]]] = field(default_factory=list)
+    """Of each person: row -> place where an answer was shown, from 1, and its overall rating; see `place.placed`."""
 
     @property
     def is_of_pairs(self) -> bool:
         """Whether it says which of two answers is better."""
         return "flip" in self.by
+
+
+def home(store: Store, raw: str) -> str:
+    """The project of the newest ratings of a dataset by people, else by a judge; empty where there are none."""
+    found = ledger.tagged(store, _imported(raw)) or ledger.tagged(store, _judged(raw))
+    return found[0].project if found else ""
+
+
+def _imported(raw: str) -> dict[str, str]:
+    return {_RAW: raw, IMPORTED: "h%"}
+
+
+def _judged(raw: str) -> dict[str, str]:
+    return {_RAW: raw, "metric.judge/overall": f"{JUDGE.rstrip('/')}:%"}
 
 
 def people(store: Store, raw: str) -> Ratings:
@@ -53,19 +69,23 @@ def people(store: Store, raw: str) -> Ratings:
         UserError: a run's table of ratings cannot be read.
     """
     found, given, seen = Ratings("people"), dict[str, dict[Key, list[float]]](), set[str]()
-    for run in ledger.tagged(store, {_RAW: raw, IMPORTED: "h%"}):
+    for run in ledger.tagged(store, _imported(raw)):
         if run.status != "FINISHED" or run.tags[IMPORTED] in seen:
             continue
         seen.add(run.tags[IMPORTED])
         found.runs.append(run.name)
+        sheets = dict[Any, dict[int, list[tuple[int, float]]]]()
         for row in _rows(store, run, RATINGS):
             key = (int(row["row"]), str(row["answer mark"]))
             found.lengths[key] = int(row["characters"])
             if row["repeated"]:
                 continue
-            for name in row.keys() - _PEOPLES:
-                if row[name] is not None:
-                    given.setdefault(name, {}).setdefault(key, []).append(float(row[name]))
+            for name in (each for each in row if each not in FACTS and row[each] is not None):
+                given.setdefault(name, {}).setdefault(key, []).append(float(row[name]))
+            if row["shown"] and row.get(OVERALL) is not None:
+                shown = sheets.setdefault(row["rater"], {}).setdefault(key[0], [])
+                shown.append((int(row["shown"]), float(row[OVERALL])))
+        found.sheets += sheets.values()
     found.by = {name: {key: fmean(values) for key, values in of.items()} for name, of in given.items()}
     return found
 
@@ -77,7 +97,7 @@ def judges(store: Store, raw: str) -> list[Ratings]:
         UserError: a run's table of answers cannot be read.
     """
     found = dict[str, Ratings]()
-    for run in ledger.tagged(store, {_RAW: raw, "metric.judge/overall": f"{JUDGE.rstrip('/')}:%"}):
+    for run in ledger.tagged(store, _judged(raw)):
         if run.status != "FINISHED":
             continue
         try:

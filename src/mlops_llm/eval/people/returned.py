@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_llm.errors import UserError, first_line, need
+from mlops_llm.eval.people.ballot import known
 from mlops_llm.eval.people.words import columns, plain
 from mlops_llm.eval.people.workbook import ENDINGS, HIDDEN
 
@@ -30,6 +31,8 @@ class Returned:
     columns: dict[str, int]
     """`id`, `prompt`, `answer`, `comment` or a dimension -> place of the column."""
     rows: list[Row]
+    others: tuple[str, ...] = ()
+    """Further sheets with rows of an evaluation, which nobody reads."""
 
     def value(self, row: Sequence[Any], column: str) -> Any:
         """What stands in a column; None where the row ends before it, or there is no such column."""
@@ -58,13 +61,22 @@ def read(path: Path, most: int | None = None) -> Returned:
     if path.suffix.lower() not in ENDINGS:
         raise UserError("is neither .xlsx nor .csv", str(path), "save it as .xlsx in the program that opened it")
     tables = _csv(path) if path.suffix.lower() == ".csv" else _xlsx(path, most)
-    known = columns(())
-    for sheet, rows in tables:
-        for at, (_, row) in enumerate(rows[:_HEADS]):
-            if any(known.get(plain(each)) == "id" for each in row):
-                return Returned(path, sheet, _placed(path, sheet, row), rows[at + 1 :])
-    what = "has no sheet with a column 'id' or '编号': its rows cannot be told apart"
-    raise UserError(what, str(path), "take the file as it was exported, and fill it in anew")
+    found = [(sheet, rows, *head) for sheet, rows in tables for head in _heads(rows)]
+    if not found:
+        what = "has no sheet with a column 'id' or '编号': its rows cannot be told apart"
+        raise UserError(what, str(path), "take the file as it was exported, and fill it in anew")
+    counts = [
+        sum(place < len(row) and known(row[place]) is not None for _, row in rows[at + 1 :]) for _, rows, at, place in found
+    ]
+    sheet, rows, at, _ = found[counts.index(max(counts))]
+    others = dict.fromkeys(one for (one, *_), count in zip(found, counts, strict=True) if count and one != sheet)
+    return Returned(path, sheet, _placed(path, sheet, rows[at][1]), rows[at + 1 :], tuple(others))
+
+
+def _heads(rows: Sequence[Row]) -> list[tuple[int, int]]:
+    """Rows and columns of what may be the heading of the ids: people have titles above it, and sheets of their own with one."""
+    ids = {heading for heading, name in columns(()).items() if name == "id"}
+    return [(at, place) for at, (_, row) in enumerate(rows[:_HEADS]) for place, each in enumerate(row) if plain(each) in ids]
 
 
 def _placed(path: Path, sheet: str, head: Sequence[Any]) -> dict[str, int]:

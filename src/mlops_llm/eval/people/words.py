@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlops_llm.eval.lang import Lang
+from mlops_llm.eval.people.ballot import Kind
 
 LEAST, MOST = 1, 5
 """The worst and the best rating."""
+FACTS = ("row", "model", "rater", "repeated", "shown", "characters", "answer mark", "prompt", "answer", "comment")
+"""Columns of the table of ratings that are no dimensions."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,11 @@ class Words:
     refused: tuple[str, str]
     """Title and text of the message at a value that is none."""
     instructions: tuple[str, ...]
+    """Thanks, and what holds of every sheet; see `guide_of`."""
+    twice: str
+    """Said where answers come twice."""
+    attention: str
+    """Said where rows only show whether they were read."""
     scale: tuple[str, ...]
     """What the ratings mean, the worst first."""
     labels: Mapping[str, str]
@@ -38,6 +46,12 @@ class Words:
     def label(self, dimension: str) -> str:
         """What a dimension is called."""
         return self.labels.get(dimension, dimension)
+
+    def guide_of(self, kinds: Collection[Kind]) -> list[str]:
+        """What a rater is told of a sheet with such lines."""
+        special = {Kind.repeat: self.twice, Kind.check: self.attention}
+        first, *last = self.instructions
+        return [first, *last[:-2], *(text for kind, text in special.items() if kind in kinds), *last[-2:]]
 
 
 _ZH = Words(
@@ -55,10 +69,11 @@ _ZH = Words(
         "请打开“评分”表，逐行阅读问题和回答，再给每一项打 1 到 5 分。评分格可以下拉选择。",
         "同一个问题可能有几个回答，次序是打乱的；请各评各的，不要猜它们来自哪里。",
         "不因为回答长就多给分。拿不准的格可以空着。",
-        "有几行会重复出现，有一两行只用来确认您读过内容：请照那一行写的去填。",
         "可以排序、筛选、移动列、加列；请不要改“编号”“问题”“回答”三列里的内容。",
         "填完请另存为 .xlsx（或 .csv），把文件发回。中途可以保存，以后接着填。",
     ),
+    "有的回答会出现两次：请再评一次，不必翻看前面的分数。",
+    "有的行只用来确认您读过内容，那里没有回答：请照那一行写的去填，不要空着。",
     ("很差", "较差", "一般", "较好", "很好"),
     {
         "accuracy": "准确性",
@@ -96,10 +111,11 @@ _EN = Words(
         "In the sheet 'ratings', read each prompt and its answer, and rate it from 1 to 5 in every column (cells have a list).",
         "A prompt may have several answers in mixed order: rate each by itself, and do not guess where it comes from.",
         "A long answer earns nothing by its length. A cell that you are not sure of may stay empty.",
-        "Some rows come twice, and one or two only show whether rows are read: fill them in as they say.",
         "You may sort, filter, move and add columns; please leave what stands under 'id', 'prompt' and 'answer' as it is.",
         "Save it as .xlsx (or .csv) and send it back. You may save it half-way and go on later.",
     ),
+    "Some answers come twice: rate them again, without looking up what you gave before.",
+    "Some rows have no answer and only show whether they are read: fill them in as they say, and leave none of them empty.",
     ("very bad", "bad", "fair", "good", "very good"),
     {},
     {

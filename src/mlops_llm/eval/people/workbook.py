@@ -7,19 +7,23 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from mlops_llm import files
 from mlops_llm.errors import UserError, first_line, need
 from mlops_llm.eval.people.ballot import Line
-from mlops_llm.eval.people.cells import FORMULA, escaped, of_csv
+from mlops_llm.eval.people.cells import FORMULA, escaped, lines, of_csv, width
 from mlops_llm.eval.people.words import LEAST, MOST, Words
 
 HIDDEN = "_meta"
 """Sheet with the evaluation's id and the marks of its rows."""
 ENDINGS = (".xlsx", ".csv")
-_WIDTHS = {"id": 24, "prompt": 50, "answer": 80, "score": 10, "comment": 40}
+_WIDTHS = {"id": 22, "prompt": 40, "answer": 66, "score": 9, "comment": 30}
+_GUIDE = (20, 110)
+_LINE, _TALLEST = 16.5, 409.0
+"""Points of a line of text, and of the highest row that there is (Microsoft, Excel specifications and limits)."""
 _HEAD = "FFDDE6F0"
 
 
@@ -111,17 +115,12 @@ def _on_paper(page: Any) -> None:
 
 def _guide(page: Any, sheet: Sheet, words: Words) -> None:
     _on_paper(page)
-    page.column_dimensions["A"].width, page.column_dimensions["B"].width = 24, 90
-    page.append(_texts(page, ["", words.instructions[0]], bold=True))
-    page.append([])
-    for number, text in enumerate(words.instructions[1:], 1):
-        page.append(_texts(page, [f"{number}", text]))
-    page.append([])
-    for score, text in enumerate(words.scale, LEAST):
-        page.append(_texts(page, [f"{score}", text]))
-    page.append([])
-    for each in sheet.dimensions:
-        page.append(_texts(page, [words.label(each), words.meanings.get(each, "")]))
+    page.column_dimensions["A"].width, page.column_dimensions["B"].width = _GUIDE
+    thanks, *rules = words.guide_of({each.kind for each in sheet.lines})
+    told = [["", thanks], [], *([f"{number}", text] for number, text in enumerate(rules, 1)), []]
+    told += [*([f"{score}", text] for score, text in enumerate(words.scale, LEAST)), []]
+    told += [[words.label(each), words.meanings.get(each, "")] for each in sheet.dimensions]
+    _fill(page, told, _GUIDE)
 
 
 def _ratings(page: Any, sheet: Sheet, words: Words) -> None:
@@ -129,10 +128,10 @@ def _ratings(page: Any, sheet: Sheet, words: Words) -> None:
     from openpyxl.worksheet.datavalidation import DataValidation
 
     _on_paper(page)
-    widths = [_WIDTHS["id"], _WIDTHS["prompt"], _WIDTHS["answer"]]
-    widths += [max(_WIDTHS["score"], len(words.label(each)) + 3) for each in sheet.dimensions] + [_WIDTHS["comment"]]
-    for number, width in enumerate(widths, 1):
-        page.column_dimensions[get_column_letter(number)].width = width
+    scores = [max(_WIDTHS["score"], width(words.label(each)) + 3) for each in sheet.dimensions]
+    widths = [_WIDTHS["id"], _WIDTHS["prompt"], _WIDTHS["answer"], *scores, _WIDTHS["comment"]]
+    for number, wide in enumerate(widths, 1):
+        page.column_dimensions[get_column_letter(number)].width = wide
     page.freeze_panes = "B2"
     last, end = get_column_letter(3 + len(sheet.dimensions)), max(2, len(sheet.lines) + 1)
     page.auto_filter.ref = f"A1:{get_column_letter(len(widths))}{end}"
@@ -141,9 +140,16 @@ def _ratings(page: Any, sheet: Sheet, words: Words) -> None:
     rule.errorTitle, rule.error = words.refused
     rule.add(f"D2:{last}{end}")
     page.data_validations.append(rule)
-    page.append(_texts(page, headings(sheet, words), bold=True))
-    for line, texts in zip(sheet.lines, sheet.texts, strict=True):
-        page.append(_texts(page, [line.id, *texts]))
+    rows = ([line.id, *texts] for line, texts in zip(sheet.lines, sheet.texts, strict=True))
+    _fill(page, chain([headings(sheet, words)], rows), widths)
+
+
+def _fill(page: Any, rows: Iterable[Sequence[str]], widths: Sequence[float]) -> None:
+    """Rows of texts, the first one bold, each as high as it needs: LibreOffice shows one line where the file says nothing."""
+    for number, texts in enumerate(rows, 1):
+        tall = max((lines(text, wide) for text, wide in zip(texts, widths, strict=False)), default=1)
+        page.row_dimensions[number].height = min(_TALLEST, _LINE * tall)
+        page.append(_texts(page, texts, bold=number == 1))
 
 
 def _texts(page: Any, texts: Iterable[str], *, bold: bool = False) -> list[Any]:
