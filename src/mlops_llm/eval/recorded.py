@@ -158,8 +158,9 @@ def _rows(one: Recorded) -> dict[str, int]:
 def _key(sample: Sample, version: str) -> str:
     if version:
         return digest.row({"task": sample.task, "place": sample.place, "of": version})
-    facts = {"task": sample.task, "prompt": sample.prompt, "references": list(sample.references), "label": sample.label}
-    return digest.row(facts)
+    # A benchmark's prompt has the model's chat template around it, and its items have numbers.
+    asked = {"item": [sample.task, sample.place]} if sample.task else {"prompt": sample.prompt}
+    return digest.row({**asked, "references": list(sample.references), "label": sample.label})
 
 
 def _other_settings(found: Sequence[Recorded]) -> list[str]:
