@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -161,7 +163,7 @@ class ShardWriter:
             stem: what the files' names begin with.
         """
         self._folder, self._shapes, self._stem = folder, dict(sorted(shapes.items())), stem
-        self._shards = shards(self._shapes, most)
+        self._most, self._shards = most, shards(self._shapes, most)
         self._waiting = iter(self._shapes)
         self._files = self._named()
         self._file: BinaryIO | None = None
@@ -226,7 +228,19 @@ class ShardWriter:
             raise ValueError(f"{left} was not written")
         if self._file:
             self._file.close()
+        if len(self._files) > 1:
+            self._index()
         return self._total.hexdigest()
+
+    def _index(self) -> None:
+        """Say which tensor is in which file, as transformers reads it."""
+        held = iter(self._files)
+        found: dict[str, str] = {}
+        for names in shards(self._shapes, self._most):
+            found |= dict.fromkeys(names, next(held))
+        size = sum(each.bytes for each in self._shapes.values())
+        text = json.dumps({"metadata": {"total_size": size}, "weight_map": found}, indent=2)
+        (self._folder / f"{self._stem}.safetensors.index.json").write_text(text + "\n", encoding="utf-8")
 
 
 def shards(shapes: Mapping[str, Shape], most: int) -> list[list[str]]:
@@ -246,16 +260,18 @@ def cast(shape: Shape, dtype: str) -> Shape:
     """The same tensor in another number format of torch (`bfloat16`); whole numbers stay as they are."""
     if shape.dtype not in ("F64", "F32", "F16", "BF16"):
         return shape
-    import math
-
     size = {"float64": 8, "float32": 4}.get(dtype, 2)
     return Shape(_CODES[dtype], shape.shape, math.prod(shape.shape) * size)
 
 
+def coded(tensor: Tensor) -> Shape:
+    """What a tensor in memory is."""
+    dtype = _CODES[str(tensor.dtype).removeprefix("torch.")]
+    return Shape(dtype, tuple(tensor.shape), tensor.numel() * tensor.element_size())
+
+
 def by_layer(names: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Each tensor's name with that of the layer it is in, for progress."""
-    import re
-
     for name in names:
         found = re.search(r"\.(?:layers|h|blocks|block)\.(\d+)\.", f".{name}")
         yield name, f"layer {found[1]}" if found else name.rpartition(".")[0].rpartition(".")[2]
