@@ -128,6 +128,8 @@ class Planned:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What the recipe holds besides the component's own settings."""
     warnings: Sequence[str] = ()
+    before: Sequence[Source] = ()
+    """Whose scores stand beside the result's (then.evaluate=true); empty takes all parents."""
     next: Sequence[str] = ()
     """Commands that a person may want next; `{ref}` stands for the new checkpoint, `{output}` for its folder."""
 

@@ -129,8 +129,8 @@ class _Adapted:
 
     def _scaling(self, module: str, rank: int) -> float:
         patterns = self._settings.get("alpha_pattern") or {}
-        alpha = next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), None)
-        alpha = float(self._settings.get("lora_alpha") if alpha is None else alpha)
+        usual = self._settings.get("lora_alpha", 8)
+        alpha = float(next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), usual))
         return alpha / (math.sqrt(rank) if self._settings.get("use_rslora") else rank)
 
     def close(self) -> None:

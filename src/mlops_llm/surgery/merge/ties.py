@@ -110,7 +110,7 @@ def limit(changes: Changes, density: float) -> float:
 
 
 def _counts(changes: Changes, high: int | None) -> tuple[Tensor, int]:
-    """Sizes by the upper half of their bits, or, of those with the upper half `high`, by the lower one; and how many there are."""
+    """Sizes by the upper half of their bits, or, of those whose upper half is `high`, by the lower one; and how many."""
     import torch
 
     counts, total = torch.zeros(_HALF, dtype=torch.int64), 0
