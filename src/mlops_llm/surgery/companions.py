@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlops_llm.files import read_object
 from mlops_llm.models.load import Dtype, Files
 
 _TOKENIZER = (
@@ -43,6 +44,16 @@ def copy(files: Files, folder: Path, *, tokenizer: str = "") -> None:
         shutil.copyfile(own.place.folder / "generation_config.json", folder / "generation_config.json")
     if tokenizer:
         (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+
+
+def template(files: Files) -> str:
+    """A model's chat template, read without its tokenizer; empty where it has none."""
+    place = _with_tokenizer(files).place.folder
+    file = place / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text("utf-8")
+    config = place / "tokenizer_config.json"
+    return str(read_object(config).get("chat_template") or "") if config.is_file() else ""
 
 
 def _down(files: Files) -> list[Files]:

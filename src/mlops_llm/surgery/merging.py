@@ -173,7 +173,7 @@ def planned(method: Merging, request: Surgery, sources: Sequence[Source], base: 
     found = stream(method, request, sources, base)
     return Planned(
         request,
-        name_of(method),
+        name_of(request.op),
         method.said(len(sources)),
         (*sources, *([base] if base else [])),
         found.bytes,

@@ -62,7 +62,8 @@ def outputs(files: Files, how: ModelLoad, asked: Sequence[Sequence[int]], task: 
     """
     import torch
 
-    model = load.model(files, how, merge=True, task=task).eval()
+    # An adapter stays on top: so what merged it is checked against what did not.
+    model = load.model(files, how, merge=False, task=task).eval()
     found = []
     with torch.inference_mode():
         for ids in asked:

@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlops_llm import console
+from mlops_llm import console, files
 from mlops_llm.errors import UserError
 from mlops_llm.models.load import Dtype
 from mlops_llm.models.tensors import Shape, ShardWriter, by_layer, cast
@@ -19,9 +19,9 @@ from mlops_llm.surgery.certificate import finite
 from mlops_llm.surgery.compatible import agree, is_of_vocabulary
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.merge.pieces import PIECE, pieces
-from mlops_llm.surgery.method import Method, Target
+from mlops_llm.surgery.method import NEW, Method, Target, Walk
 from mlops_llm.surgery.planning import Source, dtype_of, stored
-from mlops_llm.surgery.vocabulary import Joined, joined
+from mlops_llm.surgery.vocabulary import Joined, Vocabulary, joined
 from mlops_llm.surgery.weights import EMBEDDING, Weights, opened
 
 if TYPE_CHECKING:
@@ -78,9 +78,13 @@ class Stream:
             UserError: a model holds NaN or infinity, or a file ends too early.
         """
         first = self.sources[0].files
+        if self.method.save_intermediate:
+            for number, each in enumerate(self.sources, 1):
+                if each.files.is_adapter:
+                    whole(each, self.request, Path(self.request.folder or ".") / "intermediate" / f"model-{number}")
         with ExitStack() as stack:
-            for each in self.weights:
-                stack.callback(each.close)
+            for one in self.weights:
+                stack.callback(one.close)
             writer = ShardWriter(folder, self.shapes, self.request.shard_mb * 1_000_000)
             limits = self.method.limits(self._walk, len(self.sources) - self.has_base)
             log = stack.enter_context((folder / LOG).open("w", encoding="utf-8")) if self.method.save_log else None
@@ -126,6 +130,27 @@ class Stream:
                 yield tensors, last
 
 
+def whole(source: Source, request: Surgery, folder: Path) -> None:
+    """Write the whole model that an adapter becomes on its base."""
+    with files.whole_folder(folder) as draft:
+        stream(Alone(), request, [source], None).write(draft)
+
+
+class Alone:
+    """The method that leaves a model as it is."""
+
+    vocabulary, save_log, save_intermediate = Vocabulary.refuse, False, False
+
+    def merge(self, tensors: Sequence[Tensor], base: Tensor | None = None, target: Target = NEW) -> Tensor:
+        """The tensor in the wanted format."""
+        (only,) = tensors
+        return only if target.out is None else target.out.copy_(only)
+
+    def limits(self, walk: Walk, count: int) -> Sequence[float] | None:
+        """Nothing must be known."""
+        return None
+
+
 def watched(shapes: Mapping[str, Shape], what: str) -> Iterator[str]:
     """Each tensor's name, in order, with progress by layer: layers done, rate, time left."""
     layers = [list(names) for _, names in groupby(by_layer(list(shapes)), key=lambda each: each[1])]
@@ -162,12 +187,22 @@ def stream(method: Method, request: Surgery, parents: Sequence[Source], base: So
     rows = [_rows(each) for each in weights]
     told = joined(sources, rows, method.vocabulary) if all(rows) else None
     warnings = agree(sources, weights, rows_differ=told is not None)
+    if method.save_intermediate and not any(each.files.is_adapter for each in sources):
+        warnings.append("op.save_intermediate: no model is an adapter, so there is nothing between")
+    warnings += _templates(sources)
     dtype = dtype_of(request, parents[0].files)
     shapes = {name: cast(each, dtype.name) for name, each in sorted(weights[0].shapes.items())}
     if told:
         sizes = {name: each for name, each in shapes.items() if is_of_vocabulary(name)}
         shapes |= {name: _with_rows(each, told.size) for name, each in sizes.items()}
     return Stream(method, request, sources, base is not None, weights, dict(sorted(shapes.items())), dtype, told, warnings)
+
+
+def _templates(sources: Sequence[Source]) -> list[str]:
+    """Of models with another chat template than the first."""
+    found = [companions.template(each.files) for each in sources]
+    other = next((each.ref for each, text in zip(sources, found, strict=True) if text != found[0]), None)
+    return [f"chat templates differ: the result has that of {sources[0].ref}, not that of {other}"] if other else []
 
 
 def _rows(weights: Weights) -> int:
