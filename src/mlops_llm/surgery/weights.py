@@ -85,56 +85,101 @@ def _is_plain(files: Files) -> bool:
     return str(config.get("peft_type", "LORA")) == "LORA" and not any(config.get(name) for name in odd)
 
 
-class _Adapted:
-    """A base with low-rank changes (Hu et al. 2021, arXiv:2106.09685, eq. 3): W + scaling * B A, each tensor as it is read."""
+class Factors:
+    """The low-rank changes of an adapter (Hu et al. 2021, arXiv:2106.09685), and the tensors that it has whole."""
 
-    def __init__(self, files: Files, base: Weights) -> None:
-        self._base, self._settings = base, files.adapter_config
-        self._tensors = Tensors(files.place.folder, "adapter_model")
-        self._factors: dict[str, dict[str, str]] = {}
-        self._replaced: dict[str, str] = {}
+    def __init__(self, files: Files) -> None:
+        """Read the names in an adapter's file."""
+        self._settings, self._tensors = files.adapter_config, Tensors(files.place.folder, "adapter_model")
+        self._keys: dict[str, dict[str, str]] = {}
+        self.replaced: dict[str, str] = {}
+        """Tensor of the base -> the adapter's own in its place."""
+        self.embeds = False
+        """Whether embeddings are among what changes."""
         for key in self._tensors.names:
             name = key.removeprefix(_PREFIX)
             found = _LORA.search(name)
             if found:
-                target = f"{name[: found.start()]}.weight"
-                self._factors.setdefault(target, {})[found[1].rpartition("_")[2]] = key
-                if "embedding" in found[1]:
-                    self._factors[target]["embedding"] = key
+                self._keys.setdefault(name[: found.start()], {})[found[1].rpartition("_")[2]] = key
+                self.embeds = self.embeds or "embedding" in found[1]
             else:
-                self._replaced[name.replace(".modules_to_save", "").replace(".base_layer", "")] = key
-        self.shapes = dict(base.shapes) | {
-            name: self._tensors.shape(key) for name, key in self._replaced.items() if name in base.shapes
-        }
-        self.fits = all(name in base.shapes for name in (*self._factors, *self._replaced))
-        self.config = base.config
+                self.replaced[name.replace(".modules_to_save", "").replace(".base_layer", "")] = key
 
-    def read(self, name: str) -> Tensor:
+    @property
+    def modules(self) -> list[str]:
+        """What changes."""
+        return sorted(self._keys)
+
+    def rank(self, module: str) -> int:
+        """Rank of a change; 0 where there is none."""
+        return self._tensors.shape(self._keys[module]["A"]).shape[0] if module in self._keys else 0
+
+    def sizes(self, module: str) -> tuple[int, int]:
+        """Columns of A and rows of B."""
+        return self._tensors.shape(self._keys[module]["A"]).shape[1], self._tensors.shape(self._keys[module]["B"]).shape[0]
+
+    def read(self, module: str) -> tuple[Tensor, Tensor]:
+        """A and B of a change, as float32."""
         import torch
 
-        if name in self._replaced:
-            return self._tensors.read(self._replaced[name])
-        found = self._base.read(name)
-        factors = self._factors.get(name)
-        if not factors:
-            return found
-        a, b = (self._tensors.read(factors[each]).to(torch.float32) for each in ("A", "B"))
-        change = (b @ a).mul_(self._scaling(name.removesuffix(".weight"), a.shape[0]))
-        if "embedding" in factors or self._settings.get("fan_in_fan_out"):
-            change = change.T
-        if change.shape != found.shape:
-            what = f"the adapter changes {tuple(change.shape)} of {name}, which is {tuple(found.shape)}"
-            raise UserError(what, str(self._tensors.folder), "check base_model_name_or_path")
-        return change.add_(found).to(found.dtype)
+        a, b = (self._tensors.read(self._keys[module][each]).to(torch.float32) for each in ("A", "B"))
+        return a, b
 
-    def _scaling(self, module: str, rank: int) -> float:
-        patterns = self._settings.get("alpha_pattern") or {}
-        usual = self._settings.get("lora_alpha", 8)
+    def change(self, module: str) -> Tensor:
+        """Scaling * B A, of the shape of the weight that it is added to, as float32."""
+        a, b = self.read(module)
+        change = (b @ a).mul_(self.scaling(module, a.shape[0]))
+        return change.T if "embedding" in self._keys[module]["A"] or self._settings.get("fan_in_fan_out") else change
+
+    def whole(self, name: str) -> Tensor:
+        """The tensor that stands in the place of the base's."""
+        return self._tensors.read(self.replaced[name])
+
+    def shape(self, name: str) -> Shape:
+        """What that tensor is."""
+        return self._tensors.shape(self.replaced[name])
+
+    def scaling(self, module: str, rank: int) -> float:
+        """Factor of a change: alpha / rank, or alpha / sqrt(rank) in rank-stabilized LoRA (Kalajdzievski 2023)."""
+        patterns, usual = self._settings.get("alpha_pattern") or {}, self._settings.get("lora_alpha", 8)
         alpha = float(next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), usual))
         return alpha / (math.sqrt(rank) if self._settings.get("use_rslora") else rank)
 
     def close(self) -> None:
+        """Close the file."""
         self._tensors.close()
+
+
+def factors(files: Files) -> Factors | None:
+    """An adapter's changes; None where it is of another kind."""
+    return Factors(files) if _is_plain(files) else None
+
+
+class _Adapted:
+    """A base with low-rank changes (Hu et al. 2021, eq. 3): W + scaling * B A, each tensor as it is read."""
+
+    def __init__(self, files: Files, base: Weights) -> None:
+        self._base, self._factors, self._folder = base, Factors(files), files.place.folder
+        self._changed = {f"{module}.weight": module for module in self._factors.modules}
+        replaced = self._factors.replaced
+        self.fits = all(name in base.shapes for name in (*self._changed, *replaced))
+        self.shapes = dict(base.shapes) | {name: self._factors.shape(name) for name in replaced if name in base.shapes}
+        self.config = base.config
+
+    def read(self, name: str) -> Tensor:
+        if name in self._factors.replaced:
+            return self._factors.whole(name)
+        found = self._base.read(name)
+        if name not in self._changed:
+            return found
+        change = self._factors.change(self._changed[name])
+        if change.shape != found.shape:
+            what = f"the adapter changes {tuple(change.shape)} of {name}, which is {tuple(found.shape)}"
+            raise UserError(what, str(self._folder), "check base_model_name_or_path")
+        return change.add_(found).to(found.dtype)
+
+    def close(self) -> None:
+        self._factors.close()
         self._base.close()
 
 

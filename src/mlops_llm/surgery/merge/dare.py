@@ -65,11 +65,12 @@ def dare(
             for part, coin, factor in zip(parts, coins, factors, strict=True)
         ]
         if ties:
-            into.copy_(start.add_(agreeing(left, list(weights) if normalize else None)))
+            into.copy_(start + agreeing(left, list(weights) if normalize else None))
         else:
+            total = start.clone()
             for each in left:
-                start.add_(each)
-            into.copy_(start)
+                total.add_(each)
+            into.copy_(total)
     return found
 
 

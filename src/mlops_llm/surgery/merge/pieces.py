@@ -20,7 +20,8 @@ def pieces(tensors: Sequence[Tensor], out: Tensor | None = None) -> Iterator[tup
         out: of the same shape; None where nothing comes out.
 
     Yields:
-        A piece of each tensor as float32, flat, and the piece of `out` (of `out`'s type) that it belongs to.
+        A piece of each tensor as float32, flat (a view where it is float32 already: write to none), and the piece of `out`,
+        of `out`'s type, that it belongs to.
     """
     import torch
 

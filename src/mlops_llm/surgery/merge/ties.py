@@ -55,7 +55,7 @@ def ties(
             trimmed(part - start, limit).mul_(factor) for part, limit, factor in zip(parts, limits, factors, strict=True)
         ]
         shares = [1.0] * count if form is Form.authors else list(weights)
-        into.copy_(start.add_(agreeing(changes, shares), alpha=scale))
+        into.copy_(start + agreeing(changes, shares).mul_(scale))
     return found
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, ClassVar, Optional
 
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
+from mlops_llm.surgery.adapters import Additive
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.merge.linear import linear
-from mlops_llm.surgery.merging import Merging, parents, planned
+from mlops_llm.surgery.merging import parents
 from mlops_llm.surgery.method import NEW, Target
 from mlops_llm.surgery.planning import Planned
 from mlops_llm.surgery.trained import last, refs
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @component("op", "average")
 @dataclass
-class Average(Merging):
+class Average(Additive):
     """Average of checkpoints of one training, equal or weighted (SWA: Izmailov et al. 2018, arXiv:1803.05407)."""
 
     last: Optional[int] = None  # noqa: UP045 (OmegaConf reads Optional)
@@ -50,4 +51,4 @@ class Average(Merging):
             UserError: they cannot.
         """
         sources = parents(self, replace(request, models=last(refs(request), self.last, "op.last")))
-        return replace(planned(self, request, sources, None), name="averaged", before=[sources[-1]])
+        return replace(self.planned(request, sources), name="averaged", before=[sources[-1]])

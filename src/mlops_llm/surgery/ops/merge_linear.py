@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlops_llm.component import component
+from mlops_llm.surgery.adapters import Additive
 from mlops_llm.surgery.merge.linear import linear
-from mlops_llm.surgery.merging import Merging
 from mlops_llm.surgery.method import NEW, Target
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @component("op", "merge_linear")
 @dataclass
-class MergeLinear(Merging):
+class MergeLinear(Additive):
     """Weighted average of two or more models (model soups: Wortsman et al. 2022, arXiv:2203.05482)."""
 
     def merge(self, tensors: Sequence[Tensor], base: Tensor | None = None, target: Target = NEW) -> Tensor:

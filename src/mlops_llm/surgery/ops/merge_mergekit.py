@@ -53,7 +53,7 @@ class MergeMergekit:
         Raises:
             UserError: one does not hold.
         """
-        method = self._known()
+        method = self._known(has_base=bool(request.base))
         models = list(request.models)
         if len(models) < 2:
             raise UserError(f"names {len(models)}, and a merge takes 2 or more", "models", "name them: models=[A,B]")
@@ -84,13 +84,16 @@ class MergeMergekit:
             next=[f"python -m mlops_llm.eval model={{ref}} dataset={request.dataset or 'REF'}"],
         )
 
-    def _known(self) -> str:
+    def _known(self, *, has_base: bool) -> str:
         if not self.method:
             raise UserError("names no method", "op.method", "give one of mergekit's: model_stock, della, breadcrumbs, …")
         need("mergekit", "surgery")
         from mergekit.merge_methods.registry import registered_methods
 
-        names = sorted(map(str, registered_methods()))
+        known = {str(each.spec.name): each.spec for each in registered_methods()}
+        names = sorted(known)
+        if self.method in known and known[self.method].contract.base.name == "REQUIRED" and not has_base:
+            raise UserError(f"mergekit's {self.method} needs what the models were trained from", "base", "give base=REF")
         if self.method not in names:
             raise UserError(f"mergekit has no method '{self.method}'{near(self.method, names)}", "op.method", ", ".join(names))
         return self.method

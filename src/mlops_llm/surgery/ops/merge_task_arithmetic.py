@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from mlops_llm.component import component
+from mlops_llm.surgery.adapters import Additive
 from mlops_llm.surgery.merge.task_arithmetic import task_arithmetic
-from mlops_llm.surgery.merging import Merging, numbers
+from mlops_llm.surgery.merging import numbers
 from mlops_llm.surgery.method import NEW, Target
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @component("op", "merge_task_arithmetic")
 @dataclass
-class MergeTaskArithmetic(Merging):
+class MergeTaskArithmetic(Additive):
     """The base plus what each model learned, times a factor of any size (Ilharco et al. 2023, arXiv:2212.04089).
 
     op.weights are the factors and need not sum to 1; empty gives each 1. A negative one takes away what a model learned.
