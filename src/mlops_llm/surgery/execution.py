@@ -46,8 +46,8 @@ def carry_out(planned: Planned, run: Run | None = None) -> Result:
     for each in planned.warnings:
         console.warn(each)
     publishing.inputs(planned, run)
-    made = _made(planned)
-    return publishing.publish(planned, made, run, time.perf_counter() - began)
+    done = made(planned)
+    return publishing.publish(planned, done, run, time.perf_counter() - began)
 
 
 def _is_there(planned: Planned) -> bool:
@@ -56,7 +56,7 @@ def _is_there(planned: Planned) -> bool:
     return bool(planned.request.resume) and file.is_file() and files.read_object(file).get("run") == planned.request.run_name
 
 
-def _made(planned: Planned) -> publishing.Made:
+def made(planned: Planned) -> publishing.Made:
     output = planned.output
     if _is_there(planned):
         told = files.read_object(output / recipe.NAME)

@@ -43,9 +43,9 @@ class Source:
         if self.ref in EMBEDDED or not Path(self.ref).expanduser().is_dir():
             return self.ref
         from mlops_llm.tracking import ledger
-        from mlops_llm.tracking.store import connect
+        from mlops_llm.tracking.store import connect, exists
 
-        row = ledger.by_weights(connect(), self.digest)
+        row = ledger.by_weights(connect(), self.digest) if exists() else None
         return f"models:/{row.id}" if row else str(place.folder)
 
     @cached_property
