@@ -168,8 +168,6 @@ class ShardWriter:
         self._files = self._named()
         self._file: BinaryIO | None = None
         self._total = hashlib.sha256()
-        self.digests: dict[str, str] = {}
-        """Tensor -> SHA-256 of its bytes."""
 
     def _named(self) -> list[str]:
         count = len(self._shards)
@@ -195,14 +193,11 @@ class ShardWriter:
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         view = memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")
         self._total.update(f"{name}\0{shape.dtype}\0{shape.shape}\0".encode())
-        own = hashlib.sha256()
         assert self._file
         for first in range(0, len(view), _BLOCK):
             block = view[first : first + _BLOCK]
             self._total.update(block)
-            own.update(block)
             self._file.write(block)
-        self.digests[name] = own.hexdigest()
 
     def _begin(self, names: Sequence[str]) -> None:
         if self._file:
