@@ -41,7 +41,8 @@ def test_the_record_holds_checkpoint_recipe_certificate_and_parents(averaged):
     ids = [f"models:/{parents[name].model_id}" for name in ("checkpoint-10", "checkpoint-20")]
     assert json.loads(model.tags["parents"]) == ids == json.loads(run.data.tags["parents"])
     assert model.tags["certificate"] == run.data.tags["certificate"] == "passed"
-    assert {f"models:/{each.model_id}" for each in run.inputs.model_inputs} >= {*ids}
+    read = store.get_run(run.info.run_id).inputs.model_inputs
+    assert {f"models:/{each.model_id}" for each in read} >= {*ids}
     assert {"recipe.json", "certificate.json", "config.yaml", "result.json", "surgery.log"} <= artifacts_of(store, run)
     folder = averaged / "outputs" / "avg" / "averaged"
     assert model.tags["digest.weights"] == digest.weights(folder)
@@ -93,10 +94,11 @@ def test_a_failing_certificate_is_recorded_and_nothing_is_registered(averaged, m
     from mlops_llm.entry import launch
     from mlops_llm.surgery import certificate
     from mlops_llm.surgery.__main__ import STAGE
+    from mlops_llm.surgery.planning import Check
 
     monkeypatch.chdir(averaged)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(certificate, "finite", lambda tensor: False)
+    monkeypatch.setattr(certificate, "_tied", lambda *_: iter([Check("tied_weights", "no", False, "torn")]))
     words = ["op=average", "models=[runs:/first/last]", "run_name=bad", "name=sales_bad"]
     assert launch(STAGE, words) == 1
     store = client(averaged)
