@@ -140,6 +140,12 @@ class Planned:
         return Path(self.request.output).expanduser().absolute() if self.request.output else own.absolute()
 
     @property
+    def opened(self) -> int:
+        """Bytes of the largest model when it is opened to be checked: one at a time, in float32 on a CPU."""
+        size = BYTES[load.dtype_of(self.request.model_load.dtype)]
+        return max((each.files.parameters + each.files.adapter) * size for each in self.sources)
+
+    @property
     def lines(self) -> dict[str, Any]:
         """The plan for a person."""
         names = ", ".join(dict.fromkeys(str((each.files.config.get("architectures") or ["?"])[0]) for each in self.sources))
@@ -149,7 +155,7 @@ class Planned:
             **self.facts,
             "output": str(self.output),
             "size": f"{console.size(self.bytes)} of {console.size(files.free_bytes(self.output.parent))} free",
-            "memory": f"{console.size(self.memory)} at most while it is written",
+            "memory": f"{console.size(self.memory)} at most to write it, {console.size(self.opened)} to check it",
         }
 
     @property
