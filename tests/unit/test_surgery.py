@@ -226,6 +226,30 @@ def test_differing_vocabularies_are_refused_or_brought_together(here):
     assert len(tokenizer) == 1027
 
 
+def test_reward_models_are_merged_with_their_heads(here):
+    from transformers import AutoModelForSequenceClassification
+
+    for seed, name in enumerate(("a", "b")):
+        miniatures.model(here / name, seed=seed)
+        torch.manual_seed(seed)
+        config = miniatures.config("qwen2", num_labels=1)
+        AutoModelForSequenceClassification.from_config(config).save_pretrained(here / name)
+    done = made(MergeLinear(), here / "out", models=[str(here / "a"), str(here / "b")])
+    assert done.certificate.passed and "scores" in {each.name for each in done.certificate.checks}
+    assert "score.weight" in miniatures.tensors(here / "out")
+    assert load.inspect(resolve(str(here / "out")), load.ModelLoad(), load.Task.reward).task is load.Task.reward
+
+
+def test_models_too_large_to_be_opened_are_not_asked(models, here, monkeypatch):
+    import psutil
+
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 10})())
+    merged = made(MergeLinear(), here / "merged", models=ref(models, "a", "b"))
+    assert merged.certificate.passed and "not asked" in merged.certificate.checks[-1].said
+    exact = made(MergeLora(), here / "exact", model=str(models / "x"))
+    assert [each.name for each in exact.certificate.failures] == ["outputs"], "its limits could not be checked"
+
+
 def broken(models: Path, here: Path, name: str, spoil) -> str:
     """A copy of model `a` with one thing wrong."""
     folder = here / name
