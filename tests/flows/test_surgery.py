@@ -78,6 +78,9 @@ def test_its_result_is_a_model_like_any_other(averaged):
     words = ["models=[runs:/avg/averaged,models:/sales_avg@challenger,tiny]", "op.t=0.5", "op.dry_run=true"]
     _, err = surgery(averaged, "op=merge_slerp", *words, code=2)
     assert err == "error: models: names 3, and merge_slerp takes 2; name them: models=[A,B]\n"
+    words = ["models=[tiny,runs:/avg/averaged]", "then.evaluate=true", "dataset=sales_evil"]
+    _, err = surgery(averaged, "op=merge_slerp", *words, code=2)
+    assert "sales_evil" in err and len(err.splitlines()) == 1, "known before anything is merged"
     before = sorted(path.name for path in (averaged / "outputs").iterdir())
     out, _ = surgery(averaged, "op=merge_slerp", "models=[runs:/avg/averaged,runs:/first/last]", "op.dry_run=true")
     assert "SLERP (t = 0.5)" in out and sorted(path.name for path in (averaged / "outputs").iterdir()) == before

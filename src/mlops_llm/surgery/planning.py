@@ -207,11 +207,25 @@ def checked(planned: Planned) -> Planned:
     if planned.bytes > free:
         what = f"{console.size(planned.bytes)} are needed and {console.size(free)} are free"
         raise UserError(what, str(output.parent), "free some disk or choose another output=")
-    if planned.request.then.evaluate and not (planned.request.dataset or planned.request.benchmark):
-        raise UserError("names no rows to score", "then.evaluate", "give dataset=REF, or benchmark=[gsm8k]")
+    if planned.request.then.evaluate:
+        _askable(planned)
     if planned.request.name and not re.fullmatch(r"[^/:.%\"']+", planned.request.name):
         raise UserError("is no name for the registry", "name", "take letters, digits, - and _")
     return planned
+
+
+def _askable(planned: Planned) -> None:
+    """See that the result can be scored, by what it is made of.
+
+    Raises:
+        UserError: rows are missing, or do not fit the metrics.
+    """
+    request = planned.request
+    if not (request.dataset or request.benchmark):
+        raise UserError("names no rows to score", "then.evaluate", "give dataset=REF, or benchmark=[gsm8k]")
+    from mlops_llm.eval.plan import prepare
+
+    prepare(request.evaluation(planned.sources[0].ref, str(planned.output.parent)))
 
 
 def called(operation: Any) -> str:
