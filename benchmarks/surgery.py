@@ -95,21 +95,37 @@ def average(places: list[Path], folder: Path, rounds: int) -> None:
     size = sum(file.stat().st_size for file in files)
     rows = []
     for number in range(rounds):
-        seconds = []
+        seconds, busy = [], 0.0
         for cold in (True, False):
             for ours in (False, True):
                 if cold:
                     forgotten(*places)
-                began = time.perf_counter()
+                began, used = time.perf_counter(), time.process_time()
                 if ours:
                     merge(Average(), [str(each) for each in places], folder / f"average-{number}-{cold}")
                     seconds.append(time.perf_counter() - began)
+                    busy = time.process_time() - used
                     shutil.rmtree(folder / f"average-{number}-{cold}")
                 else:
                     process(["sh", "-c", 'cat "$@" > /dev/null', "cat", *map(str, files)], folder)
                     seconds.append(time.perf_counter() - began)
-        rows.append([number + 1, *(f"{size / 1e6 / each:,.0f}" for each in seconds), f"{seconds[1] / seconds[0]:.2f}"])
-    columns = ["", "cat, MB/s", "average, MB/s", "cat again (cached)", "average again (cached)", "time / cat's, from disk"]
+        rows.append(
+            [
+                number + 1,
+                *(f"{size / 1e6 / each:,.0f}" for each in seconds),
+                f"{seconds[1] / seconds[0]:.2f}",
+                f"{size / 1e6 / busy:,.0f}",
+            ]
+        )
+    columns = [
+        "",
+        "cat, MB/s",
+        "average, MB/s",
+        "cat again (cached)",
+        "average again (cached)",
+        "time / cat's, from disk",
+        "average, MB a CPU second",
+    ]
     grid(
         f"average of {len(places)} checkpoints, {size / 1e6:,.0f} MB read; the average also writes a fifth of it",
         columns,
