@@ -35,8 +35,11 @@ def resume(stage: Stage, ref: str, arguments: Arguments, outcome: Outcome) -> in
     choices = {key.removeprefix("choice."): value for key, value in run.params.items() if key.startswith("choice.")}
     cfg = config.from_record(stage.schema, choices, recorded_text(store, run.id, "config.yaml"))
     settings = config.typed(cfg)
-    settings.resume, settings.run_name, settings.output = run.id, run.name, run.tags["output"]
-    lock = FileLock(writable(Path(settings.output)) / ".lock")
+    settings.resume, settings.run_name = run.id, run.name
+    output = Path(run.tags["output"])
+    if stage.folder:
+        setattr(settings, stage.folder, str(output))
+    lock = FileLock(writable(output) / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
@@ -47,7 +50,7 @@ def resume(stage: Stage, ref: str, arguments: Arguments, outcome: Outcome) -> in
         stage=stage.name,
         project=run.project,
         name=run.name,
-        output=Path(settings.output),
+        output=output,
         seed=settings.seed,
         storage=settings.checkpoints.storage.name if "checkpoints" in cfg else "auto",
         resume=run.id,

@@ -109,19 +109,28 @@ def _inspect(place: Place, how: ModelLoad, above: tuple[Path, ...]) -> Files:
     folder = place.folder
     if (folder / adapter.CONFIG).is_file():
         config = read_object(folder / adapter.CONFIG)
-        count, _ = _weights(folder, "adapter_model", how)
         under = adapter.base_of(folder, config)
         if under.folder in (*above, folder):
             raise UserError("the adapter lies on itself", str(folder), "mend base_model_name_or_path")
-        base = _inspect(under, how, (*above, folder))
-        adapter.check_origin(folder, adapter.read_origin(folder), base)
-        task = _adapter_task(place, config, base.task)
-        return Files(place, base.config, base.parameters, base.bytes, base, count, task, config)
+        return onto(place, _inspect(under, how, (*above, folder)), how)
     if not (folder / "config.json").is_file():
         raise UserError("holds no model: config.json is missing", place.ref, "name a folder written by save_pretrained")
     config = read_object(folder / "config.json")
     parameters, size = _weights(folder, "model", how)
     return Files(place, config, parameters, size, task=_task(config, place))
+
+
+def onto(place: Place, base: Files, how: ModelLoad) -> Files:
+    """An adapter on a base, wherever that one lies now.
+
+    Raises:
+        UserError: the adapter is cut off, or was trained on other weights.
+    """
+    config = read_object(place.folder / adapter.CONFIG)
+    count, _ = _weights(place.folder, "adapter_model", how)
+    adapter.check_origin(place.folder, adapter.read_origin(place.folder), base)
+    task = _adapter_task(place, config, base.task)
+    return Files(place, base.config, base.parameters, base.bytes, base, count, task, config)
 
 
 def _task(config: dict[str, Any], place: Place) -> Task:

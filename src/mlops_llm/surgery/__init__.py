@@ -1,0 +1,1 @@
+"""New weights from old, each with a certificate."""

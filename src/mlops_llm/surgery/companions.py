@@ -1,0 +1,78 @@
+"""What lies beside the weights of a model: config, tokenizer, chat template, generation settings."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlops_llm.files import read_object
+from mlops_llm.models.load import Dtype, Files
+
+_TOKENIZER = (
+    "tokenizer*",
+    "vocab.*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "*.tiktoken",
+    "*.model",
+)
+_MARKS = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
+
+
+def copy(files: Files, folder: Path, *, tokenizer: str = "") -> None:
+    """Copy a model's tokenizer, chat template and generation settings.
+
+    Args:
+        files: of the model; of an adapter without a tokenizer, those of its base are taken.
+        folder: where they go.
+        tokenizer: content of another tokenizer.json.
+    """
+    place = _with_tokenizer(files).place.folder
+    for pattern in _TOKENIZER:
+        for file in place.glob(pattern):
+            if file.is_dir():
+                shutil.copytree(file, folder / file.name)
+            else:
+                shutil.copyfile(file, folder / file.name)
+    own = next((each for each in _down(files) if (each.place.folder / "generation_config.json").is_file()), None)
+    if own:
+        shutil.copyfile(own.place.folder / "generation_config.json", folder / "generation_config.json")
+    if tokenizer:
+        (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+
+
+def template(files: Files) -> str:
+    """A model's chat template, read without its tokenizer; empty where it has none."""
+    place = _with_tokenizer(files).place.folder
+    file = place / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text("utf-8")
+    config = place / "tokenizer_config.json"
+    return str(read_object(config).get("chat_template") or "") if config.is_file() else ""
+
+
+def _down(files: Files) -> list[Files]:
+    return [files, *(_down(files.base) if files.base else [])]
+
+
+def _with_tokenizer(files: Files) -> Files:
+    return next((each for each in _down(files) if any((each.place.folder / name).is_file() for name in _MARKS)), files)
+
+
+def configure(config: Mapping[str, Any], folder: Path, dtype: Dtype, **changed: Any) -> None:
+    """Write config.json, as the last file: a folder without it is no model.
+
+    Args:
+        config: of the model that the new one is like.
+        folder: where it goes.
+        dtype: number format of the weights.
+        changed: settings that are otherwise.
+    """
+    told = {name: value for name, value in config.items() if name not in ("torch_dtype", "_name_or_path")}
+    told |= {"dtype": dtype.name, **changed}
+    (folder / "config.json").write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""The operations of the stage, one a file."""

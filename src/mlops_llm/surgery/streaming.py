@@ -1,0 +1,217 @@
+"""Models in, one model out: one tensor of each in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlops_llm import console, files
+from mlops_llm.errors import UserError
+from mlops_llm.models.load import Dtype
+from mlops_llm.models.tensors import Shape, ShardWriter, by_layer, cast
+from mlops_llm.surgery import companions
+from mlops_llm.surgery.certificate import finite
+from mlops_llm.surgery.compatible import agree, is_of_vocabulary
+from mlops_llm.surgery.config import Surgery
+from mlops_llm.surgery.merge.pieces import PIECE, pieces
+from mlops_llm.surgery.method import NEW, Method, Target, Walk
+from mlops_llm.surgery.planning import Source, dtype_of, stored
+from mlops_llm.surgery.vocabulary import Joined, Vocabulary, joined
+from mlops_llm.surgery.weights import EMBEDDING, Weights, opened
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LOG = "merge.log"
+_FLOATS = ("F64", "F32", "F16", "BF16")
+_BESIDE = 20_000_000
+"""Bytes of tokenizer and config, at most."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A merge that can be written."""
+
+    method: Method
+    request: Surgery
+    sources: Sequence[Source]
+    """The models, and the base as the last one where there is one."""
+    has_base: bool
+    weights: Sequence[Weights]
+    shapes: Mapping[str, Shape]
+    """Of the result."""
+    dtype: Dtype
+    joined: Joined | None
+    warnings: Sequence[str]
+
+    @property
+    def bytes(self) -> int:
+        """Of the result."""
+        return sum(each.bytes for each in self.shapes.values()) + _BESIDE
+
+    @property
+    def memory(self) -> int:
+        """Most bytes at once: one tensor of each model, that of the result, and pieces in float32."""
+        held = (sum(each.shapes[name].bytes for each in self.weights) + shape.bytes for name, shape in self.shapes.items())
+        return max(held) + 4 * PIECE * (len(self.weights) + 3)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """For the plan."""
+        kinds = list(dict.fromkeys(stored(each.files).name for each in self.sources))
+        tied = bool(self.weights[0].config.get("tie_word_embeddings"))
+        return {
+            "stored as": f"{', '.join(kinds)} -> {self.dtype.name}, arithmetic in float32",
+            "vocabulary": f"{self.joined.size:,} rows, brought together" if self.joined else "the same in all",
+            "output head": "tied to the embeddings" if tied else "its own",
+        }
+
+    def write(self, folder: Path) -> str:
+        """Fill an empty folder.
+
+        Raises:
+            UserError: a model holds NaN or infinity, or a file ends too early.
+        """
+        first = self.sources[0].files
+        if self.method.save_intermediate:
+            for number, each in enumerate(self.sources, 1):
+                if each.files.is_adapter:
+                    whole(each, self.request, Path(self.request.folder or ".") / "intermediate" / f"model-{number}")
+        with ExitStack() as stack:
+            for one in self.weights:
+                stack.callback(one.close)
+            writer = ShardWriter(folder, self.shapes, self.request.shard_mb * 1_000_000)
+            limits = self.method.limits(self._walk, len(self.sources) - self.has_base)
+            log = stack.enter_context((folder / LOG).open("w", encoding="utf-8")) if self.method.save_log else None
+            for name in watched(self.shapes, "merging"):
+                tensors = self._read(name)
+                merged = self._merged(name, tensors, limits)
+                if log:
+                    log.write(_line(name, merged, tensors, self.sources))
+                writer.write(name, merged)
+                del tensors, merged
+            written = writer.close()
+        companions.copy(first, folder, tokenizer=self.joined.tokenizer if self.joined else "")
+        rows = next((each.shape[0] for name, each in self.shapes.items() if EMBEDDING.search(name)), None)
+        companions.configure(self.weights[0].config, folder, self.dtype, **({"vocab_size": rows} if rows else {}))
+        return written
+
+    def _read(self, name: str) -> list[Tensor]:
+        found = []
+        for source, each in zip(self.sources, self.weights, strict=True):
+            tensor = each.read(name)
+            if not finite(tensor):
+                raise UserError(f"tensor {name} holds NaN or infinity", source.ref, "take an earlier checkpoint")
+            found.append(tensor)
+        if self.joined and is_of_vocabulary(name):
+            return self.joined.aligned(found)
+        return found
+
+    def _merged(self, name: str, tensors: Sequence[Tensor], limits: Sequence[float] | None) -> Tensor:
+        import torch
+
+        if self.shapes[name].dtype not in _FLOATS:
+            return tensors[0]
+        out = torch.empty(tensors[0].shape, dtype=getattr(torch, self.dtype.name))
+        base = tensors[-1] if self.has_base else None
+        parts = tensors[:-1] if self.has_base else tensors
+        return self.method.merge(parts, base, Target(name, self.request.seed, limits, out))
+
+    def _walk(self) -> Iterator[tuple[Sequence[Tensor], Tensor]]:
+        """Every tensor of the models, and that of the base, which is the last."""
+        for name, shape in self.shapes.items():
+            if shape.dtype in _FLOATS:
+                *tensors, last = self._read(name)
+                yield tensors, last
+
+
+def whole(source: Source, request: Surgery, folder: Path) -> None:
+    """Write the whole model that an adapter becomes on its base."""
+    with files.whole_folder(folder) as draft:
+        stream(Alone(), request, [source], None).write(draft)
+
+
+class Alone:
+    """The method that leaves a model as it is."""
+
+    vocabulary, save_log, save_intermediate = Vocabulary.refuse, False, False
+
+    def merge(self, tensors: Sequence[Tensor], base: Tensor | None = None, target: Target = NEW) -> Tensor:
+        """The tensor in the wanted format."""
+        (only,) = tensors
+        return only if target.out is None else target.out.copy_(only)
+
+    def limits(self, walk: Walk, count: int) -> Sequence[float] | None:
+        """Nothing must be known."""
+        return None
+
+
+def watched(shapes: Mapping[str, Shape], what: str) -> Iterator[str]:
+    """Each tensor's name, in order, with progress by layer in megabytes, of which the time left is reckoned."""
+    layers = [list(names) for _, names in groupby(by_layer(list(shapes)), key=lambda each: each[1])]
+    total, done = sum(each.bytes for each in shapes.values()), 0
+    progress = console.Progress(what, _mega(total))
+    try:
+        for number, names in enumerate(layers, 1):
+            for name, _ in names:
+                yield name
+                done += shapes[name].bytes
+            progress.at(_mega(done), f"MB: {names[0][1]} done, {number} of {len(layers)}")
+    finally:
+        progress.close()
+
+
+def _mega(count: int) -> int:
+    return -(-count // 1_000_000)
+
+
+def _line(name: str, merged: Tensor, tensors: Sequence[Tensor], sources: Sequence[Source]) -> str:
+    """How far a tensor of the result is from that of each model, as a share of its length."""
+    told = []
+    for source, each in zip(sources, tensors, strict=True):
+        away = length = 0.0
+        for (one, other), _ in pieces([merged, each]):
+            away, length = away + float((one - other).pow(2).sum()), length + float(other.pow(2).sum())
+        told.append(f"{source.ref} {(away / length) ** 0.5 if length else 0.0:.3e}")
+    return f"{name} {tuple(merged.shape)} {str(merged.dtype).removeprefix('torch.')}  away from: {', '.join(told)}\n"
+
+
+def stream(method: Method, request: Surgery, parents: Sequence[Source], base: Source | None) -> Stream:
+    """See that models fit each other and lay out the result.
+
+    Raises:
+        UserError: they do not.
+    """
+    sources = [*parents, *([base] if base else [])]
+    weights = [opened(each.files, request.model_load, passing=True) for each in sources]
+    rows = [_rows(each) for each in weights]
+    told = joined(sources, rows, method.vocabulary) if all(rows) else None
+    warnings = agree(sources, weights, rows_differ=told is not None)
+    if method.save_intermediate and not any(each.files.is_adapter for each in sources):
+        warnings.append("op.save_intermediate: no model is an adapter, so there is nothing between")
+    warnings += _templates(sources)
+    dtype = dtype_of(request, parents[0].files)
+    shapes = {name: cast(each, dtype.name) for name, each in sorted(weights[0].shapes.items())}
+    if told:
+        sizes = {name: each for name, each in shapes.items() if is_of_vocabulary(name)}
+        shapes |= {name: _with_rows(each, told.size) for name, each in sizes.items()}
+    return Stream(method, request, sources, base is not None, weights, dict(sorted(shapes.items())), dtype, told, warnings)
+
+
+def _templates(sources: Sequence[Source]) -> list[str]:
+    """Of models with another chat template than the first."""
+    found = [companions.template(each.files) for each in sources]
+    other = next((each.ref for each, text in zip(sources, found, strict=True) if text != found[0]), None)
+    return [f"chat templates differ: the result has that of {sources[0].ref}, not that of {other}"] if other else []
+
+
+def _rows(weights: Weights) -> int:
+    return next((each.shape[0] for name, each in weights.shapes.items() if EMBEDDING.search(name)), 0)
+
+
+def _with_rows(shape: Shape, rows: int) -> Shape:
+    return Shape(shape.dtype, (rows, *shape.shape[1:]), shape.bytes // shape.shape[0] * rows)
