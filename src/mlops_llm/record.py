@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -160,6 +160,16 @@ class Run(Protocol):
         """Show answers one by one, each with its scores, also at the checkpoint that gave them."""
         ...
 
+    def job(self, name: str, settings: Mapping[str, Any], work: Callable[[Run], Result]) -> Result:
+        """Do work in a run of its own within this one, which keeps the result; what it raises is recorded there and passes on.
+
+        Args:
+            name: what follows this run's name in that one's.
+            settings: dotted key -> value.
+            work: given that run.
+        """
+        ...
+
 
 class NullRun:
     """Keeps nothing: the default in a notebook."""
@@ -199,6 +209,10 @@ class NullRun:
     def answers(self, answers: Sequence[Answer], checkpoint: Checkpoint | None = None) -> None:
         """Keep nothing."""
 
+    def job(self, name: str, settings: Mapping[str, Any], work: Callable[[Run], Result]) -> Result:
+        """Only do the work."""
+        return work(self)
+
 
 @dataclass
 class MemoryRun:
@@ -214,6 +228,7 @@ class MemoryRun:
     used: list[Checkpoint] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
     kept_answers: dict[str | None, list[Answer]] = field(default_factory=dict)
+    jobs: list[MemoryRun] = field(default_factory=list)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Keep the values."""
@@ -260,3 +275,9 @@ class MemoryRun:
         name = checkpoint.name if checkpoint else None
         kept = {each.place: each for each in [*self.kept_answers.get(name, []), *answers]}
         self.kept_answers[name] = list(kept.values())
+
+    def job(self, name: str, settings: Mapping[str, Any], work: Callable[[Run], Result]) -> Result:
+        """Do the work with another run like this one."""
+        run = MemoryRun(f"{self.name}-{name}", dict(settings))
+        self.jobs.append(run)
+        return work(run)

@@ -6,13 +6,13 @@ import json
 import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mlops_llm.files import writable, write_text
-from mlops_llm.record import Answer, Checkpoint, DatasetInput, Registration
+from mlops_llm.record import Answer, Checkpoint, DatasetInput, Registration, Result, Run
 from mlops_llm.tracking import evaluations, ledger, models
 from mlops_llm.tracking.outbox import Outbox
 from mlops_llm.tracking.store import Store, is_away, local_path
@@ -199,6 +199,34 @@ class MlflowRun:
             file.unlink()
         self._store.client.set_logged_model_tags(model.model_id, {"checkpoint.files": ledger.REMOVED})
         return True
+
+    def job(self, name: str, settings: Mapping[str, Any], work: Callable[[Run], Result]) -> Result:
+        """Do work in a run nested in this one, in the same project, with a folder within this one's.
+
+        Where this run goes on, a job of that name which did not finish goes on too.
+        """
+        from mlops_llm.tracking.opening import open_run
+
+        own, earlier = f"{self.name}-{name}", ledger.children(self._store, self.id) if self._opening.resume else []
+        cut_off = next((run.id for run in earlier if run.name == own and run.status != "FINISHED"), "")
+        again = sum(run.name == own or run.name.startswith(f"{own}~") for run in earlier)
+        opening = replace(
+            self._opening,
+            name=own if cut_off or not again else f"{own}~{again + 1}",
+            output=self._opening.output / name,
+            config=settings,
+            config_yaml="",
+            overrides=(),
+            resume=cut_off,
+            parent=self.id,
+        )
+        with open_run(opening) as run:
+            result = work(run)
+            text = json.dumps({**result.table, **result.values}, ensure_ascii=False, indent=2, default=str)
+            run.artifact("result.json", text)
+            if result.best:
+                run.register(result.best)
+            return result
 
     def register(self, entry: Registration, of_run: str = "") -> None:
         """Enter a checkpoint of this run, or of another, into the model registry."""

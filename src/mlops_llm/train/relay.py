@@ -11,7 +11,7 @@ import os
 import queue
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +141,10 @@ class RelayedRun:
     def answers(self, answers: Sequence[Answer], checkpoint: Checkpoint | None = None) -> None:
         """Show answers one by one."""
         self._call("answers", list(answers), checkpoint)
+
+    def job(self, name: str, settings: Mapping[str, Any], work: Callable[[Run], Result]) -> Result:
+        """Only do the work: what runs here has one run."""
+        return work(self)
 
     def _call(self, method: str, *arguments: Any) -> Any:
         return self._launcher.ask(record=method, arguments=arguments)
