@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +17,9 @@ from mlops_llm.errors import UserError
 from mlops_llm.models import load
 from mlops_llm.models.ref import resolve
 from mlops_llm.record import MemoryRun, Result
+from mlops_llm.surgery import execution
 from mlops_llm.surgery.certificate import certify
 from mlops_llm.surgery.config import Surgery
-from mlops_llm.surgery.planning import Planned
 from tests.families import miniature
 
 Models = Callable[[str], str]
@@ -70,21 +69,6 @@ def done(asked: Surgery) -> tuple[Result, MemoryRun]:
     return asked.op.prepare(asked)(run), run
 
 
-def planned_by(monkeypatch: pytest.MonkeyPatch) -> list[Planned]:
-    """What is planned from now on."""
-    from mlops_llm.surgery import execution
-
-    found: list[Planned] = []
-    carry_out = execution.carry_out
-
-    def noted(planned: Planned, run: Any = None) -> Result:
-        found.append(planned)
-        return carry_out(planned, run)
-
-    monkeypatch.setattr(execution, "carry_out", noted)
-    return found
-
-
 @pytest.mark.parametrize(
     ("family", "operation"),
     [("llama", "prune_ffn"), ("qwen2", "prune_heads"), ("qwen3", "prune_heads"), ("mistral", "prune_depth")],
@@ -108,36 +92,28 @@ def test_a_pruned_model_is_certified_and_loads_without_our_code(family: str, ope
 
 
 @pytest.mark.parametrize("operation", SETTINGS)
-def test_the_certificate_sees_one_tensor_that_is_another(
-    operation: str, here: Path, model: Models, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plans = planned_by(monkeypatch)
-    result, _ = done(request(operation, model("llama")))
+def test_the_certificate_sees_one_tensor_that_is_another(operation: str, here: Path, model: Models) -> None:
+    asked = request(operation, model("llama"))
+    plan = asked.op.plan(asked)
+    written = execution.made(plan).recipe["digest.weights"]
     file = here / "pruned/model.safetensors"
     whole = load_file(file)
     for name in ("model.layers.1.mlp.down_proj.weight", "model.layers.0.self_attn.v_proj.weight", "model.norm.weight"):
         save_file(whole | {name: whole[name] * 1.5}, file, {"format": "pt"})
         now = load.digest_now(here / "pruned")
         # Told that these weights are the ones that were written, it still knows the answers that it must give.
-        failed = {each.name for each in certify(plans[0], here / "pruned", now).failures}
+        failed = {each.name for each in certify(plan, here / "pruned", now).failures}
         assert failed == {"masked_kl"}, name
-    failed = {each.name for each in certify(plans[0], here / "pruned", result.values["digest.weights"]).failures}
+    failed = {each.name for each in certify(plan, here / "pruned", written).failures}
     assert "weights" in failed
     save_file(whole | {"model.norm.weight": whole["model.norm.weight"] * torch.nan}, file, {"format": "pt"})
-    assert "finite" in {each.name for each in certify(plans[0], here / "pruned", load.digest_now(here / "pruned")).failures}
+    assert "finite" in {each.name for each in certify(plan, here / "pruned", load.digest_now(here / "pruned")).failures}
 
 
-def test_another_process_certifies_what_was_written_before_it(
-    here: Path, model: Models, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ref, plans = model("qwen3"), planned_by(monkeypatch)
-    result, _ = done(request("prune_heads", ref))
-    done(request("prune_heads", ref, output="again"))
-    fresh = dataclasses.replace(plans[1].checks.more.__self__, cut=None, wanted=[])  # type: ignore[union-attr]
-    found = certify(
-        dataclasses.replace(plans[1], checks=fresh.planned().checks), here / "pruned", result.values["digest.weights"]
-    )
-    assert found.passed
+def test_another_process_certifies_what_was_written_before_it(here: Path, model: Models) -> None:
+    asked = request("prune_heads", model("qwen3"))
+    written = execution.made(asked.op.plan(asked)).recipe["digest.weights"]
+    assert certify(asked.op.plan(asked), here / "pruned", written).passed
 
 
 def test_the_same_request_gives_the_same_weights_and_another_seed_others(

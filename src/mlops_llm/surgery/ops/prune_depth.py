@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Optional
 
 from mlops_llm.component import component
-from mlops_llm.record import Result
 from mlops_llm.surgery.config import Surgery
-from mlops_llm.surgery.operation import Work
 from mlops_llm.surgery.pruning.amount import Of, check
+from mlops_llm.surgery.pruning.operation import Prunes
 
 if TYPE_CHECKING:
     from mlops_llm.surgery.pruning.cut import Cut
+    from mlops_llm.surgery.pruning.pruning import Pruning
 
 
 @component("op", "prune_depth")
 @dataclass
-class PruneDepth:
+class PruneDepth(Prunes):
     """Leave out whole layers: those that change the hidden states least (ShortGPT, Men et al. 2024, arXiv:2403.03853)."""
 
     ratio: float = 0.1
@@ -37,8 +37,8 @@ class PruneDepth:
         """Check the ranges."""
         check(self.ratio, self.samples)
 
-    def prepare(self, request: Surgery) -> Work | Result:
-        """Check the model, the ratio and the rows."""
+    def pruning(self, request: Surgery) -> Pruning:
+        """What goes of the model, and how it is chosen."""
         from mlops_llm.surgery.pruning.amount import amount, named
         from mlops_llm.surgery.pruning.calibration import calibration
         from mlops_llm.surgery.pruning.layout import Unit
@@ -62,4 +62,4 @@ class PruneDepth:
 
         method = "fewer layers, those named" if self.layers else "fewer layers, those of the least block influence"
         warnings = [] if self.layers else warned(rows, "layers are chosen")
-        return Pruning(request, self, method, of, goes, rows, choose, warnings, facts=facts).work()
+        return Pruning(request, self, method, of, goes, rows, choose, warnings, facts=facts)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
-from mlops_llm.record import Result
 from mlops_llm.surgery.config import Surgery
-from mlops_llm.surgery.operation import Work
 from mlops_llm.surgery.pruning.amount import Of, check
+from mlops_llm.surgery.pruning.operation import Prunes
 
 if TYPE_CHECKING:
     from mlops_llm.surgery.pruning.cut import Cut
+    from mlops_llm.surgery.pruning.pruning import Pruning
 
 
 class Importance(Enum):
@@ -26,7 +26,7 @@ class Importance(Enum):
 
 @component("op", "prune_ffn")
 @dataclass
-class PruneFfn:
+class PruneFfn(Prunes):
     """Leave out neurons of the feed-forward parts, equally many in each layer: those on which the model leans least."""
 
     ratio: float = 0.2
@@ -51,8 +51,8 @@ class PruneFfn:
         if self.multiple < 1:
             raise UserError(f"is {self.multiple}", "op.multiple", "give a whole number from 1")
 
-    def prepare(self, request: Surgery) -> Work | Result:
-        """Check the model, the ratio and the rows."""
+    def pruning(self, request: Surgery) -> Pruning:
+        """What goes of the model, and how it is chosen."""
         from mlops_llm.surgery.pruning.amount import amount
         from mlops_llm.surgery.pruning.calibration import calibration
         from mlops_llm.surgery.pruning.layout import Unit
@@ -72,7 +72,7 @@ class PruneFfn:
             return best(of.layout, Unit.neuron, scores, goes.kept)
 
         method = f"fewer feed-forward neurons, the least important by {self.importance.name}"
-        return Pruning(request, self, method, of, goes, rows, choose, warnings).work()
+        return Pruning(request, self, method, of, goes, rows, choose, warnings)
 
 
 _WARNING = (

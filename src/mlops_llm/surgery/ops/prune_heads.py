@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
 from mlops_llm.component import component
-from mlops_llm.record import Result
 from mlops_llm.surgery.config import Surgery
-from mlops_llm.surgery.operation import Work
 from mlops_llm.surgery.pruning.amount import Of, check
+from mlops_llm.surgery.pruning.operation import Prunes
 
 if TYPE_CHECKING:
     from mlops_llm.surgery.pruning.cut import Cut
+    from mlops_llm.surgery.pruning.pruning import Pruning
 
 
 @component("op", "prune_heads")
 @dataclass
-class PruneHeads:
+class PruneHeads(Prunes):
     """Leave out key/value heads with the query heads that look at them, equally many in each layer.
 
     A group's importance is that of its heads' outputs: mean |activation| over calibration rows times the norm of their weights
@@ -39,8 +39,8 @@ class PruneHeads:
         """Check the ranges."""
         check(self.ratio, self.samples)
 
-    def prepare(self, request: Surgery) -> Work | Result:
-        """Check the model, the ratio and the rows."""
+    def pruning(self, request: Surgery) -> Pruning:
+        """What goes of the model, and how it is chosen."""
         from mlops_llm.surgery.pruning.amount import amount
         from mlops_llm.surgery.pruning.calibration import calibration
         from mlops_llm.surgery.pruning.layout import Unit
@@ -60,4 +60,4 @@ class PruneHeads:
         heads = f"{each * goes.kept} of {of.layout.heads} attention heads and {goes.kept} of {of.layout.groups} key/value heads"
         method = f"{heads} a layer stay, those of the largest outputs"
         warnings = warned(rows, "heads are chosen")
-        return Pruning(request, self, method, of, goes, rows, choose, warnings).work()
+        return Pruning(request, self, method, of, goes, rows, choose, warnings)
