@@ -105,3 +105,26 @@ def test_a_batch_that_was_killed_goes_on_where_it_was(small: Path, capfd: pytest
     assert not list(small.glob(".narrow.*"))
     assert resolve(found["made"]["narrow"]).folder.is_dir() and resolve(found["made"]["wrong"]).folder.is_dir()
     assert run_of(client(small), "killed").info.status == "KILLED"
+
+
+@pytest.mark.slow
+def test_a_batch_teaches_what_it_pruned(small: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The training is a command of its own, whose run the job points to."""
+    (small / "jobs.yaml").write_text(
+        "\n".join(JOBS.splitlines()[:3])
+        + """
+  healed:
+    op: distill
+    models: [small, "jobs:/narrow"]
+    dataset: sales_sft
+    op.settings: {trainer.max_steps: 2, trainer.eval_steps: 2, trainer.save_steps: 2, samples.count: 0}
+"""
+    )
+    made = batch(small, "taught", capfd=capfd)["made"]
+    assert made["healed"] == "runs:/taught-healed-training/checkpoint-2"
+    store = client(small)
+    training = run_of(store, "taught-healed-training")
+    assert training.data.params["algo.teacher"] == "small" and training.data.params["model"] == made["narrow"]
+    assert run_of(store, "taught-healed").data.tags["training.run"] == training.info.run_id
+    assert "distill/student_loss" in run_of(store, "taught-healed").data.metrics
+    assert "2 were there already" in batch(small, "again", capfd=capfd)["out"]

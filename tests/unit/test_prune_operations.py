@@ -192,3 +192,16 @@ def test_a_reward_model_and_sliding_heads_are_refused(here: Path, model: Models)
     with pytest.raises(UserError, match="sliding-window attention"):
         done(request("prune_heads", str(here / "sliding")))
     assert not done(request("prune_depth", str(here / "sliding")))[0].failed
+
+
+def test_rows_are_looked_at_once_for_all_ratios(here: Path, model: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlops_llm.surgery.pruning import importance, remembered
+
+    looked: list[int] = []
+    forward = importance._forward
+    monkeypatch.setattr(importance, "_forward", lambda model, rows: (looked.append(len(rows)), forward(model, rows))[1])
+    monkeypatch.setattr(remembered, "_known", {})
+    for ratio, name in ((0.25, "a"), (0.5, "b"), (0.25, "c")):
+        asked = request("prune_ffn", model("llama"), ratio=ratio, output=name, samples=4 if name != "c" else 5)
+        execution.made(asked.op.plan(asked))
+    assert looked == [4, 5]

@@ -55,7 +55,7 @@ class PruneDepth(Prunes):
 
             if self.layers:
                 return without_layers(of.layout, self.layers)
-            influence = importance.layers(model, rows.rows)
+            influence = of.once("layers", rows, lambda: importance.layers(model, rows.rows))
             gone = sorted(sorted(range(len(influence)), key=lambda each: influence[each])[: goes.gone])
             facts["layers"] = ", ".join(f"{each} (influence {influence[each]:.3f})" for each in gone)
             return without_layers(of.layout, gone)

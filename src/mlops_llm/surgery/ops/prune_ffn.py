@@ -68,7 +68,10 @@ class PruneFfn(Prunes):
             from mlops_llm.surgery.pruning import importance
             from mlops_llm.surgery.pruning.cut import best
 
-            scores = importance.neurons(model, rows.rows) if active else importance.neurons_by_magnitude(model)
+            if active:
+                scores = of.once("neurons", rows, lambda: importance.neurons(model, rows.rows))
+            else:
+                scores = importance.neurons_by_magnitude(model)
             return best(of.layout, Unit.neuron, scores, goes.kept)
 
         method = f"fewer feed-forward neurons, the least important by {self.importance.name}"

@@ -54,7 +54,8 @@ class PruneHeads(Prunes):
             from mlops_llm.surgery.pruning import importance
             from mlops_llm.surgery.pruning.cut import best
 
-            return best(of.layout, Unit.group, importance.groups(model, rows.rows, of.layout.groups), goes.kept)
+            scores = of.once("groups", rows, lambda: importance.groups(model, rows.rows, of.layout.groups))
+            return best(of.layout, Unit.group, scores, goes.kept)
 
         each = of.layout.heads // of.layout.groups
         heads = f"{each * goes.kept} of {of.layout.heads} attention heads and {goes.kept} of {of.layout.groups} key/value heads"

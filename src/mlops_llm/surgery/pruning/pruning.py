@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlops_llm.component import name_of
 from mlops_llm.errors import UserError
@@ -26,11 +26,13 @@ from mlops_llm.surgery.pruning.calibration import BUILT_IN, Calibration
 from mlops_llm.surgery.pruning.cut import Cut, first, told
 from mlops_llm.surgery.pruning.layout import Layout, layout
 from mlops_llm.surgery.pruning.masked import masked
+from mlops_llm.surgery.pruning.remembered import remembered
 from mlops_llm.train.teacher import mark
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+T = TypeVar("T")
 STAYS = "pruning.json"
 """File in the new checkpoint that tells what stayed, by the old numbers."""
 _PROBES, _PROBE_TOKENS = 4, 128
@@ -47,6 +49,12 @@ class Whole:
     weights: weights.Weights
     layout: Layout
     tokenizer: Any
+    dtype: Dtype
+    """In which it is loaded."""
+
+    def once(self, what: str, rows: Calibration, find: Callable[[], T]) -> T:
+        """What is found of the model over some rows, looked for once in a process."""
+        return remembered((what, self.source.digest, rows.digest, self.dtype), find)
 
 
 def whole(request: Surgery) -> Whole:
@@ -61,7 +69,8 @@ def whole(request: Surgery) -> Whole:
     found = weights.opened(source.files, request.model_load)
     tokenizer = load.tokenizer_of(source.files)
     template.ensure(tokenizer, source.ref)
-    return Whole(source, found, layout(found.config, found.shapes, source.ref), tokenizer)
+    dtype = load.dtype_of(request.model_load.dtype)
+    return Whole(source, found, layout(found.config, found.shapes, source.ref), tokenizer, dtype)
 
 
 @dataclass
@@ -127,7 +136,7 @@ class Pruning:
             method=self.method,
             sources=(self.of.source,),
             bytes=sum(each.shape.bytes for each in pieces.values()),
-            memory=files.whole.parameters * BYTES[load.dtype_of(self.request.model_load.dtype)],
+            memory=files.whole.parameters * BYTES[self.of.dtype],
             write=self.write,
             checks=Checks(more=self.checks),
             name="pruned",
@@ -157,7 +166,7 @@ class Pruning:
     def _look(self) -> None:
         """Choose what stays, and note what the whole and the masked model say."""
         model = self._loaded(self.of.source.files)
-        self.before = _perplexity(model, self.rows)
+        self.before = self.of.once("perplexity", self.rows, lambda: _perplexity(model, self.rows))
         self.cut = self.cut or self.choose(model)
         with masked(model, self.cut):
             self.wanted = _said(model, self.rows)
@@ -191,7 +200,7 @@ class Pruning:
 
     def _limit(self) -> float:
         same = self.request.dtype in (Dtype.auto, planning.stored(self.of.source.files))
-        exact = same and load.dtype_of(self.request.model_load.dtype) is Dtype.float32
+        exact = same and self.of.dtype is Dtype.float32
         return _MOST_KL if exact else _MOST_KL_ROUNDED
 
     def _dtype(self) -> str | None:
