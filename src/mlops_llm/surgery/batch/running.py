@@ -15,7 +15,7 @@ from typing import Any
 from mlops_llm import console
 from mlops_llm.component import load, name_of
 from mlops_llm.errors import UserError, unexpected
-from mlops_llm.record import Grid, Result, Run
+from mlops_llm.record import Grid, NullRun, Result, Run
 from mlops_llm.surgery.batch.file import REF, Job, read
 from mlops_llm.surgery.batch.identity import JOB, RESULT, Earlier, earlier, identity
 from mlops_llm.surgery.batch.settings import request as typed
@@ -199,7 +199,7 @@ def _ended(batch: Batch, job: Job, run: Run) -> Ended:
             ready = batch.works.get(job.name) or _work(request, found)
             result = ready if isinstance(ready, Result) else ready(own)
             if not result.failed:
-                own.tags({RESULT: str(result.values.get("ref", ""))})
+                own.tags({RESULT: _made(result, own)})
             return result
 
         result = run.job(job.name, _flat(job), work)
@@ -210,7 +210,12 @@ def _ended(batch: Batch, job: Job, run: Run) -> Ended:
         return ended(State.failed, reason=said)
     if result.failed:
         return ended(State.failed, reason=result.title)
-    return ended(State.done, str(result.values.get("ref", "")))
+    return ended(State.done, _made(result, run))
+
+
+def _made(result: Result, run: Run) -> str:
+    """The ref of what a job made, outside of a record its folder; empty where it makes no checkpoint."""
+    return str(result.values.get("output" if run.name == NullRun.name else "ref", ""))
 
 
 def _settled(batch: Batch, job: Job) -> Surgery:

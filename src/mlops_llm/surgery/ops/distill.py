@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ class DistillInto:
 
     def __post_init__(self) -> None:
         """Check what is given."""
-        if not self.temperature > 0:
+        if not 0 < self.temperature < math.inf:
             raise UserError(f"is {self.temperature:g}", "op.temperature", "give a number above 0, such as 2")
 
     def prepare(self, request: Surgery) -> Work | Result:
