@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -160,14 +161,12 @@ class Run(Protocol):
         """Show answers one by one, each with its scores, also at the checkpoint that gave them."""
         ...
 
-    def job(self, name: str, settings: Mapping[str, Any], work: Callable[[Run], Result]) -> Result:
-        """Do work in a run of its own within this one, which keeps the result; what it raises is recorded there and passes on.
+    def register(self, entry: Registration, of_run: str = "") -> None:
+        """Enter a checkpoint of this run, or of another (by its id), into the model registry."""
+        ...
 
-        Args:
-            name: what follows this run's name in that one's.
-            settings: dotted key -> value.
-            work: given that run.
-        """
+    def child(self, name: str, settings: Mapping[str, Any]) -> AbstractContextManager[Run]:
+        """Open the run of one of several things that this one does, with its settings but for `settings` (dotted keys)."""
         ...
 
 
@@ -209,9 +208,13 @@ class NullRun:
     def answers(self, answers: Sequence[Answer], checkpoint: Checkpoint | None = None) -> None:
         """Keep nothing."""
 
-    def job(self, name: str, settings: Mapping[str, Any], work: Callable[[Run], Result]) -> Result:
-        """Only do the work."""
-        return work(self)
+    def register(self, entry: Registration, of_run: str = "") -> None:
+        """Keep nothing."""
+
+    @contextmanager
+    def child(self, name: str, settings: Mapping[str, Any]) -> Iterator[NullRun]:
+        """Keep nothing of it."""
+        yield self
 
 
 @dataclass
@@ -228,7 +231,8 @@ class MemoryRun:
     used: list[Checkpoint] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
     kept_answers: dict[str | None, list[Answer]] = field(default_factory=dict)
-    jobs: list[MemoryRun] = field(default_factory=list)
+    registered: list[Registration] = field(default_factory=list)
+    children: dict[str, MemoryRun] = field(default_factory=dict)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Keep the values."""
@@ -276,8 +280,11 @@ class MemoryRun:
         kept = {each.place: each for each in [*self.kept_answers.get(name, []), *answers]}
         self.kept_answers[name] = list(kept.values())
 
-    def job(self, name: str, settings: Mapping[str, Any], work: Callable[[Run], Result]) -> Result:
-        """Do the work with another run like this one."""
-        run = MemoryRun(f"{self.name}-{name}", dict(settings))
-        self.jobs.append(run)
-        return work(run)
+    def register(self, entry: Registration, of_run: str = "") -> None:
+        """Keep the entry."""
+        self.registered.append(entry)
+
+    @contextmanager
+    def child(self, name: str, settings: Mapping[str, Any]) -> Iterator[MemoryRun]:
+        """Keep it under its name."""
+        yield self.children.setdefault(name, MemoryRun(f"{self.name}-{name}", dict(settings)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops_llm.record import Answer, Checkpoint, DatasetInput, MemoryRun, NullRun, Result, Run
+from mlops_llm.record import Answer, Checkpoint, DatasetInput, MemoryRun, NullRun, Run
 from mlops_llm.tracking.run import LONGEST_TAG, MlflowRun, listed
 
 PROMISED = sorted(name for name in vars(Run) if not name.startswith("_"))
@@ -14,8 +14,8 @@ DATA = DatasetInput("sales", "v1", "/sales.jsonl", "training", 3, {"raw": "a", "
 
 
 def test_the_protocol_is_small():
-    writes = ["answers", "artifact", "checkpoint", "figure", "forget", "input", "job", "metrics", "params", "tags", "uses"]
-    assert sorted([*writes, "name"]) == PROMISED
+    writes = ["answers", "artifact", "checkpoint", "figure", "forget", "input", "metrics", "params", "register", "tags", "uses"]
+    assert sorted([*writes, "child", "name"]) == PROMISED
 
 
 @pytest.mark.parametrize("cls", [NullRun, MemoryRun, MlflowRun])
@@ -65,15 +65,6 @@ def test_memory_keeps_everything():
     assert [each.text for each in run.kept_answers["checkpoint-5"]] == ["new", "a"]
     assert run.forget(checkpoint)
     assert run.checkpoints == []
-
-
-def test_a_job_has_a_memory_of_its_own():
-    run, result = MemoryRun("mine"), Result("done", {}, {})
-    assert run.job("first", {"a": 1}, lambda own: own.tags({"t": own.name}) or result) is result
-    assert [(each.name, each.kept_params, each.kept_tags) for each in run.jobs] == [
-        ("mine-first", {"a": 1}, {"t": "mine-first"})
-    ]
-    assert run.kept_tags == {} and NullRun().job("first", {}, lambda own: result) is result
 
 
 def test_two_memories_share_nothing():

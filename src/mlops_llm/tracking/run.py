@@ -6,13 +6,14 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mlops_llm.files import writable, write_text
-from mlops_llm.record import Answer, Checkpoint, DatasetInput, Registration, Result, Run
+from mlops_llm.record import Answer, Checkpoint, DatasetInput, Registration
 from mlops_llm.tracking import evaluations, ledger, models
 from mlops_llm.tracking.outbox import Outbox
 from mlops_llm.tracking.store import Store, is_away, local_path
@@ -200,33 +201,24 @@ class MlflowRun:
         self._store.client.set_logged_model_tags(model.model_id, {"checkpoint.files": ledger.REMOVED})
         return True
 
-    def job(self, name: str, settings: Mapping[str, Any], work: Callable[[Run], Result]) -> Result:
-        """Do work in a run nested in this one, in the same project, with a folder within this one's.
-
-        Where this run goes on, a job of that name which did not finish goes on too.
-        """
+    @contextmanager
+    def child(self, name: str, settings: Mapping[str, Any]) -> Iterator[MlflowRun]:
+        """Open a run nested in this one; where this one is resumed, one that had begun goes on."""
         from mlops_llm.tracking.opening import open_run
 
-        own, earlier = f"{self.name}-{name}", ledger.children(self._store, self.id) if self._opening.resume else []
-        cut_off = next((run.id for run in earlier if run.name == own and run.status != "FINISHED"), "")
-        again = sum(run.name == own or run.name.startswith(f"{own}~") for run in earlier)
-        opening = replace(
-            self._opening,
-            name=own if cut_off or not again else f"{own}~{again + 1}",
-            output=self._opening.output / name,
-            config=settings,
+        own, full = self._opening, f"{self.name}-{name}"
+        begun = [each for each in ledger.named(self._store, full) if each.tags.get("mlflow.parentRunId") == self.id]
+        inner = replace(
+            own,
+            name=full,
+            output=own.output / name,
+            config={**own.config, **settings},
             config_yaml="",
-            overrides=(),
-            resume=cut_off,
+            resume=begun[0].id if begun else "",
             parent=self.id,
         )
-        with open_run(opening) as run:
-            result = work(run)
-            text = json.dumps({**result.table, **result.values}, ensure_ascii=False, indent=2, default=str)
-            run.artifact("result.json", text)
-            if result.best:
-                run.register(result.best)
-            return result
+        with open_run(inner) as run:
+            yield run
 
     def register(self, entry: Registration, of_run: str = "") -> None:
         """Enter a checkpoint of this run, or of another, into the model registry."""

@@ -11,7 +11,8 @@ import os
 import queue
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +143,13 @@ class RelayedRun:
         """Show answers one by one."""
         self._call("answers", list(answers), checkpoint)
 
-    def job(self, name: str, settings: Mapping[str, Any], work: Callable[[Run], Result]) -> Result:
-        """Only do the work: what runs here has one run."""
-        return work(self)
+    def register(self, entry: Registration, of_run: str = "") -> None:
+        """The master registers."""
+        raise NotImplementedError("a rank registers nothing")
+
+    def child(self, name: str, settings: Mapping[str, Any]) -> AbstractContextManager[Run]:
+        """Ranks share one run; what opens others is no work of theirs."""
+        raise NotImplementedError("a rank opens no run")
 
     def _call(self, method: str, *arguments: Any) -> Any:
         return self._launcher.ask(record=method, arguments=arguments)

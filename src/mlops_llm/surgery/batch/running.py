@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import time
 from collections import Counter
@@ -194,15 +195,11 @@ def _ended(batch: Batch, job: Job, run: Run) -> Ended:
         if found and found.whole:
             return ended(State.there, found.ref)
 
-        def work(own: Run) -> Result:
+        with run.child(job.name, _flat(job, operation)) as own:
             own.tags({JOB: which})
             ready = batch.works.get(job.name) or _work(request, found)
             result = ready if isinstance(ready, Result) else ready(own)
-            if not result.failed:
-                own.tags({RESULT: _made(result, own)})
-            return result
-
-        result = run.job(job.name, _flat(job), work)
+            _keep(result, own)
     except Exception as error:
         said = str(error) if isinstance(error, UserError) else unexpected(error)
         logging.getLogger("mlops_llm").info("job %s", job.name, exc_info=True)
@@ -231,8 +228,17 @@ def _settled(batch: Batch, job: Job) -> Surgery:
     return _request(dataclasses.replace(job, settings=job.settled(refs)), batch.usual)
 
 
-def _flat(job: Job) -> dict[str, Any]:
-    return {"job": job.name, **job.settings}
+def _keep(result: Result, own: Run) -> None:
+    """Write a job's result into its run."""
+    own.artifact("result.json", json.dumps({**result.table, **result.values}, ensure_ascii=False, indent=2, default=str))
+    if result.best:
+        own.register(result.best)
+    if not result.failed:
+        own.tags({RESULT: _made(result, own)})
+
+
+def _flat(job: Job, operation: str) -> dict[str, Any]:
+    return {"job": job.name, "choice.op": operation, **{key: value for key, value in job.settings.items() if key != "op"}}
 
 
 def _time(seconds: float) -> str:
