@@ -44,6 +44,12 @@ def test_jobs_hand_their_folders_on_and_are_known_again_by_recipe(small: Path) -
     assert {name: one.state.name for name, one in again.ended.items()} == {"short": "there", "shorter": "there"}
     assert "2 were there already" in carried_out(again, NullRun()).table["jobs"]
 
+    file = small / "shorter/model.safetensors"
+    file.write_bytes(file.read_bytes()[:-4] + b"\x00\x00\x80\x3f")
+    load._folder_digest.cache_clear()
+    with pytest.raises(Exception, match="shorter: exists already"):  # its weights are no longer what the recipe says
+        batch("d")
+
     # Another setting is another job, and its folder is taken.
     (small / "jobs.yaml").write_text(JOBS.replace("op.layers: [0]", "op.layers: [1]"))
     with pytest.raises(Exception, match="exists already"):

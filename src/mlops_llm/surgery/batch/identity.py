@@ -13,8 +13,9 @@ from mlops_llm.component import name_of, plain
 from mlops_llm.data.ref import open_dataset, record
 from mlops_llm.errors import UserError
 from mlops_llm.files import read_object
+from mlops_llm.models import load
 from mlops_llm.models.ref import resolve
-from mlops_llm.surgery import planning, recipe
+from mlops_llm.surgery import certificate, planning, recipe
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.tracking import environment, ledger
 
@@ -115,15 +116,15 @@ def _lives(row: ledger.RunRow) -> bool:
 
 
 def _is_there(ref: str, request: Surgery) -> bool:
-    """Whether the checkpoint can be opened still, and lies where the job wants it."""
+    """Whether the checkpoint can be opened still, has the weights that it had, and lies where the job wants it."""
     if not ref:
         return True
     output = _output(request)
     if output is not None and not output.is_dir():
         return False
     try:
-        return resolve(ref).folder.is_dir()
-    except UserError:
+        return bool(load.weights_digest(resolve(ref)))
+    except (UserError, OSError, ValueError):
         return False
 
 
@@ -135,8 +136,8 @@ def _recipe(request: Surgery) -> dict[str, Any] | None:
     """The recipe in the job's output folder, or in the folder of its run that goes on."""
     output = _output(request)
     folders = [output] if output else sorted(Path(request.folder or ".").glob("*"))
-    found = next((folder / recipe.NAME for folder in folders if (folder / recipe.NAME).is_file()), None)
-    return read_object(found) if found else None
+    found = next((folder for folder in folders if (folder / recipe.NAME).is_file()), None)
+    return {**read_object(found / recipe.NAME), "folder": found} if found else None
 
 
 def _is_same(told: Mapping[str, Any], request: Surgery) -> bool:
@@ -150,4 +151,11 @@ def _is_same(told: Mapping[str, Any], request: Surgery) -> bool:
         and told.get("dtype") == request.dtype.name
         and told.get("seed") == request.seed
         and sorted(each["digest"] for each in told.get("sources", ())) == sorted(wanted)
+        and _is_sound(told)
     )
+
+
+def _is_sound(told: Mapping[str, Any]) -> bool:
+    """Whether the weights in a recipe's folder are those that were written, and were found good."""
+    verdict = read_object(told["folder"] / certificate.NAME).get("verdict")
+    return verdict == certificate.PASSED and certificate.weights_of(told["folder"]) == told.get("digest.weights")

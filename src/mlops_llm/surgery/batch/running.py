@@ -200,6 +200,7 @@ def _ended(batch: Batch, job: Job, run: Run) -> Ended:
             ready = batch.works.get(job.name) or _work(request, found)
             result = ready if isinstance(ready, Result) else ready(own)
             _keep(result, own)
+        _show(result)
     except Exception as error:
         said = str(error) if isinstance(error, UserError) else unexpected(error)
         logging.getLogger("mlops_llm").info("job %s", job.name, exc_info=True)
@@ -235,6 +236,15 @@ def _keep(result: Result, own: Run) -> None:
         own.register(result.best)
     if not result.failed:
         own.tags({RESULT: _made(result, own)})
+
+
+def _show(result: Result) -> None:
+    for each in result.shown:
+        if isinstance(each, Grid):
+            console.grid(each.title, each.columns, each.rows)
+        else:
+            console.text(each)
+    console.show(result.title, result.table)
 
 
 def _flat(job: Job, operation: str) -> dict[str, Any]:
