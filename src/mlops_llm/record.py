@@ -161,6 +161,10 @@ class Run(Protocol):
         """Show answers one by one, each with its scores, also at the checkpoint that gave them."""
         ...
 
+    def register(self, entry: Registration, of_run: str = "") -> None:
+        """Enter a checkpoint of this run, or of another (by its id), into the model registry."""
+        ...
+
     def child(self, name: str, settings: Mapping[str, Any]) -> AbstractContextManager[Run]:
         """Open the run of one of several things that this one does, with its settings but for `settings` (dotted keys)."""
         ...
@@ -204,6 +208,9 @@ class NullRun:
     def answers(self, answers: Sequence[Answer], checkpoint: Checkpoint | None = None) -> None:
         """Keep nothing."""
 
+    def register(self, entry: Registration, of_run: str = "") -> None:
+        """Keep nothing."""
+
     @contextmanager
     def child(self, name: str, settings: Mapping[str, Any]) -> Iterator[NullRun]:
         """Keep nothing of it."""
@@ -224,6 +231,7 @@ class MemoryRun:
     used: list[Checkpoint] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
     kept_answers: dict[str | None, list[Answer]] = field(default_factory=dict)
+    registered: list[Registration] = field(default_factory=list)
     children: dict[str, MemoryRun] = field(default_factory=dict)
 
     def params(self, values: Mapping[str, Any]) -> None:
@@ -271,6 +279,10 @@ class MemoryRun:
         name = checkpoint.name if checkpoint else None
         kept = {each.place: each for each in [*self.kept_answers.get(name, []), *answers]}
         self.kept_answers[name] = list(kept.values())
+
+    def register(self, entry: Registration, of_run: str = "") -> None:
+        """Keep the entry."""
+        self.registered.append(entry)
 
     @contextmanager
     def child(self, name: str, settings: Mapping[str, Any]) -> Iterator[MemoryRun]:

@@ -49,6 +49,8 @@ STAGE = Stage(
         "python -m mlops_llm.surgery op=merge_ties models=[A,B] base=tiny op.density=0.8 name=sales",
         "python -m mlops_llm.surgery op=average models=[runs:/RUN/checkpoint-60,runs:/RUN/checkpoint-80]",
         "python -m mlops_llm.surgery op=merge_lora model=runs:/RUN/best output=whole",
+        "python -m mlops_llm.surgery op=prune_ffn model=runs:/RUN/best op.ratio=0.2 op.calibration=sales_sft output=narrow",
+        "python -m mlops_llm.surgery op=batch op.file=jobs.yaml",
     ),
 )
 

@@ -143,6 +143,10 @@ class RelayedRun:
         """Show answers one by one."""
         self._call("answers", list(answers), checkpoint)
 
+    def register(self, entry: Registration, of_run: str = "") -> None:
+        """The process that started the ranks registers."""
+        raise NotImplementedError("a rank registers nothing")
+
     def child(self, name: str, settings: Mapping[str, Any]) -> AbstractContextManager[Run]:
         """Ranks share one run; what opens others is no work of theirs."""
         raise NotImplementedError("a rank opens no run")

@@ -1,0 +1,35 @@
+"""`op=batch`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlops_llm.component import component
+from mlops_llm.record import Result
+from mlops_llm.surgery.config import Surgery
+from mlops_llm.surgery.operation import Work
+
+
+@component("op", "batch")
+@dataclass
+class RunBatch:
+    """Carry out the operations of a file, each in a run of its own; given again, only what is missing is done.
+
+    A job has the settings of the command line by the same names, and `jobs:/NAME` stands for what another job makes. What a
+    job does not give is as the command says.
+    """
+
+    file: str = ""
+    """YAML with `jobs:`, and beneath it a name and the settings of each."""
+    dry_run: bool = False
+    """Check the file, show the plan and do nothing."""
+
+    def prepare(self, request: Surgery) -> Work | Result:
+        """Check the whole file before anything begins."""
+        from mlops_llm.errors import UserError
+        from mlops_llm.surgery.batch.running import carried_out, prepared
+
+        if not self.file:
+            raise UserError("names no file", "op.file", "give one: op.file=jobs.yaml")
+        batch = prepared(self.file, request, dry_run=self.dry_run)
+        return batch if isinstance(batch, Result) else lambda run: carried_out(batch, run)
