@@ -354,12 +354,13 @@ def weights_digest(place: Place) -> str:
 
 
 def digest_now(folder: Path) -> str:
-    """Digest of the weights that lie in a folder; of pickled ones, which are not opened for it, and of GGUF that of the files."""
+    """Digest of the weights that lie in a folder; of pickled ones, which are not opened for it, and of GGUF that of files."""
+    if one := packed.gguf_file(folder):
+        return digest.raw(one)
     try:
         return digest.weights(folder)
     except FileNotFoundError:
-        found = sorted([*folder.glob("*.bin"), *folder.glob("*.gguf")])
-        return digest.text("\n".join(f"{file.name} {digest.raw(file)}" for file in found))
+        return digest.text("\n".join(f"{file.name} {digest.raw(file)}" for file in sorted(folder.glob("*.bin"))))
 
 
 _folder_digest = cache(digest_now)
