@@ -317,7 +317,8 @@ def _unpacking(folder: Path) -> dict[str, Any]:
     """What transformers must be told of weights that are not stored plainly; what torchao says of itself is silenced."""
     import logging
 
-    logging.getLogger("torchao").setLevel(logging.CRITICAL)  # it tells of GPU kernels that a CPU build has not
+    for name in ("torchao", "torch.utils._pytree"):  # they tell of GPU kernels that a CPU build has not, and of each other
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     file = packed.gguf_file(folder)
     if file is None:
         return {}

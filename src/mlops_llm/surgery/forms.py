@@ -255,4 +255,3 @@ def int4(weights: Weights, layers: Mapping[str, Shape], dtype: Dtype, ref: str, 
         ignore=["lm_head"],
     )
     return Form(dict(sorted(shapes.items())), origins, turn, config.model_dump(mode="json"))
-

@@ -115,7 +115,10 @@ def _architecture(files: Files) -> str:
     rope = _rope(config)
     if rope["rope_type"] not in ("default", "linear", "llama3"):
         raise UserError(f"scales positions by '{rope['rope_type']}', which is not written here", ref, "take another model")
-    if rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)) != 1.0 or config.get("hidden_act", "silu") != "silu":
+    if (
+        rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)) != 1.0
+        or config.get("hidden_act", "silu") != "silu"
+    ):
         raise UserError("has an activation or a rotation that llama.cpp has not for this family", ref, "take another model")
     return FAMILIES[family]
 
@@ -236,7 +239,8 @@ def _describe(writer: Any, plan: Layout) -> None:
     config, rope = plan.weights.config, _rope(plan.weights.config)
     heads = int(config["num_attention_heads"])
     size = int(config.get("head_dim") or int(config["hidden_size"]) // heads)
-    writer.add_name(plan.ref)
+    # Not what a person calls it: the same model gives the same file whatever it is called.
+    writer.add_name(str((config.get("architectures") or [plan.architecture])[0]))
     writer.add_file_type({Type.f32: 0, Type.f16: 1, Type.q8_0: 7}[plan.type])
     writer.add_quantization_version(2)
     writer.add_vocab_size(len(plan.vocabulary.tokens))

@@ -58,9 +58,7 @@ class LlamaCpp:
         return int(found["tokens"][0]), float(told[0]["logprob"]) if told else None
 
     def _ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        request = urllib.request.Request(
-            self._address + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
+        request = urllib.request.Request(self._address + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=_SECONDS) as answer:
             found: dict[str, Any] = json.load(answer)
             return found

@@ -98,7 +98,9 @@ class Measures:
             new = after[name]
             if name == "perplexity":
                 ratio = new.value / old.value
-                said = f"{new.value:.4g}, {old.value:.4g} before ({ratio:.3f} times, at most {self.most_loss:g}), on {_told(rows)}"
+                said = (
+                    f"{new.value:.4g}, {old.value:.4g} before ({ratio:.3f} times, at most {self.most_loss:g}), on {_told(rows)}"
+                )
                 yield Check("perplexity_before", old.value, None, f"{old.value:.4g} on {_told(rows)}")
                 yield Check("perplexity", new.value, None, f"{new.value:.4g}")
                 yield Check("perplexity_ratio", ratio, ratio <= self.most_loss, said)
@@ -114,11 +116,12 @@ class Measures:
 
     def _asking(self, ref: str, rows: str) -> Eval:
         from mlops_llm.eval.metrics.perplexity import Perplexity
+        from mlops_llm.eval.overlap import Overlap
 
         metrics: dict[str, Any] = {**(self.request.metric if self.request.dataset else {})}
         metrics.setdefault("perplexity", Perplexity())
         asking = self.request.evaluation(ref, "")
-        return replace(asking, dataset=rows, metric=metrics, judge=None, benchmark=[])
+        return replace(asking, dataset=rows, metric=metrics, judge=None, benchmark=[], overlap=Overlap(check=False))
 
     def _speed(self, folder: Path, rows: str, where: Where) -> Iterator[Check]:
         from mlops_llm import component

@@ -28,4 +28,10 @@ class QuantizeBf16(Quantizing):
             raise UserError(f"is {request.dtype.name}, and the operation makes bfloat16", "dtype", "leave it out")
         if stored(single(request).files) is Dtype.bfloat16:
             raise UserError("its numbers are bfloat16 already", request.one, "nothing is to be done")
-        return streamed(self, request, "bfloat16", lambda parent, weights, dtype: (converted(weights, dtype, parent.ref), {}), Dtype.bfloat16)
+        return streamed(
+            self,
+            request,
+            "bfloat16",
+            lambda parent, weights, dtype: (converted(weights, dtype, parent.ref), {}),
+            Dtype.bfloat16,
+        )

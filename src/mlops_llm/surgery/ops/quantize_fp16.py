@@ -28,4 +28,6 @@ class QuantizeFp16(Quantizing):
             raise UserError(f"is {request.dtype.name}, and the operation makes float16", "dtype", "leave it out")
         if stored(single(request).files) is Dtype.float16:
             raise UserError("its numbers are float16 already", request.one, "nothing is to be done")
-        return streamed(self, request, "float16", lambda parent, weights, dtype: (converted(weights, dtype, parent.ref), {}), Dtype.float16)
+        return streamed(
+            self, request, "float16", lambda parent, weights, dtype: (converted(weights, dtype, parent.ref), {}), Dtype.float16
+        )
