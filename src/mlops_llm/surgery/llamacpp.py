@@ -51,7 +51,7 @@ class LlamaCpp:
         return str(self._ask("/apply-template", {"messages": list(messages)})["prompt"])
 
     def following(self, ids: Sequence[int]) -> tuple[int, float | None]:
-        """The likeliest token after some others, and its log-probability in nats; None of a token that ends within a character."""
+        """The likeliest token after some others, and its log-probability in nats; None of one that is part of a character."""
         body = {"prompt": list(ids), "n_predict": 1, "n_probs": 1, "temperature": 0, "cache_prompt": True}
         found = self._ask("/completion", body | {"return_tokens": True})
         told = found.get("completion_probabilities")

@@ -1,4 +1,4 @@
-"""What a new form of a model costs and gains: size, perplexity, scores, speed and memory on this machine, beside the old one."""
+"""What a new form of a model costs and gains: size, perplexity, scores, speed and memory here, beside the old one."""
 
 from __future__ import annotations
 
@@ -98,9 +98,7 @@ class Measures:
             new = after[name]
             if name == "perplexity":
                 ratio = new.value / old.value
-                said = (
-                    f"{new.value:.4g}, {old.value:.4g} before ({ratio:.3f} times, at most {self.most_loss:g}), on {_told(rows)}"
-                )
+                said = f"{new.value:.4g}, {old.value:.4g} before ({ratio:.3f} times, at most {self.most_loss:g})"
                 yield Check("perplexity_before", old.value, None, f"{old.value:.4g} on {_told(rows)}")
                 yield Check("perplexity", new.value, None, f"{new.value:.4g}")
                 yield Check("perplexity_ratio", ratio, ratio <= self.most_loss, said)

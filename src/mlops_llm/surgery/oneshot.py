@@ -49,13 +49,10 @@ def _optimum(model: Any, request: dict[str, Any]) -> None:
     import torch
     from optimum.gptq import GPTQQuantizer
 
-    rows = [
-        {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
-        for ids in request["rows"]
-    ]
+    rows = [torch.tensor([ids]) for ids in request["rows"]]
     quantizer = GPTQQuantizer(
         bits=request["bits"],
-        dataset=rows,
+        dataset=[{"input_ids": ids, "attention_mask": torch.ones_like(ids)} for ids in rows],
         block_name_to_quantize="model.layers",
         group_size=request["group_size"],
         model_seqlen=max(map(len, request["rows"])),

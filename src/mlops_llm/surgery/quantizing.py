@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlops_llm import console
 from mlops_llm.component import name_of
 from mlops_llm.errors import UserError
 from mlops_llm.models import packed
@@ -17,7 +16,7 @@ from mlops_llm.models.load import Dtype, Task
 from mlops_llm.record import Result
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.execution import work
-from mlops_llm.surgery.forms import Form, write
+from mlops_llm.surgery.forms import Form, converted, write
 from mlops_llm.surgery.measures import Measures, Where
 from mlops_llm.surgery.operation import Work
 from mlops_llm.surgery.planning import Checks, Planned, Source, dtype_of, source, stored
@@ -167,11 +166,23 @@ def _write(form: Form, weights: Weights, parent: Source, dtype: Dtype, most: int
     return write(form, weights, parent.files, folder, dtype=dtype, most=most)
 
 
+def half(operation: Quantizing, request: Surgery, dtype: Dtype) -> Planned:
+    """The plan of a conversion to sixteen bits.
+
+    Raises:
+        UserError: the numbers are so already, or another format is asked for.
+    """
+    if request.dtype not in (Dtype.auto, dtype):
+        raise UserError(f"is {request.dtype.name}, and the operation makes {dtype.name}", "dtype", "leave it out")
+    if stored(single(request).files) is dtype:
+        raise UserError(f"its numbers are {dtype.name} already", request.one, "nothing is to be done")
+
+    def form(parent: Source, weights: Weights, wanted: Dtype) -> tuple[Form, Mapping[str, str]]:
+        return converted(weights, wanted, parent.ref), {}
+
+    return streamed(operation, request, dtype.name, form, dtype)
+
+
 def said_of(layers: int, kept: str) -> dict[str, str]:
     """What is quantized and what stays, for a person."""
     return {"layers": f"{layers} linear layers; embeddings and output head stay in {kept}"}
-
-
-def share(before: int, after: int) -> str:
-    """Two sizes, for a person."""
-    return f"{console.size(before)} -> {console.size(after)}"

@@ -21,7 +21,7 @@ from mlops_llm.surgery.planning import Planned
 class QuantizeW4A16(Calibrated):
     """Weights in 4 bits by GPTQ (Frantar et al. 2023, arXiv:2210.17323) in llm-compressor's form, which is vLLM's own.
 
-    Each column's error of rounding is made up for by the columns after it, along what came into the layer on the calibration rows.
+    What rounding a column does to a layer's outputs on the calibration rows is made up for by the columns after it.
     """
 
     most_kl: float = 0.5
