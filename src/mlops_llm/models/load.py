@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from mlops_llm import digest
 from mlops_llm.errors import UserError, first_line
 from mlops_llm.files import read_object
-from mlops_llm.models import adapter, packed
+from mlops_llm.models import adapter, gptq, packed
 from mlops_llm.models.ref import Place
 
 
@@ -211,7 +212,7 @@ def model(files: Files, how: ModelLoad, *, merge: bool, task: Task = Task.langua
         UserError: tensors are missing, do not fit the config, or are not finite.
     """
     if packed.form(files.whole.config):
-        _check_stored(files.whole.place)
+        _check_stored(files.whole.place)  # unpacked, or within torchao's tensors, nothing shows any more
         return _loaded(files, how, task, merge=merge)
     loaded = _loaded(files, how, task, merge=merge)
     check_finite(((name, tensor.detach()) for name, tensor in loaded.named_parameters()), files.place.ref)
@@ -294,6 +295,9 @@ def _whole(place: Place, how: ModelLoad, task: Task, **arguments: Any) -> Any:
         (AutoModelForCausalLM, {}) if task is Task.language else (AutoModelForSequenceClassification, {"num_labels": 1})
     )
     told = {"use_safetensors": safe, **more, **arguments, **_unpacking(place.folder)}
+    config = read_object(place.folder / "config.json")
+    if packed.form(config) == packed.GPTQ and find_spec("gptqmodel") is None:
+        return gptq.whole(place.folder, config, dtype)
     try:
         loaded, report = form.from_pretrained(place.folder, dtype=dtype, output_loading_info=True, **told)
     except Exception as error:

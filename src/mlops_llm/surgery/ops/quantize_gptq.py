@@ -16,7 +16,7 @@ from mlops_llm.surgery.elsewhere import interpreter
 from mlops_llm.surgery.forms import group_size
 from mlops_llm.surgery.planning import Planned
 
-_BITS = (2, 3, 4, 8)
+_BITS = (2, 4, 8)
 
 
 @component("op", "quantize_gptq")
@@ -31,7 +31,7 @@ class QuantizeGptq(Calibrated):
     least_agreement: float = 0.6
     most_loss: float = 1.4
     bits: int = 4
-    """2, 3, 4 or 8."""
+    """2, 4 or 8."""
     group_size: Optional[int] = None  # noqa: UP045 (OmegaConf reads Optional)
     """Numbers of a row that share a scale; null is the largest of 128, 64, 32, 16 that divides every layer's columns."""
 
