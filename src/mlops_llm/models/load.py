@@ -326,9 +326,14 @@ def _unpacking(folder: Path) -> dict[str, Any]:
     file = packed.gguf_file(folder)
     if file is None:
         return {}
-    from transformers import GgufConfig
+    from transformers import AutoConfig, GgufConfig
 
-    return {"gguf_file": file.name, "quantization_config": GgufConfig(dequantize=True), "use_safetensors": None}
+    # What transformers makes of a GGUF's own settings lacks some, such as the size of a head; it knows Mistral as Llama alone.
+    settings = read_object(folder / "config.json")
+    family = {"mistral": "llama"}.get(settings["model_type"], settings["model_type"])
+    config = AutoConfig.for_model(family, **{name: value for name, value in settings.items() if name != "model_type"})
+    told = {"config": config, "gguf_file": file.name, "quantization_config": GgufConfig(dequantize=True)}
+    return {**told, "use_safetensors": None}
 
 
 def dtype_of(wanted: Dtype) -> Dtype:

@@ -13,7 +13,7 @@ from mlops_llm.surgery.execution import work
 from mlops_llm.surgery.exporting import planned
 from mlops_llm.surgery.gguf import Type
 from mlops_llm.surgery.operation import Work
-from mlops_llm.surgery.planning import source
+from mlops_llm.surgery.planning import Planned, source
 
 
 @component("op", "export_gguf")
@@ -27,6 +27,10 @@ class ExportGguf:
     """Show the plan and do nothing."""
 
     def prepare(self, request: Surgery) -> Work | Result:
+        """Plan the export of the model that is named."""
+        return work(self.plan(request), dry_run=self.dry_run)
+
+    def plan(self, request: Surgery) -> Planned:
         """See that the model's family, tokenizer and config have counterparts in llama.cpp.
 
         Raises:
@@ -34,4 +38,4 @@ class ExportGguf:
         """
         if request.dtype is not Dtype.auto:
             raise UserError("is given, and a GGUF has its own", "dtype", "give op.type=f32, f16 or q8_0")
-        return work(planned(request, source(request.one, request), self.type), dry_run=self.dry_run)
+        return planned(request, source(request.one, request), self.type)
