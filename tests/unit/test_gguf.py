@@ -33,7 +33,7 @@ def inspected(folder: Path) -> load.Files:
 
 
 def sentencepiece(folder: Path) -> None:
-    """Give a folder a tokenizer as Llama 2 and Mistral have: BPE over characters, `▁` for a space, bytes for what is unknown."""
+    """Give a folder a tokenizer as Llama 2 and Mistral have: BPE over characters, `▁` for a space, else bytes."""
     from transformers import PreTrainedTokenizerFast
 
     own = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
@@ -226,7 +226,7 @@ def test_a_split_without_a_name_is_refused(tmp_path):
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Punctuation(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
-    with pytest.raises(UserError, match="no name for .Punctuation, ByteLevel"):
+    with pytest.raises(UserError, match=r"no name for .Punctuation, ByteLevel"):
         vocabulary(tokenizer, 1024, "mine")
     with pytest.raises(UserError, match="1024 tokens and the embedding 1000 rows"):
         vocabulary(load.tokenizer(resolve("tiny")), 1000, "mine")
@@ -246,5 +246,5 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path):
     file.write_bytes(file.read_bytes()[:-5000])
     with pytest.raises(UserError, match="no whole GGUF file"):
         inspected(tmp_path / "out")
-    with pytest.raises(UserError, match="llama.cpp cannot read it"), llamacpp.opened(file):
+    with pytest.raises(UserError, match=r"llama\.cpp cannot read it"), llamacpp.opened(file):
         pass

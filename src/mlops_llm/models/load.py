@@ -380,8 +380,8 @@ def _weights(folder: Path, stem: str, how: ModelLoad, config: dict[str, Any] | N
     """Count parameters and bytes from the headers of a folder's weights."""
     files = sorted(folder.glob(f"{stem}*.safetensors"))
     if not files and (one := packed.gguf_file(folder)):
-        held = packed.gguf_tensors(one)
-        return sum(math.prod(each.shape) for each in held), sum(each.bytes for each in held)
+        stored = packed.gguf_tensors(one)
+        return sum(math.prod(each.shape) for each in stored), sum(each.bytes for each in stored)
     if not files:
         if not _pickled(folder):
             raise UserError(f"holds no weights ({stem}.safetensors)", str(folder), "copy the weights there")

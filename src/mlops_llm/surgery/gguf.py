@@ -21,6 +21,7 @@ from mlops_llm.errors import UserError, need
 from mlops_llm.models import packed
 from mlops_llm.models.load import Task, tokenizer_of
 from mlops_llm.models.tensors import Shape, by_layer
+from mlops_llm.surgery.forms import LARGEST_F16
 from mlops_llm.surgery.gguf_tokens import Vocabulary, vocabulary
 from mlops_llm.surgery.weights import HEAD, Weights, opened
 
@@ -34,7 +35,6 @@ FILE = "model.gguf"
 """The file in a checkpoint's folder."""
 FAMILIES = {"qwen2": "qwen2", "qwen3": "qwen3", "llama": "llama", "mistral": "llama"}
 """`model_type` of a config -> llama.cpp's architecture."""
-LARGEST_F16 = 65504.0
 _EMBEDDING = "model.embed_tokens.weight"
 _BLOCK = 32
 """Numbers that share a scale in q8_0."""
@@ -217,8 +217,8 @@ def _data(tensor: Tensor, name: str, plan: Layout) -> numpy.ndarray[Any, Any]:
     if plan.architecture == "llama" and (found := re.search(r"\.(q|k)_proj\.(weight|bias)$", name)):
         heads = int(config["num_attention_heads"])
         tensor = neighbours(tensor, heads if found[1] == "q" else int(config.get("num_key_value_heads") or heads))
-    numbers = tensor.numpy()
-    return numbers if kind == "F32" else gguf.quantize(numbers, getattr(gguf.GGMLQuantizationType, kind))
+    numbers: numpy.ndarray[Any, Any] = tensor.numpy()
+    return numbers if kind == "F32" else gguf.quantize(numbers, getattr(gguf.GGMLQuantizationType, kind))  # type: ignore[no-any-return]
 
 
 def neighbours(tensor: Tensor, heads: int) -> Tensor:
