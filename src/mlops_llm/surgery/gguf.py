@@ -218,7 +218,7 @@ def _data(tensor: Tensor, name: str, plan: Layout) -> numpy.ndarray[Any, Any]:
         heads = int(config["num_attention_heads"])
         tensor = neighbours(tensor, heads if found[1] == "q" else int(config.get("num_key_value_heads") or heads))
     numbers: numpy.ndarray[Any, Any] = tensor.numpy()
-    return numbers if kind == "F32" else gguf.quantize(numbers, getattr(gguf.GGMLQuantizationType, kind))  # type: ignore[no-any-return]
+    return numbers if kind == "F32" else gguf.quantize(numbers, getattr(gguf.GGMLQuantizationType, kind))
 
 
 def neighbours(tensor: Tensor, heads: int) -> Tensor:
