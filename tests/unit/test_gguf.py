@@ -19,6 +19,7 @@ from mlops_llm.surgery import llamacpp
 from mlops_llm.surgery.gguf import FILE, Type, layout, neighbours, write
 from mlops_llm.surgery.gguf_tokens import unmarked, vocabulary
 from mlops_llm.surgery.ops.export_gguf import ExportGguf
+from mlops_llm.surgery.ops.merge_lora import Format, MergeLora
 from tests import miniatures
 from tests.surgeries import again, made, plan
 
@@ -146,10 +147,14 @@ def test_rows_that_no_block_of_q8_0_divides_stay_in_float16(tmp_path):
     }
 
 
-def test_an_adapter_is_merged_on_the_way(tmp_path):
+@pytest.mark.parametrize("op", [ExportGguf(Type.f16), MergeLora(format=Format.gguf)])
+def test_an_adapter_is_merged_on_the_way(tmp_path, op):
     base = small(tmp_path / "base", "qwen2")
-    found = made(ExportGguf(Type.f32), tmp_path / "out", model=str(miniatures.adapter(tmp_path / "adapter", base)))
+    found = made(op, tmp_path / "out", model=str(miniatures.adapter(tmp_path / "adapter", base)))
     assert found.certificate.passed, found.certificate.text
+    told = {each.name for each in found.certificate.checks}
+    assert "llamacpp_agreement" in told
+    assert ("changed" in told) is isinstance(op, MergeLora)
 
 
 def test_neighbours_turn_as_halves_did():
