@@ -205,7 +205,7 @@ def changed(folder: Path, **settings) -> Path:
         ({"model_type": "gpt2"}, "is of the family 'gpt2'"),
         ({"use_sliding_window": True}, "sliding window"),
         ({"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}}, "scales positions by 'longrope'"),
-        ({"quantization_config": {"quant_method": "torchao"}}, "holds quantized weights"),
+        ({"quantization_config": {"quant_method": "torchao"}}, r"weights are quantized \(torchao\)"),
         ({"hidden_act": "gelu"}, "activation"),
     ],
 )

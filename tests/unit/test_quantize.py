@@ -243,7 +243,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path, op, sett
 def test_what_is_quantized_is_not_quantized_again(tmp_path):
     written(QuantizeInt8(), tmp_path / "out", model="tiny")
     for op in (QuantizeInt4(), QuantizeBf16()):
-        with pytest.raises(UserError, match=r"quantized already \(torchao\); take the model that it was made of"):
+        with pytest.raises(UserError, match=r"weights are quantized \(torchao\); take the model that it was made of"):
             plan(op, tmp_path / "more", model=str(tmp_path / "out"), engine=Hf())
     written(QuantizeBf16(), tmp_path / "half", model="tiny")
     with pytest.raises(UserError, match="its numbers are bfloat16 already"):

@@ -7,9 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlops_llm.errors import UserError, need
+
+if TYPE_CHECKING:
+    from mlops_llm.models.load import Files
 
 GGUF, TORCHAO, COMPRESSED, GPTQ = "GGUF", "torchao", "compressed-tensors", "gptq"
 _BESIDE = re.compile(r"(_scale|_zero_point|\.scales|\.qzeros|\.g_idx|_g_idx|_shape|\.weight_shape)$")
@@ -54,6 +57,18 @@ def parameters(config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -
         for name, shape in shapes.items()
         if not _BESIDE.search(name)
     )
+
+
+def refuse(files: Files) -> None:
+    """See that a model's numbers are stored plainly, so that they can be trained and turned into another form.
+
+    Raises:
+        UserError: they are quantized.
+    """
+    under = files.whole
+    told = form(under.config) or (GGUF if gguf_file(under.place.folder) else "")
+    if told:
+        raise UserError(f"its weights are quantized ({told})", files.place.ref, "take the model that it was made of")
 
 
 def gguf_file(folder: Path) -> Path | None:

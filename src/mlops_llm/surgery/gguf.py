@@ -108,8 +108,7 @@ def _architecture(files: Files) -> str:
         raise UserError(f"is of the family '{family}', of which no GGUF is written here", ref, f"take one of: {named}")
     if files.task is not Task.language:
         raise UserError("is a reward model, whose head GGUF does not hold", ref, "take a language model")
-    if packed.form(config) or packed.gguf_file(files.whole.place.folder):
-        raise UserError("holds quantized weights", ref, "export the model that it was made of: op.type=q8_0 quantizes")
+    packed.refuse(files)
     if config.get("use_sliding_window"):
         raise UserError("attends to a sliding window, which llama.cpp has not for this family", ref, "take another model")
     rope = _rope(config)

@@ -121,9 +121,7 @@ def single(request: Surgery) -> Source:
     found = source(request.one, request)
     if found.files.task is not Task.language:
         raise UserError("is a reward model", found.ref, "take a language model")
-    form = packed.form(found.files.config) or ("GGUF" if packed.gguf_file(found.files.whole.place.folder) else "")
-    if form:
-        raise UserError(f"its weights are quantized already ({form})", found.ref, "take the model that it was made of")
+    packed.refuse(found.files)
     return found
 
 
