@@ -318,11 +318,8 @@ def _whole(place: Place, how: ModelLoad, task: Task, **arguments: Any) -> Any:
 
 
 def _unpacking(folder: Path) -> dict[str, Any]:
-    """What transformers must be told of weights that are not stored plainly; what torchao says of itself is silenced."""
-    import logging
-
-    for name in ("torchao", "torch.utils._pytree"):  # they tell of GPU kernels that a CPU build has not, and of each other
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    """What transformers must be told of weights that are not stored plainly."""
+    packed.quiet()
     file = packed.gguf_file(folder)
     if file is None:
         return {}

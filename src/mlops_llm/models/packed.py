@@ -59,6 +59,14 @@ def parameters(config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -
     )
 
 
+def quiet() -> None:
+    """Silence what torchao says of GPU kernels that a CPU build has not, and torch of torchao."""
+    import logging
+
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
 def refuse(files: Files) -> None:
     """See that a model's numbers are stored plainly, so that they can be trained and turned into another form.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_llm.errors import UserError
+from mlops_llm.models import packed
 from mlops_llm.models.load import Dtype, Files
 from mlops_llm.models.tensors import Shape, ShardWriter, cast, coded
 from mlops_llm.surgery import companions
@@ -159,6 +160,7 @@ def int8(weights: Weights, layers: Mapping[str, Shape], dtype: Dtype, ref: str, 
         ref: the model, for a person.
         activations: the numbers that come in are brought to 8 bits too, token by token, while the model runs.
     """
+    packed.quiet()
     import torch
     from torchao.core.config import config_to_dict
     from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
@@ -167,7 +169,7 @@ def int8(weights: Weights, layers: Mapping[str, Shape], dtype: Dtype, ref: str, 
     kind = Int8DynamicActivationInt8WeightConfig if activations else Int8WeightOnlyConfig
     settings, format = kind(set_inductor_config=False), getattr(torch, dtype.name)
 
-    def packed(name: str, tensor: Tensor) -> tuple[dict[str, Tensor], dict[str, str]]:
+    def pieces_of(name: str, tensor: Tensor) -> tuple[dict[str, Tensor], dict[str, str]]:
         plain = tensor.to(format)
         if name in layers:
             holder = torch.nn.Sequential(torch.nn.Linear(1, 1, bias=False))
@@ -178,7 +180,7 @@ def int8(weights: Weights, layers: Mapping[str, Shape], dtype: Dtype, ref: str, 
 
     shapes, origins, metadata = dict[str, Shape](), dict[str, str](), dict[str, str]()
     for name, shape in weights.shapes.items():
-        pieces, told = packed(name, torch.empty(shape.shape, dtype=format, device="meta"))
+        pieces, told = pieces_of(name, torch.empty(shape.shape, dtype=format, device="meta"))
         metadata |= {key: value for key, value in told.items() if key != "tensor_names"}
         shapes |= {each: coded(one) for each, one in pieces.items()}
         origins |= dict.fromkeys(pieces, name)
@@ -192,7 +194,7 @@ def int8(weights: Weights, layers: Mapping[str, Shape], dtype: Dtype, ref: str, 
     }
 
     def turn(name: str, tensor: Tensor) -> Pieces:
-        return packed(name, rounded(tensor, dtype, name, ref))[0]
+        return pieces_of(name, rounded(tensor, dtype, name, ref))[0]
 
     return Form(dict(sorted(shapes.items())), origins, turn, config, metadata)
 

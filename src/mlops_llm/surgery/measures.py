@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -143,13 +144,19 @@ class Measures:
 def _compared(where: str, before: Speed, after: Speed) -> Iterator[Check]:
     ratio = after.tokens / before.tokens
     verdict = "slower here" if ratio < _SLOWER else "faster here" if ratio > _FASTER else "as fast here"
-    said = f"{verdict}: {after.tokens:.3g} tokens/s in {where}, {before.tokens:.3g} before ({ratio:.2f} times)"
+    said = f"{verdict}: {after.tokens:.3g} tokens/s in {where}, {before.tokens:.3g} before ({ratio:.2f} times){_busy()}"
     if ratio < _SLOWER:
         console.warn(said)
     yield Check(f"{where}_speed", ratio, None, said)
     yield Check(f"{where}_tokens_per_second", after.tokens, None, f"{after.tokens:.3g}")
     memory = f"{console.size(after.memory)} at most in {where}, {console.size(before.memory)} before"
     yield Check(f"{where}_memory", after.memory, None, memory)
+
+
+def _busy() -> str:
+    """What is to be said of a speed that was measured beside other work."""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    return f"; other work ran beside it ({load:.1f} processes on {cores} cores)" if load > cores + 1 else ""
 
 
 def _written(folder: Path) -> Path:
