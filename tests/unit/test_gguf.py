@@ -253,3 +253,11 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path):
         inspected(tmp_path / "out")
     with pytest.raises(UserError, match=r"llama\.cpp cannot read it"), llamacpp.opened(file):
         pass
+
+
+def test_the_same_model_gives_the_same_file_whatever_it_is_called(tmp_path):
+    folder = small(tmp_path / "model", "qwen3")
+    shutil.copytree(folder, tmp_path / "other")
+    for name in ("model", "other"):
+        write(layout(inspected(tmp_path / name), ModelLoad(), Type.q8_0), tmp_path / f"{name}.gguf")
+    assert (tmp_path / "model.gguf").read_bytes() == (tmp_path / "other.gguf").read_bytes()
