@@ -116,6 +116,7 @@ def linears(files: Files, weights: Weights) -> dict[str, Shape]:
     Raises:
         UserError: the model keeps them in another layout, as mixtures of experts do.
     """
+    packed.quiet()
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
