@@ -30,11 +30,11 @@ BESIDE = 20_000_000
 class Quantizing:
     """Limits of what may be lost, and what is measured. A certificate that breaks a limit fails."""
 
-    most_kl: float = 0.5
+    most_kl: float = 1.5
     """Most nats a token by which outputs may be away from the model's, on fixed prompts."""
-    least_agreement: float = 0.6
+    least_agreement: float = 0.35
     """Least share of the fixed prompts' tokens after which both would choose the same."""
-    most_loss: float = 1.5
+    most_loss: float = 1.6
     """Most times by which perplexity may grow: on dataset=REF, else on a few short questions."""
     measure: list[Where] = field(default_factory=lambda: [Where.hf])
     """Where speed and memory are measured beside the model's: hf, vllm (takes minutes to start); [] measures none."""

@@ -27,8 +27,6 @@ class QuantizeGptq(Calibrated):
     transformers needs gptqmodel to load it, vLLM does not. op=quantize_w4a16 is the same method in vLLM's newer form.
     """
 
-    most_kl: float = 0.5
-    least_agreement: float = 0.6
     most_loss: float = 1.4
     bits: int = 4
     """2, 4 or 8."""

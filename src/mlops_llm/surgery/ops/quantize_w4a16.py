@@ -24,8 +24,6 @@ class QuantizeW4A16(Calibrated):
     What rounding a column does to a layer's outputs on the calibration rows is made up for by the columns after it.
     """
 
-    most_kl: float = 0.5
-    least_agreement: float = 0.6
     most_loss: float = 1.4
     group_size: Optional[int] = None  # noqa: UP045 (OmegaConf reads Optional)
     """Numbers of a row that share a scale; null is the largest of 128, 64, 32, 16 that divides every layer's columns."""
