@@ -52,6 +52,7 @@ class Quantizing:
 
     def prepare(self, request: Surgery) -> Work | Result:
         """Plan the new form of the model that is named."""
+        packed.quiet()
         return work(self.plan(request), dry_run=self.dry_run)
 
     def plan(self, request: Surgery) -> Planned:
