@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from mlops_llm import digest
 from mlops_llm.errors import UserError, first_line
 from mlops_llm.files import read_object
-from mlops_llm.models import adapter
+from mlops_llm.models import adapter, gptq, packed
 from mlops_llm.models.ref import Place
 
 
@@ -116,7 +117,7 @@ def _inspect(place: Place, how: ModelLoad, above: tuple[Path, ...]) -> Files:
     if not (folder / "config.json").is_file():
         raise UserError("holds no model: config.json is missing", place.ref, "name a folder written by save_pretrained")
     config = read_object(folder / "config.json")
-    parameters, size = _weights(folder, "model", how)
+    parameters, size = _weights(folder, "model", how, config)
     return Files(place, config, parameters, size, task=_task(config, place))
 
 
@@ -210,9 +211,25 @@ def model(files: Files, how: ModelLoad, *, merge: bool, task: Task = Task.langua
     Raises:
         UserError: tensors are missing, do not fit the config, or are not finite.
     """
+    if packed.form(files.whole.config):
+        _check_stored(files.whole.place)  # unpacked, or within torchao's tensors, nothing shows any more
+        return _loaded(files, how, task, merge=merge)
     loaded = _loaded(files, how, task, merge=merge)
     check_finite(((name, tensor.detach()) for name, tensor in loaded.named_parameters()), files.place.ref)
     return loaded
+
+
+def _check_stored(place: Place) -> None:
+    """See that what is stored is finite where it can be otherwise: of quantized weights that is their scales.
+
+    Raises:
+        UserError: a number is not.
+    """
+    from safetensors import safe_open
+
+    for file in sorted(place.folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as tensors:
+            check_finite(((name, tensors.get_tensor(name)) for name in tensors.keys()), place.ref)  # noqa: SIM118
 
 
 def check_finite(tensors: Iterable[tuple[str, Any]], ref: str) -> None:
@@ -237,12 +254,9 @@ def in_four_bits(files: Files, how: ModelLoad) -> Any:
         UserError: tensors are missing, do not fit the config, or are not finite.
     """
     import torch
-    from safetensors import safe_open
     from transformers import BitsAndBytesConfig
 
-    for file in sorted(files.place.folder.glob("*.safetensors")):
-        with safe_open(file, "pt") as tensors:
-            check_finite(((name, tensors.get_tensor(name)) for name in tensors.keys()), files.place.ref)  # noqa: SIM118
+    _check_stored(files.place)
     settings = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -280,10 +294,12 @@ def _whole(place: Place, how: ModelLoad, task: Task, **arguments: Any) -> Any:
     form, more = (
         (AutoModelForCausalLM, {}) if task is Task.language else (AutoModelForSequenceClassification, {"num_labels": 1})
     )
+    told = {"use_safetensors": safe, **more, **arguments, **_unpacking(place.folder)}
+    config = read_object(place.folder / "config.json")
+    if packed.form(config) == packed.GPTQ and find_spec("gptqmodel") is None:
+        return gptq.whole(place.folder, config, dtype)
     try:
-        loaded, report = form.from_pretrained(
-            place.folder, dtype=dtype, use_safetensors=safe, output_loading_info=True, **more, **arguments
-        )
+        loaded, report = form.from_pretrained(place.folder, dtype=dtype, output_loading_info=True, **told)
     except Exception as error:
         _explain_torchvision(error)
         raise UserError(
@@ -299,6 +315,22 @@ def _whole(place: Place, how: ModelLoad, task: Task, **arguments: Any) -> Any:
             "copy the weights again",
         )
     return loaded
+
+
+def _unpacking(folder: Path) -> dict[str, Any]:
+    """What transformers must be told of weights that are not stored plainly."""
+    packed.quiet()
+    file = packed.gguf_file(folder)
+    if file is None:
+        return {}
+    from transformers import AutoConfig, GgufConfig
+
+    # What transformers makes of a GGUF's own settings lacks some, such as the size of a head; it knows Mistral as Llama alone.
+    settings = read_object(folder / "config.json")
+    family = {"mistral": "llama"}.get(settings["model_type"], settings["model_type"])
+    config = AutoConfig.for_model(family, **{name: value for name, value in settings.items() if name != "model_type"})
+    told = {"config": config, "gguf_file": file.name, "quantization_config": GgufConfig(dequantize=True)}
+    return {**told, "use_safetensors": None}
 
 
 def dtype_of(wanted: Dtype) -> Dtype:
@@ -329,7 +361,9 @@ def weights_digest(place: Place) -> str:
 
 
 def digest_now(folder: Path) -> str:
-    """Digest of the weights that lie in a folder; of pickled ones, which are not opened for it, that of their files."""
+    """Digest of the weights that lie in a folder; of pickled ones, which are not opened for it, and of GGUF that of files."""
+    if one := packed.gguf_file(folder):
+        return digest.raw(one)
     try:
         return digest.weights(folder)
     except FileNotFoundError:
@@ -339,9 +373,12 @@ def digest_now(folder: Path) -> str:
 _folder_digest = cache(digest_now)
 
 
-def _weights(folder: Path, stem: str, how: ModelLoad) -> tuple[int, int]:
+def _weights(folder: Path, stem: str, how: ModelLoad, config: dict[str, Any] | None = None) -> tuple[int, int]:
     """Count parameters and bytes from the headers of a folder's weights."""
     files = sorted(folder.glob(f"{stem}*.safetensors"))
+    if not files and (one := packed.gguf_file(folder)):
+        stored = packed.gguf_tensors(one)
+        return sum(math.prod(each.shape) for each in stored), sum(each.bytes for each in stored)
     if not files:
         if not _pickled(folder):
             raise UserError(f"holds no weights ({stem}.safetensors)", str(folder), "copy the weights there")
@@ -358,15 +395,16 @@ def _weights(folder: Path, stem: str, how: ModelLoad) -> tuple[int, int]:
         for name in sorted(set(read_object(index).get("weight_map", {}).values())):
             if not (folder / name).is_file():
                 raise UserError(f"{name} is missing, which the index names", str(folder), "copy the weights again")
-    parameters = size = 0
+    shapes, size = dict[str, tuple[int, ...]](), 0
     for file in files:
-        counted = _header(file)
-        parameters, size = parameters + counted[0], size + counted[1]
-    return parameters, size
+        held, counted = _header(file)
+        shapes |= held
+        size += counted
+    return packed.parameters(config or {}, shapes), size
 
 
-def _header(file: Path) -> tuple[int, int]:
-    """Count parameters and bytes of a safetensors file, and check that it is as long as its header says."""
+def _header(file: Path) -> tuple[dict[str, tuple[int, ...]], int]:
+    """Shapes and bytes of a safetensors file's tensors; it is as long as its header says."""
     try:
         places = digest.tensor_places(file)
     except (ValueError, LookupError, TypeError) as error:
@@ -375,10 +413,8 @@ def _header(file: Path) -> tuple[int, int]:
     if missing > 0:
         last = max(places, key=lambda name: places[name][3])
         raise UserError(f"is cut off: {missing} bytes are missing (tensor {last})", str(file), "copy it again")
-    return (
-        sum(math.prod(shape) for _, shape, _, _ in places.values()),
-        sum(stop - start for _, _, start, stop in places.values()),
-    )
+    shapes = {name: shape for name, (_, shape, _, _) in places.items()}
+    return shapes, sum(stop - start for _, _, start, stop in places.values())
 
 
 def _pickled(folder: Path) -> bool:

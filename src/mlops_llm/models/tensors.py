@@ -173,7 +173,14 @@ class ShardWriter:
     What is to come is known before, so each tensor goes straight to its place: no file is held in memory.
     """
 
-    def __init__(self, folder: Path, shapes: Mapping[str, Shape], most: int, stem: str = "model") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        shapes: Mapping[str, Shape],
+        most: int,
+        stem: str = "model",
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
         """Begin.
 
         Args:
@@ -181,8 +188,10 @@ class ShardWriter:
             shapes: of all tensors.
             most: bytes of a file; a tensor that is larger has a file of its own.
             stem: what the files' names begin with.
+            metadata: what each file says of its tensors besides.
         """
         self._folder, self._shapes, self._stem = folder, dict(sorted(shapes.items())), stem
+        self._metadata = {"format": "pt", **(metadata or {})}
         self._most, self._shards = most, shards(self._shapes, most)
         self._waiting = iter(self._shapes)
         self._files = self._named()
@@ -222,7 +231,7 @@ class ShardWriter:
     def _begin(self, names: Sequence[str]) -> None:
         if self._file:
             self._file.close()
-        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        header: dict[str, Any] = {"__metadata__": self._metadata}
         place = 0
         for name in names:
             shape = self._shapes[name]

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +134,15 @@ def _result(planned: Planned, made: Made, ref: str, grids: list[Grid | str], sec
 
 
 def _parameters(folder: Path) -> int:
-    from math import prod
-
+    """Numbers of the new model, in however few bits they are stored."""
+    from mlops_llm.models import packed
     from mlops_llm.models.tensors import Tensors
 
-    return sum(prod(each.shape) for each in Tensors(folder).shapes.values())
+    if one := packed.gguf_file(folder):
+        return sum(prod(each.shape) for each in packed.gguf_tensors(one))
+    file = folder / "config.json"
+    shapes = {name: each.shape for name, each in Tensors(folder).shapes.items()}
+    return packed.parameters(files.read_object(file) if file.is_file() else {}, shapes)
 
 
 def _said(source: Source) -> str:

@@ -19,7 +19,7 @@ from mlops_llm.errors import UserError
 from mlops_llm.eval.questions import Questions
 from mlops_llm.eval.rendering import prompted
 from mlops_llm.files import writable
-from mlops_llm.models import load, template
+from mlops_llm.models import load, packed, template
 from mlops_llm.models.load import Files, Task
 from mlops_llm.models.ref import Place, resolve
 from mlops_llm.record import DatasetInput, Result
@@ -141,6 +141,7 @@ def prepare(settings: Train, known: Correction | None = None) -> Plan | Result:
     settings.output = str(writable(Path(settings.output or f"outputs/{settings.run_name or 'unnamed'}")))
     task = settings.algo.task
     files = load.inspect(_start(settings), settings.model_load, task, fresh=task is Task.reward)
+    packed.refuse(files)
     settings.peft = settings.peft.starting(files)
     source = open_dataset(settings.dataset, settings.read)
     if settings.validation:

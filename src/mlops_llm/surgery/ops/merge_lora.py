@@ -11,8 +11,10 @@ from mlops_llm.models import adapter, load
 from mlops_llm.models.load import Dtype
 from mlops_llm.models.ref import Place, resolve
 from mlops_llm.record import Result
+from mlops_llm.surgery import exporting
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.execution import work
+from mlops_llm.surgery.gguf import Type
 from mlops_llm.surgery.operation import Work
 from mlops_llm.surgery.planning import Checks, Planned, Source, called, dtype_of, source
 from mlops_llm.surgery.streaming import Alone, stream
@@ -29,6 +31,8 @@ class Format(Enum):
     """A folder as save_pretrained writes it, weights in files of at most shard_mb."""
     safetensors = "safetensors"
     """The same with all weights in one file."""
+    gguf = "gguf"
+    """One file for llama.cpp, in float16; dtype=float32 writes that."""
 
 
 @component("op", "merge_lora")
@@ -37,7 +41,7 @@ class MergeLora:
     """Make an adapter part of its base (Hu et al. 2021, arXiv:2106.09685): W + scaling * B A, tensor by tensor."""
 
     format: Format = Format.hf
-    """hf splits large weights into files, safetensors writes one."""
+    """hf splits large weights into files, safetensors writes one, gguf is for llama.cpp (op=export_gguf writes more types)."""
     note: str = ""
     """What the adapter is, for a person; kept in the recipe."""
     dry_run: bool = False
@@ -56,6 +60,8 @@ class MergeLora:
         one = self._adapter(request)
         assert one.files.base
         under = Source(one.files.base.place.ref, one.files.base, "base")
+        if self.format is Format.gguf:
+            return exporting.planned(request, one, Type.f32 if request.dtype is Dtype.float32 else Type.f16, under=under)
         asked = replace(request, shard_mb=10**9) if self.format is Format.safetensors else request
         found = stream(Alone(), asked, [one], None)
         dtype = dtype_of(request, one.files)

@@ -1,0 +1,94 @@
+"""The plan of a quantization that sees rows, in the Python where its packages live."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mlops_llm.models.load import Dtype
+from mlops_llm.models.tensors import Shape
+from mlops_llm.surgery import companions, elsewhere
+from mlops_llm.surgery.calibration import Calibrated, Calibration
+from mlops_llm.surgery.config import Surgery
+from mlops_llm.surgery.forms import converted, linears, write
+from mlops_llm.surgery.planning import BYTES, Planned, Source, dtype_of, stored
+from mlops_llm.surgery.quantizing import said_of, single
+from mlops_llm.surgery.weights import opened
+
+
+@dataclass(frozen=True)
+class Way:
+    """How layers are quantized."""
+
+    library: str
+    """`llmcompressor` or `optimum`."""
+    method: str
+    """For a person."""
+    bits: int
+    size: int | None
+    """Numbers that share a scale; None is a whole row."""
+
+
+def planned(operation: Calibrated, request: Surgery, python: str, way: Callable[[Mapping[str, Shape]], Way]) -> Planned:
+    """The plan.
+
+    Args:
+        operation: with its limits and rows.
+        request: the command.
+        python: that has the library.
+        way: decides how, from the layers that are quantized.
+
+    Raises:
+        UserError: the model cannot be quantized so, or the rows are too few or too short.
+    """
+    parent = single(request)
+    weights = opened(parent.files, request.model_load)
+    layers = linears(parent.files, weights)
+    how = way(layers)
+    rows = operation.rows(request, parent, layers)
+    dtype = dtype_of(request, parent.files)
+    whole = sum(each.bytes for each in weights.shapes.values())
+    inside = sum(each.shape[0] * each.shape[1] for each in layers.values())
+    size = (parent.files.parameters - inside) * BYTES[dtype] + inside * how.bits // 8
+    size += inside // (how.size or 10**9) * BYTES[dtype]
+    facts = {
+        "stored as": f"{stored(parent.files).name} -> {how.method}",
+        **said_of(len(layers), dtype.name),
+        **({"groups": f"of {how.size}"} if how.size else {}),
+        "calibrated on": rows.said,
+        "carried out by": f"{how.library} in {python}",
+    }
+    weights.close()
+    widest = max(each.shape[-1] for each in layers.values())
+    memory = 2 * whole + 4 * widest * widest * 3
+    told = {"calibration.digest": rows.digest}
+    making = partial(_write, parent, request, how, rows, dtype, python, len(layers))
+    return operation.planned(request, parent, how.method, making, (size, memory), facts, settings=told)
+
+
+def _write(
+    parent: Source, request: Surgery, way: Way, rows: Calibration, dtype: Dtype, python: str, layers: int, folder: Path
+) -> None:
+    """Fill an empty folder. What is quantized is a whole folder in the wanted format, so adapters are merged first."""
+    from mlops_llm.models import load
+
+    log = Path(request.folder) / "quantize.log" if request.folder else None
+    with tempfile.TemporaryDirectory(prefix="mlops_llm-plain-") as name:
+        weights = opened(parent.files, request.model_load)
+        write(converted(weights, dtype, parent.ref), weights, parent.files, Path(name), dtype=dtype, most=10**15)
+        asked: dict[str, Any] = {
+            "library": way.library,
+            "source": name,
+            "output": str(folder),
+            "dtype": dtype.name,
+            "bits": way.bits,
+            "group_size": way.size,
+            "rows": rows.rows,
+            "pad": load.tokenizer_of(parent.files).pad_token_id,
+        }
+        elsewhere.quantize(python, asked, layers, log)
+    companions.copy(parent.files, folder)

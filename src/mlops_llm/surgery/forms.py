@@ -1,0 +1,260 @@
+"""A model in another form: each tensor is read, turned and written before the next one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import gcd
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops_llm.errors import UserError
+from mlops_llm.models import packed
+from mlops_llm.models.load import Dtype, Files
+from mlops_llm.models.tensors import Shape, ShardWriter, cast, coded
+from mlops_llm.surgery import companions
+from mlops_llm.surgery.certificate import finite
+from mlops_llm.surgery.streaming import watched
+from mlops_llm.surgery.weights import Weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LARGEST_F16 = 65504.0
+GROUPS = (128, 64, 32, 16)
+"""Sizes of groups that are tried, the largest first, where none is named."""
+Pieces = Mapping[str, "Tensor"]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What becomes of a model's tensors."""
+
+    shapes: Mapping[str, Shape]
+    """Of the result, sorted by name."""
+    origins: Mapping[str, str]
+    """Tensor of the result -> tensor of the model that it is made of."""
+    turn: Callable[[str, Tensor], Pieces]
+    """Makes of a tensor of the model those of the result that stem from it."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """`quantization_config`, as transformers and vLLM read it; empty where the weights are plain."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """What each safetensors file says besides."""
+
+    @property
+    def bytes(self) -> int:
+        """Of the result's tensors."""
+        return sum(each.bytes for each in self.shapes.values())
+
+
+def write(form: Form, weights: Weights, files: Files, folder: Path, *, dtype: Dtype, most: int) -> str:
+    """Fill an empty folder with a model in its new form; return the digest of the weights.
+
+    Args:
+        form: what becomes of the tensors.
+        weights: the model's.
+        files: whose tokenizer and settings are copied.
+        folder: where it goes.
+        dtype: number format of what is not quantized.
+        most: bytes of a file.
+
+    Raises:
+        UserError: a tensor holds NaN or infinity, or numbers too large for the new form.
+    """
+    writer = ShardWriter(folder, form.shapes, most, metadata=form.metadata)
+    waiting: dict[str, Tensor] = {}
+    try:
+        for name in watched(form.shapes, "quantizing" if form.config else "converting"):
+            if name not in waiting:
+                origin = form.origins[name]
+                tensor = weights.read(origin)
+                if not finite(tensor):
+                    raise UserError(f"tensor {origin} holds NaN or infinity", files.place.ref, "take an earlier checkpoint")
+                waiting |= form.turn(origin, tensor)
+            writer.write(name, waiting.pop(name))
+        written = writer.close()
+    finally:
+        weights.close()
+    companions.copy(files, folder)
+    told = {"quantization_config": dict(form.config)} if form.config else {}
+    companions.configure(weights.config, folder, dtype, **told)
+    return written
+
+
+def converted(weights: Weights, dtype: Dtype, ref: str) -> Form:
+    """All numbers in another format.
+
+    Args:
+        weights: the model's.
+        dtype: of the result.
+        ref: the model, for a person.
+    """
+    shapes = {name: cast(each, dtype.name) for name, each in weights.shapes.items()}
+    return Form(shapes, {name: name for name in shapes}, lambda name, tensor: {name: rounded(tensor, dtype, name, ref)})
+
+
+def rounded(tensor: Tensor, dtype: Dtype, name: str, ref: str) -> Tensor:
+    """A tensor in another number format; whole numbers stay.
+
+    Raises:
+        UserError: a number is too large for float16.
+    """
+    import torch
+
+    if not tensor.is_floating_point():
+        return tensor
+    if dtype is Dtype.float16 and tensor.numel() and float(tensor.abs().max()) > LARGEST_F16:
+        what = f"tensor {name} holds {float(tensor.abs().max()):.6g}, and float16 ends at {LARGEST_F16:.0f}"
+        raise UserError(what, ref, "take bfloat16: op=quantize_bf16")
+    return tensor.to(getattr(torch, dtype.name))
+
+
+def linears(files: Files, weights: Weights) -> dict[str, Shape]:
+    """The matrices that quantization is about: those of all linear layers but the output head. Embeddings are none.
+
+    Raises:
+        UserError: the model keeps them in another layout, as mixtures of experts do.
+    """
+    packed.quiet()
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(files.whole.place.folder))
+    head = model.get_output_embeddings()
+    names = [name for name, each in model.named_modules() if isinstance(each, torch.nn.Linear) and each is not head]
+    missing = next((name for name in names if f"{name}.weight" not in weights.shapes), None)
+    if missing or not names:
+        what = f"keeps {missing}.weight in another layout" if missing else "has no linear layer"
+        raise UserError(what, files.place.ref, "quantize a model of Qwen2, Qwen3, Llama or Mistral")
+    return {f"{name}.weight": weights.shapes[f"{name}.weight"] for name in names}
+
+
+def group_size(layers: Mapping[str, Shape], wanted: int | None) -> int:
+    """How many numbers of a row share a scale: what is wanted, else the largest of 128, 64, 32, 16 that divides every row.
+
+    Raises:
+        UserError: rows do not divide; the first such layer, its columns and the nearest sizes that fit all are named.
+    """
+    columns = {name.removesuffix(".weight"): each.shape[-1] for name, each in layers.items()}
+    common = gcd(*columns.values())
+    tried = GROUPS if wanted is None else (wanted,)
+    found = next((size for size in tried if common % size == 0), None)
+    if found:
+        return found
+    size = tried[-1]
+    name = next(name for name, count in columns.items() if count % size)
+    fitting = [each for each in range(2, common + 1) if common % each == 0]
+    near = sorted({*[each for each in fitting if each < size][-1:], *[each for each in fitting if each > size][:1]})
+    remedy = f"op.group_size={' or '.join(map(str, near))} divides every layer" if near else "take op=quantize_int8"
+    raise UserError(f"{name} has {columns[name]} columns, which do not divide into groups of {size}", "op.group_size", remedy)
+
+
+def int8(weights: Weights, layers: Mapping[str, Shape], dtype: Dtype, ref: str, *, activations: bool) -> Form:
+    """Linear layers as 8-bit whole numbers with a scale for each row (torchao).
+
+    Args:
+        weights: the model's.
+        layers: from `linears`.
+        dtype: number format of everything else, and of the scales.
+        ref: the model, for a person.
+        activations: the numbers that come in are brought to 8 bits too, token by token, while the model runs.
+    """
+    packed.quiet()
+    import torch
+    from torchao.core.config import config_to_dict
+    from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig, quantize_
+
+    kind = Int8DynamicActivationInt8WeightConfig if activations else Int8WeightOnlyConfig
+    settings, format = kind(set_inductor_config=False), getattr(torch, dtype.name)
+
+    def pieces_of(name: str, tensor: Tensor) -> tuple[dict[str, Tensor], dict[str, str]]:
+        plain = tensor.to(format)
+        if name in layers:
+            holder = torch.nn.Sequential(torch.nn.Linear(1, 1, bias=False))
+            holder[0].weight = torch.nn.Parameter(plain, requires_grad=False)
+            quantize_(holder, settings)
+            plain = holder[0].weight.data
+        return flatten_tensor_state_dict({name: plain})  # type: ignore[no-any-return]
+
+    shapes, origins, metadata = dict[str, Shape](), dict[str, str](), dict[str, str]()
+    for name, shape in weights.shapes.items():
+        pieces, told = pieces_of(name, torch.empty(shape.shape, dtype=format, device="meta"))
+        metadata |= {key: value for key, value in told.items() if key != "tensor_names"}
+        shapes |= {each: coded(one) for each, one in pieces.items()}
+        origins |= dict.fromkeys(pieces, name)
+    metadata["tensor_names"] = json.dumps(list(weights.shapes))
+    config = {
+        "quant_method": "torchao",
+        "quant_type": {"default": config_to_dict(settings)},
+        "modules_to_not_convert": ["lm_head"],
+        "include_input_output_embeddings": False,
+        "untie_embedding_weights": False,
+    }
+
+    def turn(name: str, tensor: Tensor) -> Pieces:
+        return pieces_of(name, rounded(tensor, dtype, name, ref))[0]
+
+    return Form(dict(sorted(shapes.items())), origins, turn, config, metadata)
+
+
+def int4(weights: Weights, layers: Mapping[str, Shape], dtype: Dtype, ref: str, *, size: int) -> Form:
+    """Linear layers as 4-bit whole numbers rounded to the nearest, with a scale for each group (compressed-tensors).
+
+    torchao packs 4 bits with a GPU's kernels alone, and elsewhere keeps each number in a byte; this form is half of that, is
+    written on any machine and is vLLM's own.
+
+    Args:
+        weights: the model's.
+        layers: from `linears`.
+        dtype: number format of everything else, and of the scales.
+        ref: the model, for a person.
+        size: from `group_size`.
+    """
+    import torch
+    from compressed_tensors.compressors.pack_quantized.base import PackedQuantizationCompressor
+    from compressed_tensors.quantization import (
+        QuantizationArgs,
+        QuantizationConfig,
+        QuantizationScheme,
+        QuantizationStatus,
+    )
+    from compressed_tensors.quantization.utils import calculate_qparams
+
+    settings = QuantizationArgs(num_bits=4, type="int", symmetric=True, strategy="group", group_size=size)
+    scheme = QuantizationScheme(targets=["Linear"], weights=settings)
+    format = getattr(torch, dtype.name)
+    shapes, origins = dict[str, Shape](), dict[str, str]()
+    for name, shape in weights.shapes.items():
+        found = {name: cast(shape, dtype.name)}
+        if name in layers:
+            stem, (rows, columns) = name.removesuffix("weight"), shape.shape
+            found = {
+                f"{stem}weight_packed": Shape("I32", (rows, -(-columns // 8)), rows * -(-columns // 8) * 4),
+                f"{stem}weight_scale": cast(Shape("F32", (rows, columns // size), 0), dtype.name),
+                f"{stem}weight_shape": Shape("I64", (2,), 16),
+            }
+        shapes |= found
+        origins |= dict.fromkeys(found, name)
+
+    def turn(name: str, tensor: Tensor) -> Pieces:
+        if name not in layers:
+            return {name: rounded(tensor, dtype, name, ref)}
+        plain = tensor.to(torch.float32)
+        groups = plain.reshape(plain.shape[0], -1, size)
+        scale, _ = calculate_qparams(groups.amin(-1), groups.amax(-1), settings)
+        scale = scale.to(format)  # as it is stored, so that rounding knows the scale that it will be read with
+        made = PackedQuantizationCompressor.compress({"weight": plain, "weight_scale": scale.float()}, scheme)
+        stem = name.removesuffix("weight")
+        return {f"{stem}{key}": (scale if key == "weight_scale" else value).contiguous() for key, value in made.items()}
+
+    config = QuantizationConfig(
+        config_groups={"group_0": scheme},
+        quant_method="compressed-tensors",
+        format="pack-quantized",
+        quantization_status=QuantizationStatus.COMPRESSED,
+        ignore=["lm_head"],
+    )
+    return Form(dict(sorted(shapes.items())), origins, turn, config.model_dump(mode="json"))
