@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -160,6 +161,10 @@ class Run(Protocol):
         """Show answers one by one, each with its scores, also at the checkpoint that gave them."""
         ...
 
+    def child(self, name: str, settings: Mapping[str, Any]) -> AbstractContextManager[Run]:
+        """Open the run of one of several things that this one does, with its settings but for `settings` (dotted keys)."""
+        ...
+
 
 class NullRun:
     """Keeps nothing: the default in a notebook."""
@@ -199,6 +204,11 @@ class NullRun:
     def answers(self, answers: Sequence[Answer], checkpoint: Checkpoint | None = None) -> None:
         """Keep nothing."""
 
+    @contextmanager
+    def child(self, name: str, settings: Mapping[str, Any]) -> Iterator[NullRun]:
+        """Keep nothing of it."""
+        yield self
+
 
 @dataclass
 class MemoryRun:
@@ -214,6 +224,7 @@ class MemoryRun:
     used: list[Checkpoint] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
     kept_answers: dict[str | None, list[Answer]] = field(default_factory=dict)
+    children: dict[str, MemoryRun] = field(default_factory=dict)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Keep the values."""
@@ -260,3 +271,8 @@ class MemoryRun:
         name = checkpoint.name if checkpoint else None
         kept = {each.place: each for each in [*self.kept_answers.get(name, []), *answers]}
         self.kept_answers[name] = list(kept.values())
+
+    @contextmanager
+    def child(self, name: str, settings: Mapping[str, Any]) -> Iterator[MemoryRun]:
+        """Keep it under its name."""
+        yield self.children.setdefault(name, MemoryRun(f"{self.name}-{name}", dict(settings)))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from mlops_llm import component
 from mlops_llm.entry import launch
@@ -69,8 +72,53 @@ def test_two_models_are_compared_in_one_run_and_asked_once(
     latency = [{each["name"]: each["values"] for each in one["scores"]}["latency_mean"] for one in (found, again)]
     assert latency[0][0]["value"] > 0 and latency[1] == [None, None]
     assert [each for each in again["scores"] if "pairs" in each] == [each for each in found["scores"] if "pairs" in each]
-    assert again["models"][0]["seconds_a_sample"] is None
-    assert "were given before" in again["unequal"] and "not comparable" in capfd.readouterr().out
+    assert [each["seconds_a_sample"] for each in again["models"]] == [each["seconds_a_sample"] for each in found["models"]]
+    said = capfd.readouterr().out
+    assert "op.measure=true measures each by itself" in again["unequal"] and "not comparable" in said
+    _evaluations(store, run, found)
+    assert f"#/compare-runs?runs=%5B%22{run_of(store, 'both-1').info.run_id}%22%2C%22" in said
+    assert [each["evaluation"] for each in again["models"]] == ["both-1", "both-2"]
+
+    words = ["model=tiny", *FEW, "limit=6", "run_name=six", "sampling.batch_size=3", "cache=refresh"]
+    assert launch(STAGE, words) == 0
+    assert launch(STAGE, ["op=compare", "op.runs=[both-1,both-2]", "run_name=recorded"]) == 0
+    recorded = json.loads(
+        Path(store.download_artifacts(run_of(store, "recorded").info.run_id, "comparison.json")).read_text("utf-8")
+    )
+    tested = [[each for each in one["scores"] if "pairs" in each] for one in (found, recorded)]
+    assert tested[0] == tested[1], "answers of the record are compared as answers that were just given"
+    assert [each["bytes"] for each in recorded["models"]] == [each["bytes"] for each in found["models"]]
+    capfd.readouterr()
+    assert launch(STAGE, ["op=compare", "op.runs=[six,both-2]", "dataset=sales_eval"]) == 2
+    assert "dataset: is given beside evaluations, which tell it" in capfd.readouterr().err
+    assert launch(STAGE, ["op=compare", "op.runs=[six,both-2]"]) == 2
+    assert (
+        "op.runs: are of different rows (six 6, both-2 8; 6 in common); op.common=true compares those" in capfd.readouterr().err
+    )
+    assert launch(STAGE, ["op=compare", "op.runs=[six,both-2]", "op.common=true", "run_name=common"]) == 0
+    common = json.loads(
+        Path(store.download_artifacts(run_of(store, "common").info.run_id, "comparison.json")).read_text("utf-8")
+    )
+    values = {each["name"]: each["values"][0]["value"] for each in common["scores"] if "pairs" in each}
+    six = run_of(store, "six").data.metrics
+    assert values["bleu"] == pytest.approx(six["score/bleu"]) and values["rouge_1"] == pytest.approx(six["score/rouge_1"])
+    assert len(common["samples"]) == 6 and "differ in rows, batch size" in common["unequal"]
+    assert any("are of different rows" in each for each in common["warnings"])
+
+
+def _evaluations(store: MlflowClient, run: Run, found: Any) -> None:
+    """Each model has an evaluation of its own in the record, beneath the comparison, with its scores on its checkpoint."""
+    for number, model in enumerate(found["models"], 1):
+        own = store.get_run(run_of(store, f"both-{number}").info.run_id)
+        assert own.data.tags["mlflow.parentRunId"] == run.info.run_id and own.info.status == "FINISHED"
+        assert own.data.params["model"] == model["ref"] and {"evaluation.json", "evaluation.html"} <= artifacts_of(store, own)
+        for score in found["scores"]:
+            assert own.data.metrics[f"score/{score['name']}"] == pytest.approx(score["values"][number - 1]["value"])
+        (used,) = own.inputs.model_inputs
+        scores = {each.key for each in store.get_logged_model(used.model_id).metrics}
+        assert {"score/bleu", "score/exact_match"} <= scores and "perf/peak_memory_bytes" not in own.data.metrics
+    with pytest.raises(ValueError, match="not enough values"):
+        run_of(store, "again-1")
 
 
 @pytest.mark.slow
@@ -100,6 +148,8 @@ def test_speed_and_memory_are_measured_in_a_process_of_its_own() -> None:
             "op.measure: asks rows of a dataset",
         ),
         (["models=[tiny,smollm2]", "engine=openai"], "engine: one server answers, whatever models are named"),
+        (["models=[tiny,smollm2]", "op.common=true"], "op.common: is for evaluations of the record"),
+        (["op.runs=[a]"], "op.runs: names one evaluation"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line_and_no_run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import re
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -122,14 +123,51 @@ def test_sentences_say_what_is_cheaper_whether_training_paid_and_what_is_undecid
     assert f"{REFS[1]} is cheaper" not in told
     assert "Training on from step 100 to 200" in told and "paid: exact_match is 0.26 better" in told
     undecided = next(each for each in found.rows[0].pairs if not each.is_significant)
-    assert f"about {found.needs(undecided)} samples like these would decide" in told
-    assert "With 100 samples, differences in exact_match under" in told
+    assert f"about {found.needs(undecided)} samples like these would find a difference of this size" in told
+    assert "With 100 samples, gaps in exact_match under" in told
     chinese = sentences(found, Lang.zh)
     assert len(chinese) == len(sentences(found, Lang.en)) and "继续训练到第 200 步" in "".join(chinese)
-    (pairs, (_, bound)) = found.rows[0].pairs, found.noise(found.rows[0])
-    assert all(each.is_significant == (abs(each.found.difference) > bound) for each in pairs)
+    bounds = found.resolved(found.rows[0])
+    assert bounds and all(each.is_significant for each in found.rows[0].pairs if abs(each.found.difference) >= bounds[1])
     harmed = comparison(outcome(hits(80)), outcome(hits(76)), outcome(hits(50)))
     assert "did harm: exact_match is 0.26 worse" in "\n".join(sentences(harmed, Lang.en))
+
+
+def test_the_number_of_a_sentence_lies_in_its_interval_whoever_is_ahead() -> None:
+    for values in ((hits(50), hits(53)), (hits(53), hits(50))):
+        told = sentences(comparison(*map(outcome, values)), Lang.en)[1]
+        ahead, gap, low, high = re.match(r"Undecided: (\S+) is ([\d.]+) ahead .* \(95 %: (\S+) to ([\d.]+),", told).groups()
+        assert ahead == REFS[values[1] == hits(53)] and float(low) <= float(gap) <= float(high)
+    told = sentences(comparison(outcome(hits(50)), outcome(hits(76)), outcome(hits(50))), Lang.en)
+    harmed = next(each for each in told if "did harm" in each)
+    gap, low, high = re.search(r"is ([\d.]+) worse \(95 %: ([\d.]+) to ([\d.]+),", harmed).groups()
+    assert float(low) <= float(gap) <= float(high)
+
+
+def test_who_is_no_worse_than_anyone_is_not_called_ahead() -> None:
+    """The first beats the third, and the second lies between them: neither worse than the one nor better than the other."""
+    draw = random.Random(4)
+    first = [float(draw.choice([3, 4, 5])) for _ in range(60)]
+    third = [max(1.0, each - draw.choice([0, 0, 1, 1, 2]) + draw.choice([0, 0, 1])) for each in first]
+    second = [min(5.0, max(1.0, round((a + b) / 2 + draw.choice([-1, 0, 0, 1])))) for a, b in zip(first, third, strict=True)]
+    found = comparison(*(outcome(values, most=5.0) for values in (first, second, third)))
+    assert [each.is_significant for each in found.rows[0].pairs] == [False, True, False] and leaders(found.rows[0]) == [1, 2]
+    said = f"In exact_match no model is significantly better than {REFS[0]} and {REFS[1]};"
+    assert sentences(found, Lang.en)[0].startswith(said)
+
+
+def test_who_did_not_answer_is_named() -> None:
+    whole = outcome(hits(3, 6))
+    lacking = dataclasses.replace(whole.samples[5], answer="", failure=Failure(Class.empty, "no text", 0.1))
+    found = comparison(whole, dataclasses.replace(whole, samples=[*whole.samples[:5], lacking]))
+    assert f"{REFS[1]} gave no answer to 1 of 6 samples; each counts as an empty one." in sentences(found, Lang.en)
+    assert ("no answer", "没有回答", ["0", "1"]) in comparison_shown.costs(found) and "没有回答" in page(found, Lang.zh)
+
+
+def test_where_nothing_differs_the_samples_still_do_not_resolve_everything() -> None:
+    found = comparison(outcome(hits(50)), outcome(hits(50)))
+    low, high = found.resolved(found.rows[0])
+    assert low == high == pytest.approx(2.8 * (1 - 0.025**0.01) ** 0.5 / 10, rel=0.01)
 
 
 def test_speeds_that_do_not_compare_are_not_shown() -> None:

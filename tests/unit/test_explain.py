@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from mlops_llm.eval.explain import Made, differences
@@ -12,7 +13,7 @@ PARAMS = {"run_name": "a", "output": "outputs/a", "seed": "0", "trainer.learning
 
 
 def made(ref: str, used: tuple[Used, ...] = (), **origin: dict[str, str]) -> Made:
-    return Made(ref, Origin(ref, **{"params": PARAMS, **origin}), Lineage(used, ()), {"digest.template": "t"})
+    return Made(ref, Origin(ref, **{"params": PARAMS, **origin}), Lineage(used, ()), {"template": "t", "weights": "w"})
 
 
 def rows_of(file: Path, run: str) -> Used:
@@ -58,3 +59,13 @@ def test_rows_are_counted_whatever_their_files_are_called(jsonl) -> None:
     assert found["rows"] == [["all training rows", "2", "2", "1"]]
     assert [each[0] for each in found["training data"]] == ["first", "second"]
     assert tables(made("a", (rows_of(first, "a"),)), made("b", (rows_of(first, "b"),))) == {}
+
+
+def test_two_checkpoints_of_one_run_differ_in_step_and_weights() -> None:
+    one, other = (dataclasses.replace(made("a"), identity={"weights": step, "step": step}) for step in ("100", "200"))
+    assert tables(one, other) == {"weights": [["step", "100", "200"], ["weights", "100", "200"]]}
+
+
+def test_what_is_known_of_one_alone_is_no_difference() -> None:
+    stranger = Made("folder", Origin(), Lineage((), ("comes from elsewhere",)), {"template": "t", "weights": "w"})
+    assert tables(made("a", packages={"torch": "2.1"}, tags={"git.commit": "c"}), stranger) == {}

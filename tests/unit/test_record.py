@@ -14,7 +14,7 @@ DATA = DatasetInput("sales", "v1", "/sales.jsonl", "training", 3, {"raw": "a", "
 
 
 def test_the_protocol_is_small():
-    writes = ["answers", "artifact", "checkpoint", "figure", "forget", "input", "metrics", "params", "tags", "uses"]
+    writes = ["answers", "artifact", "checkpoint", "child", "figure", "forget", "input", "metrics", "params", "tags", "uses"]
     assert sorted([*writes, "name"]) == PROMISED
 
 

@@ -11,7 +11,7 @@ from scipy import stats
 from mlops_llm.eval.metric import Item
 from mlops_llm.eval.metrics.bleu import Bleu
 from mlops_llm.eval.metrics.label import Label
-from mlops_llm.eval.significance import EXACT, LEVEL, holm, needed, noise, of_means, of_totals
+from mlops_llm.eval.significance import EXACT, LEVEL, holm, needed, of_means, of_totals, resolved
 
 RANDOM = numpy.random.default_rng(7)
 
@@ -79,11 +79,13 @@ def test_chance_alone_is_rarely_called_a_difference() -> None:
 def test_as_many_samples_as_are_needed_find_the_difference_in_four_of_five_cases() -> None:
     gap, spread = 0.3, 0.9
     count = needed(spread, gap)
-    assert count and noise(spread, count) < gap
+    assert count and resolved(spread, count) == pytest.approx(gap, rel=0.02), "what is needed for a gap is what resolves it"
+    assert resolved(0.8, 100) == pytest.approx(0.22, abs=0.005), "the figure of the guide"
     first = RANDOM.normal(gap, spread, (400, count))
     found = of_means(first, numpy.zeros_like(first), [(0, None)] * 400)
     assert 0.73 < numpy.mean([each.p <= LEVEL for each in found]) < 0.87
     assert needed(spread, 0.0) is None and needed(spread, gap, 10) > count
+    assert needed(0.0, 1.0) == 6 and needed(0.0, 1.0, 10) == 9, "of five samples no exchange is rarer than one in sixteen"
 
 
 def test_holm_keeps_the_order_and_is_never_below_p() -> None:

@@ -35,8 +35,8 @@ def _home(settings: Eval) -> str:
     """The project that is named, else what the operation says, else that of the run that is reported or made the model."""
     if settings.project:
         return settings.project
-    if hasattr(settings.op, "home"):
-        return str(settings.op.home(settings))
+    if hasattr(settings.op, "home") and (home := str(settings.op.home(settings))):
+        return home
     from mlops_llm.models.ref import resolve
     from mlops_llm.tracking.ledger import find_run
     from mlops_llm.tracking.store import connect

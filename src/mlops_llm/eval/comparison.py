@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from mlops_llm.eval.judge import OVERALL
 from mlops_llm.eval.outcome import Outcome, Sample, Score
-from mlops_llm.eval.significance import LEVEL, Paired, needed, noise
+from mlops_llm.eval.significance import LEVEL, Paired, needed, resolved
 
 WHOLE = f"judge/{OVERALL}"
 
@@ -26,6 +26,8 @@ class Cost:
     """Most bytes that were held at once."""
     judge: Mapping[str, float] = field(default_factory=dict)
     """As `Judge.numbers` says."""
+    is_steady: bool = False
+    """Seconds are a median of repetitions without the first: a difference of some percent is none of warm-up."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,10 @@ class Model:
     run: str = ""
     """Run that trained it."""
     step: int = 0
+    tokenizer: str = ""
+    """Digest of its tokenizer; empty where it is not known."""
+    evaluation: str = ""
+    """Name of the run that holds its evaluation."""
 
     @property
     def name(self) -> str:
@@ -133,6 +139,8 @@ class Comparison:
     warnings: Sequence[str] = ()
     unequal: str = ""
     """Why speeds do not compare."""
+    about: Mapping[str, str] = field(default_factory=dict)
+    """How models were asked: sampling, engine, judge."""
 
     @property
     def comparisons(self) -> int:
@@ -150,11 +158,25 @@ class Comparison:
         """Differences that are not significant: the next one among them has its part of the level by Holm."""
         return max(1, sum(not pair.is_significant for row in self.rows for pair in row.pairs))
 
-    def noise(self, row: Row) -> tuple[float, float]:
-        """The differences under which the samples tell nothing, of the pair where it is smallest and where it is largest."""
-        found = [noise(each.found.spread, each.found.count, self._undecided) for each in row.pairs]
-        return min(found), max(found)
+    def resolved(self, row: Row) -> tuple[float, float] | None:
+        """The differences that are found in four of five cases, of the pair where that is smallest and where it is largest.
+
+        None where no two values differ and the scale has no end, so that nothing says how far others may lie apart.
+        """
+        spreads = [(_spread(row, each), each.found.count) for each in row.pairs]
+        found = [resolved(spread, count, self._undecided) for spread, count in spreads if spread]
+        return (min(found), max(found)) if found else None
 
     def needs(self, pair: Pair) -> int | None:
         """Samples that find a difference as large as the one seen, in four of five cases; None where none was seen."""
-        return needed(pair.found.spread, pair.found.difference, self._undecided)
+        enough = needed(pair.found.spread, pair.found.difference, self._undecided)
+        return enough if enough is None or pair.is_significant else max(enough, pair.found.count + 1)
+
+
+def _spread(row: Row, pair: Pair) -> float:
+    """Of a pair's differences; where all are equal, with as many others as may not have been drawn (see `interval.of_mean`)."""
+    found, score = pair.found, row.score
+    if found.spread or score.most is None:
+        return found.spread
+    others = 1 - (LEVEL / 2) ** (1 / found.count)
+    return float((score.most - score.least) * others**0.5)

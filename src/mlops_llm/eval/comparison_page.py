@@ -40,7 +40,8 @@ def page(found: Comparison, lang: Lang, *, texts: bool = True) -> str:
 def _head(found: Comparison) -> Html:
     named = [tag("p", cut(each.name, CELL), class_="sub") for each in found.models]
     warned = [tag("div", f"⚠ {cut(each, 1000)}", class_="warning") for each in found.warnings]
-    return Html("\n".join([tag("h1", cut(found.title, CELL)), *named, *warned]))
+    about = [tag("p", f"{key}: {cut(value, CELL)}", class_="note") for key, value in found.about.items()]
+    return Html("\n".join([tag("h1", cut(found.title, CELL)), *named, *about, *warned]))
 
 
 def _conclusion(found: Comparison, lang: Lang) -> Html:
@@ -81,9 +82,10 @@ def _value(row: Row, number: int, value: Score | None) -> Html:
 
 
 def _noise(found: Comparison, row: Row) -> str:
-    if not row.pairs or not found.noise(row)[1]:
+    bounds = found.resolved(row) if row.pairs else None
+    if bounds is None:
         return ""
-    low, high = (shown.value(row.score, each) for each in found.noise(row))
+    low, high = (shown.value(row.score, each) for each in bounds)
     return low if low == high else f"{low} to {high}"
 
 

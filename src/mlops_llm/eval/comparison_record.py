@@ -4,55 +4,33 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlops_llm.eval import comparison_shown
 from mlops_llm.eval.comparison import Comparison, Model, Pair, Row, Together
 from mlops_llm.eval.comparison_page import page
 from mlops_llm.eval.conclusion import sentences
-from mlops_llm.eval.evaluation import forget
 from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.outcome import Score
-from mlops_llm.eval.plan import Plan
 from mlops_llm.eval.recording import PREFIX, named
-from mlops_llm.eval.several import evaluated
 from mlops_llm.eval.significance import LEVEL
-from mlops_llm.eval.speed import measured
-from mlops_llm.eval.versus import compared
 from mlops_llm.record import Result, Run
-from mlops_llm.tracking import prompts
 
 PAGE, VALUES, TABLE = "comparison.html", "comparison.json", "comparison_samples.json"
 """Artifacts: the page for a person, all numbers, and every answer as a table."""
 
 
-def compare(plans: list[Plan], run: Run, lang: Lang, *, measure: bool = False) -> Result:
-    """Ask all models, compare them, record it.
+def recorded(found: Comparison, run: Run, lang: Lang, *, texts: bool = True, pages: Sequence[str] = ()) -> Result:
+    """Record a comparison and say it; without `texts` only its numbers.
 
     Args:
-        plans: of the same rows, see `several.plans`.
+        found: the comparison.
         run: open.
         lang: of the conclusion.
-        measure: measure speed and memory anew.
-
-    Raises:
-        UserError: a model cannot be opened, or a server fails.
+        texts: keep prompts and answers.
+        pages: lines of where else to look.
     """
-    _inputs(plans, run)
-    folder = Path(str(plans[0].settings.output or "."))
-    speeds = measured(plans) if measure else None
-    found = compared(evaluated(plans, folder), speeds)
-    texts = plans[0].settings.save_outputs
-    if not texts:
-        for place in folder.glob("model-*"):
-            forget(place)
-    return recorded(found, run, lang, texts=texts)
-
-
-def recorded(found: Comparison, run: Run, lang: Lang, *, texts: bool = True) -> Result:
-    """Record a comparison and say it; without `texts` only its numbers."""
     for model in found.models:
         scores = [each for row in found.rows if (each := row.values[model.number - 1]) and math.isfinite(each.value)]
         numbers = {named(each.name).removeprefix(PREFIX): each.value for each in scores} | _costs(model)
@@ -71,7 +49,7 @@ def recorded(found: Comparison, run: Run, lang: Lang, *, texts: bool = True) -> 
             "best": {row.score.name: found.models[row.best - 1].ref for row in found.rows if row.best},
             "conclusion": sentences(found, lang),
         },
-        comparison_shown.lines(found, lang, comparison_shown.SAMPLES if texts else 0),
+        [*comparison_shown.lines(found, lang, comparison_shown.SAMPLES if texts else 0), *pages],
         score_name=head.score.name if head and best else "",
     )
 
@@ -81,6 +59,7 @@ def values(found: Comparison) -> dict[str, Any]:
     return {
         "title": found.title,
         "dataset": found.dataset,
+        "about": dict(found.about),
         "level": LEVEL,
         "comparisons": found.comparisons,
         "models": [_model(each) for each in found.models],
@@ -122,21 +101,6 @@ def _costs(model: Model) -> dict[str, float]:
     return {f"perf/{name}": float(value) for name, value in numbers.items() if value is not None}
 
 
-def _inputs(plans: list[Plan], run: Run) -> None:
-    run.tags({"models": ", ".join(each.settings.model for each in plans)})
-    for plan in plans:
-        if plan.subject:
-            run.uses(plan.subject.checkpoint)
-    first = plans[0]
-    if first.questions:
-        run.input(first.questions.as_input())
-    for one in first.benchmarks:
-        if one.local:
-            run.input(one.as_input(first.settings.limit))
-    if first.settings.judge is not None:
-        prompts.used(run, first.settings.judge.name, first.settings.judge.text())
-
-
 def _model(each: Model) -> dict[str, Any]:
     cost = each.cost
     return {
@@ -145,6 +109,7 @@ def _model(each: Model) -> dict[str, Any]:
         "digest": each.digest,
         "run": each.run,
         "step": each.step,
+        "evaluation": each.evaluation,
         "bytes": cost.bytes,
         "seconds_a_sample": cost.seconds,
         "tokens_per_second": cost.tokens,
@@ -165,7 +130,7 @@ def _row(row: Row, found: Comparison) -> dict[str, Any]:
     }
     if row.untested:
         return made | {"untested": row.untested}
-    return made | {"noise": list(found.noise(row)), "pairs": [_pair(each, found) for each in row.pairs]}
+    return made | {"resolves": list(found.resolved(row) or ()), "pairs": [_pair(each, found) for each in row.pairs]}
 
 
 def _value(score: Score | None) -> Mapping[str, Any] | None:

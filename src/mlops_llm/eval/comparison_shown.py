@@ -42,12 +42,18 @@ def costs(found: Comparison) -> list[tuple[str, str, list[str]]]:
         ("size on disk", "磁盘占用", lambda cost: "" if cost.bytes is None else console.size(cost.bytes)),
         ("judge", "评委用量", _judged),
     ]
-    made = []
+    made = _unanswered(found)
     for english, chinese, write in kinds:
         cells = [write(each.cost) for each in found.models]
         if any(cells) or None in cells:
             made.append((english, chinese, [UNEQUAL if None in cells else str(each) for each in cells]))
     return made
+
+
+def _unanswered(found: Comparison) -> list[tuple[str, str, list[str]]]:
+    """How many samples each model did not answer, where one did not answer all."""
+    lacking = [sum(one.failure is not None and not one.answer for one in each.outcome.samples) for each in found.models]
+    return [("no answer", "没有回答", list(map(str, lacking)))] if any(lacking) else []
 
 
 def difference(row: Row, pair: Pair) -> tuple[str, str, str]:

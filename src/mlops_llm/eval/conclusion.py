@@ -17,20 +17,22 @@ _SAID: Mapping[Lang, Mapping[str, str]] = {
         "best": "{model} is the best in {score}: {value}, significantly better than every other one "
         "(next is {other}, {gap} behind, {sure}).",
         "ahead": "In {score} {models} are ahead of the rest, but not told apart.",
+        "open": "In {score} no model is significantly better than {models}; which of these is the best is not decided.",
         "equal": "In {score} no model is significantly better than another.",
         "mixed": "In {score} no model is better than all others.",
         "also": "{model} is also the best in {scores}.",
         "other": "{model} is the best in {scores}.",
-        "cheaper": "{model} is cheaper than {other} ({costs}) and in no score significantly worse; that it is {loss} worse in "
-        "{score} is not ruled out.",
+        "cheaper": "{model} is cheaper than {other} ({costs}) and in no score significantly worse{loss}.",
+        "loss": "; that it is {loss} worse in {score} is not ruled out",
         "paid": "Training on from step {step} to {next} ({model}, then {other}) paid: {score} is {gap} better ({sure}).",
         "harmed": "Training on from step {step} to {next} ({model}, then {other}) did harm: {score} is {gap} worse ({sure}).",
         "unclear": "Whether training on from step {step} to {next} ({model}, then {other}) paid cannot be told: {score} "
         "changed by {gap} ({sure}).",
-        "undecided": "Undecided: {model} against {other}, {gap} in {score} ({sure}); {samples}.",
-        "samples": "about {count:,} samples like these would decide a difference of this size",
+        "undecided": "Undecided: {model} is {gap} ahead of {other} in {score} ({sure}); {samples}.",
+        "samples": "about {count:,} samples like these would find a difference of this size in four of five cases",
         "none": "there is no difference that more samples could confirm",
-        "noise": "With {count:,} samples, differences in {score} under {noise} are noise.",
+        "noise": "With {count:,} samples, gaps in {score} under {noise} are noise: fewer than four of five are found.",
+        "failed": "{model} gave no answer to {failed} of {count} samples; each counts as an empty one.",
         "nothing": "No score could be compared: {why}.",
         "sure": "95 %: {low} to {high}, p {p}",
         "and": " and ",
@@ -42,19 +44,22 @@ _SAID: Mapping[Lang, Mapping[str, str]] = {
     Lang.zh: {
         "best": "{model} 的 {score} 最好：{value}，显著优于其他每个模型（其次是 {other}，差 {gap}，{sure}）。",
         "ahead": "{score}：{models} 领先其余模型，但彼此分不出高下。",
+        "open": "{score}：没有哪个模型显著优于 {models}；其中哪个最好尚无定论。",
         "equal": "{score}：没有哪个模型显著优于另一个。",
         "mixed": "{score}：没有哪个模型优于所有其他模型。",
         "also": "{model} 在 {scores} 上也最好。",
         "other": "{model} 在 {scores} 上最好。",
-        "cheaper": "{model} 比 {other} 便宜（{costs}），且没有一项得分显著更差；但不能排除它的 {score} 差 {loss}。",
+        "cheaper": "{model} 比 {other} 便宜（{costs}），且没有一项得分显著更差{loss}。",
+        "loss": "；但不能排除它的 {score} 差 {loss}",
         "paid": "从第 {step} 步继续训练到第 {next} 步（{model} → {other}）值得：{score} 改善 {gap}（{sure}）。",
         "harmed": "从第 {step} 步继续训练到第 {next} 步（{model} → {other}）有害：{score} 变差 {gap}（{sure}）。",
         "unclear": "从第 {step} 步继续训练到第 {next} 步（{model} → {other}）是否值得，尚不能判断："
         "{score} 变化 {gap}（{sure}）。",
-        "undecided": "未定：{model} 与 {other} 的 {score} 相差 {gap}（{sure}）；{samples}。",
-        "samples": "约需 {count:,} 个同类样本才能判定这么大的差距",
+        "undecided": "未定：{model} 的 {score} 比 {other} 好 {gap}（{sure}）；{samples}。",
+        "samples": "这么大的差距约需 {count:,} 个同类样本才能五次里看出四次",
         "none": "没有可供更多样本证实的差距",
-        "noise": "{count:,} 个样本下，{score} 的噪声界限是 {noise}：更小的差距都只是噪声。",
+        "noise": "{count:,} 个样本下，{score} 小于 {noise} 的差距都是噪声：五次里看出不到四次。",
+        "failed": "{model} 在 {count} 个样本中有 {failed} 个没有回答，均按空回答计。",
         "nothing": "没有可比较的得分：{why}。",
         "sure": "95 % 区间 {low} 到 {high}，p {p}",
         "and": " 与 ",
@@ -80,8 +85,9 @@ def sentences(found: Comparison, lang: Lang) -> list[str]:
     trained = _trained(found)
     told += [_paid(found, head, one, other, said) for one, other in trained]
     told += [_undecided(found, head, each, said) for each in head.pairs if not each.is_significant]
-    bounds = found.noise(head)
-    if not bounds[1]:  # all answers of all models are alike
+    told += _failed(found, said)
+    bounds = found.resolved(head)
+    if bounds is None:
         return told
     low, high = (_number(head, each) for each in bounds)
     noise = low if low == high else said["to"].format(low=low, high=high)
@@ -118,8 +124,10 @@ def _best(found: Comparison, head: Row, said: Mapping[str, str]) -> str:
         return said["equal"].format(score=score)
     if len(ahead) < 2:
         return said["mixed"].format(score=score)
+    rest = [each for each in head.numbers if each not in ahead]
+    is_clear = all(head.beats(one, other) for one in ahead for other in rest)
     names = said["and"].join(found.models[each - 1].ref for each in ahead)
-    return said["ahead"].format(score=score, models=names)
+    return said["ahead" if is_clear else "open"].format(score=score, models=names)
 
 
 def _others(found: Comparison, head: Row, said: Mapping[str, str]) -> list[str]:
@@ -144,8 +152,9 @@ def _cheaper(found: Comparison, head: Row, said: Mapping[str, str]) -> list[str]
         if one.number == top or not costs or any(row.beats(top, one.number) for row in found.rows):
             continue
         worst = _interval(head, top, one.number)
-        loss = _number(head, max(worst[1], 0.0)) if worst else "?"
-        of = {"score": _label(found, head), "costs": said["comma"].join(costs), "loss": loss}
+        most = max(worst[1], 0.0) if worst else 0.0
+        loss = said["loss"].format(score=_label(found, head), loss=_number(head, most)) if most else ""
+        of = {"costs": said["comma"].join(costs), "loss": loss}
         told.append(said["cheaper"].format(model=one.ref, other=found.models[top - 1].ref, **of))
     return told
 
@@ -155,7 +164,7 @@ def _saved(one: Model, other: Model, said: Mapping[str, str]) -> list[str]:
     made = []
     for name, write in (("bytes", console.size), ("seconds", lambda each: f"{each:.3g}")):
         few, many = (getattr(each.cost, name) for each in (one, other))
-        if few is None or many is None:
+        if few is None or many is None or (name == "seconds" and not (one.cost.is_steady and other.cost.is_steady)):
             continue
         if few * _CHEAPER > many:
             return []
@@ -172,11 +181,11 @@ def _trained(found: Comparison) -> list[tuple[Model, Model]]:
 
 def _paid(found: Comparison, head: Row, one: Model, other: Model, said: Mapping[str, str]) -> str:
     gain = head.gain(other.number, one.number)
-    kind = "unclear"
-    if head.beats(other.number, one.number):
+    kind, better = "unclear", (other.number, one.number)
+    if head.beats(*better):
         kind = "paid"
     elif head.beats(one.number, other.number):
-        kind = "harmed"
+        kind, better = "harmed", (one.number, other.number)
     return said[kind].format(
         step=one.step,
         next=other.step,
@@ -184,18 +193,28 @@ def _paid(found: Comparison, head: Row, one: Model, other: Model, said: Mapping[
         other=other.ref,
         score=_label(found, head),
         gap=f"{gain:+.3g}" if kind == "unclear" else _number(head, abs(gain)),
-        sure=_sure(head, other.number, one.number, said),
+        sure=_sure(head, *better, said),
     )
 
 
+def _failed(found: Comparison, said: Mapping[str, str]) -> list[str]:
+    """Who did not answer everything."""
+    lacking = [(each, sum(one.failure is not None and not one.answer for one in each.outcome.samples)) for each in found.models]
+    return [
+        said["failed"].format(model=each.ref, failed=count, count=len(each.outcome.samples)) for each, count in lacking if count
+    ]
+
+
 def _undecided(found: Comparison, head: Row, pair: Pair, said: Mapping[str, str]) -> str:
-    count = found.needs(pair)
+    count, first, second = found.needs(pair), pair.first, pair.second
+    if head.gain(first, second) < 0:
+        first, second = second, first
     return said["undecided"].format(
-        model=found.models[pair.first - 1].ref,
-        other=found.models[pair.second - 1].ref,
+        model=found.models[first - 1].ref,
+        other=found.models[second - 1].ref,
         gap=_number(head, abs(pair.found.difference)),
         score=_label(found, head),
-        sure=_sure(head, pair.first, pair.second, said),
+        sure=_sure(head, first, second, said),
         samples=said["samples"].format(count=count) if count else said["none"],
     )
 

@@ -156,7 +156,7 @@ def _outcome(plan: Plan, told: _Told, taken: Taken) -> Outcome:
     return Outcome(
         title=f"{plan.model} on {plan.questions.name if plan.questions else ', '.join(plan.settings.benchmark)}",
         model=plan.model,
-        dataset=f"{plan.questions.name} ({plan.questions.source.version})" if plan.questions else "",
+        dataset=plan.questions.title if plan.questions else "",
         engine=name_of(plan.settings.engine),
         scores=whole.scores,
         samples=samples if plan.settings.save_outputs else [each.bare for each in samples],

@@ -19,7 +19,8 @@ _OF_RUN = ("run_name", "output", "resume", "register_as", "project", "hydra.", "
 """What names a run, or where it lies: it differs always and explains nothing."""
 _MACHINE = ("python", "host.system", "host.cpu", "host.memory_gb", "host.gpu")
 _CODE = ("git.commit", "git.mlops_llm_commit")
-_TEMPLATES = ("digest.template", "template.source")
+_TEMPLATES = ("template", "template source")
+_WEIGHTS = ("step", "weights")
 _CELL = 100
 
 
@@ -30,34 +31,40 @@ class Made:
     ref: str
     origin: Origin
     lineage: Lineage
-    tags: Mapping[str, str]
-    """Of the checkpoint."""
+    identity: Mapping[str, str]
+    """What it is by its files: `weights` and `template` (digests), `template source`; of a checkpoint its `step`, too."""
 
 
 def differences(one: Made, other: Made, store: Store | None) -> list[Grid]:
-    """What differs, a table for each kind: settings, code, environment, data, chat template; none where nothing does.
+    """What differs, a table for each kind: settings, code, environment, data, template, weights; none where nothing does.
+
+    Settings, code and environment are set side by side where the record knows the runs of both.
 
     Args:
         one: a model.
         other: another.
         store: the record, which keeps the versions of datasets.
     """
-    a, b = one.origin, other.origin
+    a, b, columns = one.origin, other.origin, [one.ref, other.ref]
+    template = Grid("chat template", ["what", *columns], _unequal(*(_some(each.identity, _TEMPLATES) for each in (one, other))))
+    weights = Grid("weights", ["what", *columns], _unequal(*(_some(each.identity, _WEIGHTS) for each in (one, other))))
+    data = Grid("training data", ["dataset", "use", *columns], _data(one.lineage, other.lineage))
+    rows = Grid("rows", ["which", "only in the first", "only in the second", "in both"], _rows(one, other, store))
+    if not (a.run and b.run):  # what is known of one alone is no difference
+        return [each for each in (data, rows, template, weights) if each.rows]
     settings = [row for row in _unequal(a.params, b.params) if not row[0].startswith(_OF_RUN)]
-    start = {"start": [", ".join(each.lineage.bases) or each.origin.tags.get("base", "") for each in (one, other)]}
-    settings += [[name, *map(_cell, both)] for name, both in start.items() if both[0] != both[1]]
+    start = [", ".join(each.lineage.bases) or each.origin.tags.get("base", "") for each in (one, other)]
+    settings += [["start", *map(_cell, start)]] if start[0] != start[1] else []
     code = [*_unequal(_some(a.tags, _CODE), _some(b.tags, _CODE)), *_unequal(_patches(a), _patches(b))]
     environment = [*_unequal(_some(a.tags, _MACHINE), _some(b.tags, _MACHINE)), *_unequal(a.packages, b.packages)]
-    template = _unequal(*({name: each.tags.get(name) or each.origin.tags.get(name, "") for name in _TEMPLATES}
-                          for each in (one, other)))  # fmt: skip
-    columns = [one.ref, other.ref]
     found = [
         Grid("settings", ["setting", *columns], settings),
         Grid("code", ["what", *columns], code),
         Grid("environment", ["what", *columns], environment),
-        Grid("training data", ["dataset", "use", *columns], _data(one.lineage, other.lineage)),
-        Grid("rows", ["which", "only in the first", "only in the second", "in both"], _rows(one, other, store)),
-        Grid("chat template", ["what", *columns], template),
+        data,
+        rows,
+        template,
+        weights,
     ]
     return [each for each in found if each.rows]
 

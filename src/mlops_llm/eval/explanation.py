@@ -6,17 +6,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
+from mlops_llm.data.preview import safe
 from mlops_llm.data.ref import record
-from mlops_llm.eval.comparison_record import compare
+from mlops_llm.eval.comparing import compare
 from mlops_llm.eval.explain import Made, differences
 from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.plan import Plan
 from mlops_llm.models import load
 from mlops_llm.models.ref import Place
 from mlops_llm.record import Grid, Result, Run
+from mlops_llm.tracking.ledger import by_weights
 from mlops_llm.tracking.lineage import trace
 from mlops_llm.tracking.origin import Origin, origin
 
+_DIGITS = 12
 DIFFERENCES = "differences.json"
 """Artifact: kind of difference -> columns and rows."""
 
@@ -39,10 +42,16 @@ def explain(places: Sequence[Place], plans: list[Plan], run: Run, lang: Lang) ->
     run.tags({"models": ", ".join(place.ref for place in places)})
     told = {each.title: {"columns": list(each.columns), "rows": [list(row) for row in each.rows]} for each in found}
     run.artifact(DIFFERENCES, json.dumps(told, ensure_ascii=False, indent=1))
-    unknown = [f"{each.ref}: no run of the record made it" for each in (one, other) if not each.origin.run]
+    unknown = [
+        f"{each.ref}: no run of the record made it, so that settings, code and environment cannot be compared"
+        for each in (one, other)
+        if not each.origin.run
+    ]
     unknown += [f"{each.ref}: {what}" for each in (one, other) for what in each.lineage.unknown]
-    shown: list[Grid | str] = [*found, *([] if found else ["nothing that the record knows of differs"])]
-    shown += [f"[yellow]⚠[/yellow] {each}" for each in unknown]
+    shown: list[Grid | str] = [*found]
+    if one.identity["weights"] == other.identity["weights"]:
+        shown.append("both have the same weights")
+    shown += [f"[yellow]⚠[/yellow] {safe(each)}" for each in unknown]
     if not plans:
         table = {each.title: f"{len(each.rows)} different" for each in found}
         return Result(f"{one.ref} and {other.ref}", table, {"differences": told, "unknown": unknown}, shown)
@@ -55,7 +64,24 @@ def explain(places: Sequence[Place], plans: list[Plan], run: Run, lang: Lang) ->
 
 
 def made(place: Place) -> Made:
-    """What the record knows of a model."""
-    store = record()
-    lineage = trace(store, place, load.weights_digest(place))
-    return Made(place.ref, origin(store, place.run) if store and place.run else Origin(), lineage, place.tags)
+    """What the record knows of a model; a copy of a recorded checkpoint is known as that one by its weights.
+
+    Raises:
+        UserError: its files are broken.
+    """
+    from mlops_llm.models import template
+
+    store, weights = record(), load.weights_digest(place)
+    run, step = place.run, place.step
+    if store and not run and (row := by_weights(store, weights)):
+        run, step = row.run, row.step
+    tokenizer = load.tokenizer_of(load.inspect(place, load.ModelLoad()))
+    source = template.ensure(tokenizer, place.ref)
+    identity = {
+        "weights": weights[:_DIGITS],
+        "template": template.template_digest(tokenizer)[:_DIGITS],
+        "template source": source,
+    }
+    if run:
+        identity["step"] = str(step)
+    return Made(place.ref, origin(store, run) if store and run else Origin(), trace(store, place, weights), identity)

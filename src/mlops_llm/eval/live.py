@@ -31,10 +31,12 @@ def of_answers(plan: Plan) -> Callable[[int, Generation], str] | None:
     if metric is None or plan.questions is None:
         return None
     asked, name = plan.questions.asked, metric.names[0]
+    first = asked[0]
+    of_all = metric.score([Item(first.references[0] if first.references else "", first.references, first.label)]).sums
 
     def value(place: int, given: Generation) -> float:
         item = Item(given.text, asked[place].references, asked[place].label, given.seconds, given.tokens)
         found = metric.score([item])
         return float(found.items[name][0] if name in found.items else found.total[name])
 
-    return Mean(name, value)
+    return Mean(f"{name} of single answers" if name in of_all else name, value)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mlops_llm import console, digest
+from mlops_llm.component import plain
 from mlops_llm.data.kinds import Kind, infer
 from mlops_llm.data.ref import open_dataset
 from mlops_llm.data.split import drawn_order
@@ -63,6 +65,23 @@ class Plan:
     def cache(self) -> Cache:
         """Which use of the cache is made: of a server nobody knows whether it has the same weights tomorrow."""
         return self.settings.cache if self.subject else Cache.off
+
+    @cached_property
+    def identity(self) -> str:
+        """Digest of all that its scores depend on besides the machine; empty of a server, of which nobody knows its weights."""
+        if self.subject is None:
+            return ""
+        settings, questions = self.settings, self.questions
+        facts = {name: plain(getattr(settings, name)) for name in ("seed", "save_outputs", "overlap")}
+        facts |= {
+            "model": self.subject.digest,
+            "answers": self.keys(),
+            "metrics": {n: plain(m) for n, m in self.metrics.items()},
+        }
+        facts |= {"rows": questions.as_input().digests["canonical"] if questions else None}
+        facts |= {"judge": settings.judge.version() if settings.judge is not None else None}
+        facts |= {"benchmarks": [[each.name, each.facts(settings)] for each in self.benchmarks]}
+        return digest.row(facts)
 
     def keys(self) -> list[str]:
         """Of each answer: a digest of all that it depends on, as far as it is known here."""

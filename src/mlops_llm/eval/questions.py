@@ -78,6 +78,12 @@ class Questions:
             return self.source.name
         return f"{self.source.name}[{len(self.rows)}{'' if self.drawn_by is None else f' of seed {self.drawn_by}'}]"
 
+    @property
+    def title(self) -> str:
+        """Name and version; of a file that is no registered version its name, not where it lies on this machine."""
+        source = self.source
+        return f"{self.name} ({source.path.name if source.version == str(source.path) else source.version})"
+
     def as_input(self) -> DatasetInput:
         """The rows as the record names them."""
         digests = {"raw": self.source.raw, "canonical": canonical(self.source.rows[row] for row in self.rows)}

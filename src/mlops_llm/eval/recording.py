@@ -18,6 +18,8 @@ from mlops_llm.tracking import prompts
 
 PREFIX = "score/"
 """What the names of scores begin with in the record."""
+IDENTITY = "evaluation.digest"
+"""Tag of a run: what its scores depend on, see `Plan.identity`."""
 TABLE, PAGE = "eval_results.json", "evaluation.html"
 """Artifacts: every answer as a table, which MLflow's evaluation view opens, and the page for a person."""
 
@@ -27,7 +29,8 @@ def inputs(plan: Plan, run: Run) -> None:
     if plan.subject:
         checkpoint = plan.subject.checkpoint
         run.uses(checkpoint)
-        run.tags({"model": plan.settings.model, "template.source": plan.subject.template_source, **checkpoint.tags})
+        told = {"model": plan.settings.model, "template.source": plan.subject.template_source, IDENTITY: plan.identity}
+        run.tags({**told, **checkpoint.tags})
     else:
         run.tags({"model": plan.settings.model})
     if plan.questions:

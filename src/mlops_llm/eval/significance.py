@@ -64,7 +64,7 @@ def of_means(first: Any, second: Any, ranges: Sequence[tuple[float, float | None
     for place, (least, most) in enumerate(ranges):
         values = apart[place][there[place]]
         spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-        reach = None if most is None else most - least
+        reach = most - least if most is not None else 1.0 if is_binary[place] else None
         few = len(values) < FEW or not numpy.ptp(values)
         near = of_mean(values.tolist(), reach, -math.inf if reach is None else -reach) if few else bounds[place]
         found.append(Paired(float(values.mean()), near, *chances[place][:1], len(values), spread, chances[place][1]))
@@ -117,27 +117,33 @@ def holm(chances: Sequence[float]) -> list[float]:
     return made
 
 
-def noise(spread: float, count: int, comparisons: int = 1) -> float:
-    """The difference under which so many samples tell nothing: smaller ones are not significant.
+def resolved(spread: float, count: int, comparisons: int = 1) -> float:
+    """The smallest difference that so many samples find significant in `POWER` of cases; smaller ones pass for noise.
 
     Args:
         spread: see `Paired.spread`.
         count: samples.
         comparisons: that are not decided yet: each has its part of `LEVEL`, as by Holm.
     """
-    from scipy.special import ndtri
-
-    return float(ndtri(1 - LEVEL / 2 / comparisons)) * spread / math.sqrt(count)
+    return _reach(comparisons) * spread / math.sqrt(count)
 
 
 def needed(spread: float, difference: float, comparisons: int = 1) -> int | None:
-    """Samples that find a difference as large as this one significant in `POWER` of cases; None where there is none."""
-    from scipy.special import ndtri
+    """Samples that find a difference as large as this one significant in `POWER` of cases; None where there is none.
 
+    Never fewer than can be significant at all: of `n` exchanged samples the smallest p is `2 ** (1 - n)`.
+    """
     if not difference:
         return None
-    reach = float(ndtri(1 - LEVEL / 2 / comparisons) + ndtri(POWER))
-    return max(2, math.ceil((reach * spread / difference) ** 2))
+    least = 1 + math.ceil(math.log2(comparisons / LEVEL))
+    return max(least, math.ceil((_reach(comparisons) * spread / difference) ** 2))
+
+
+def _reach(comparisons: int) -> float:
+    """How many standard errors a difference must be long to be found in `POWER` of cases."""
+    from scipy.special import ndtri
+
+    return float(ndtri(1 - LEVEL / 2 / comparisons) + ndtri(POWER))
 
 
 def _chances(apart: Any, is_binary: Sequence[bool], seed: int) -> list[tuple[float, str]]:

@@ -38,6 +38,16 @@ class Subject:
         return self.files.place
 
     @property
+    def vocabulary(self) -> str:
+        """Digest of its tokenizer: likelihoods of tokens compare where it is the same."""
+        return digest.text(self.tokenizer.backend_tokenizer.to_str())
+
+    @property
+    def bytes(self) -> int:
+        """Of its weights on disk; those that an adapter lies on are beside it."""
+        return _bytes(self.files)
+
+    @property
     def window(self) -> int | None:
         """Tokens that it takes in, where its config says."""
         most = self.files.config.get("max_position_embeddings")
@@ -75,6 +85,12 @@ def subject(ref: str, how: ModelLoad) -> Subject:
     for each in warnings:
         console.warn(f"{ref}: {each}")
     return Subject(files, tokenizer, source, _digest(files, tokenizer), tuple(warnings))
+
+
+def _bytes(files: Files) -> int:
+    if files.base is None:
+        return files.bytes
+    return sum(each.stat().st_size for each in files.place.folder.glob("adapter_model.*")) + _bytes(files.base)
 
 
 def _digest(files: Files, tokenizer: Any) -> str:

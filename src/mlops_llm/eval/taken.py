@@ -52,10 +52,12 @@ class Taken:
 
 def performance(outcome: Outcome, taken: Taken) -> dict[str, float]:
     """Seconds, bytes and rates of this evaluation; what was not measured now is left out."""
-    found = {"seconds": taken.seconds, "opening_seconds": taken.opening, "peak_memory_bytes": float(taken.peak)}
+    found = {"seconds": taken.seconds, "opening_seconds": taken.opening}
     seconds = [each.seconds for each in outcome.samples if each.seconds]
     if seconds and taken.is_new:
         found["seconds_a_sample"] = sum(seconds) / len(seconds)
+    if taken.peak and taken.is_new:
+        found["peak_memory_bytes"] = float(taken.peak)
     if taken.answering and taken.tokens is not None:
         found["tokens_per_second"] = taken.tokens / taken.answering
     if taken.gpu is not None:

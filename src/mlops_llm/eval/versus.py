@@ -4,48 +4,47 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
-from mlops_llm.errors import UserError
-from mlops_llm.eval.comparison import WHOLE, Comparison, Cost, Model, Pair, Row, Together
-from mlops_llm.eval.metrics.latency import Latency
-from mlops_llm.eval.metrics.perplexity import Perplexity
+from mlops_llm.eval.comparison import WHOLE, Comparison, Model, Pair, Row, Together
 from mlops_llm.eval.outcome import Sample, Score
-from mlops_llm.eval.several import Evaluated
 from mlops_llm.eval.significance import Paired, holm, of_means, of_totals
-from mlops_llm.eval.speed import Speed
-from mlops_llm.models.load import Files
 
 
-def compared(found: Sequence[Evaluated], speeds: Sequence[Speed] | None = None) -> Comparison:
+def compared(
+    models: Sequence[Model],
+    title: str,
+    dataset: str,
+    *,
+    latencies: Mapping[str, str] | None = None,
+    unequal: str = "",
+    warnings: Sequence[str] = (),
+    about: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> Comparison:
     """Set models side by side.
 
     Args:
-        found: two or more evaluations with the same settings, of the same rows.
-        speeds: of each model, where they were measured by themselves.
-
-    Raises:
-        UserError: they are not of the same rows.
+        models: two or more, with their outcomes on the same rows.
+        title: of the comparison.
+        dataset: what was asked, for a person.
+        latencies: name of a score that is seconds -> why the models' do not compare; empty where they do.
+        unequal: why speeds and memory do not compare; empty where they do.
+        warnings: what a person must know besides.
+        about: how models were asked.
+        seed: of what is drawn.
     """
-    _refuse_others(found)
-    unequal = _unequal(found)
-    models = [_model(number, each, not unequal) for number, each in enumerate(found, 1)]
-    if speeds:
-        models = [replace(each, cost=replace(each.cost, **asdict(one))) for each, one in zip(models, speeds, strict=True)]
-    first, untested = found[0].plan, _incomparable(found)
-    speeds_of = {name for metric in first.metrics.values() if isinstance(metric, Latency) for name in metric.names}
+    latencies = latencies or {}
+    untested = _incomparable(models) | dict.fromkeys(latencies, "speed is measured, not drawn")
     rows = [
-        replace(row, values=[None] * len(models), untested=unequal) if unequal and row.score.name in speeds_of else row
-        for row in tested(models, untested | dict.fromkeys(speeds_of, "speed is measured, not drawn"), first.settings.seed)
+        replace(row, values=[None] * len(models), untested=why) if (why := latencies.get(row.score.name)) else row
+        for row in tested(models, untested, seed)
     ]
-    names = [*([first.questions.name] if first.questions else []), *first.settings.benchmark]
-    asked = found[0].outcome.dataset or ", ".join(first.settings.benchmark)
-    why = "" if speeds else unequal
-    title = f"{len(models)} models on {', '.join(names)}"
-    return Comparison(title, asked, models, rows, together(models, rows), _warnings(models), why)
+    told = [*_warnings(models), *warnings]
+    return Comparison(title, dataset, models, rows, together(models, rows), told, unequal, about or {})
 
 
 def tested(models: Sequence[Model], untested: dict[str, str] | None = None, seed: int = 0) -> list[Row]:
@@ -164,56 +163,11 @@ def _of_totals(one: Score | None, other: Score | None, seed: int) -> Paired:
     return of_totals(one.sums.counts, other.sums.counts, one.sums.total, seed)
 
 
-def _incomparable(found: Sequence[Evaluated]) -> dict[str, str]:
+def _incomparable(models: Sequence[Model]) -> dict[str, str]:
     """Perplexities of different tokens say nothing."""
-    perplexities = any(isinstance(metric, Perplexity) for metric in found[0].plan.metrics.values())
-    if not perplexities or len({_tokenizer(each) for each in found}) == 1:
+    if len({each.tokenizer for each in models}) == 1:
         return {}
     return {"perplexity": "the models have different tokenizers; bits_per_byte compares"}
-
-
-def _tokenizer(one: Evaluated) -> str:
-    return str(one.plan.subject.tokenizer.backend_tokenizer.to_str()) if one.plan.subject else ""
-
-
-def _unequal(found: Sequence[Evaluated]) -> str:
-    """Why seconds do not compare; nothing where they do."""
-    before = [each.ref for each in found if not each.taken.is_new]
-    return f"answers of {', '.join(before)} were given before; cache=refresh asks all anew" if before else ""
-
-
-def _model(number: int, one: Evaluated, is_equal: bool) -> Model:
-    subject, seconds = one.plan.subject, [each.seconds for each in one.outcome.samples if each.seconds]
-    cost = Cost(
-        bytes=_bytes(subject.files) if subject else None,
-        seconds=sum(seconds) / len(seconds) if seconds and is_equal else None,
-        tokens=one.taken.tokens / one.taken.answering if is_equal and one.taken.tokens and one.taken.answering else None,
-        judge=one.judged,
-    )
-    place = subject.place if subject else None
-    facts = (subject.digest, place.run, place.step) if subject and place else ("", "", 0)
-    return Model(number, one.ref, one.outcome, cost, *facts)
-
-
-def _bytes(files: Files) -> int:
-    """Of weights on disk; those that an adapter lies on are beside it."""
-    if files.base is None:
-        return files.bytes
-    return sum(each.stat().st_size for each in files.place.folder.glob("adapter_model.*")) + _bytes(files.base)
-
-
-def _refuse_others(found: Sequence[Evaluated]) -> None:
-    """See that all are of the same rows.
-
-    Raises:
-        UserError: they are not.
-    """
-    asked = [each.plan.questions.as_input().digests["canonical"] if each.plan.questions else "" for each in found]
-    samples = [[(each.task, each.place) for each in one.outcome.samples] for one in found]
-    for one, digest, places in zip(found, asked, samples, strict=True):
-        if digest != asked[0] or places != samples[0]:
-            what = f"was asked other rows than {found[0].ref}"
-            raise UserError(what, one.ref, "the dataset changed meanwhile: give the command again")
 
 
 def _warnings(models: Sequence[Model]) -> list[str]:

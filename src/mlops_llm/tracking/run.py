@@ -6,8 +6,9 @@ import json
 import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,25 @@ class MlflowRun:
             file.unlink()
         self._store.client.set_logged_model_tags(model.model_id, {"checkpoint.files": ledger.REMOVED})
         return True
+
+    @contextmanager
+    def child(self, name: str, settings: Mapping[str, Any]) -> Iterator[MlflowRun]:
+        """Open a run nested in this one; where this one is resumed, one that had begun goes on."""
+        from mlops_llm.tracking.opening import open_run
+
+        own, full = self._opening, f"{self.name}-{name}"
+        begun = [each for each in ledger.named(self._store, full) if each.tags.get("mlflow.parentRunId") == self.id]
+        inner = replace(
+            own,
+            name=full,
+            output=own.output / name,
+            config={**own.config, **settings},
+            config_yaml="",
+            resume=begun[0].id if begun else "",
+            parent=self.id,
+        )
+        with open_run(inner) as run:
+            yield run
 
     def register(self, entry: Registration, of_run: str = "") -> None:
         """Enter a checkpoint of this run, or of another, into the model registry."""

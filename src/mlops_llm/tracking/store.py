@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
 import sqlite3
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
@@ -14,7 +16,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname, urlopen
 
 from mlops_llm.errors import UserError, first_line
@@ -64,9 +66,21 @@ class Store:
 
     def link(self, experiment: str, run: str = "") -> str:
         """Address of a run's page (or of the list of runs) in the MLflow UI."""
-        base = mask_address(self.address).rstrip("/") if self.is_server else "http://127.0.0.1:5000"
         page = f"runs/{run}" if run else "runs"
-        return f"{base}/#/experiments/{experiment}/{page}?workflowType=machine_learning"
+        return f"{self._pages}/experiments/{experiment}/{page}?workflowType=machine_learning"
+
+    def link_to_compare(self, experiment: str, runs: Sequence[str]) -> str:
+        """Address of the page that sets the numbers and settings of runs side by side."""
+        listed = (quote(json.dumps(each, separators=(",", ":"))) for each in (runs, [experiment]))
+        return "{}/compare-runs?runs={}&experiments={}".format(self._pages, *listed)
+
+    def link_to_answers(self, experiment: str, one: str, other: str) -> str:
+        """Address of the page that sets the answers of two evaluations side by side."""
+        return f"{self._pages}/experiments/{experiment}/evaluation-runs?selectedRunUuid={one}&compareToRunUuid={other}"
+
+    @property
+    def _pages(self) -> str:
+        return f"{mask_address(self.address).rstrip('/') if self.is_server else 'http://127.0.0.1:5000'}/#"
 
     def hint(self) -> str:
         """How to start the UI when no server runs; empty for a server."""

@@ -12,6 +12,7 @@ import queue
 import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,10 @@ class RelayedRun:
     def answers(self, answers: Sequence[Answer], checkpoint: Checkpoint | None = None) -> None:
         """Show answers one by one."""
         self._call("answers", list(answers), checkpoint)
+
+    def child(self, name: str, settings: Mapping[str, Any]) -> AbstractContextManager[Run]:
+        """Ranks share one run; what opens others is no work of theirs."""
+        raise NotImplementedError("a rank opens no run")
 
     def _call(self, method: str, *arguments: Any) -> Any:
         return self._launcher.ask(record=method, arguments=arguments)

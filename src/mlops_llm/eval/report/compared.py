@@ -14,12 +14,17 @@ from mlops_llm.eval.report.document import Chapter, Part, Points, Section, Table
 from mlops_llm.eval.report.findings import decisive, label
 
 _CONDITIONS = {
+    "rows": "样本",
     "engine": "引擎",
+    "settings of the engine": "引擎设置",
     "batch size": "批大小",
     "answer length": "回答长度",
     "sampling": "采样",
+    "number format": "数值格式",
     "processor": "处理器",
     "GPU": "GPU",
+    "torch": "torch 版本",
+    "transformers": "transformers 版本",
 }
 
 

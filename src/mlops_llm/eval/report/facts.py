@@ -49,7 +49,8 @@ def of_run(plan: Plan, outcome: Outcome, taken: Taken, run: str) -> dict[str, An
             "template_source": subject.template_source,
         }
         model |= {"weights": tags["digest.weights"], "template": tags["digest.template"]}
-        model |= {"logged_model": subject.checkpoint.model}
+        model |= {"logged_model": subject.checkpoint.model, "trained_by": subject.place.run}
+        model |= {"digest": subject.digest, "tokenizer": subject.vocabulary, "bytes": subject.bytes}
     judge = settings.judge
     about = {
         "run": run,

@@ -5,26 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlops_llm.eval import conditions
 from mlops_llm.tracking.ledger import RunRow
 
 MOST = 4
 """Other evaluations that stand beside it, the newest of each model."""
 _SCORE = "score/"
-_CONDITIONS = {
-    "engine": "params.choice.engine",
-    "batch size": "params.sampling.batch_size",
-    "answer length": "params.sampling.max_new_tokens",
-    "sampling": "params.sampling.temperature",
-    "processor": "tags.host.cpu",
-    "GPU": "tags.host.gpu",
-}
-"""What seconds, tokens and memory depend on besides the model."""
-_SPEED = {
-    "seconds_a_sample": "perf/seconds_a_sample",
-    "tokens_per_second": "perf/tokens_per_second",
-    "peak_memory_bytes": "perf/peak_memory_bytes",
-    "peak_gpu_memory_bytes": "perf/peak_gpu_memory_bytes",
-}
 _COST = {"judge_calls": "perf/judge_calls", "judge_cost": "perf/judge_cost"}
 
 
@@ -65,12 +51,7 @@ def _told(run: RunRow, own: RunRow, signatures: Mapping[str, str]) -> dict[str, 
         "model": run.tags.get("model", ""),
         "weights": run.tags.get("digest.weights", ""),
         "scores": scores,
-        "speed": {name: run.metrics[key] for name, key in _SPEED.items() if key in run.metrics},
+        "speed": conditions.measured(run),
         "cost": {name: run.metrics[key] for name, key in _COST.items() if key in run.metrics},
-        "other_conditions": [name for name, key in _CONDITIONS.items() if _value(run, key) != _value(own, key)],
+        "other_conditions": conditions.others(own, run),
     }
-
-
-def _value(run: RunRow, key: str) -> str:
-    kind, _, name = key.partition(".")
-    return (run.params if kind == "params" else run.tags).get(name, "")

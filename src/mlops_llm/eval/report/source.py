@@ -34,11 +34,7 @@ def reported(store: Store, ref: str) -> dict[str, Any]:
         UserError: there is no such run, it is of another stage, or it holds no results.
     """
     run = ledger.find_run(store, ref)
-    stage = run.tags.get("stage", "")
-    if stage != "eval":
-        what = f"is a run of the stage '{stage}', not of an evaluation" if stage else "is not a run of an evaluation"
-        raise UserError(what, f"run={ref}", "name one: run=NAME")
-    found = _facts(store, run, ref)
+    found = facts_of(store, run, ref)
     found["record"] = _record(store, run)
     digest = run.tags.get(_ROWS, "")
     others = ledger.evaluations_of(store, digest) if digest else []
@@ -47,7 +43,21 @@ def reported(store: Store, ref: str) -> dict[str, Any]:
     return found
 
 
-def _facts(store: Store, run: RunRow, ref: str) -> dict[str, Any]:
+def facts_of(store: Store, run: RunRow, ref: str) -> dict[str, Any]:
+    """What an evaluation left in its run.
+
+    Args:
+        store: the record.
+        run: of the evaluation.
+        ref: as the run was asked for.
+
+    Raises:
+        UserError: it is of another stage, or holds no results.
+    """
+    stage = run.tags.get("stage", "")
+    if stage != "eval":
+        what = f"is a run of the stage '{stage}', not of an evaluation" if stage else "is not a run of an evaluation"
+        raise UserError(what, f"run={ref}", "name one: run=NAME")
     remedy = f"evaluate first; a stopped one goes on with: python -m mlops_llm.eval resume={run.name}"
     jobs = [each.name for each in ledger.children(store, run.id)]
     if jobs:
