@@ -28,9 +28,10 @@ def inputs(plan: Plan, run: Run) -> None:
     """Name the model and the rows."""
     if plan.subject:
         checkpoint = plan.subject.checkpoint
-        run.uses(checkpoint)
+        if checkpoint:
+            run.uses(checkpoint)
         told = {"model": plan.settings.model, "template.source": plan.subject.template_source, IDENTITY: plan.identity}
-        run.tags({**told, **checkpoint.tags})
+        run.tags({**told, **(checkpoint.tags if checkpoint else {})})
     else:
         run.tags({"model": plan.settings.model})
     if plan.questions:
