@@ -13,6 +13,7 @@ from mlops_llm.component import near, plain
 from mlops_llm.data.ref import record
 from mlops_llm.errors import RequestError
 from mlops_llm.eval import evaluation, recording, shown
+from mlops_llm.eval.config import Publish
 from mlops_llm.eval.judge import OVERALL
 from mlops_llm.eval.outcome import Outcome, Score
 from mlops_llm.eval.overlap import Overlap
@@ -28,6 +29,9 @@ from mlops_llm.tracking import ledger
 
 _UNCHECKED = Overlap(check=False)
 """Whether the rows were met in training is said of the models themselves, not of each of their merges."""
+
+_UNSHOWN = Publish(rows=0)
+"""Answers of a point are in the table of its run, not also one by one in MLflow's view."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ class Room:
         number = len(self.points) + 1
         folder = self._folder / str(number)
         judge = deepcopy(self._plans[0].settings.judge)
-        settings = replace(plan.settings, output=str(folder), judge=judge, overlap=_UNCHECKED)
+        settings = replace(plan.settings, output=str(folder), judge=judge, overlap=_UNCHECKED, publish=_UNSHOWN)
         plan = replace(plan, settings=settings)
         outcome, taken = evaluation.carried_out(plan, folder)
         score = self._decisive(outcome)
@@ -132,9 +136,10 @@ class Room:
         if not _is_recorded(f"{self._run.name}-{number}"):
             inner = {"choice.op": self._space.method, "model": plan.settings.model, **told}
             with self._run.child(str(number), inner) as own:
-                own.tags({"point": name, "point.merges": [] if parent is not None else [p.settings.model for p in self._plans]})
+                # The evaluation of a parent is one like others; of merges that are never written others need not hear.
+                own.tags({"point": name, **({"stage": "eval"} if parent is not None else {})})
                 recording.inputs(plan, own)
-                recording.result(plan, outcome, replace(taken, peak=0, gpu=None), own)
+                recording.result(plan, outcome, replace(taken, peak=0, gpu=None), own, pictures=False)
         self._run.metrics({f"sweep/{recording.named(score.name).removeprefix(PREFIX)}": score.value}, number)
         found = Point(number, name, at, parent, outcome, score)
         self.points.append(found)
