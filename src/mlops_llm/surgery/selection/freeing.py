@@ -24,7 +24,7 @@ class Fate:
     folders: tuple[Path, ...]
     """Where its files lie: in the record and, as the training left them, in the run's folder."""
     bytes: int
-    """Of its files, also of those that share their content with others."""
+    """What deleting it alone frees."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def freeing(store: Store, rows: Sequence[CheckpointRow], chosen: str) -> Freeing
             continue
         folders = _folders(row)
         kept = _kept(store, row, ancestors.get(row.id, ""), folders)
-        fates.append(Fate(row, kept, folders, sum(each.stat().st_size for each in _files(folders))))
+        fates.append(Fate(row, kept, folders, freed(folders)))
     going = [folder for each in fates if not each.kept for folder in each.folders]
     return Freeing(tuple(fates), freed(going))
 
