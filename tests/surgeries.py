@@ -28,6 +28,14 @@ def made(op: Any, output: Path, **settings: Any) -> Any:
     return carried_out(plan(op, output, **settings))
 
 
+def written(op: Any, output: Path, **settings: Any) -> Path:
+    """Only write the checkpoint."""
+    found = plan(op, output, **settings)
+    output.mkdir()
+    found.write(output)
+    return output
+
+
 def again(planned: Planned) -> Any:
     """Certify a finished folder anew, as it lies there now."""
     return certify(planned, planned.output, read_object(planned.output / "recipe.json")["digest.weights"])

@@ -19,7 +19,7 @@ FILES = sorted(CONF.rglob("*.yaml"))
 PRIMARY = [path for path in FILES if path.parent == CONF]
 EXPERIMENTS = [path for path in FILES if path.parent.name == "experiment"]
 VARIANTS = [path for path in FILES if path not in PRIMARY + EXPERIMENTS]
-REQUIRED = {"train": ["dataset=sales_sft"], "data": ["op=list"], "launch": ["op=list"]}
+REQUIRED = {"train": ["dataset=sales_sft"], "data": ["op=list"], "launch": ["op=list"], "surgery": ["op=merge_linear"]}
 """What a stage cannot do without."""
 
 

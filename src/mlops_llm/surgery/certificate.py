@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops_llm import digest
+import psutil
+
+from mlops_llm import console, digest
 from mlops_llm.errors import UserError
 from mlops_llm.models import load, template
 from mlops_llm.models.load import Task
@@ -155,6 +157,11 @@ def _beside(planned: Planned, folder: Path) -> Iterator[Check]:
 def _behaviour(planned: Planned, folder: Path) -> Iterator[Check]:
     """Fixed prompts through the sources and the result."""
     checks = planned.checks
+    needed, free = planned.opened, psutil.virtual_memory().available
+    if needed > free:
+        said = f"not asked: {console.size(needed)} of memory are needed and {console.size(free)} are free"
+        yield Check("outputs", said, False if checks.like and checks.most_kl is not None else None, said)
+        return
     asked = prompts(folder, planned.sources[0].files)
     try:
         given = (checks.outputs or _opened(planned))(folder, asked)

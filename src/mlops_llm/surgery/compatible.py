@@ -51,7 +51,7 @@ def agree(sources: Sequence[Source], weights: Sequence[Weights], *, rows_differ:
 
 def _settings(first: Source, config: dict[str, Any], other: Source, of_other: dict[str, Any]) -> list[str]:
     told = []
-    for name in sorted({*config, *of_other} - {*_PASSING}):
+    for name in [*_DECISIVE, *sorted({*config, *of_other} - {*_PASSING, *_DECISIVE})]:
         here, there = config.get(name), of_other.get(name)
         if here == there:
             continue

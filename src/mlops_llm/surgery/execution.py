@@ -57,6 +57,11 @@ def _is_there(planned: Planned) -> bool:
 
 
 def made(planned: Planned) -> publishing.Made:
+    """The finished folder: written, certified, with its recipe, under its own name.
+
+    Raises:
+        UserError: see `carry_out`.
+    """
     output = planned.output
     if _is_there(planned):
         told = files.read_object(output / recipe.NAME)

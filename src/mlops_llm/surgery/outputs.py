@@ -20,6 +20,7 @@ TEXTS = (
     "您好，请问这款产品的价格是多少？有没有优惠活动？",
     "客户：我昨天下的订单还没有发货，请帮我查一下。\n客服：",
 )
+_LARGE = 10**8
 _TURN = "你好，请用一句话介绍自己。Please introduce yourself in one sentence."
 
 
@@ -70,7 +71,8 @@ def outputs(files: Files, how: ModelLoad, asked: Sequence[Sequence[int]], task: 
             logits = model(torch.tensor([ids], device=model.device)).logits[0]
             found.append(logits.float().cpu().reshape(-1, logits.shape[-1]))
     del model
-    gc.collect()
+    if files.bytes > _LARGE:  # cycles of references would keep it beside the next one
+        gc.collect()
     return found
 
 

@@ -140,6 +140,12 @@ class Planned:
         return Path(self.request.output).expanduser().absolute() if self.request.output else own.absolute()
 
     @property
+    def opened(self) -> int:
+        """Bytes of the largest model when it is opened to be checked: one at a time, in float32 on a CPU."""
+        size = BYTES[load.dtype_of(self.request.model_load.dtype)]
+        return max((each.files.parameters + each.files.adapter) * size for each in self.sources)
+
+    @property
     def lines(self) -> dict[str, Any]:
         """The plan for a person."""
         names = ", ".join(dict.fromkeys(str((each.files.config.get("architectures") or ["?"])[0]) for each in self.sources))
@@ -149,7 +155,7 @@ class Planned:
             **self.facts,
             "output": str(self.output),
             "size": f"{console.size(self.bytes)} of {console.size(files.free_bytes(self.output.parent))} free",
-            "memory": f"{console.size(self.memory)} at most while it is written",
+            "memory": f"{console.size(self.memory)} at most to write it, {console.size(self.opened)} to check it",
         }
 
     @property
@@ -201,11 +207,25 @@ def checked(planned: Planned) -> Planned:
     if planned.bytes > free:
         what = f"{console.size(planned.bytes)} are needed and {console.size(free)} are free"
         raise UserError(what, str(output.parent), "free some disk or choose another output=")
-    if planned.request.then.evaluate and not (planned.request.dataset or planned.request.benchmark):
-        raise UserError("names no rows to score", "then.evaluate", "give dataset=REF, or benchmark=[gsm8k]")
+    if planned.request.then.evaluate:
+        _askable(planned)
     if planned.request.name and not re.fullmatch(r"[^/:.%\"']+", planned.request.name):
         raise UserError("is no name for the registry", "name", "take letters, digits, - and _")
     return planned
+
+
+def _askable(planned: Planned) -> None:
+    """See that the result can be scored, by what it is made of.
+
+    Raises:
+        UserError: rows are missing, or do not fit the metrics.
+    """
+    request = planned.request
+    if not (request.dataset or request.benchmark):
+        raise UserError("names no rows to score", "then.evaluate", "give dataset=REF, or benchmark=[gsm8k]")
+    from mlops_llm.eval.plan import prepare
+
+    prepare(request.evaluation(planned.sources[0].ref, str(planned.output.parent)))
 
 
 def called(operation: Any) -> str:

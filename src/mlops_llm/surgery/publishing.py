@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +66,18 @@ def publish(planned: Planned, made: Made, run: Run, seconds: float) -> Result:
     run.tags({"certificate": found.verdict, "digest.weights": checkpoint.tags["digest.weights"]})
     ref = f"runs:/{run.name}/{planned.name}"
     grids: list[Grid | str] = [planned.grid, found.grid]
-    if planned.request.then.evaluate and found.passed:
-        grids.append(scored(planned, ref, run))
-    return _result(planned, made, ref, grids, seconds)
+    result = _result(planned, made, ref, grids, seconds)
+    if not planned.request.then.evaluate or not found.passed:
+        return result
+    grid, ended = scored(planned, ref, run)
+    return replace(
+        result,
+        shown=[*grids, grid],
+        values={**result.values, "scores": ended.values["scores"]},
+        score=ended.score,
+        higher_is_better=ended.higher_is_better,
+        score_name=ended.score_name,
+    )
 
 
 def _tags(planned: Planned, made: Made) -> dict[str, str]:

@@ -8,11 +8,11 @@ from mlops_llm import console
 from mlops_llm.eval import evaluation, recording
 from mlops_llm.eval.outcome import Outcome
 from mlops_llm.eval.plan import prepare
-from mlops_llm.record import Grid, Run
+from mlops_llm.record import Grid, Result, Run
 from mlops_llm.surgery.planning import Planned
 
 
-def scored(planned: Planned, ref: str, run: Run) -> Grid:
+def scored(planned: Planned, ref: str, run: Run) -> tuple[Grid, Result]:
     """Score the models that a new checkpoint was made of, then itself, and record its scores.
 
     What was asked of the same weights before comes from the cache.
@@ -21,6 +21,9 @@ def scored(planned: Planned, ref: str, run: Run) -> Grid:
         planned: with the rows and metrics.
         ref: of the new checkpoint, which is in the record by now; outside of it its folder is opened.
         run: where the scores of the new checkpoint go.
+
+    Returns:
+        All scores as a table, and what the evaluation of the new checkpoint ends with.
 
     Raises:
         UserError: a model cannot be asked.
@@ -36,8 +39,7 @@ def scored(planned: Planned, ref: str, run: Run) -> Grid:
     console.detail(f"scoring {ref}")
     recording.inputs(plan, run)
     outcomes["the new one"], taken = evaluation.carried_out(plan, folder / "scores")
-    recording.result(plan, outcomes["the new one"], taken, run)
-    return _grid(outcomes)
+    return _grid(outcomes), recording.result(plan, outcomes["the new one"], taken, run)
 
 
 def _grid(outcomes: dict[str, Outcome]) -> Grid:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -174,17 +173,22 @@ class Alone:
 
 
 def watched(shapes: Mapping[str, Shape], what: str) -> Iterator[str]:
-    """Each tensor's name, in order, with progress by layer: layers done, rate, time left."""
+    """Each tensor's name, in order, with progress by layer in megabytes, of which the time left is reckoned."""
     layers = [list(names) for _, names in groupby(by_layer(list(shapes)), key=lambda each: each[1])]
-    progress, began, done = console.Progress(what, len(layers)), time.monotonic(), 0
+    total, done = sum(each.bytes for each in shapes.values()), 0
+    progress = console.Progress(what, _mega(total))
     try:
         for number, names in enumerate(layers, 1):
             for name, _ in names:
                 yield name
                 done += shapes[name].bytes
-            progress.at(number, f"{names[0][1]}  {done / 1e6 / max(time.monotonic() - began, 1e-9):,.0f} MB/s")
+            progress.at(_mega(done), f"MB: {names[0][1]} done, {number} of {len(layers)}")
     finally:
         progress.close()
+
+
+def _mega(count: int) -> int:
+    return -(-count // 1_000_000)
 
 
 def _line(name: str, merged: Tensor, tensors: Sequence[Tensor], sources: Sequence[Source]) -> str:

@@ -159,16 +159,17 @@ def _union(first: Source, tokenizers: Sequence[Any], ids: Sequence[dict[str, int
         raise UserError(
             f"the vocabulary of {first.ref} ({told['model'].get('type')}) cannot be added to", "op.vocabulary", "take first"
         )
+    # tokenizers number added tokens anew unless the vocabulary has them too.
+    told["model"]["vocab"] |= {each["content"]: each["id"] for each in told["added_tokens"]}
     wanted = dict(ids[0])
     free = max(wanted.values()) + 1
     for tokenizer, own in zip(tokenizers[1:], ids[1:], strict=True):
         added = {each["content"]: each for each in json.loads(tokenizer.backend_tokenizer.to_str())["added_tokens"]}
         for token in sorted({*own} - {*wanted}, key=lambda token: own[token]):
             wanted[token] = free
+            told["model"]["vocab"][token] = free  # without merges: it has a row, but no text becomes it
             if token in added:
                 told["added_tokens"].append({**added[token], "id": free})
-            else:
-                told["model"]["vocab"][token] = free  # without merges: it has a row, but no text becomes it
             free += 1
     size = max(rows[0], free)
     return Joined(_rows(wanted, size, ids, rows), json.dumps(told, ensure_ascii=False))

@@ -165,11 +165,21 @@ class _Adapted:
         self.fits = all(name in base.shapes for name in (*self._changed, *replaced))
         self.shapes = dict(base.shapes) | {name: self._factors.shape(name) for name in replaced if name in base.shapes}
         self.config = base.config
+        own = next((name for name in (*self._changed, *replaced) if EMBEDDING.search(name)), None)
+        self._head = own if own and self._unties(files) else None
+        if self._head:
+            self.shapes = dict(sorted({**self.shapes, HEAD: base.shapes[self._head]}.items()))
+            self.config = {**base.config, "tie_word_embeddings": False}
+
+    def _unties(self, files: Files) -> bool:
+        """Whether the output head stays what the embeddings were: an adapter changes one of the two that were tied."""
+        tied = self._base.config.get("tie_word_embeddings", False)
+        return bool(tied) and not files.adapter_config.get("ensure_weight_tying")
 
     def read(self, name: str) -> Tensor:
-        if name in self._factors.replaced:
-            return self._factors.whole(name)
-        found = self._base.read(name)
+        if name == HEAD and self._head:
+            return self._base.read(self._head)
+        found = self._factors.whole(name) if name in self._factors.replaced else self._base.read(name)
         if name not in self._changed:
             return found
         change = self._factors.change(self._changed[name])

@@ -29,7 +29,7 @@ class MergeMergekit:
     method: Optional[str] = None  # noqa: UP045 (OmegaConf reads Optional)
     """Name of the method in mergekit; base=REF where it needs one."""
     parameters: Any = None
-    """The method's own settings: op.parameters={density:0.7,epsilon:0.1}; weight, density and the like hold for every model."""
+    """The method's own settings, which hold for every model: 'op.parameters={density:0.6,epsilon:0.1}'."""
     weights: list[float] = field(default_factory=list)
     """mergekit's parameter weight of each model, in the order of models=."""
     notes: list[str] = field(default_factory=list)
