@@ -22,6 +22,10 @@ from mlops_llm.tracking.store import Store
 
 ACCURACIES = ("eval/mean_token_accuracy", "eval/rewards/accuracies")
 """What trainings call the accuracy on held-out rows."""
+_TOLD = ("train/", "eval/", "score/", "reward/")
+"""How numbers begin by which a checkpoint may be chosen."""
+_BESIDE = ("_low", "_high", "_unseen")
+"""How numbers end that stand beside a score."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,8 @@ class Selecting:
         return made
 
     def _nothing(self, found: Rows, made: Choice, by: Sequence[str]) -> tuple[str, str, str]:
-        known = sorted({name for each in found.candidates for name in each.values if "/" in name})
+        known = sorted({name for each in found.candidates for name in each.values if name.startswith(_TOLD)})
+        known = [name for name in known if not name.endswith(_BESIDE)]
         unknown = next((name for name in by if name not in known), None)
         if found.candidates and unknown:
             remedy = f"one of: {', '.join(known)}; or op.evaluate=true dataset=REF metric=[..]"
@@ -97,7 +102,7 @@ class Selecting:
         """All checkpoints: step, losses, accuracy, scores, overfit, and what was made of each."""
         known = {name for each in found.candidates for name in each.values}
         wanted = dict.fromkeys((LOSS, HELD_OUT, *ACCURACIES, *self.by, *sorted(n for n in known if n.startswith("score/"))))
-        shown = [name for name in wanted if name in known and not name.endswith(("_low", "_high", "_unseen"))]
+        shown = [name for name in wanted if name in known and not name.endswith(_BESIDE)]
         fates = {each.row.name: each for each in plan.fates}
         lines = []
         for each in found.candidates:

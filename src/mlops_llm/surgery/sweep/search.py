@@ -88,13 +88,18 @@ def golden(start: float, stop: float, step: float, *, higher_is_better: bool) ->
     near, far = _round(high - _INVERSE * (high - low)), _round(low + _INVERSE * (high - low))
     at_near = sign * (yield (near,))
     at_far = sign * (yield (far,))
-    while high - low > 2 * step + 10**-_DIGITS:
+    fine = 2 * step + 10**-_DIGITS
+    while True:
         if at_near >= at_far:
             high, far, at_far = far, near, at_near
+            if high - low <= fine:
+                return
             near = _round(high - _INVERSE * (high - low))
             at_near = sign * (yield (near,))
         else:
             low, near, at_near = near, far, at_far
+            if high - low <= fine:
+                return
             far = _round(low + _INVERSE * (high - low))
             at_far = sign * (yield (far,))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -143,4 +142,5 @@ class Swept:
             "points": "as the search asks" if places is None else str(places),
             "memory": f"{console.size(self.merged.memory)} at most, all models loaded",
         }
-        return Result("plan of sweep", lines, {"settings": json.dumps(dict(self.space.settings), default=str)}, [planned.grid])
+        lines |= {f"op.settings.{name}": str(value) for name, value in self.space.settings.items()}
+        return Result("plan of sweep", lines, {}, [planned.grid])

@@ -1,0 +1,118 @@
+"""A checkpoint of a training is selected by a command."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mlops_llm.surgery.selection.freeing import freed
+from tests.commands import SMOKE, ok, start, train
+from tests.record import checkpoints_of, client, run_of
+
+
+def surgery(folder: Path, *words: str, code: int = 0) -> str:
+    process = start(folder, *words, stage="surgery")
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == code, out + err
+    return err if code else out
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory) -> Path:
+    """A folder with a training of its own, whose checkpoints may be deleted."""
+    folder = tmp_path_factory.mktemp("own")
+    ok(train(folder, *SMOKE, "trainer.save_steps=5", "run_name=mine", "register_as=null"))
+    return folder
+
+
+SCORES = ["op.by=[eval/loss,score/exact_match]", "op.evaluate=true", "dataset=sales_eval", "limit=4", "metric=[exact_match]"]
+
+
+def test_what_is_missing_is_evaluated_once_then_chosen_with_reasons_and_registered(own):
+    out = surgery(own, "op=select", "run=mine", *SCORES, "sampling.max_new_tokens=4", "run_name=chosen", "name=best_of_mine")
+    result = json.loads((own / "outputs/chosen/result.json").read_text("utf-8"))
+    store = client(own)
+    models = checkpoints_of(store, run_of(store, "mine"))
+    whole = {name for name in models if name.startswith("checkpoint-")}
+    losses = {
+        name: next(m.value for m in models[name].metrics if m.key == "eval/loss") for name in whole if models[name].metrics
+    }
+    assert len(whole) == 4 and all(any(m.key == "score/exact_match" for m in models[name].metrics) for name in whole)
+    assert (
+        result["ref"].rpartition("/")[2] in losses and "least sum of ranks in eval/loss, score/exact_match" in result["reasons"]
+    )
+    version = store.get_model_version_by_alias("best_of_mine", "challenger")
+    assert version.source == f"models:/{result['model']}" and "rank" in version.description
+    assert "train/loss" in out and "score/exact_match" in out and "to free" in out
+    again = surgery(own, "op=select", "run=mine", *SCORES, "sampling.max_new_tokens=4", "run_name=again")
+    assert (
+        "evaluating" not in again and json.loads((own / "outputs/again/result.json").read_text("utf-8"))["ref"] == result["ref"]
+    )
+    assert json.loads((own / "outputs/again/result.json").read_text("utf-8"))["deleted"] == []
+
+
+def test_others_go_only_when_told_and_nothing_goes_that_an_alias_was_made_of(own):
+    store = client(own)
+    models = checkpoints_of(store, run_of(store, "mine"))
+    words = ["op=average", "models=[runs:/mine/checkpoint-5,runs:/mine/checkpoint-10]", "op.weights=[0.5,0.5]"]
+    surgery(own, *words, "run_name=avg", "name=averaged", "output=averaged")
+    surgery(own, "op=select", "run=mine", "op.rule=latest", "op.avoid_overfit=false", "run_name=plan")
+    plan = json.loads((own / "outputs/plan/result.json").read_text("utf-8"))
+    assert plan["ref"] == "runs:/mine/checkpoint-20"
+    stay = {name: why.partition("@")[0] for name, why in plan["stay"].items()}
+    assert stay["checkpoint-5"] == "averaged" and stay["checkpoint-10"] == "averaged"
+    (going,) = [name for name in ("checkpoint-15",) if name in plan["may_go"]] or [None]
+    assert plan["deleted"] == [] and (own / "outputs/mine/checkpoint-15").is_dir()
+    before = shutil.disk_usage(own).used
+    out = surgery(
+        own, "op=select", "run=mine", "op.rule=latest", "op.avoid_overfit=false", "run_name=done", "op.delete_others=true"
+    )
+    done = json.loads((own / "outputs/done/result.json").read_text("utf-8"))
+    assert done["deleted"] == plan["may_go"] and done["free_bytes"] == plan["free_bytes"] and "freed" in out
+    for name in ("checkpoint-5", "checkpoint-10", "checkpoint-20"):
+        assert (own / "outputs/mine" / name).is_dir()
+    if going:
+        assert not (own / "outputs/mine" / going).exists()
+        tags = checkpoints_of(store, run_of(store, "mine"))[going].tags
+        assert (
+            tags["checkpoint.files"] == "removed"
+            and models[going].model_id == checkpoints_of(store, run_of(store, "mine"))[going].model_id
+        )
+        assert before - shutil.disk_usage(own).used > -(2**26)
+        err = surgery(own, "op=merge_slerp", f"models=[runs:/mine/{going},tiny]", code=2)
+        assert "removed" in err
+    table = surgery(own, "op=select", "run=mine", "op.rule=latest", "op.avoid_overfit=false", "run_name=after")
+    assert not going or "its files were removed" in table
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ([], "run: names no training; give run=RUN, its id or name"),
+        (["run=nobody"], "no run is called 'nobody'"),
+        (["run=mine", "op.by=[eval/los]"], "op.by: no checkpoint has 'eval/los' (did you mean eval/loss?)"),
+        (["run=mine", "op.rule=earliest"], "op.by: eval/loss is not known sample by sample"),
+        (["run=mine", "op.evaluate=true", "dataset=sales_eval"], "op.evaluate: evaluates, and eval/loss is no score"),
+        (["run=mine", "name=x", "op.alias=champion"], "op.alias: is moved by the registry's policy only"),
+        (["run=mine", "models=[tiny]"], "models: is given beside run"),
+    ],
+)
+def test_bad_requests_are_one_line(own, words, error):
+    said = surgery(own, "op=select", *words, code=2)
+    assert error in said and len(said.splitlines()) == 1
+
+
+def test_content_with_several_names_is_free_only_without_the_last(tmp_path):
+    for name in ("record", "output", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "record" / "model").write_bytes(b"x" * 1000)
+    os.link(tmp_path / "record" / "model", tmp_path / "output" / "model")
+    (tmp_path / "output" / "optimizer").write_bytes(b"y" * 500)
+    assert freed([tmp_path / "record"]) == 0 and freed([tmp_path / "output"]) == 500
+    assert freed([tmp_path / "record", tmp_path / "output"]) == 1500
+    os.link(tmp_path / "record" / "model", tmp_path / "elsewhere" / "model")
+    assert freed([tmp_path / "record", tmp_path / "output"]) == 500
