@@ -9,30 +9,25 @@ from pathlib import Path
 import pytest
 
 from mlops_llm.surgery.selection.freeing import freed
-from tests.commands import SMOKE, ok, start, train
+from tests.commands import SMOKE, ok, train
 from tests.record import checkpoints_of, client, run_of
-
-
-def surgery(folder: Path, *words: str, code: int = 0) -> str:
-    process = start(folder, *words, stage="surgery")
-    out, err = process.communicate(timeout=400)
-    assert process.returncode == code, out + err
-    return err if code else out
+from tests.surgeries import command
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory) -> Path:
     """A folder with a training of its own, whose checkpoints may be deleted."""
     folder = tmp_path_factory.mktemp("own")
-    ok(train(folder, *SMOKE, "trainer.save_steps=5", "trainer.eval_steps=5", "run_name=mine", "register_as=null"))
+    ok(train(folder, *SMOKE, *SHORT, "run_name=mine", "register_as=null"))
     return folder
 
 
-SCORES = ["op.by=[eval/loss,score/exact_match]", "op.evaluate=true", "dataset=sales_eval", "limit=4", "metric=[exact_match]"]
+SHORT = ["trainer.max_steps=6", "trainer.save_steps=2", "trainer.eval_steps=2", "trainer.logging_steps=2", "samples.count=0"]
+SCORES = ["op.by=[eval/loss,score/perplexity]", "op.evaluate=true", "dataset=sales_eval", "limit=4", "metric=[perplexity]"]
 
 
 def test_what_is_missing_is_evaluated_once_then_chosen_with_reasons_and_registered(own):
-    out = surgery(own, "op=select", "run=mine", *SCORES, "sampling.max_new_tokens=4", "run_name=chosen", "name=best_of_mine")
+    out = command(own, "op=select", "run=mine", *SCORES, "run_name=chosen", "name=best_of_mine")
     result = json.loads((own / "outputs/chosen/result.json").read_text("utf-8"))
     store = client(own)
     models = checkpoints_of(store, run_of(store, "mine"))
@@ -40,14 +35,14 @@ def test_what_is_missing_is_evaluated_once_then_chosen_with_reasons_and_register
     losses = {
         name: next(m.value for m in models[name].metrics if m.key == "eval/loss") for name in whole if models[name].metrics
     }
-    assert len(whole) == 4 and all(any(m.key == "score/exact_match" for m in models[name].metrics) for name in whole)
+    assert len(whole) == 3 and all(any(m.key == "score/perplexity" for m in models[name].metrics) for name in whole)
     assert (
-        result["ref"].rpartition("/")[2] in losses and "least sum of ranks in eval/loss, score/exact_match" in result["reasons"]
+        result["ref"].rpartition("/")[2] in losses and "least sum of ranks in eval/loss, score/perplexity" in result["reasons"]
     )
     version = store.get_model_version_by_alias("best_of_mine", "challenger")
     assert version.source == f"models:/{result['model']}" and "rank" in version.description
-    assert "train/loss" in out and "score/exact_match" in out and "to free" in out
-    again = surgery(own, "op=select", "run=mine", *SCORES, "sampling.max_new_tokens=4", "run_name=again")
+    assert "train/loss" in out and "score/perplexity" in out and "to free" in out
+    again = command(own, "op=select", "run=mine", *SCORES, "run_name=again")
     assert (
         "evaluating" not in again and json.loads((own / "outputs/again/result.json").read_text("utf-8"))["ref"] == result["ref"]
     )
@@ -57,28 +52,26 @@ def test_what_is_missing_is_evaluated_once_then_chosen_with_reasons_and_register
 def test_others_go_only_when_told_and_nothing_goes_that_an_alias_was_made_of(own):
     store = client(own)
     models = checkpoints_of(store, run_of(store, "mine"))
-    words = ["op=average", "models=[runs:/mine/checkpoint-5,runs:/mine/checkpoint-10]", "op.weights=[0.5,0.5]"]
-    surgery(own, *words, "run_name=avg", "name=averaged", "output=averaged")
-    surgery(own, "op=select", "run=mine", "op.rule=latest", "op.avoid_overfit=false", "run_name=plan")
+    words = ["op=average", "models=[runs:/mine/checkpoint-2]"]
+    command(own, *words, "run_name=avg", "name=averaged", "output=averaged")
+    command(own, "op=select", "run=mine", "op.rule=latest", "op.avoid_overfit=false", "run_name=plan")
     plan = json.loads((own / "outputs/plan/result.json").read_text("utf-8"))
-    assert plan["ref"] == "runs:/mine/checkpoint-20"
+    assert plan["ref"] == "runs:/mine/checkpoint-6"
     stay = {name: why.partition("@")[0] for name, why in plan["stay"].items()}
-    assert stay["checkpoint-5"] == "averaged" and stay["checkpoint-10"] == "averaged"
-    assert plan["may_go"] == ["checkpoint-15"] and plan["deleted"] == [] and (own / "outputs/mine/checkpoint-15").is_dir()
+    assert stay == {"checkpoint-2": "averaged"}
+    assert plan["may_go"] == ["checkpoint-4"] and plan["deleted"] == [] and (own / "outputs/mine/checkpoint-4").is_dir()
     words = ["op=select", "run=mine", "op.rule=latest", "op.avoid_overfit=false"]
-    assert "freed" in surgery(own, *words, "run_name=done", "op.delete_others=true")
+    assert "freed" in command(own, *words, "run_name=done", "op.delete_others=true")
     done = json.loads((own / "outputs/done/result.json").read_text("utf-8"))
     assert done["deleted"] == plan["may_go"] and done["free_bytes"] == plan["free_bytes"] > 0
-    assert sorted(each.name for each in (own / "outputs/mine").glob("checkpoint-*")) == [
-        "checkpoint-10",
-        "checkpoint-20",
-        "checkpoint-5",
-    ]
-    now = checkpoints_of(store, run_of(store, "mine"))["checkpoint-15"]
-    assert now.tags["checkpoint.files"] == "removed" and now.model_id == models["checkpoint-15"].model_id
+    assert sorted(each.name for each in (own / "outputs/mine").glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-6"]
+    now = checkpoints_of(store, run_of(store, "mine"))["checkpoint-4"]
+    assert now.tags["checkpoint.files"] == "removed" and now.model_id == models["checkpoint-4"].model_id
     assert {metric.key for metric in now.metrics} >= {"eval/loss"}
-    assert "removed" in surgery(own, "op=merge_slerp", "models=[runs:/mine/checkpoint-15,tiny]", code=2)
-    assert "its files were removed" in surgery(own, *words, "run_name=after")
+    assert "removed" in command(own, "op=merge_slerp", "models=[runs:/mine/checkpoint-4,tiny]", code=2)
+    command(own, *words, "run_name=after")
+    after = json.loads((own / "outputs/after/result.json").read_text("utf-8"))
+    assert after["left_out"] == {"checkpoint-4": "its files were removed"} and after["may_go"] == []
 
 
 @pytest.mark.parametrize(
@@ -94,7 +87,7 @@ def test_others_go_only_when_told_and_nothing_goes_that_an_alias_was_made_of(own
     ],
 )
 def test_bad_requests_are_one_line(own, words, error):
-    said = surgery(own, "op=select", *words, code=2)
+    said = command(own, "op=select", *words, code=2)
     assert error in said and len(said.splitlines()) == 1
 
 

@@ -13,6 +13,7 @@ from mlops_llm.models import tiny
 from mlops_llm.models.tiny import build, corpus
 from tests.commands import start, wait_for
 from tests.record import artifacts_of, checkpoints_of, client, run_of
+from tests.surgeries import command
 
 
 def apart(folder: Path) -> None:
@@ -34,13 +35,6 @@ def apart(folder: Path) -> None:
     (folder / "known.jsonl").write_text("\n".join(rows) + "\n", "utf-8")
 
 
-def surgery(folder: Path, *words: str, code: int = 0) -> str:
-    process = start(folder, *words, stage="surgery", env={"MLOPS_LLM_CACHE": str(folder / "cache")})
-    out, err = process.communicate(timeout=400)
-    assert process.returncode == code, out + err
-    return out if not code else err
-
-
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory) -> Path:
     """A folder in which a sweep was killed after some points and resumed."""
@@ -55,7 +49,7 @@ def swept(tmp_path_factory) -> Path:
     process.kill()
     process.communicate()
     assert not (folder / "best").exists()
-    (folder / "said").write_text(surgery(folder, "resume=s"), "utf-8")
+    (folder / "said").write_text(command(folder, "resume=s"), "utf-8")
     return folder
 
 
@@ -90,12 +84,10 @@ def test_every_point_is_a_run_within_the_sweep_and_only_the_winner_is_written(sw
 
 
 def test_the_winner_as_written_is_the_merge_and_scores_what_it_scored_in_memory(swept):
-    said = surgery(swept, "op=merge_slerp", "models=[a,b]", "op.t=0.6", "output=again", "run_name=again")
+    said = command(swept, "op=merge_slerp", "models=[a,b]", "op.t=0.6", "output=again", "run_name=again")
     assert "certificate: passed" in said and digest.weights(swept / "best") == digest.weights(swept / "again")
     words = ["model=best", "dataset=known.jsonl", "metric=[perplexity]", "cache=off", "run_name=scored", "overlap.check=false"]
-    process = start(swept, *words, stage="eval")
-    out, err = process.communicate(timeout=400)
-    assert process.returncode == 0, out + err
+    command(swept, *words, stage="eval")
     found = json.loads((swept / "outputs/scored/result.json").read_text("utf-8"))["scores"]["perplexity"]
     scores = json.loads((swept / "outputs/s/result.json").read_text("utf-8"))["points"]
     assert found == pytest.approx(next(each["score"] for each in scores if each["point"] == "ratio 0.4"), rel=1e-6)
@@ -103,10 +95,10 @@ def test_the_winner_as_written_is_the_merge_and_scores_what_it_scored_in_memory(
 
 def test_parents_come_from_the_cache_and_a_parent_that_is_best_is_not_written(swept):
     words = ["op=sweep", "models=[a,b]", "dataset=known.jsonl", "metric=[perplexity]", "op.start=0.95", "op.points=2"]
-    first = surgery(swept, *words, "run_name=near", "op.dry_run=true")
+    first = command(swept, *words, "run_name=near", "op.dry_run=true")
     assert "plan of sweep" in first and not (swept / "outputs/near").exists()
-    surgery(swept, *words, "run_name=one", "output=one")
-    said = surgery(swept, *words, "run_name=two", "output=two")
+    command(swept, *words, "run_name=one", "output=one")
+    said = command(swept, *words, "run_name=two", "output=two")
     assert "opening" not in said, "all was asked before"
     assert "no gain over the parents: none of the merges is better than b" in said and not (swept / "two").exists()
     assert json.loads((swept / "outputs/two/result.json").read_text("utf-8"))["ref"] == "b"
