@@ -11,6 +11,7 @@ import pytest
 from mlops_llm import digest
 from mlops_llm.models import tiny
 from mlops_llm.models.tiny import build, corpus
+from tests.chat_server import serve
 from tests.commands import start, wait_for
 from tests.record import artifacts_of, checkpoints_of, client, run_of
 from tests.surgeries import command
@@ -102,3 +103,14 @@ def test_parents_come_from_the_cache_and_a_parent_that_is_best_is_not_written(sw
     assert "opening" not in said, "all was asked before"
     assert "no gain over the parents: none of the merges is better than b" in said and not (swept / "two").exists()
     assert json.loads((swept / "outputs/two/result.json").read_text("utf-8"))["ref"] == "b"
+
+
+def test_a_judge_may_decide(swept):
+    with serve() as server:
+        words = ["op=sweep", "models=[a,b]", "dataset=known.jsonl", "limit=2", "op.points=3", "sampling.max_new_tokens=4"]
+        judge = ["judge=rubric_zh", f"judge.base_url={server.address}", "judge.model=any", "metric=[bleu]"]
+        said = command(swept, *words, *judge, "run_name=judged", "output=judged")
+        asked = len(server.calls)
+    found = json.loads((swept / "outputs/judged/result.json").read_text("utf-8"))
+    assert [each["score"] for each in found["points"]] == [4.25] * 3 and found["gain"] is False
+    assert "judge/overall (higher is better)" in said.replace("\n", " ") and asked <= 6
