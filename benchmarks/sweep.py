@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import resource
 import shutil
 import sys
 import time
@@ -109,6 +110,12 @@ def bare(first: str, second: str, ids: str) -> None:
     print(json.dumps(found))
 
 
+def busy() -> float:
+    """Seconds of CPU that the processes took which were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def sides(places: list[Path], data: Path, ids: Path, folder: Path, existing: Path, points: int) -> dict[str, Run]:
     names = [str(each) for each in places]
     kept: dict[str, list[float]] = {}
@@ -116,7 +123,7 @@ def sides(places: list[Path], data: Path, ids: Path, folder: Path, existing: Pat
     layers = int(json.loads((places[0] / "config.json").read_text("utf-8"))["num_hidden_layers"])
 
     def mergekit() -> dict[str, float]:
-        seconds, found = 0.0, []
+        seconds, found, before = 0.0, [], busy()
         beside = Path(sys.executable).parent / "mergekit-yaml"
         for point in range(points):
             t = 1.0 - point / (POINTS - 1)
@@ -129,15 +136,17 @@ def sides(places: list[Path], data: Path, ids: Path, folder: Path, existing: Pat
             seconds += merged.seconds + asked.seconds
             found += json.loads(asked.out.strip().splitlines()[-1])
         kept["mergekit"] = found
-        return {"wall s": seconds * POINTS / points}
+        return {"wall s": seconds * POINTS / points, "cpu s": (busy() - before) * POINTS / points}
 
     def loop() -> dict[str, float]:
+        before = busy()
         with fresh(folder) as here:
             timed = process([sys.executable, __file__, "--bare", *names, str(ids)], here)
         kept["bare"] = json.loads(timed.out.strip().splitlines()[-1])
-        return {"wall s": timed.seconds, "peak MB": timed.peak_mb}
+        return {"wall s": timed.seconds, "cpu s": busy() - before, "peak MB": timed.peak_mb}
 
     def ours() -> dict[str, float]:
+        before = busy()
         words = ["op=sweep", f"models=[{','.join(names)}]", f"op.points={POINTS}", f"dataset={data}", "metric=[perplexity]"]
         with fresh(folder, existing) as here:
             command = [
@@ -155,7 +164,7 @@ def sides(places: list[Path], data: Path, ids: Path, folder: Path, existing: Pat
         points = sorted(told["points"], key=lambda each: each["at"])
         kept["ours"] = [each["score"] for each in points]
         most = max(abs(a - b) / b for other in kept.values() for a, b in zip(other, kept["ours"], strict=False))
-        return {"wall s": timed.seconds, "peak MB": timed.peak_mb, "numbers differ by": most}
+        return {"wall s": timed.seconds, "cpu s": busy() - before, "peak MB": timed.peak_mb, "numbers differ by": most}
 
     return {"mergekit": mergekit, "bare": loop, "ours": ours}
 
@@ -206,12 +215,16 @@ def main() -> None:
         made = sides(places, data, ids, folder, existing, asked.mergekit_points)
         found = alternate(asked.rounds, {name: run for name, run in made.items() if name in asked.only})
     wanted = {"mergekit": "at least 12", "bare": "at least 1 / 1.3 = 0.77", "ours": ""}
-    best = {name: min(each["wall s"] for each in runs) for name, runs in found.items()}
-    lines = [
-        [name, f"{value:.1f}", f"{value / best['ours']:.2f}" if "ours" in best else "", wanted[name]]
-        for name, value in best.items()
-    ]
-    grid(f"{POINTS} points, {asked.model}; best of {asked.rounds}", ["", "wall s", "times ours", "wanted"], lines)
+    lines = []
+    for name, runs in found.items():
+        line = [name]
+        for measure in ("wall s", "cpu s"):
+            least = min(each[measure] for each in runs)
+            own = min(each[measure] for each in found["ours"]) if "ours" in found else math.nan
+            line += [f"{least:.1f}", f"{least / own:.2f}"]
+        lines.append([*line, wanted[name]])
+    heads = ["", "wall s", "times ours", "CPU s", "times ours", "wanted"]
+    grid(f"{POINTS} points, {asked.model}; best of {asked.rounds}", heads, lines)
 
 
 if __name__ == "__main__":

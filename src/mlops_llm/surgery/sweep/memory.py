@@ -43,7 +43,7 @@ class Loaded:
     def read(self, name: str) -> Tensor:
         """One tensor; whoever asks may not write to it."""
         if name not in self._read:
-            self._read[name] = self._weights.read(name)
+            self._read[name] = self._weights.read(name).clone()  # what is read may be valid only until the next one is
         return self._read[name]
 
     def close(self) -> None:
