@@ -57,6 +57,16 @@ def test_what_safetensors_writes_is_read(tmp_path):
         assert torch.equal(found.read("t0"), tensors["t0"])
 
 
+def test_memory_that_passes_on_holds_each_tensor_until_the_next(tmp_path):
+    tensors = some()
+    write(tmp_path, tensors)
+    with Tensors(tmp_path, passing=True) as found:
+        for name, each in tensors.items():
+            assert torch.equal(found.read(name).float(), each.float())
+        large, small = found.read("t6"), found.read("t0")
+        assert large.data_ptr() == small.data_ptr()
+
+
 @pytest.mark.parametrize("cut", [1, 20, 100_000])
 def test_a_file_that_is_cut_off_is_refused(tmp_path, cut):
     file = tmp_path / "model.safetensors"

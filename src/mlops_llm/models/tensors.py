@@ -53,12 +53,14 @@ class Shape:
 class Tensors:
     """The tensors of a model's folder, in one file or many. Nothing stays in memory: files are read, not mapped."""
 
-    def __init__(self, folder: Path, stem: str = "") -> None:
+    def __init__(self, folder: Path, stem: str = "", *, passing: bool = False) -> None:
         """Read the headers of a folder's safetensors files.
 
         Args:
             folder: of the model.
             stem: what the files' names begin with; empty takes all.
+            passing: a tensor that was read is valid until the next one is, which takes its memory: new memory for each costs as
+                much as reading it.
 
         Raises:
             UserError: a file is cut off or no safetensors file, or two files hold one tensor.
@@ -66,6 +68,8 @@ class Tensors:
         self._places: dict[str, tuple[Path, str, tuple[int, ...], int, int]] = {}
         self._open: dict[Path, BinaryIO] = {}
         self.folder = folder
+        self._passing = passing
+        self._room: Tensor | None = None
         for file in sorted(folder.glob(f"{stem}*.safetensors")):
             for name, place in _places(file).items():
                 if name in self._places:
@@ -100,7 +104,7 @@ class Tensors:
         return found
 
     def read(self, name: str) -> Tensor:
-        """A tensor as it is stored; the memory is its own.
+        """A tensor as it is stored; the memory is its own, or that of the one before.
 
         Raises:
             UserError: the file ends within it.
@@ -110,7 +114,7 @@ class Tensors:
         file, dtype, shape, start, stop = self._places[name]
         if start == stop:
             return torch.empty(shape, dtype=getattr(torch, DTYPES[dtype]))
-        buffer = torch.empty(stop - start, dtype=torch.uint8)
+        buffer = self._buffer(stop - start)
         view = memoryview(buffer.numpy())
         handle = self._open.get(file) or self._open.setdefault(file, file.open("rb", buffering=0))
         handle.seek(start)
@@ -125,8 +129,19 @@ class Tensors:
             os.posix_fadvise(handle.fileno(), stop, _AHEAD, os.POSIX_FADV_WILLNEED)
         return buffer.view(getattr(torch, DTYPES[dtype])).reshape(shape)
 
+    def _buffer(self, size: int) -> Tensor:
+        import torch
+
+        if not self._passing:
+            return torch.empty(size, dtype=torch.uint8)
+        if self._room is None or len(self._room) < size:
+            self._room = None  # before the larger one is there
+            self._room = torch.empty(size, dtype=torch.uint8)
+        return self._room[:size]
+
     def close(self) -> None:
         """Close the files."""
+        self._room = None
         for handle in self._open.values():
             handle.close()
         self._open.clear()

@@ -209,7 +209,7 @@ def stream(method: Method, request: Surgery, parents: Sequence[Source], base: So
         UserError: they do not.
     """
     sources = [*parents, *([base] if base else [])]
-    weights = [opened(each.files, request.model_load) for each in sources]
+    weights = [opened(each.files, request.model_load, passing=True) for each in sources]
     rows = [_rows(each) for each in weights]
     told = joined(sources, rows, method.vocabulary) if all(rows) else None
     warnings = agree(sources, weights, rows_differ=told is not None)

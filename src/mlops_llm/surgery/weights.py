@@ -43,8 +43,13 @@ class Weights(Protocol):
         ...
 
 
-def opened(files: Files, how: ModelLoad) -> Weights:
+def opened(files: Files, how: ModelLoad, *, passing: bool = False) -> Weights:
     """The weights of a model or of an adapter merged into its base.
+
+    Args:
+        files: of the model.
+        how: number format and rules, where PEFT must merge an adapter.
+        passing: a tensor is valid only until the next one is read, which is faster.
 
     Raises:
         UserError: they are quantized, pickled, or do not fit their base.
@@ -52,10 +57,10 @@ def opened(files: Files, how: ModelLoad) -> Weights:
     if "quantization_config" in files.config:
         raise UserError("its weights are quantized", files.place.ref, "take the model that it was made of")
     if files.base is None:
-        return _Whole(files)
+        return _Whole(files, passing)
     if files.task is not files.base.task or not _is_plain(files):
         return _Held(files, how)
-    under = opened(files.base, how)
+    under = opened(files.base, how, passing=passing)
     adapted = _Adapted(files, under)
     return adapted if adapted.fits else _Held(files, how)
 
@@ -63,9 +68,9 @@ def opened(files: Files, how: ModelLoad) -> Weights:
 class _Whole:
     """The tensors of a folder; an output head that is tied to the embeddings is left out, wherever it is written."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, passing: bool) -> None:
         self.config = files.config
-        self._tensors = Tensors(files.place.folder, "model")
+        self._tensors = Tensors(files.place.folder, "model", passing=passing)
         tied = files.config.get("tie_word_embeddings", False)
         self.shapes = {name: each for name, each in self._tensors.shapes.items() if not (tied and name == HEAD)}
         if not self.shapes:
