@@ -76,6 +76,21 @@ def test_what_is_asked_in_memory_weighs_what_is_written(tmp_path, models, method
     assert digest.weights(tmp_path / "memory") == digest.weights(folder)
 
 
+def test_adapters_are_merged_in_memory_as_they_are_written(tmp_path, models):
+    import torch
+    from safetensors.torch import load_file
+
+    base = miniatures.model(tmp_path / "base", seed=5)
+    named = [str(miniatures.adapter(tmp_path / "adapter", base, seed=1)), str(miniatures.model(tmp_path / "whole", seed=6))]
+    merging = Space("merge_slerp", {"notes": ["x", "y"]}, "ratio", 2).merging((0.4,))
+    request = Surgery(op=merging, models=named)
+    sources = parents(merging, request)
+    merged = Merged(merging, request, sources, None, load.tokenizer_of(sources[0].files))
+    weights = dict(merged.session(merging).model.named_parameters())
+    folder = written(merging, tmp_path / "out", models=named)
+    assert all(torch.equal(each, weights[name]) for name, each in load_file(folder / "model.safetensors").items())
+
+
 def test_the_ratio_is_the_first_models_share():
     space = Space("merge_slerp", {}, "ratio", 2)
     assert space.merging((0.7,)).shares(2) == [0.7, 0.3] and space.merging((0.7,)).said(2) == "SLERP (t = 0.3)"

@@ -114,7 +114,7 @@ class Room:
         base = stream.sources[-1] if stream.has_base else None
         return digest.row(
             {
-                "merge": plain(merging),
+                "merge": plain(replace(merging, notes=[])),
                 "models": [each.subject.digest for each in self._plans if each.subject],
                 "base": base.digest if base else None,
                 "dtype": stream.dtype.name,

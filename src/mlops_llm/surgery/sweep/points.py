@@ -96,7 +96,7 @@ def _checked(cls: type[Merging], method: str, name: str, value: Any) -> Any:
         remedy = f"it has: {', '.join(each for each in known if each not in _OURS)}"
         raise UserError(f"is no setting of {method}{component.near(name, known)}", where, remedy)
     if name in _OURS:
-        raise UserError("is not for the points of a sweep", where, "give it to the sweep, or leave it out")
+        raise UserError("is not for the points of a sweep", where, "leave it out")
     default = known[name].default
     if isinstance(default, bool):
         is_right = isinstance(value, bool)
@@ -110,7 +110,7 @@ def _checked(cls: type[Merging], method: str, name: str, value: Any) -> Any:
     return value
 
 
-_OURS = ("dry_run", "save_log", "save_intermediate", "keep_adapter", "notes")
+_OURS = ("dry_run", "save_log", "save_intermediate", "keep_adapter")
 """Settings that say nothing of the numbers of a result."""
 
 
