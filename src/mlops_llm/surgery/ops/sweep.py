@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
 from mlops_llm.component import component, name_of, near
@@ -50,6 +50,8 @@ class Sweep:
     """grid asks all points, golden narrows the one best place down, optuna proposes (needs the extra search)."""
     score: Optional[str] = None  # noqa: UP045 (OmegaConf reads Optional)
     """Which score decides; null is the judge's rating as a whole, else the first one of metric= or benchmark=."""
+    notes: list[str] = field(default_factory=list)
+    """What each model is, for a person; kept in the recipe."""
     dry_run: bool = False
     """Show the plan and do nothing."""
 
@@ -72,7 +74,8 @@ class Sweep:
         """See that all points can be made and asked; no weight is read yet."""
         if name_of(request.engine) != "hf":
             raise UserError("asks what lies on disk, and these models are in memory", "engine", "take engine=hf")
-        space = varies(self.method, self.over, self.settings or {}, request.models)
+        settings = {**(self.settings or {}), **({"notes": list(self.notes)} if self.notes else {})}
+        space = varies(self.method, self.over, settings, request.models)
         places = self._places(space)
         sample = space.merging(places[len(places) // 2])
         planned = self._written(sample, request)
