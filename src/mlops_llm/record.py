@@ -79,6 +79,8 @@ class Registration:
     alias: str
     description: str
     """Why this checkpoint was taken."""
+    run: str = ""
+    """Id of the run that made it; empty of the one that registers it."""
 
 
 @dataclass(frozen=True)

@@ -151,8 +151,8 @@ def _pages(runs: Sequence[RunRow]) -> list[str]:
 def _inputs(plans: list[Plan], run: Run) -> None:
     run.tags({"models": ", ".join(each.settings.model for each in plans)})
     for plan in plans:
-        if plan.subject:
-            run.uses(plan.subject.checkpoint)
+        if plan.subject and (checkpoint := plan.subject.checkpoint):
+            run.uses(checkpoint)
     first = plans[0]
     if first.questions:
         run.input(first.questions.as_input())

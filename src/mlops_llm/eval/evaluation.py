@@ -120,7 +120,7 @@ def _benchmarks(plan: Plan, opened: Opened, folder: Path, answers: Answers | Non
 
 def _overlap(plan: Plan, found: Sequence[Found], taken: Taken) -> list[Found]:
     """Look for all that was asked in what the model was trained on, in one pass; return what benchmarks found with it."""
-    place = plan.subject.place if plan.subject else None
+    place = plan.subject.place if plan.subject and not plan.subject.session else None
     own = [plan.questions.asked] if plan.questions else []
     sets = [*own, *(seen.questions(one.samples) for one in found)]
     checked = of_model(sets, place, load.weights_digest(place) if place else "", plan.settings.overlap)

@@ -31,6 +31,10 @@ class Opened:
         if self._session is None:
             began, found = time.perf_counter(), self._plan.subject
             console.detail(f"opening {self._plan.model}")
+            if found and found.session:
+                self._session = found.session()
+                self.seconds = time.perf_counter() - began
+                return self._session
             opened = self._plan.settings.engine.open(
                 found.files if found else None,
                 self._plan.settings.model_load,

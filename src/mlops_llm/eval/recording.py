@@ -28,9 +28,10 @@ def inputs(plan: Plan, run: Run) -> None:
     """Name the model and the rows."""
     if plan.subject:
         checkpoint = plan.subject.checkpoint
-        run.uses(checkpoint)
+        if checkpoint:
+            run.uses(checkpoint)
         told = {"model": plan.settings.model, "template.source": plan.subject.template_source, IDENTITY: plan.identity}
-        run.tags({**told, **checkpoint.tags})
+        run.tags({**told, **(checkpoint.tags if checkpoint else {})})
     else:
         run.tags({"model": plan.settings.model})
     if plan.questions:
@@ -44,8 +45,8 @@ def inputs(plan: Plan, run: Run) -> None:
         prompts.used(run, plan.settings.judge.name, plan.settings.judge.text())
 
 
-def result(plan: Plan, outcome: Outcome, taken: Taken, run: Run) -> Result:
-    """Record what was found and say it."""
+def result(plan: Plan, outcome: Outcome, taken: Taken, run: Run, *, pictures: bool = True) -> Result:
+    """Record what was found and say it; one of many like it needs no pictures of its own."""
     checkpoint = plan.subject.checkpoint if plan.subject else None
     step = checkpoint.step if checkpoint else 0
     benchmarks = [one.as_input(plan.settings.limit).context for one in plan.benchmarks if one.local]
@@ -66,7 +67,7 @@ def result(plan: Plan, outcome: Outcome, taken: Taken, run: Run) -> Result:
         run.artifact(f"benchmarks/{_file(name)}.json", json.dumps(tables, ensure_ascii=False, indent=2, default=str))
     for name, grid in outcome.tables.items():
         run.artifact(name, {column: [row[place] for row in grid.rows] for place, column in enumerate(grid.columns)})
-    for name, figure in figures.figures(outcome).items():
+    for name, figure in figures.figures(outcome).items() if pictures else ():
         run.figure(name, figure)
     run.artifact(PAGE, page(outcome, texts=plan.settings.save_outputs))
     run.artifact(facts.ARTIFACT, json.dumps(facts.of_run(plan, outcome, taken, run.name), ensure_ascii=False))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlops_llm import console, digest
 from mlops_llm.files import read_object
+from mlops_llm.inference.engine import Session
 from mlops_llm.models import load, template
 from mlops_llm.models.load import Files, ModelLoad
 from mlops_llm.models.ref import Place, resolve
@@ -31,6 +32,9 @@ class Subject:
     """Of all that its answers depend on: its weights (and its bases' where it is an adapter), its config, its end marks and its
     tokenizer. Whatever it is called, this is the model."""
     warnings: tuple[str, ...] = ()
+    session: Callable[[], Session] | None = None
+    """Opens a model that is in memory, such as two that were merged there; `files` then only say what it is like. None where an
+    engine opens the files."""
 
     @property
     def place(self) -> Place:
@@ -41,6 +45,11 @@ class Subject:
     def vocabulary(self) -> str:
         """Digest of its tokenizer: likelihoods of tokens compare where it is the same."""
         return digest.text(self.tokenizer.backend_tokenizer.to_str())
+
+    @property
+    def form(self) -> str:
+        """Digest of what its answers depend on besides its weights."""
+        return digest.row(_form(self.files, self.tokenizer))
 
     @property
     def bytes(self) -> int:
@@ -54,8 +63,10 @@ class Subject:
         return int(most) if most else None
 
     @property
-    def checkpoint(self) -> Checkpoint:
-        """The model as the record names it."""
+    def checkpoint(self) -> Checkpoint | None:
+        """The model as the record names it; None of one that is only in memory."""
+        if self.session is not None:
+            return None
         place = self.place
         tags = {
             "digest.weights": load.weights_digest(place),
@@ -94,15 +105,17 @@ def _bytes(files: Files) -> int:
 
 
 def _digest(files: Files, tokenizer: Any) -> str:
-    facts = {
-        "weights": _weights(files),
+    return digest.row({"weights": _weights(files), **_form(files, tokenizer)})
+
+
+def _form(files: Files, tokenizer: Any) -> dict[str, Any]:
+    return {
         "config": _settled(files.config),
         "adapter": _settled(files.adapter_config),
         "generation": _settled(_read(files.place.folder / "generation_config.json")),
         "tokenizer": tokenizer.backend_tokenizer.to_str(),
         "ends": [tokenizer.eos_token_id, tokenizer.pad_token_id],
     }
-    return digest.row(facts)
 
 
 def _weights(files: Files) -> str:

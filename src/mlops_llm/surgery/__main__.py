@@ -47,6 +47,8 @@ STAGE = Stage(
         "python -m mlops_llm.surgery op=merge_slerp models=[runs:/SFT/best,runs:/DPO/best] op.t=0.4 output=merged",
         "python -m mlops_llm.surgery op=merge_linear models=[A,B] op.weights=[0.6,0.4] output=merged op.dry_run=true",
         "python -m mlops_llm.surgery op=merge_ties models=[A,B] base=tiny op.density=0.8 name=sales",
+        "python -m mlops_llm.surgery op=sweep models=[A,B] op.method=merge_slerp op.points=11 dataset=sales_eval metric=[bleu]",
+        "python -m mlops_llm.surgery op=select run=RUN op.by=[eval/loss,score/bleu]",
         "python -m mlops_llm.surgery op=average models=[runs:/RUN/checkpoint-60,runs:/RUN/checkpoint-80]",
         "python -m mlops_llm.surgery op=merge_lora model=runs:/RUN/best output=whole",
         "python -m mlops_llm.surgery op=prune_ffn model=runs:/RUN/best op.ratio=0.2 op.calibration=sales_sft output=narrow",

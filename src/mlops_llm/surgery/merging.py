@@ -42,6 +42,8 @@ class Merging:
     """Show the plan and do nothing."""
 
     needs_base: ClassVar[bool] = False
+    has_ends: ClassVar[bool] = False
+    """Whether a weight of 1 gives that model itself."""
     least: ClassVar[int] = 2
     """Fewest models."""
     most: ClassVar[int | None] = None

@@ -100,6 +100,26 @@ class Stream:
         companions.configure(self.weights[0].config, folder, self.dtype, **({"vocab_size": rows} if rows else {}))
         return written
 
+    def into(self, targets: Mapping[str, Tensor]) -> None:
+        """Merge into tensors that are there, of a model in memory; each gets the numbers that `write` would write.
+
+        Args:
+            targets: by name, those of the result at least, in any number format and wherever they lie.
+
+        Raises:
+            UserError: a model holds NaN or infinity, or a file ends too early.
+        """
+        import torch
+
+        limits = self.method.limits(self._walk, len(self.sources) - self.has_base)
+        wanted = getattr(torch, self.dtype.name)
+        for name in self.shapes:
+            target = targets[name]
+            is_ready = target.dtype is wanted and target.device.type == "cpu" and target.is_contiguous()
+            merged = self._merged(name, self._read(name), limits, target if is_ready else None)
+            if merged is not target:
+                target.copy_(merged)
+
     def _read(self, name: str) -> list[Tensor]:
         found = []
         for source, each in zip(self.sources, self.weights, strict=True):
@@ -111,12 +131,14 @@ class Stream:
             return self.joined.aligned(found)
         return found
 
-    def _merged(self, name: str, tensors: Sequence[Tensor], limits: Sequence[float] | None) -> Tensor:
+    def _merged(
+        self, name: str, tensors: Sequence[Tensor], limits: Sequence[float] | None, out: Tensor | None = None
+    ) -> Tensor:
         import torch
 
         if self.shapes[name].dtype not in _FLOATS:
             return tensors[0]
-        out = torch.empty(tensors[0].shape, dtype=getattr(torch, self.dtype.name))
+        out = torch.empty(tensors[0].shape, dtype=getattr(torch, self.dtype.name)) if out is None else out
         base = tensors[-1] if self.has_base else None
         parts = tensors[:-1] if self.has_base else tensors
         return self.method.merge(parts, base, Target(name, self.request.seed, limits, out))

@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -57,8 +58,7 @@ def describe(argv: list[str]) -> Environment:
         "host.memory_gb": f"{psutil.virtual_memory().total / 2**30:.1f}",
         "host.gpu": _gpus(),
     }
-    told = [each.metadata for each in metadata.distributions()]  # read once each: that takes a second of hundreds
-    versions = sorted({f"{each['Name']}=={each['Version']}" for each in told if each["Name"]})
+    versions = _packages()
     by_name = dict(line.split("==", 1) for line in versions)
     tags |= {f"version.{name}": by_name[name] for name in _NAMED if name in by_name}
     here, own = _checkout(Path.cwd()), _checkout(Path(__file__).parent)
@@ -72,6 +72,13 @@ def describe(argv: list[str]) -> Environment:
     if len(commits) > 1:
         tags |= {"git.mlops_llm_commit": commits[1], "git.mlops_llm_uncommitted": str(bool(patches["mlops_llm"])).lower()}
     return Environment(tags, "\n".join(versions) + "\n", {name: patch for name, patch in patches.items() if patch})
+
+
+@cache
+def _packages() -> tuple[str, ...]:
+    """`name==version` of each installed package; it takes a second of hundreds, so a process looks once."""
+    told = [each.metadata for each in metadata.distributions()]  # read once each
+    return tuple(sorted({f"{each['Name']}=={each['Version']}" for each in told if each["Name"]}))
 
 
 def process_tags() -> dict[str, str]:

@@ -99,12 +99,22 @@ def trace(store: Store | None, place: Named, weights: str = "") -> Lineage:
     return Lineage(tuple(walk.datasets), tuple(walk.unknown), tuple(walk.bases), tuple(walk.runs), tuple(walk.influences))
 
 
+def ancestors(store: Store, model: str) -> frozenset[str]:
+    """LoggedModel ids of a checkpoint and of all checkpoints that it was made of, as far as the record knows."""
+    walk = _Walk(store)
+    walk.checkpoint(model)
+    while walk.waiting:
+        walk.follow(*walk.waiting.pop(0))
+    return frozenset(each for each in walk.met if re.fullmatch(r"m-[0-9a-f]{32}", each))
+
+
 class _Walk:
     """The way back; what was met once is not followed again."""
 
     def __init__(self, store: Store | None) -> None:
         self._store = store
-        self._met: set[str] = set()
+        self.met: set[str] = set()
+        """Checkpoints, runs and names that were met."""
         self.waiting: list[tuple[str, str]] = []
         """Checkpoint and run of what is still to be followed; one of them may be empty."""
         self.datasets: list[Used] = []
@@ -218,8 +228,8 @@ class _Walk:
             self.unknown.append(words)
 
     def _is_new(self, name: str) -> bool:
-        is_new = bool(name) and name not in self._met
-        self._met.add(name)
+        is_new = bool(name) and name not in self.met
+        self.met.add(name)
         return is_new
 
 

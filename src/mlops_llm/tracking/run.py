@@ -14,9 +14,9 @@ from typing import Any
 
 from mlops_llm.files import writable, write_text
 from mlops_llm.record import Answer, Checkpoint, DatasetInput, Registration
-from mlops_llm.tracking import evaluations, ledger, models
+from mlops_llm.tracking import evaluations, forgetting, ledger, models
 from mlops_llm.tracking.outbox import Outbox
-from mlops_llm.tracking.store import Store, is_away, local_path
+from mlops_llm.tracking.store import Store, is_away
 
 LONGEST_PARAM = 6000
 """MLflow cuts longer values silently; ours are cut with a mark, and config.yaml has them whole."""
@@ -191,15 +191,7 @@ class MlflowRun:
         model = ledger.find_checkpoint(self._store, self.id, checkpoint.name)
         if model is None:
             return True
-        if ledger.is_registered(self._store, model.model_id):
-            return False
-        if model.tags.get("checkpoint.storage") == "upload":
-            return True  # the server keeps its own copy
-        place = local_path(model.artifact_location)
-        for file in place.iterdir() if place and place.is_dir() else ():
-            file.unlink()
-        self._store.client.set_logged_model_tags(model.model_id, {"checkpoint.files": ledger.REMOVED})
-        return True
+        return forgetting.forget(self._store, model.model_id)
 
     @contextmanager
     def child(self, name: str, settings: Mapping[str, Any]) -> Iterator[MlflowRun]:
@@ -225,7 +217,7 @@ class MlflowRun:
         self._put(
             {
                 "do": "register",
-                "run": of_run or self.id,
+                "run": entry.run or of_run or self.id,
                 "checkpoint": entry.checkpoint,
                 "model": entry.model,
                 "alias": entry.alias,

@@ -41,15 +41,12 @@ def of_run(plan: Plan, outcome: Outcome, taken: Taken, run: str) -> dict[str, An
     """
     settings, subject = plan.settings, plan.subject
     model: dict[str, Any] = {"name": plan.model}
-    if subject:
-        tags = subject.checkpoint.tags
-        model |= {
-            "checkpoint": subject.checkpoint.name,
-            "step": subject.checkpoint.step,
-            "template_source": subject.template_source,
-        }
+    if subject and (checkpoint := subject.checkpoint):
+        tags = checkpoint.tags
+        model |= {"checkpoint": checkpoint.name, "step": checkpoint.step, "template_source": subject.template_source}
         model |= {"weights": tags["digest.weights"], "template": tags["digest.template"]}
-        model |= {"logged_model": subject.checkpoint.model, "trained_by": subject.place.run}
+        model |= {"logged_model": checkpoint.model, "trained_by": subject.place.run}
+    if subject:
         model |= {"digest": subject.digest, "tokenizer": subject.vocabulary, "bytes": subject.bytes}
     judge = settings.judge
     about = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mlops_llm.component import component
 from mlops_llm.surgery.adapters import Additive
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 @dataclass
 class MergeLinear(Additive):
     """Weighted average of two or more models (model soups: Wortsman et al. 2022, arXiv:2203.05482)."""
+
+    has_ends: ClassVar[bool] = True
 
     def merge(self, tensors: Sequence[Tensor], base: Tensor | None = None, target: Target = NEW) -> Tensor:
         """The weighted sum."""

@@ -25,6 +25,7 @@ class MergeSlerp(Merging):
     t: Optional[float] = None  # noqa: UP045 (OmegaConf reads Optional)
     """0 gives the first model, 1 the second; null takes the second of op.weights, else 0.5."""
 
+    has_ends: ClassVar[bool] = True
     least: ClassVar[int] = 2
     most: ClassVar[int | None] = 2
 

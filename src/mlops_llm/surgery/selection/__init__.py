@@ -1,0 +1,1 @@
+"""Which checkpoint of a training is taken, why, and what the others occupy."""

@@ -1,0 +1,122 @@
+"""The checkpoints of a training with all that the record knows of each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from mlops_llm import component
+from mlops_llm.eval.recorded import Recorded, read, side_by_side
+from mlops_llm.eval.recording import IDENTITY, PREFIX, named
+from mlops_llm.surgery.selection.rules import LOSS, Candidate
+from mlops_llm.tracking import ledger
+from mlops_llm.tracking.ledger import CheckpointRow, RunRow
+from mlops_llm.tracking.store import Store
+
+_ROWS = "data.evaluation.digest.canonical"
+_LOWER = ("loss", "perplexity", "bits_per_byte", "entropy")
+FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A training's checkpoints, by step."""
+
+    run: RunRow
+    checkpoints: Sequence[CheckpointRow]
+    losses: Mapping[int, float]
+    """Step -> training loss."""
+    evaluations: Mapping[str, Recorded] = field(default_factory=dict)
+    """Checkpoint -> its newest evaluation on the rows in question."""
+
+    @cached_property
+    def candidates(self) -> list[Candidate]:
+        """All of them, as the rules see them."""
+        return [self._candidate(each) for each in self.checkpoints]
+
+    def _candidate(self, row: CheckpointRow) -> Candidate:
+        values = {name: value for name, value in row.metrics.items() if name not in self._evaluated}
+        steps = [step for step in self.losses if step <= row.step]
+        if LOSS not in values and steps:
+            values[LOSS] = self.losses[max(steps)]
+        if found := self.evaluations.get(row.name):
+            values |= {named(each.name): each.value for each in found.outcome.scores}
+        return Candidate(row.name, row.step, values, row.tags.get("overfit", ""), _gone(row))
+
+    @cached_property
+    def _evaluated(self) -> set[str]:
+        """Scores that evaluations of the same rows tell: what a checkpoint has of others does not compare with them."""
+        return {named(score.name) for each in self.evaluations.values() for score in each.outcome.scores}
+
+    def higher(self, name: str) -> bool:
+        """Whether larger values of a number are better: as its metric says, else by the name."""
+        scores = [score for each in self.evaluations.values() for score in each.outcome.scores if named(score.name) == name]
+        if scores:
+            return bool(scores[0].higher_is_better)
+        for cls in component.groups().get("metric", {}).values() if name.startswith(PREFIX) else ():
+            names = getattr(cls, "names", ())  # of some metrics a property, which depends on settings
+            if isinstance(names, tuple) and name.removeprefix(PREFIX) in names:
+                return bool(cls.higher_is_better)  # type: ignore[attr-defined]
+        return not name.endswith(_LOWER)
+
+    def test(self, first: Candidate, second: Candidate, name: str) -> float | None:
+        """The chance of a score's difference as large, by the samples that both were asked; None where it is not known."""
+        found = [self.evaluations.get(each.name) for each in (first, second)]
+        there = [each for each in found if each is not None]
+        if len(there) < 2:
+            return None
+        compared = side_by_side(there, common=True)
+        row = next((each for each in compared.rows if named(each.score.name) == name), None)
+        return row.pairs[0].found.p if row and row.pairs else None
+
+    def tests(self, name: str) -> bool:
+        """Whether a number is one of an evaluation, whose samples are known."""
+        return name in self._evaluated
+
+
+def _gone(row: CheckpointRow) -> str:
+    if row.status != "READY":
+        return "is unfinished"
+    if row.tags.get("checkpoint.files") == ledger.REMOVED:
+        return "its files were removed"
+    return "its certificate failed" if row.tags.get("certificate") == FAILED else ""
+
+
+def rows(store: Store, ref: str, asked: str = "") -> Rows:
+    """Read a training's checkpoints with their numbers and evaluations.
+
+    Args:
+        store: the record.
+        ref: id or name of the training.
+        asked: canonical digest of the rows that evaluations are to be of; empty takes those that most checkpoints were asked.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    run = ledger.find_run(store, ref)
+    checkpoints = sorted(ledger.checkpoints(store, run.id), key=lambda each: (each.step, each.name))
+    losses = {each.step: each.value for each in ledger.history(store, run.id, LOSS) if math.isfinite(each.value)}
+    found = {each.name: _evaluations(store, each) for each in checkpoints}
+    if not asked:
+        counts: dict[str, int] = {}
+        for evaluations in found.values():
+            for digest in evaluations:
+                counts[digest] = counts.get(digest, 0) + 1
+        asked = max(counts, key=lambda digest: counts[digest], default="")
+    there = {name: evaluations[asked] for name, evaluations in found.items() if asked in evaluations}
+    held = {name: read(store, [each.id])[0] for name, each in there.items()}
+    return Rows(run, checkpoints, losses, held)
+
+
+def _evaluations(store: Store, row: CheckpointRow) -> dict[str, RunRow]:
+    """Digest of rows -> the newest finished evaluation of a checkpoint on them."""
+    weights = row.tags.get("digest.weights")
+    if not weights:
+        return {}
+    made: dict[str, RunRow] = {}
+    for each in ledger.tagged(store, {"stage": "eval", "digest.weights": weights, IDENTITY: "%"}, 100):
+        if each.status == "FINISHED" and each.tags.get(_ROWS):
+            made.setdefault(each.tags[_ROWS], each)
+    return made

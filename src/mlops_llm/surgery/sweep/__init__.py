@@ -1,0 +1,1 @@
+"""Many merges of the same models, made and asked in memory."""

@@ -1,0 +1,103 @@
+"""A checkpoint of a training is selected by a command."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from mlops_llm.surgery.selection.freeing import freed
+from tests.commands import SMOKE, ok, train
+from tests.record import checkpoints_of, client, run_of
+from tests.surgeries import command
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory) -> Path:
+    """A folder with a training of its own, whose checkpoints may be deleted."""
+    folder = tmp_path_factory.mktemp("own")
+    ok(train(folder, *SMOKE, *SHORT, "run_name=mine", "register_as=null"))
+    return folder
+
+
+SHORT = ["trainer.max_steps=6", "trainer.save_steps=2", "trainer.eval_steps=2", "trainer.logging_steps=2", "samples.count=0"]
+SCORES = ["op.by=[eval/loss,score/perplexity]", "op.evaluate=true", "dataset=sales_eval", "limit=4", "metric=[perplexity]"]
+
+
+def test_what_is_missing_is_evaluated_once_then_chosen_with_reasons_and_registered(own):
+    out = command(own, "op=select", "run=mine", *SCORES, "run_name=chosen", "name=best_of_mine")
+    result = json.loads((own / "outputs/chosen/result.json").read_text("utf-8"))
+    store = client(own)
+    models = checkpoints_of(store, run_of(store, "mine"))
+    whole = {name for name in models if name.startswith("checkpoint-")}
+    losses = {
+        name: next(m.value for m in models[name].metrics if m.key == "eval/loss") for name in whole if models[name].metrics
+    }
+    assert len(whole) == 3 and all(any(m.key == "score/perplexity" for m in models[name].metrics) for name in whole)
+    assert (
+        result["ref"].rpartition("/")[2] in losses and "least sum of ranks in eval/loss, score/perplexity" in result["reasons"]
+    )
+    version = store.get_model_version_by_alias("best_of_mine", "challenger")
+    assert version.source == f"models:/{result['model']}" and "rank" in version.description
+    assert "train/loss" in out and "score/perplexity" in out and "to free" in out
+    again = command(own, "op=select", "run=mine", *SCORES, "run_name=again")
+    assert (
+        "evaluating" not in again and json.loads((own / "outputs/again/result.json").read_text("utf-8"))["ref"] == result["ref"]
+    )
+    assert json.loads((own / "outputs/again/result.json").read_text("utf-8"))["deleted"] == []
+
+
+def test_others_go_only_when_told_and_nothing_goes_that_an_alias_was_made_of(own):
+    store = client(own)
+    models = checkpoints_of(store, run_of(store, "mine"))
+    words = ["op=average", "models=[runs:/mine/checkpoint-2]"]
+    command(own, *words, "run_name=avg", "name=averaged", "output=averaged")
+    command(own, "op=select", "run=mine", "op.rule=latest", "op.avoid_overfit=false", "run_name=plan")
+    plan = json.loads((own / "outputs/plan/result.json").read_text("utf-8"))
+    assert plan["ref"] == "runs:/mine/checkpoint-6"
+    stay = {name: why.partition("@")[0] for name, why in plan["stay"].items()}
+    assert stay == {"checkpoint-2": "averaged"}
+    assert plan["may_go"] == ["checkpoint-4"] and plan["deleted"] == [] and (own / "outputs/mine/checkpoint-4").is_dir()
+    words = ["op=select", "run=mine", "op.rule=latest", "op.avoid_overfit=false"]
+    assert "freed" in command(own, *words, "run_name=done", "op.delete_others=true")
+    done = json.loads((own / "outputs/done/result.json").read_text("utf-8"))
+    assert done["deleted"] == plan["may_go"] and done["free_bytes"] == plan["free_bytes"] > 0
+    assert sorted(each.name for each in (own / "outputs/mine").glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-6"]
+    now = checkpoints_of(store, run_of(store, "mine"))["checkpoint-4"]
+    assert now.tags["checkpoint.files"] == "removed" and now.model_id == models["checkpoint-4"].model_id
+    assert {metric.key for metric in now.metrics} >= {"eval/loss"}
+    assert "removed" in command(own, "op=merge_slerp", "models=[runs:/mine/checkpoint-4,tiny]", code=2)
+    command(own, *words, "run_name=after")
+    after = json.loads((own / "outputs/after/result.json").read_text("utf-8"))
+    assert after["left_out"] == {"checkpoint-4": "its files were removed"} and after["may_go"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ([], "run: names no training; give run=RUN, its id or name"),
+        (["run=nobody"], "no run is called 'nobody'"),
+        (["run=mine", "op.by=[eval/los]"], "op.by: no checkpoint has 'eval/los' (did you mean eval/loss?)"),
+        (["run=mine", "op.rule=earliest"], "op.by: eval/loss is not known sample by sample"),
+        (["run=mine", "op.evaluate=true", "dataset=sales_eval"], "op.evaluate: evaluates, and eval/loss is no score"),
+        (["run=mine", "name=x", "op.alias=champion"], "op.alias: is moved by the registry's policy only"),
+        (["run=mine", "models=[tiny]"], "models: is given beside run"),
+    ],
+)
+def test_bad_requests_are_one_line(own, words, error):
+    said = command(own, "op=select", *words, code=2)
+    assert error in said and len(said.splitlines()) == 1
+
+
+def test_content_with_several_names_is_free_only_without_the_last(tmp_path):
+    for name in ("record", "output", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "record" / "model").write_bytes(b"x" * 1000)
+    os.link(tmp_path / "record" / "model", tmp_path / "output" / "model")
+    (tmp_path / "output" / "optimizer").write_bytes(b"y" * 500)
+    assert freed([tmp_path / "record"]) == 0 and freed([tmp_path / "output"]) == 500
+    assert freed([tmp_path / "record", tmp_path / "output"]) == 1500
+    os.link(tmp_path / "record" / "model", tmp_path / "elsewhere" / "model")
+    assert freed([tmp_path / "record", tmp_path / "output"]) == 500

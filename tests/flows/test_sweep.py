@@ -1,0 +1,116 @@
+"""A sweep as a command: what it leaves, and that a killed one goes on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mlops_llm import digest
+from mlops_llm.models import tiny
+from mlops_llm.models.tiny import build, corpus
+from tests.chat_server import serve
+from tests.commands import start, wait_for
+from tests.record import artifacts_of, checkpoints_of, client, run_of
+from tests.surgeries import command
+
+
+def apart(folder: Path) -> None:
+    """Two models on two sides of `tiny`, so that what lies between them is better than both, and rows that it knows."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    for sign, name in ((0.6, "a"), (-0.4, "b")):
+        shutil.copytree(tiny.folder(), folder / name)
+        (file,) = (folder / name).glob("*.safetensors")
+        draw = torch.Generator().manual_seed(0)
+        weights = {}
+        for key, each in sorted(load_file(file).items()):
+            noise = torch.randn(each.shape, generator=draw)
+            weights[key] = each + sign * each.std() * noise if each.ndim == 2 else each
+        save_file(weights, file, {"format": "pt"})
+    known = list(dict.fromkeys(corpus.exchanges(0, build.EXCHANGES)))[:12]
+    rows = (json.dumps({"prompt": each.prompt, "response": each.response}, ensure_ascii=False) for each in known)
+    (folder / "known.jsonl").write_text("\n".join(rows) + "\n", "utf-8")
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory) -> Path:
+    """A folder in which a sweep was killed after some points and resumed."""
+    folder = tmp_path_factory.mktemp("swept")
+    apart(folder)
+    words = ["op=sweep", "models=[a,b]", "op.points=6", "dataset=known.jsonl", "metric=[perplexity]", "cache=off"]
+    process = start(
+        folder, *words, "output=best", "run_name=s", stage="surgery", env={"MLOPS_LLM_CACHE": str(folder / "cache")}
+    )
+    fourth = folder / "outputs" / "s" / "4" / "likelihoods.jsonl"
+    wait_for(lambda: fourth.is_file() and fourth.read_text().count("\n") == 12, process)
+    process.kill()
+    process.communicate()
+    assert not (folder / "best").exists()
+    (folder / "said").write_text(command(folder, "resume=s"), "utf-8")
+    return folder
+
+
+def test_points_that_were_asked_are_not_asked_again(swept):
+    said = (swept / "said").read_text("utf-8")
+    asked = [line for line in said.splitlines() if line.startswith("opening")]
+    assert asked == [f"opening merge_slerp ratio {ratio} of a, b" for ratio in ("0.6", "0.8")]
+    assert "recommended" in said and "certificate: passed" in said
+
+
+def test_every_point_is_a_run_within_the_sweep_and_only_the_winner_is_written(swept):
+    store = client(swept)
+    run = run_of(store, "s")
+    assert run.info.status == "FINISHED" and {"sweep.json", "plots/sweep.png", "recipe.json"} <= artifacts_of(store, run)
+    inner = store.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'")
+    assert {each.info.run_name for each in inner} == {f"s-{number}" for number in range(1, 7)}
+    assert {each.info.status for each in inner} == {"FINISHED"}
+    result = json.loads((swept / "outputs/s/result.json").read_text("utf-8"))
+    scores = {each["point"]: each["score"] for each in result["points"]}
+    by_name = {each.data.tags["point"]: each.data.metrics["score/perplexity"] for each in inner}
+    assert by_name == pytest.approx(scores) and set(scores) == {"a", "b", *(f"ratio {r}" for r in (0.2, 0.4, 0.6, 0.8))}
+    assert result["best"] == min(scores, key=lambda each: scores[each]) == "ratio 0.4" and result["gain"] is True
+    model = checkpoints_of(store, run)["merged"]
+    assert {metric.key: metric.value for metric in model.metrics}["score/perplexity"] == pytest.approx(scores["ratio 0.4"])
+    assert len(store.get_run(run.info.run_id).inputs.model_inputs) == 2
+    entered = {each.name for each in store.search_logged_models([run.info.experiment_id])}
+    assert entered == {"merged", "a", "b"}, "no merge that was not written"
+    told = json.loads((swept / "best/recipe.json").read_text("utf-8"))
+    assert told["operation"] == "merge_slerp" and told["settings"]["weights"] == [0.4, 0.6] and told["run"] == "s"
+    said = (swept / "said").read_text("utf-8")
+    assert "40" in said and "60" in said and "better than b, the better parent" in said
+
+
+def test_the_winner_as_written_is_the_merge_and_scores_what_it_scored_in_memory(swept):
+    said = command(swept, "op=merge_slerp", "models=[a,b]", "op.t=0.6", "output=again", "run_name=again")
+    assert "certificate: passed" in said and digest.weights(swept / "best") == digest.weights(swept / "again")
+    words = ["model=best", "dataset=known.jsonl", "metric=[perplexity]", "cache=off", "run_name=scored", "overlap.check=false"]
+    command(swept, *words, stage="eval")
+    found = json.loads((swept / "outputs/scored/result.json").read_text("utf-8"))["scores"]["perplexity"]
+    scores = json.loads((swept / "outputs/s/result.json").read_text("utf-8"))["points"]
+    assert found == pytest.approx(next(each["score"] for each in scores if each["point"] == "ratio 0.4"), rel=1e-6)
+
+
+def test_parents_come_from_the_cache_and_a_parent_that_is_best_is_not_written(swept):
+    words = ["op=sweep", "models=[a,b]", "dataset=known.jsonl", "metric=[perplexity]", "op.start=0.95", "op.points=2"]
+    first = command(swept, *words, "run_name=near", "op.dry_run=true")
+    assert "plan of sweep" in first and not (swept / "outputs/near").exists()
+    command(swept, *words, "run_name=one", "output=one")
+    said = command(swept, *words, "run_name=two", "output=two")
+    assert "opening" not in said, "all was asked before"
+    assert "no gain over the parents: none of the merges is better than b" in said and not (swept / "two").exists()
+    assert json.loads((swept / "outputs/two/result.json").read_text("utf-8"))["ref"] == "b"
+
+
+def test_a_judge_may_decide(swept):
+    with serve() as server:
+        words = ["op=sweep", "models=[a,b]", "dataset=known.jsonl", "limit=2", "op.points=3", "sampling.max_new_tokens=4"]
+        judge = ["judge=rubric_zh", f"judge.base_url={server.address}", "judge.model=any", "metric=[bleu]"]
+        said = command(swept, *words, *judge, "run_name=judged", "output=judged")
+        asked = len(server.calls)
+    found = json.loads((swept / "outputs/judged/result.json").read_text("utf-8"))
+    assert [each["score"] for each in found["points"]] == [4.25] * 3 and found["gain"] is False
+    assert "judge/overall (higher is better)" in said.replace("\n", " ") and asked <= 6
