@@ -52,6 +52,8 @@ STAGE = Stage(
         "python -m mlops_llm.surgery op=average models=[runs:/RUN/checkpoint-60,runs:/RUN/checkpoint-80]",
         "python -m mlops_llm.surgery op=merge_lora model=runs:/RUN/best output=whole",
         "python -m mlops_llm.surgery op=prune_ffn model=runs:/RUN/best op.ratio=0.2 op.calibration=sales_sft output=narrow",
+        "python -m mlops_llm.surgery op=quantize_int8 model=runs:/RUN/best output=int8 dataset=sales_eval",
+        "python -m mlops_llm.surgery op=export_gguf model=runs:/RUN/best op.type=q8_0 output=gguf",
         "python -m mlops_llm.surgery op=batch op.file=jobs.yaml",
     ),
 )
