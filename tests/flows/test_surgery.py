@@ -67,6 +67,7 @@ def test_its_past_is_followed_to_the_data(averaged, monkeypatch):
     from mlops_llm.models.ref import resolve
 
     monkeypatch.chdir(averaged)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     address = f"sqlite:///{averaged / 'mlflow.db'}"
     found = resolve("runs:/avg/averaged")
     lineage = trace(Store(client(averaged), address), found, found.tags["digest.weights"])
