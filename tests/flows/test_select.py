@@ -49,6 +49,22 @@ def test_what_is_missing_is_evaluated_once_then_chosen_with_reasons_and_register
     assert json.loads((own / "outputs/again/result.json").read_text("utf-8"))["deleted"] == []
 
 
+def test_what_was_not_judged_is_not_deleted_and_scores_of_other_rows_do_not_count(own):
+    words = ["metric=[bleu]", "sampling.max_new_tokens=4", "publish.rows=0", "overlap.check=false"]
+    command(own, "model=runs:/mine/checkpoint-2", "dataset=sales_eval", "limit=3", *words, "run_name=three", stage="eval")
+    both = ["op.by=[eval/loss,score/bleu]", "op.avoid_overfit=false"]
+    out = command(own, "op=select", "run=mine", *both, "run_name=alone")
+    found = json.loads((own / "outputs/alone/result.json").read_text("utf-8"))
+    assert found["ref"].endswith("checkpoint-2") and found["left_out"]["checkpoint-6"] == "has no score/bleu"
+    assert "op.delete_others=true" not in out
+    said = command(own, "op=select", "run=mine", *both, "op.delete_others=true", code=2)
+    assert "op.delete_others: would delete what was not judged: checkpoint-4 has no score/bleu; checkpoint-6" in said
+    command(own, "model=runs:/mine/checkpoint-4", "dataset=sales_eval", "limit=5", *words, "run_name=five", stage="eval")
+    command(own, "op=select", "run=mine", *both, "run_name=apart")
+    found = json.loads((own / "outputs/apart/result.json").read_text("utf-8"))
+    assert sum(each == "has no score/bleu" for each in found["left_out"].values()) == 2, "three rows beside five say nothing"
+
+
 def test_others_go_only_when_told_and_nothing_goes_that_an_alias_was_made_of(own):
     store = client(own)
     models = checkpoints_of(store, run_of(store, "mine"))

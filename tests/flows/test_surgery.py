@@ -48,7 +48,7 @@ def test_the_record_holds_checkpoint_recipe_certificate_and_parents(averaged):
     assert model.tags["digest.weights"] == digest.weights(folder)
     told = json.loads((folder / "recipe.json").read_text("utf-8"))
     assert [each["ref"] for each in told["sources"]] == ids and [each["note"] for each in told["sources"]] == ["早", "晚"]
-    assert {metric.key for metric in model.metrics} >= {"score/exact_match", "certificate/logit_kl"}
+    assert {metric.key for metric in model.metrics} >= {"score/exact_match", "certificate/logit_kl", "certificate/logit_kl/2"}
     version = store.get_model_version_by_alias("sales_avg", "challenger")
     assert version.source == f"models:/{model.model_id}"
 

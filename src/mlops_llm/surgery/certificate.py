@@ -56,7 +56,10 @@ class Certificate:
     @property
     def text(self) -> str:
         """As JSON."""
-        rows = [{"name": each.name, "value": each.value, "passed": each.passed, "said": each.said} for each in self.checks]
+        rows = [
+            {"name": each.name, "value": each.value, "passed": each.passed, "said": each.said, "of": each.of}
+            for each in self.checks
+        ]
         return json.dumps({"verdict": self.verdict, "checks": rows}, indent=2, ensure_ascii=False) + "\n"
 
     @property
@@ -174,7 +177,8 @@ def _behaviour(planned: Planned, folder: Path) -> Iterator[Check]:
         return
     away: dict[str, Distance] = {}
     wanted: Sequence[Any] = ()
-    for source in {id(each): each for each in (*planned.sources, checks.like, checks.changed_from) if each}.values():
+    about = {id(each): each for each in (checks.like, *planned.sources, checks.changed_from) if each}
+    for number, source in enumerate(about.values(), 1):
         of_source = _of(source, planned, asked)
         if source is checks.like:
             wanted = of_source
@@ -183,7 +187,7 @@ def _behaviour(planned: Planned, folder: Path) -> Iterator[Check]:
             yield Check("outputs", source.ref, None, f"against {source.ref}: not compared, its vocabulary is another")
             continue
         away[source.ref] = found
-        yield from _compared(source, found, planned)
+        yield from _compared(number, source, found, planned)
         if source is checks.changed_from and wanted and source is not checks.like:
             whole = distance(of_source, wanted)
             if whole is not None and whole.kl > _NOTHING:
@@ -192,20 +196,20 @@ def _behaviour(planned: Planned, folder: Path) -> Iterator[Check]:
                 yield Check("changed", found.kl, moved, said if moved else f"is {source.ref}: {said}")
 
 
-def _compared(source: Source, found: Distance, planned: Planned) -> Iterator[Check]:
+def _compared(number: int, source: Source, found: Distance, planned: Planned) -> Iterator[Check]:
     checks = planned.checks
     limited = source is checks.like
     if planned.task is Task.reward:
-        yield Check("scores", found.most, None, f"against {source.ref}: scores differ by {found.most:.3g} at most")
+        yield Check("scores", found.most, None, f"against {source.ref}: scores differ by {found.most:.3g} at most", number)
         return
     most, least = (checks.most_kl, checks.least_agreement) if limited else (None, None)
     limit = f" (at most {most:g})" if most is not None else ""
     within = found.kl <= most if most is not None else None
-    yield Check("logit_kl", found.kl, within, f"against {source.ref}: {found.kl:.3g} nats a token{limit}")
+    yield Check("logit_kl", found.kl, within, f"against {source.ref}: {found.kl:.3g} nats a token{limit}", number)
     limit = f" (at least {least:.1%})" if least is not None else ""
     enough = found.agreement >= least if least is not None else None
     said = f"against {source.ref}: {found.agreement:.1%} of {found.tokens} tokens{limit}"
-    yield Check("greedy_agreement", found.agreement, enough, said)
+    yield Check("greedy_agreement", found.agreement, enough, said, number)
 
 
 def _opened(planned: Planned) -> Any:

@@ -75,6 +75,13 @@ class Check:
     """None where it was only measured."""
     said: str
     """The same for a person, with the limit."""
+    of: int = 1
+    """Number of the source that it is about, where it is said of several; the one with limits is the first."""
+
+    @property
+    def key(self) -> str:
+        """What the record calls it."""
+        return f"certificate/{self.name}" + (f"/{self.of}" if self.of > 1 else "")
 
 
 Outputs = Callable[[Path, Sequence[Sequence[int]]], Sequence[Any]]

@@ -58,7 +58,7 @@ def publish(planned: Planned, made: Made, run: Run, seconds: float) -> Result:
     """Record the checkpoint, score it where that is wanted, and say how it went."""
     found = made.certificate
     checkpoint = Checkpoint(planned.name, 0, made.folder, _tags(planned, made))
-    numbers = {f"certificate/{each.name}": each.value for each in found.checks if isinstance(each.value, int | float)}
+    numbers = {each.key: each.value for each in found.checks if isinstance(each.value, int | float)}
     run.metrics({name: float(value) for name, value in numbers.items()}, 0, checkpoint)
     run.metrics({"perf/seconds": seconds, "model/bytes": float(checkpoint.tags["bytes"])}, 0)
     run.artifact("recipe.json", made.folder / "recipe.json")

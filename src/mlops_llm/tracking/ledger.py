@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,9 @@ class CheckpointRow:
     run: str
     tags: dict[str, str]
     metrics: dict[str, float]
+    """Of every run that told any; of the same name the last."""
+    own: dict[str, float] = field(default_factory=dict)
+    """Those that the run which made it told, so that they are of the same rows at each checkpoint."""
 
 
 def find_run(store: Store, ref: str) -> RunRow:
@@ -275,7 +278,9 @@ def _run(store: Store, run: Any) -> RunRow:
 
 def _checkpoint(model: Any) -> CheckpointRow:
     step = model.params.get("step") or re.sub(r"\D", "", model.name) or "0"
-    metrics = {metric.key: metric.value for metric in model.metrics or []}
+    told = model.metrics or []
+    metrics = {metric.key: metric.value for metric in told}
+    own = {metric.key: metric.value for metric in told if metric.run_id == model.source_run_id}
     return CheckpointRow(
         model.model_id,
         model.name,
@@ -285,4 +290,5 @@ def _checkpoint(model: Any) -> CheckpointRow:
         model.source_run_id or "",
         dict(model.tags),
         metrics,
+        own,
     )

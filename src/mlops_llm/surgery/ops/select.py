@@ -55,7 +55,7 @@ class Select:
         if request.model or request.models:
             raise UserError("is given beside run", "model" if request.model else "models", "leave it out")
         store = connect()
-        found = rows(store, request.run)
+        found = rows(store, request.run, by=self.by)
         if not found.checkpoints:
             raise UserError(f"run '{found.run.name}' has no checkpoints", "run", "take a training")
         if self.delete_others:

@@ -37,7 +37,7 @@ class Rows:
         return [self._candidate(each) for each in self.checkpoints]
 
     def _candidate(self, row: CheckpointRow) -> Candidate:
-        values = {name: value for name, value in row.metrics.items() if name not in self._evaluated}
+        values = {name: value for name, value in row.own.items() if name not in self._evaluated}
         steps = [step for step in self.losses if step <= row.step]
         if LOSS not in values and steps:
             values[LOSS] = self.losses[max(steps)]
@@ -84,13 +84,14 @@ def _gone(row: CheckpointRow) -> str:
     return "its certificate failed" if row.tags.get("certificate") == FAILED else ""
 
 
-def rows(store: Store, ref: str, asked: str = "") -> Rows:
+def rows(store: Store, ref: str, asked: str = "", by: Sequence[str] = ()) -> Rows:
     """Read a training's checkpoints with their numbers and evaluations.
 
     Args:
         store: the record.
         ref: id or name of the training.
         asked: canonical digest of the rows that evaluations are to be of; empty takes those that most checkpoints were asked.
+        by: the numbers in question; where rows are not named, evaluations that tell none of them do not count.
 
     Raises:
         UserError: there is no such run.
@@ -102,8 +103,9 @@ def rows(store: Store, ref: str, asked: str = "") -> Rows:
     if not asked:
         counts: dict[str, int] = {}
         for evaluations in found.values():
-            for digest in evaluations:
-                counts[digest] = counts.get(digest, 0) + 1
+            for digest, each in evaluations.items():
+                if any(name in each.metrics for name in by) or not any(name.startswith(PREFIX) for name in by):
+                    counts[digest] = counts.get(digest, 0) + 1
         asked = max(counts, key=lambda digest: counts[digest], default="")
     there = {name: evaluations[asked] for name, evaluations in found.items() if asked in evaluations}
     held = {name: read(store, [each.id])[0] for name, each in there.items()}

@@ -81,6 +81,8 @@ class Choice:
     reasons: tuple[str, ...]
     left_out: Mapping[str, str]
     """Candidate -> why it was not considered."""
+    unjudged: tuple[str, ...] = ()
+    """Those of them that lack a wanted number, so that nobody knows whether they are better."""
 
 
 def choose(
@@ -103,11 +105,12 @@ def choose(
         test: tells whether two candidates differ by more than chance.
     """
     by = by if wish.by is None else wish.by
-    left_out = {each.name: each.gone for each in candidates if each.gone}
+    left_out, unjudged = {each.name: each.gone for each in candidates if each.gone}, list[str]()
     for each in candidates:
         lacks = next((name for name in by if not math.isfinite(each.values.get(name, math.nan))), None)
         if lacks and each.name not in left_out:
             left_out[each.name] = f"has no {lacks}"
+            unjudged.append(each.name)
     left = [each for each in candidates if each.name not in left_out]
     reasons = list[str]()
     overfit = [each for each in left if each.overfit]
@@ -119,9 +122,9 @@ def choose(
         else:
             reasons.append("every checkpoint is overfit, so none is left out for that")
     if not left:
-        return Choice(None, (), left_out)
+        return Choice(None, (), left_out, tuple(unjudged))
     chosen, why = _ORDERS[wish.order](left, by, higher, test)
-    return Choice(chosen, (*why, *reasons), left_out)
+    return Choice(chosen, (*why, *reasons), left_out, tuple(unjudged))
 
 
 def ranks(candidates: Sequence[Candidate], name: str, *, higher: bool) -> dict[str, int]:

@@ -51,9 +51,11 @@ class Selecting:
             UserError: an evaluation cannot be made, or no checkpoint can be chosen.
         """
         self._evaluate(run)
-        found = rows(self.store, str(self.request.run), self.asked)
+        found = rows(self.store, str(self.request.run), self.asked, self.by)
         choice = self.choice(found)
         assert choice.chosen
+        if choice.unjudged:
+            console.warn(f"{_unjudged(choice)}: they were not judged; op.evaluate=true dataset=REF metric=[..] scores them")
         plan = freeing.freeing(self.store, found.checkpoints, choice.chosen.name)
         gone = freeing.delete(self.store, plan) if self.delete_others else []
         run.tags({"selected": f"runs:/{found.run.name}/{choice.chosen.name}", "selected.why": "; ".join(choice.reasons)})
@@ -86,6 +88,9 @@ class Selecting:
         made = choose(found.candidates, wish, by, found.higher, avoid_overfit=self.avoid_overfit, test=found.test)
         if made.chosen is None:
             raise RequestError(*self._nothing(found, made, by))
+        if self.delete_others and made.unjudged:
+            remedy = "score them first: op.evaluate=true dataset=REF metric=[..]"
+            raise RequestError(f"would delete what was not judged: {_unjudged(made)}", "op.delete_others", remedy)
         return made
 
     def _nothing(self, found: Rows, made: Choice, by: Sequence[str]) -> tuple[str, str, str]:
@@ -128,7 +133,7 @@ class Selecting:
             "registered": f"{request.name} (alias {self.alias})" if request.name else None,
             "others": f"{', '.join(gone)}: deleted, {size} freed" if gone else f"deleting {names} would free {size}",
         }
-        if plan.going and not self.delete_others:
+        if plan.going and not self.delete_others and not choice.unjudged:
             table["to delete them"] = "the same command with op.delete_others=true"
         row = next(each for each in found.checkpoints if each.name == chosen.name)
         return Result(
@@ -148,6 +153,10 @@ class Selecting:
             [grid],
             best=Registration(chosen.name, request.name, self.alias, why, found.run.id) if request.name else None,
         )
+
+
+def _unjudged(choice: Choice) -> str:
+    return "; ".join(f"{name} {choice.left_out[name]}" for name in choice.unjudged)
 
 
 def refuse_running(found: Rows) -> None:
