@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shlex
@@ -20,6 +21,7 @@ from mlops_llm.models import load
 from mlops_llm.models.ref import resolve
 from mlops_llm.models.tensors import Tensors
 from mlops_llm.surgery import recipe
+from mlops_llm.surgery.execution import made as carried_out
 from mlops_llm.surgery.execution import work
 from mlops_llm.surgery.ops.average import Average
 from mlops_llm.surgery.ops.ema import Ema
@@ -85,6 +87,24 @@ def test_an_operation_gives_a_model_whose_certificate_passes_until_a_tensor_is_c
     file.write_bytes(whole)
     found = again(planned)
     assert not found.passed and "weights" in [each.name for each in found.failures]
+
+
+@pytest.mark.parametrize("name", ["linear", "slerp", "ties", "dare", "ema"])
+def test_a_writer_that_makes_other_numbers_is_found_though_its_digest_agrees(models, here, name):
+    from safetensors.torch import load_file, save_file
+
+    op, parents, based = OPERATIONS[name]
+    planned = plan(op, here / "out", models=ref(models, *parents), **({"base": str(models / "base")} if based else {}))
+
+    def spoiled(folder: Path) -> str:
+        planned.write(folder)
+        (file,) = folder.glob("*.safetensors")
+        tensors = {key: each * (0.99 if "q_proj.weight" in key else 1.0) for key, each in load_file(file).items()}
+        save_file(tensors, file, {"format": "pt"})
+        return digest.weights(folder)
+
+    found = carried_out(dataclasses.replace(planned, write=spoiled)).certificate
+    assert [each.name for each in found.failures] == ["merged_again"] and "q_proj" in str(found.failures[0].value)
 
 
 @pytest.mark.parametrize("name", ["linear", "ties of the authors", "dare", "ema", "lora"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_llm.component import name_of
-from mlops_llm.errors import UserError
+from mlops_llm.errors import RequestError, UserError
 from mlops_llm.models import adapter, load
 from mlops_llm.models.tensors import Shape, ShardWriter
 from mlops_llm.surgery import companions
@@ -120,7 +120,7 @@ def _write(
                 continue
             a, b = each.read(module)
             if not (finite(a) and finite(b)):
-                raise UserError(f"tensor {key} holds NaN or infinity", source.ref, "take an earlier checkpoint")
+                raise RequestError(f"tensor {key} holds NaN or infinity", source.ref, "take an earlier checkpoint")
             parts.append(a if which.startswith("A") else b * (each.scaling(module, a.shape[0]) * float(source.weight or 0.0)))
         writer.write(key, torch.cat(parts, dim=0 if which.startswith("A") else 1))
     written = writer.close()

@@ -9,7 +9,7 @@ from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops_llm.errors import UserError
+from mlops_llm.errors import RequestError, UserError
 from mlops_llm.models import packed
 from mlops_llm.models.load import Dtype, Files
 from mlops_llm.models.tensors import Shape, ShardWriter, cast, coded
@@ -70,7 +70,7 @@ def write(form: Form, weights: Weights, files: Files, folder: Path, *, dtype: Dt
                 origin = form.origins[name]
                 tensor = weights.read(origin)
                 if not finite(tensor):
-                    raise UserError(f"tensor {origin} holds NaN or infinity", files.place.ref, "take an earlier checkpoint")
+                    raise RequestError(f"tensor {origin} holds NaN or infinity", files.place.ref, "take an earlier checkpoint")
                 waiting |= form.turn(origin, tensor)
             writer.write(name, waiting.pop(name))
         written = writer.close()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_llm import console
-from mlops_llm.errors import UserError, need
+from mlops_llm.errors import RequestError, UserError, need
 from mlops_llm.models import packed
 from mlops_llm.models.load import Task, tokenizer_of
 from mlops_llm.models.tensors import Shape, by_layer
@@ -210,7 +210,7 @@ def _data(tensor: Tensor, name: str, plan: Layout) -> numpy.ndarray[Any, Any]:
     ref, config, kind = plan.ref, plan.weights.config, plan.kinds[name]
     tensor = tensor.to(torch.float32)
     if not bool(torch.isfinite(tensor).all()):
-        raise UserError(f"tensor {name} holds NaN or infinity", ref, "take an earlier checkpoint")
+        raise RequestError(f"tensor {name} holds NaN or infinity", ref, "take an earlier checkpoint")
     if kind == "F16" and float(tensor.abs().max()) > LARGEST_F16:
         raise UserError(f"tensor {name} holds {float(tensor.abs().max()):.6g}, too large for float16", ref, "op.type=f32")
     if plan.architecture == "llama" and (found := re.search(r"\.(q|k)_proj\.(weight|bias)$", name)):

@@ -181,7 +181,7 @@ def planned(method: Merging, request: Surgery, sources: Sequence[Source], base: 
         found.bytes,
         found.memory,
         found.write,
-        Checks(),
+        Checks(more=found.again),
         task=sources[0].files.task,
         facts=found.facts,
         warnings=found.warnings,

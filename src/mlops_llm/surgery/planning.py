@@ -187,6 +187,11 @@ def source(ref: str, request: Surgery, role: str = "parent", *, weight: float | 
     return Source(ref, found, role, weight, note)
 
 
+def under(one: Source) -> Source | None:
+    """What an adapter lies on, which nothing that is made of it may be; None of a whole model."""
+    return Source(one.files.base.place.ref, one.files.base, "base") if one.files.base else None
+
+
 def stored(found: Files) -> Dtype:
     """The number format that a model's weights are stored in, of an adapter those of its base; float32 where it is another."""
     from mlops_llm.models.tensors import Tensors

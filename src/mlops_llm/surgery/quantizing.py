@@ -19,7 +19,7 @@ from mlops_llm.surgery.execution import work
 from mlops_llm.surgery.forms import Form, converted, write
 from mlops_llm.surgery.measures import Measures, Where
 from mlops_llm.surgery.operation import Work
-from mlops_llm.surgery.planning import Checks, Planned, Source, dtype_of, source, stored
+from mlops_llm.surgery.planning import Checks, Planned, Source, dtype_of, source, stored, under
 from mlops_llm.surgery.weights import Weights, opened
 
 BESIDE = 20_000_000
@@ -91,7 +91,7 @@ class Quantizing:
         """
         measures = Measures(parent, request, tuple(self.measure), self.most_loss)
         measures.check()
-        checks = Checks(parent, self.most_kl, self.least_agreement, more=measures)
+        checks = Checks(parent, self.most_kl, self.least_agreement, under(parent), more=measures)
         rows = request.dataset or "REF"
         return Planned(
             request,

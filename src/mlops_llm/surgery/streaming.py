@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlops_llm import console, files
-from mlops_llm.errors import UserError
+from mlops_llm.errors import RequestError
 from mlops_llm.models.load import Dtype
-from mlops_llm.models.tensors import Shape, ShardWriter, by_layer, cast
+from mlops_llm.models.tensors import Shape, ShardWriter, Tensors, by_layer, cast
 from mlops_llm.surgery import companions
 from mlops_llm.surgery.certificate import finite
 from mlops_llm.surgery.compatible import agree, is_of_vocabulary
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.merge.pieces import PIECE, pieces
 from mlops_llm.surgery.method import NEW, Method, Target, Walk
-from mlops_llm.surgery.planning import Source, dtype_of, stored
+from mlops_llm.surgery.planning import Check, Source, dtype_of, stored
 from mlops_llm.surgery.vocabulary import Joined, Vocabulary, joined
 from mlops_llm.surgery.weights import EMBEDDING, Weights, opened
 
@@ -120,12 +121,29 @@ class Stream:
             if merged is not target:
                 target.copy_(merged)
 
+    def again(self, folder: Path) -> list[Check]:
+        """A tensor of each kind, merged once more from the models as they lie there, beside that of the finished folder."""
+        import torch
+
+        names = _of_each_kind([name for name, shape in self.shapes.items() if shape.dtype in _FLOATS])
+        with ExitStack() as stack:
+            for one in self.weights:
+                stack.callback(one.close)
+            written = stack.enter_context(Tensors(folder))
+            limits = self.method.limits(self._walk, len(self.sources) - self.has_base)
+            other = next(
+                (name for name in names if not torch.equal(self._merged(name, self._read(name), limits), written.read(name))),
+                None,
+            )
+        said = f"{len(names)} tensors, one of each kind, are what the models give"
+        return [Check("merged_again", other or len(names), other is None, f"{other} is not what they give" if other else said)]
+
     def _read(self, name: str) -> list[Tensor]:
         found = []
         for source, each in zip(self.sources, self.weights, strict=True):
             tensor = each.read(name)
             if not finite(tensor):
-                raise UserError(f"tensor {name} holds NaN or infinity", source.ref, "take an earlier checkpoint")
+                raise RequestError(f"tensor {name} holds NaN or infinity", source.ref, "take an earlier checkpoint")
             found.append(tensor)
         if self.joined and is_of_vocabulary(name):
             return self.joined.aligned(found)
@@ -185,6 +203,14 @@ def watched(shapes: Mapping[str, Shape], what: str) -> Iterator[str]:
             progress.at(_mega(done), f"MB: {names[0][1]} done, {number} of {len(layers)}")
     finally:
         progress.close()
+
+
+def _of_each_kind(names: Sequence[str]) -> list[str]:
+    """One name of each kind, which is a name without its layer's number; each kind in another layer, as far as there are."""
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        kinds.setdefault(re.sub(r"\.\d+\.", ".", name), []).append(name)
+    return [several[place % len(several)] for place, several in enumerate(kinds.values())]
 
 
 def _mega(count: int) -> int:

@@ -13,7 +13,7 @@ from mlops_llm.surgery.execution import work
 from mlops_llm.surgery.exporting import planned
 from mlops_llm.surgery.gguf import Type
 from mlops_llm.surgery.operation import Work
-from mlops_llm.surgery.planning import Planned, source
+from mlops_llm.surgery.planning import Planned, source, under
 
 
 @component("op", "export_gguf")
@@ -38,4 +38,5 @@ class ExportGguf:
         """
         if request.dtype is not Dtype.auto:
             raise UserError("is given, and a GGUF has its own", "dtype", "give op.type=f32, f16 or q8_0")
-        return planned(request, source(request.one, request), self.type)
+        one = source(request.one, request)
+        return planned(request, one, self.type, under=under(one))

@@ -96,6 +96,11 @@ class MergeMergekit:
             raise UserError(f"mergekit's {self.method} needs what the models were trained from", "base", "give base=REF")
         if self.method not in names:
             raise UserError(f"mergekit has no method '{self.method}'{near(self.method, names)}", "op.method", ", ".join(names))
+        settings = [str(each.name) for each in known[self.method].parameters]
+        unknown = next((name for name in self.parameters or {} if name not in settings), None)
+        if unknown is not None:
+            what = f"mergekit's {self.method} has no '{unknown}'{near(unknown, settings)}"
+            raise UserError(what, "op.parameters", f"it has: {', '.join(settings) or 'none'}")
         return self.method
 
     def _config(self, models: Sequence[Path], base: Path | None, dtype: str) -> dict[str, Any]:

@@ -101,6 +101,9 @@ class Swept:
             "score_name": recording.named(best.score.name),
         }
         if best.parent is not None:
+            ignored = [f"{name}=" for name in ("output", "name") if getattr(self.request, name)]
+            if ignored:
+                console.warn(f"{refs[best.parent]} is the best as it is, so nothing was made for {' and '.join(ignored)}")
             table = facts | {"written": "nothing: the best is there already", "model": refs[best.parent]}
             return Result("sweep: done", table, {**values, "ref": refs[best.parent]}, [grid], **about)
         assert best.at is not None
@@ -132,7 +135,7 @@ class Swept:
     def _said(self, best: Point, refs: Sequence[str]) -> str:
         weights = self.space.weights(best.at) if best.at else None
         shares = f" ({', '.join(f'{100 * w:.4g} % {ref}' for w, ref in zip(weights, refs, strict=True))})" if weights else ""
-        return best.name + (shares if best.parent is None else f": {refs[best.parent]} alone")
+        return best.name + shares if best.parent is None else f"{refs[best.parent]} alone"
 
     def shown(self, planned: Planned, places: int | None) -> Result:
         """The plan as a person reads it."""
