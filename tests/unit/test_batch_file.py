@@ -16,6 +16,7 @@ from mlops_llm.models.load import Dtype
 from mlops_llm.surgery.batch.file import Job, ordered, read
 from mlops_llm.surgery.batch.settings import request
 from mlops_llm.surgery.config import PACKAGES, Surgery
+from mlops_llm.surgery.ops.batch import RunBatch
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -77,6 +78,14 @@ def test_what_is_wrong_is_told_by_its_line(text: str, line: int, said: str, tmp_
     with pytest.raises(UserError) as caught:
         jobs(tmp_path, text)
     assert str(caught.value).startswith(f"{tmp_path}/jobs.yaml:{line}: ") and said in str(caught.value)
+
+
+def test_models_from_elsewhere_are_those_that_no_job_makes(tmp_path: Path) -> None:
+    (tmp_path / "jobs.yaml").write_text(
+        "jobs:\n  a: {op: merge_slerp, models: [tiny, gone]}\n  b: {op: prune_ffn, model: 'jobs:/a'}\n"
+    )
+    assert [each.models for each in read(tmp_path / "jobs.yaml")] == [["tiny", "gone"], []]
+    assert RunBatch(str(tmp_path / "jobs.yaml")).models() == ["tiny"], "of one that is not there the check tells the line"
 
 
 def test_circles_are_named_in_their_order(tmp_path: Path) -> None:

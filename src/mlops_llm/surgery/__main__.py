@@ -2,6 +2,7 @@
 
 import sys
 
+from mlops_llm.component import name_of
 from mlops_llm.entry import Stage, launch
 from mlops_llm.record import Result, Run
 from mlops_llm.surgery.config import PACKAGES, Surgery
@@ -20,7 +21,7 @@ def _work(work: Work, run: Run) -> Result:
 
 
 def _home(settings: Surgery) -> str:
-    """The project that is named, else that of the run that made the first model."""
+    """The project that is named, else that of the run that made the first model, of a batch that its jobs name."""
     if settings.project:
         return settings.project
     from mlops_llm.models.ref import resolve
@@ -30,6 +31,7 @@ def _home(settings: Surgery) -> str:
     if settings.run:
         return find_run(connect(), settings.run).project or DEFAULT
     named = [*([settings.model] if settings.model else []), *settings.models]
+    named += settings.op.models() if name_of(settings.op) == "batch" else []
     run = next((run for each in named if (run := resolve(each).run)), "")
     return find_run(connect(), run).project if run else DEFAULT
 

@@ -37,6 +37,12 @@ class Job:
         return [each.removeprefix(REF) for value in self.settings.values() for each in _texts(value) if each.startswith(REF)]
 
     @property
+    def models(self) -> list[str]:
+        """Refs of the models that it takes from elsewhere."""
+        named = [self.settings.get("model"), *(self.settings.get("models") or [])]
+        return [each for each in named if isinstance(each, str) and not each.startswith(REF)]
+
+    @property
     def needs(self) -> list[str]:
         """Names of all jobs that come before it."""
         return list(dict.fromkeys([*self.after, *self.refs]))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 from mlops_llm.component import component
+from mlops_llm.errors import UserError
 from mlops_llm.record import Result
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.operation import Work
@@ -24,9 +26,21 @@ class RunBatch:
     dry_run: bool = False
     """Check the file, show the plan and do nothing."""
 
+    def models(self) -> list[str]:
+        """Refs of models from elsewhere that its jobs take, as far as they are there; others are refused with their line."""
+        from pathlib import Path
+
+        from mlops_llm.models.ref import resolve
+        from mlops_llm.surgery.batch.file import read
+
+        found = list[str]()
+        for each in (ref for job in read(Path(self.file)) for ref in job.models) if self.file else ():
+            with contextlib.suppress(UserError):
+                found.append(resolve(each).ref)
+        return found
+
     def prepare(self, request: Surgery) -> Work | Result:
         """Check the whole file before anything begins."""
-        from mlops_llm.errors import UserError
         from mlops_llm.surgery.batch.running import carried_out, prepared
 
         if not self.file:
