@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -33,6 +34,12 @@ def whole_folder(out: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def drafts(out: Path) -> list[Path]:
+    """Folders beside `out` that a process which was killed had begun to fill; those of other outputs are not among them."""
+    name = re.compile(rf"\.{re.escape(out.name)}\.[a-z0-9_]{{8}}")  # as tempfile names them
+    return sorted(each for each in out.parent.glob(".*") if each.is_dir() and name.fullmatch(each.name))
 
 
 def read_object(path: Path) -> dict[str, Any]:

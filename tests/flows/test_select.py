@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mlops_llm.surgery.selection.freeing import freed
+from mlops_llm.surgery.selection.freeing import beneath_adapters, freed
+from mlops_llm.tracking.store import Store
 from tests.commands import SMOKE, ok, train
 from tests.record import checkpoints_of, client, run_of
 from tests.surgeries import command
@@ -117,3 +118,12 @@ def test_content_with_several_names_is_free_only_without_the_last(tmp_path):
     assert freed([tmp_path / "record", tmp_path / "output"]) == 1500
     os.link(tmp_path / "record" / "model", tmp_path / "elsewhere" / "model")
     assert freed([tmp_path / "record", tmp_path / "output"]) == 500
+
+
+def test_what_an_adapter_lies_on_stays(own):
+    short = ["trainer.max_steps=2", "trainer.save_steps=2", "trainer.eval_steps=2", "samples.count=0", "register_as=null"]
+    ok(train(own, *SMOKE, "model=runs:/mine/checkpoint-6", "peft=lora", *short, "run_name=on_six"))
+    store = Store(client(own), f"sqlite:///{own / 'mlflow.db'}")
+    model = checkpoints_of(store.client, run_of(store.client, "mine"))["checkpoint-6"].model_id
+    run = run_of(store.client, "on_six").info.run_id
+    assert beneath_adapters(store) == {model: f"the adapter checkpoint-2 of {run} lies on it"}

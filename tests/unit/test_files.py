@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlops_llm.errors import UserError
-from mlops_llm.files import cache_folder, free_bytes, is_disk_full, link_files, size, whole_folder, writable, write_text
+from mlops_llm.files import cache_folder, drafts, free_bytes, is_disk_full, link_files, size, whole_folder, writable, write_text
 
 
 def names(folder):
@@ -184,3 +184,12 @@ def test_cache_folder(monkeypatch, variables, expected):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert cache_folder() == Path(expected)
+
+
+def test_drafts_are_those_of_this_output_alone(tmp_path):
+    own, other = tmp_path / ".x.k3j2abcd", tmp_path / ".x.v2.k3j2abcd"
+    for each in (own, other, tmp_path / ".x.not-a-draft"):
+        each.mkdir()
+    assert drafts(tmp_path / "x") == [own] and drafts(tmp_path / "x.v2") == [other]
+    with whole_folder(tmp_path / "new") as draft:
+        assert drafts(tmp_path / "new") == [draft]

@@ -321,12 +321,15 @@ def test_models_that_do_not_fit_are_refused_with_the_first_difference(models, he
 def test_other_settings_and_templates_are_told(models, here):
     def spoil(folder, tensors):
         told = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps(told | {"rms_norm_eps": 1e-3}))
+        (folder / "config.json").write_text(
+            json.dumps(told | {"rms_norm_eps": 1e-3, "rope_parameters": {"rope_type": "default", "rope_theta": 5.0}})
+        )
         (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
 
     other = broken(models, here, "other", spoil)
     told = plan(MergeLinear(), here / "out", models=[str(models / "a"), other]).warnings
-    assert "rms_norm_eps is 1e-06 in" in told[0] and told[1].startswith("chat templates differ: the result has that of")
+    assert "rms_norm_eps is 1e-06 in" in told[0] and "rope_parameters is {" in told[1] and "'rope_theta': 5.0" in told[1]
+    assert told[2].startswith("chat templates differ: the result has that of")
 
 
 @pytest.mark.parametrize(

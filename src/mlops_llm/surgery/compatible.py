@@ -58,7 +58,7 @@ def _settings(first: Source, config: dict[str, Any], other: Source, of_other: di
         if name in _DECISIVE and (here is not None or there is not None):
             what = f"architectures differ: {name} is {here} in {first.ref} and {there} in {other.ref}"
             raise UserError(what, "models", "merge models that were trained from one base")
-        if name in config and name in of_other and not isinstance(here, dict | list):
+        if name in config and name in of_other and (name.startswith("rope") or not isinstance(here, dict | list)):
             told.append(f"{name} is {here} in {first.ref} and {there} in {other.ref}: the result has that of {first.ref}")
     return told
 

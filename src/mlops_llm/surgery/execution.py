@@ -67,7 +67,7 @@ def made(planned: Planned) -> publishing.Made:
         told = files.read_object(output / recipe.NAME)
         return publishing.Made(output, told, certify(planned, output, told["digest.weights"]))
     if planned.request.resume:
-        for left in output.parent.glob(f".{output.name}.*"):  # of the process that was killed
+        for left in files.drafts(output):  # of the process that was killed
             shutil.rmtree(left, ignore_errors=True)
     try:
         with files.whole_folder(output) as draft:

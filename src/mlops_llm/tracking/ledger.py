@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,6 +131,19 @@ def checkpoints(store: Store, run: str) -> list[CheckpointRow]:
         token = page.token
         if not token:
             return sorted(rows, key=lambda row: (row.step, not row.name.endswith("-ema")))
+
+
+def everywhere(store: Store) -> Iterator[CheckpointRow]:
+    """Every whole checkpoint of the record whose files are there."""
+    experiments = [each.experiment_id for each in store.client.search_experiments()]
+    token = None
+    while True:
+        page = store.client.search_logged_models(experiments, max_results=100, page_token=token)
+        rows = map(_checkpoint, page)
+        yield from (row for row in rows if row.status == "READY" and row.tags.get("checkpoint.files") != REMOVED)
+        token = page.token
+        if not token:
+            return
 
 
 def find_checkpoint(store: Store, run: str, name: str, experiment: str = "") -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlops_llm.models import adapter
 from mlops_llm.tracking import forgetting, ledger
 from mlops_llm.tracking.ledger import CheckpointRow
 from mlops_llm.tracking.store import Store, local_path
@@ -49,21 +50,36 @@ def freeing(store: Store, rows: Sequence[CheckpointRow], chosen: str) -> Freeing
         rows: the checkpoints of a run.
         chosen: name of the one that stays.
     """
-    ancestors = forgetting.ancestors_of_aliases(store)
+    needed = beneath_adapters(store) | forgetting.ancestors_of_aliases(store)
     fates = []
     for row in rows:
         if row.name == chosen or row.tags.get("checkpoint.files") == ledger.REMOVED:
             continue
         folders = _folders(row)
-        kept = _kept(store, row, ancestors.get(row.id, ""), folders)
+        kept = _kept(store, row, needed.get(row.id, ""), folders)
         fates.append(Fate(row, kept, folders, freed(folders)))
     going = [folder for each in fates if not each.kept for folder in each.folders]
     return Freeing(tuple(fates), freed(going))
 
 
-def _kept(store: Store, row: CheckpointRow, alias: str, folders: Collection[Path]) -> str:
-    if alias:
-        return alias
+def beneath_adapters(store: Store) -> dict[str, str]:
+    """LoggedModel id of what an adapter lies on, at any depth -> which adapter: without it that is no model any more."""
+    found: dict[str, str] = {}
+    for row in ledger.everywhere(store):
+        is_reference = row.tags.get("checkpoint.storage") == "reference"
+        folder = local_path(row.tags["checkpoint.uri"] if is_reference else row.location)
+        told = adapter.read_origin(folder) if folder and folder.is_dir() else {}
+        while told:
+            found.setdefault(
+                str(told.get("base", "")).removeprefix("models:/"), f"the adapter {row.name} of {row.run} lies on it"
+            )
+            told = told.get("base.of") or {}
+    return found
+
+
+def _kept(store: Store, row: CheckpointRow, needed: str, folders: Collection[Path]) -> str:
+    if needed:
+        return needed
     if ledger.is_registered(store, row.id):
         return "a version in the registry is made of it"
     if row.tags.get("checkpoint.storage") == "upload":
