@@ -24,7 +24,6 @@ from mlops_llm.eval.speed import Speed, measured
 from mlops_llm.eval.taken import performance
 from mlops_llm.eval.versus import compared
 from mlops_llm.record import Result, Run
-from mlops_llm.tracking import prompts
 from mlops_llm.tracking.ledger import RunRow
 
 _DIGITS = 12
@@ -153,11 +152,4 @@ def _inputs(plans: list[Plan], run: Run) -> None:
     for plan in plans:
         if plan.subject and (checkpoint := plan.subject.checkpoint):
             run.uses(checkpoint)
-    first = plans[0]
-    if first.questions:
-        run.input(first.questions.as_input())
-    for one in first.benchmarks:
-        if one.local:
-            run.input(one.as_input(first.settings.limit))
-    if first.settings.judge is not None:
-        prompts.used(run, first.settings.judge.name, first.settings.judge.text())
+    recording.rows(plans[0], run)

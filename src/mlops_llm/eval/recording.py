@@ -34,10 +34,15 @@ def inputs(plan: Plan, run: Run) -> None:
         run.tags({**told, **(checkpoint.tags if checkpoint else {})})
     else:
         run.tags({"model": plan.settings.model})
-    if plan.questions:
-        run.input(plan.questions.as_input())
     if plan.ability:
         run.tags({"ability": plan.ability})
+    rows(plan, run)
+
+
+def rows(plan: Plan, run: Run) -> None:
+    """Name what is asked, and the template of the judge."""
+    if plan.questions:
+        run.input(plan.questions.as_input())
     for one in plan.benchmarks:
         if one.local:
             run.input(one.as_input(plan.settings.limit))

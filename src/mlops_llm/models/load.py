@@ -16,7 +16,7 @@ from typing import Any
 from mlops_llm import digest
 from mlops_llm.errors import UserError, first_line
 from mlops_llm.files import read_object
-from mlops_llm.models import adapter, gptq, packed
+from mlops_llm.models import adapter, gptq, packed, tensors
 from mlops_llm.models.ref import Place
 
 
@@ -405,14 +405,7 @@ def _weights(folder: Path, stem: str, how: ModelLoad, config: dict[str, Any] | N
 
 def _header(file: Path) -> tuple[dict[str, tuple[int, ...]], int]:
     """Shapes and bytes of a safetensors file's tensors; it is as long as its header says."""
-    try:
-        places = digest.tensor_places(file)
-    except (ValueError, LookupError, TypeError) as error:
-        raise UserError("is no whole safetensors file", str(file), "copy it again") from error
-    missing = max((stop for *_, stop in places.values()), default=0) - file.stat().st_size
-    if missing > 0:
-        last = max(places, key=lambda name: places[name][3])
-        raise UserError(f"is cut off: {missing} bytes are missing (tensor {last})", str(file), "copy it again")
+    places = tensors.places(file)
     shapes = {name: shape for name, (_, shape, _, _) in places.items()}
     return shapes, sum(stop - start for _, _, start, stop in places.values())
 

@@ -71,7 +71,7 @@ class Tensors:
         self._passing = passing
         self._room: Tensor | None = None
         for file in sorted(folder.glob(f"{stem}*.safetensors")):
-            for name, place in _places(file).items():
+            for name, place in places(file).items():
                 if name in self._places:
                     raise UserError(f"holds {name}, as {self._places[name][0].name} does", str(file), "copy the weights again")
                 self._places[name] = (file, *place)
@@ -155,16 +155,21 @@ class Tensors:
         self.close()
 
 
-def _places(file: Path) -> dict[str, tuple[str, tuple[int, ...], int, int]]:
+def places(file: Path) -> dict[str, tuple[str, tuple[int, ...], int, int]]:
+    """As `digest.tensor_places`, of a file that is as long as its header says.
+
+    Raises:
+        UserError: it is cut off, or no safetensors file.
+    """
     try:
-        places = digest.tensor_places(file)
+        found = digest.tensor_places(file)
     except (ValueError, LookupError, TypeError) as error:
         raise UserError("is no whole safetensors file", str(file), "copy it again") from error
-    missing = max((stop for *_, stop in places.values()), default=0) - file.stat().st_size
+    missing = max((stop for *_, stop in found.values()), default=0) - file.stat().st_size
     if missing > 0:
-        last = max(places, key=lambda name: places[name][3])
+        last = max(found, key=lambda name: found[name][3])
         raise UserError(f"is cut off: {missing} bytes are missing (tensor {last})", str(file), "copy it again")
-    return places
+    return found
 
 
 class ShardWriter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,7 +26,7 @@ _ROUNDING = 1e-6
 
 
 @dataclass
-class Merging:
+class Merging(ABC):
     """Settings that every merge has."""
 
     weights: list[float] = field(default_factory=list)
@@ -69,6 +70,7 @@ class Merging:
             raise UserError(f"has {len(self.weights)} weights for {count} models", "op.weights", "give one for each")
         return list(self.weights) or [1.0 / count] * count
 
+    @abstractmethod
     def merge(self, tensors: Sequence[Tensor], base: Tensor | None = None, target: Target = NEW) -> Tensor:
         """Make one tensor of several.
 
@@ -77,15 +79,16 @@ class Merging:
             base: of the same name, of the base; only methods with `needs_base` read it.
             target: which tensor it is, and where the result goes.
         """
-        raise NotImplementedError(type(self).__name__)
+        ...
 
     def limits(self, walk: Walk, count: int) -> Sequence[float] | None:
         """What must be known of all tensors before the first is merged; None where nothing must."""
         return None
 
+    @abstractmethod
     def said(self, count: int) -> str:
         """The method and its settings, for a person."""
-        raise NotImplementedError(type(self).__name__)
+        ...
 
     def prepare(self, request: Surgery) -> Work | Result:
         """Plan the merge of the models that are named."""

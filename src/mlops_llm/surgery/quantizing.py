@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,7 +28,7 @@ BESIDE = 20_000_000
 
 
 @dataclass
-class Quantizing:
+class Quantizing(ABC):
     """Limits of what may be lost, and what is measured. A certificate that breaks a limit fails."""
 
     most_kl: float = 1.5
@@ -55,13 +56,14 @@ class Quantizing:
         packed.quiet()
         return work(self.plan(request), dry_run=self.dry_run)
 
+    @abstractmethod
     def plan(self, request: Surgery) -> Planned:
         """See that the model can take the form.
 
         Raises:
             UserError: it cannot; one line says why.
         """
-        raise NotImplementedError(type(self).__name__)
+        ...
 
     def planned(
         self,

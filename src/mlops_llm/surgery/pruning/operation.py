@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from mlops_llm.record import Result
@@ -13,16 +14,17 @@ if TYPE_CHECKING:
     from mlops_llm.surgery.pruning.pruning import Pruning
 
 
-class Prunes:
+class Prunes(ABC):
     """An operation that says what goes of a model; the rest is the same for all."""
 
+    @abstractmethod
     def pruning(self, request: Surgery) -> Pruning:
         """What goes, and how it is chosen.
 
         Raises:
             UserError: the model is none that can be pruned so, or the rows do not do.
         """
-        raise NotImplementedError(type(self).__name__)
+        ...
 
     def plan(self, request: Surgery) -> Planned:
         """The plan, without the rows being recorded."""

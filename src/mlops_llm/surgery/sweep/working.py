@@ -23,7 +23,6 @@ from mlops_llm.surgery.sweep.memory import Merged
 from mlops_llm.surgery.sweep.points import Space
 from mlops_llm.surgery.sweep.search import Searching, followed
 from mlops_llm.surgery.sweep.verdict import Verdict, verdict
-from mlops_llm.tracking import prompts
 
 
 @dataclass(frozen=True)
@@ -72,14 +71,7 @@ class Swept:
     def _inputs(self, run: Run) -> None:
         for each in self.sources:
             run.uses(publishing.used(each))
-        first = self.plans[0]
-        if first.questions:
-            run.input(first.questions.as_input())
-        for one in first.benchmarks:
-            if one.local:
-                run.input(one.as_input(first.settings.limit))
-        if first.settings.judge is not None:
-            prompts.used(run, first.settings.judge.name, first.settings.judge.text())
+        recording.rows(self.plans[0], run)
 
     def _ended(self, points: Sequence[Point], found: Verdict, grid: Grid, run: Run, seconds: float) -> Result:
         best, refs = found.best, [each.ref for each in self.sources]
