@@ -188,6 +188,7 @@ def test_grpo_raises_what_is_rewarded(rewarded: Path) -> None:
     assert run.data.params["choice.reward"] == "accuracy,format" and run.data.params["reward.format.weight"] == "0.25"
     best = run_of(store, "grpo").data.tags["best.reason"]
     assert "eval/reward" in best and value(store, "grpo", "eval/reward", 36) > value(store, "grpo", "eval/reward", 0)
+    assert not any("zero_std" in key for key in keys if key.startswith("eval/"))  # one answer each: no group to differ in
 
 
 def test_grpo_keeps_tables_of_what_was_sampled(rewarded: Path) -> None:

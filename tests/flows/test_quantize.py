@@ -36,6 +36,10 @@ def test_a_gguf_is_answered_by_llama_cpp_and_evaluated_by_its_ref(here):
         here, "model=runs:/exported/gguf", "dataset=sales_eval", "metric=[perplexity]", "limit=4", stage="eval"
     )
     assert code == 0, out + err
+    code, out, err = surgery(
+        here, "model=runs:/exported/gguf", "dataset=sales_eval", "metric=[bleu]", "limit=4", "engine=llamacpp", stage="eval"
+    )
+    assert code == 0 and "llamacpp" in out, out + err
 
 
 def test_what_cannot_be_is_told_in_one_line_and_leaves_nothing(here):

@@ -96,13 +96,14 @@ def test_the_coefficient_moves_towards_the_wanted_divergence_by_a_fifth_at_most(
     assert moved.value == pytest.approx(0.1 * 1.1 * 1.05 * 0.8)
 
 
-def round_of(chosen: list[int], rewards: list[float], monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+def round_of(chosen: list[int], rewards: list[float], monkeypatch: pytest.MonkeyPatch, batches: int = 1) -> SimpleNamespace:
     """What is learned from some of three answers, sampled and scored by stand-ins, with TRL's own loss.
 
     Args:
         chosen: which answers there are.
         rewards: of each of the three.
         monkeypatch: of the test.
+        batches: in which a round is learned from.
     """
     from mlops_llm.train.ppo.trainer import GRPOTrainer, PPOTrainer, Settings
 
@@ -114,9 +115,14 @@ def round_of(chosen: list[int], rewards: list[float], monkeypatch: pytest.Monkey
     found = torch.tensor(rewards)[chosen, None]
     monkeypatch.setattr(GRPOTrainer, "_calculate_rewards", lambda self: found)
     monkeypatch.setattr(GRPOTrainer, "_generate_and_score_completions", lambda self, _: (self._calculate_rewards(), {**out})[1])
-    critic_losses = []
+    critic_losses, asked = [], []
+
+    def ask(*_: Any) -> Any:
+        asked.append(values.clone().requires_grad_(torch.is_grad_enabled()))
+        return asked[-1]
 
     def learn(new: Any, old: Any, returns: Any, mask: Any, parts: int, last: bool) -> float:
+        assert new.requires_grad and not old.requires_grad and not returns.requires_grad
         critic_losses.append(float(estimates.value_loss(new, old, returns, mask, 0.2)))
         return critic_losses[-1]
 
@@ -124,10 +130,10 @@ def round_of(chosen: list[int], rewards: list[float], monkeypatch: pytest.Monkey
     trainer.accelerator = SimpleNamespace(
         process_index=0, gather=lambda each: each, reduce=lambda each, *_, **__: each, sync_gradients=True
     )
-    trainer.args = SimpleNamespace(beta=1.0, delta=None, per_device_train_batch_size=8)
+    trainer.args = SimpleNamespace(beta=1.0, delta=None, per_device_train_batch_size=8, steps_per_generation=batches)
     trainer.state, trainer.model = SimpleNamespace(global_step=0), SimpleNamespace(training=True)
     trainer.reward_weights, trainer._metrics = torch.ones(1), {"train": defaultdict(list)}
-    trainer._critic = SimpleNamespace(values=lambda *_: values, learn=learn)
+    trainer._critic = SimpleNamespace(values=ask, learn=learn)
     trainer._coefficient, trainer._how = Coefficient(0.1, target=0.5, horizon=10), Settings(1.0, 0.95, 0)
     trainer.loss_type, trainer.importance_sampling_level, trainer.epsilon_low, trainer.epsilon_high = "bnpo", "token", 0.2, 0.2
     trainer.top_entropy_quantile, trainer.off_policy_mask_threshold, trainer.current_gradient_accumulation_steps = 1.0, None, 1
@@ -137,10 +143,23 @@ def round_of(chosen: list[int], rewards: list[float], monkeypatch: pytest.Monkey
     made = trainer._generate_and_score_completions([])
     loss = trainer._compute_loss(trainer.model, made)
     loss.backward()
+    once, gradient, metrics = (
+        len(asked),
+        logps.grad.clone(),
+        {name: [*told] for name, told in trainer._metrics["train"].items()},
+    )
+    trainer._compute_loss(trainer.model, made)
     return SimpleNamespace(
-        loss=float(loss.detach()), critic=critic_losses, gradient=logps.grad, advantages=made["advantages"],
-        coefficient=trainer._coefficient.value, metrics=trainer._metrics["train"],
+        loss=float(loss.detach()), critic=critic_losses[:1], gradient=gradient, advantages=made["advantages"],
+        coefficient=trainer._coefficient.value, metrics=metrics, asked=(once, len(asked)), again=critic_losses[1],
     )  # fmt: skip
+
+
+def test_a_round_of_one_batch_asks_the_critic_once_for_its_values_and_its_first_lesson(monkeypatch: pytest.MonkeyPatch):
+    one = round_of([0, 1, 2], [1.0, 0.25, -0.5], monkeypatch)
+    several = round_of([0, 1, 2], [1.0, 0.25, -0.5], monkeypatch, batches=2)
+    assert one.asked == (1, 2) and several.asked == (2, 3)
+    assert (one.loss, *one.critic) == (several.loss, *several.critic) and one.critic[0] == one.again
 
 
 def test_an_answer_without_a_reward_is_not_learned_from(monkeypatch: pytest.MonkeyPatch):

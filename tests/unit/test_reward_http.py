@@ -447,22 +447,30 @@ def test_what_concerns_one_batch_is_told_at_once_or_skipped(faulty, waits, warne
     assert one.score(answers("a", "bb")) == [1, 2]
 
 
-def test_skipping_ends_after_too_many_in_a_row(faulty, warned):
+def test_skipping_ends_after_too_many(faulty, warned):
     faulty.always = "400"
     one = reward(faulty, on_failure=OnFailure.skip, batch_size=2, concurrency=1, most_failures=6)
     assert one.score(answers("a", "bb", "ccc", "dddd")) == [None] * 4
     with pytest.raises(UserError) as caught:
         one.score(answers("a", "bb", "ccc"))
-    assert "6 answers in a row have no reward, the last: refuses: HTTP 400" in line(faulty, caught.value)
+    assert "6 more answers have no reward than have one, the last: refuses: HTTP 400" in line(faulty, caught.value)
 
 
-def test_a_good_batch_between_starts_the_count_anew(faulty, warned):
+def test_an_answer_with_a_reward_makes_up_for_one_without(faulty, warned):
     one = reward(faulty, on_failure=OnFailure.skip, batch_size=2, concurrency=1, most_failures=3, cache=False)
     for _ in range(4):
         faulty.faults = ["all null"]
         assert one.score(answers("a", "bb", "ccc", "dddd")) == [None, None, 3, 4]
-        faulty.faults = ["all null", "last null"]
-        assert one.score(answers("a", "bb", "ccc", "dddd")) == [None, None, 3, None]
+        faulty.faults = ["last null"]
+        assert one.score(answers("a", "bb")) == [1, None]
+
+
+def test_a_server_that_spoils_most_of_each_batch_ends_the_run(faulty, warned):
+    one = reward(faulty, on_failure=OnFailure.skip, batch_size=2, concurrency=1, most_failures=8, cache=False)
+    with pytest.raises(UserError, match="more answers have no reward than have one"):
+        for _ in range(100):
+            faulty.faults = ["all null", "last null"]
+            one.score(answers("a", "bb", "ccc", "dddd"))
 
 
 def test_warnings_do_not_flood(faulty, warned):

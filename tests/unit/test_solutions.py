@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_llm.data.solutions import boxed, last_number, marked, parse, spoken, unclosed
+from mlops_llm.data.grading import Counts, grade
+from mlops_llm.data.solutions import boxed, last_number, marked, parse, problem, spoken, unclosed
 
 PHRASES = {
     "一共 8 个": 8,
@@ -80,7 +81,7 @@ def test_the_mark_that_counts():
     assert marked(r"答案是 3. \boxed{4} and \boxed{5}, the answer is 6") == "5"
     assert marked("答案是 3，不，答案是 4") == "4"
     assert marked("3") is None
-    assert marked("####") == ""
+    assert marked("####") is None
 
 
 def test_boxes_and_their_braces():
@@ -103,3 +104,89 @@ def test_a_number_is_found_behind_any_words(whole, cents):
 def test_no_text_breaks_it(text):
     for read in (parse, marked, spoken, last_number, unclosed):
         read(text)
+
+
+SPELLED = {
+    r"\boxed{.5}": "0.5",
+    ".5": "0.5",
+    "答案是.5": "0.5",
+    "$.50": "0.5",
+    "百分之5": "0.05",
+    "百分之五": "0.05",
+    "百分之12.5": "0.125",
+    "10 percent": "0.1",
+    "2又1/3": "7/3",
+    "二又三分之一": "7/3",
+    "1万2": "12000",
+    "1万2千5百": "12500",
+    "答案是1万2千": "12000",
+    "1万2000": "12000",
+    "3亿2千万": "320000000",
+    "1.5万": "15000",
+    "三个小时": "3",
+    r"\cfrac{3}{4}": "3/4",
+    r"\frac{1}{ 2 }": "1/2",
+    r"\frac{3.5}{2}": "7/4",
+    r"\frac{1,000}{3}": "1000/3",
+    r"\frac 1 2": "1/2",
+    r"2\cfrac{1}{2}": "5/2",
+    "½": "1/2",
+    "1½": "3/2",
+    "The answer is:\n\n8": "8",
+    "答案是：\n8": "8",
+    "#### \n8": "8",
+    r"The answer is: \(8\)": "8",
+}
+
+
+@pytest.mark.parametrize(("said", "wanted"), SPELLED.items())
+def test_a_number_in_another_spelling_is_right_and_another_number_is_not(said, wanted):
+    right, value = parse(wanted), Fraction(wanted)
+    assert right is not None and right.number == value
+    assert grade(said, right)
+    assert not grade(said, parse(str(value + 1))) and not grade(said, parse(str(-value)))
+
+
+NEGATIVE = [
+    "-{}",
+    "- {}",
+    "−{}",
+    r"\boxed{{-{}}}",
+    r"\boxed{{- {}}}",
+    r"\boxed{{负{}}}",
+    "#### -{}",
+    "负{}",
+    "答案是-{}",
+    "答案：- {}",
+    "答案是负{}",
+    "minus {}",
+    "The answer is minus {}",
+    "The answer is negative {}.",
+    "so 0 = x + {0}, x = - {0}",
+]
+
+
+@given(st.integers(1, 99999), st.sampled_from(NEGATIVE))
+def test_a_sign_is_never_lost(number, form):
+    said = form.format(number)
+    assert grade(said, parse(str(-number))), said
+    assert not grade(said, parse(str(number))), said
+
+
+def test_what_is_subtracted_has_no_sign():
+    for said in ("10 - 3", "10 minus 3", "x - 3", "10-3"):
+        assert value(last_number(said)) == 3
+
+
+def test_a_percent_is_its_hundredth_and_the_bare_number_that_solutions_write():
+    for said in ("25%", "百分之二十五", "25 percent"):
+        assert [grade(said, parse(each)) for each in ("25%", "0.25", "25", "1/4", "2.5", "2500")] == [True] * 4 + [False] * 2
+    assert grade("25", parse("25%")) and grade("0.25", parse("25%")) and not grade("0.25", parse("25"))
+
+
+def test_an_option_is_the_same_with_and_without_its_brackets():
+    assert grade(r"\boxed{(A)}", parse("A"), Counts.boxed) and not grade(r"\boxed{(A)}", parse("B"), Counts.boxed)
+
+
+def test_a_mark_without_an_answer_does_not_count():
+    assert grade("It is 8. Answer:", parse("8")) and problem("####") == "it holds nothing to compare"

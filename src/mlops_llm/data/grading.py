@@ -25,8 +25,8 @@ def grade(completion: str, wanted: Solution, counts: Counts = Counts.any) -> boo
     if said is None and counts is not Counts.any:
         return False
     found = solutions.parse(completion if said is None else said)
-    if found is not None and found.equals(wanted):
-        return True
+    if found is not None and (found.number is not None or found.equals(wanted)):
+        return found.equals(wanted)
     if counts is not Counts.any or wanted.number is None:
         return False
     number = solutions.last_number(completion) if said is None else solutions.spoken(said)

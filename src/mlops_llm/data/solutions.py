@@ -1,8 +1,9 @@
 r"""Solutions that a grader can compare: numbers in many spellings, and short texts.
 
-Understood are `\boxed{…}`, `#### …`, 答案是 …, fractions (3/4, `\frac{3}{4}`, 四分之三), percents (50%, 百分之五十),
-thousands separators, currency signs and units (¥1,299; 297元), Chinese numerals (三百二十五, 1.5万) and full-width digits;
-anything else is a text. Not understood are algebra (2x + 1), sets and intervals: they are compared as texts.
+Understood are `\boxed{…}`, `#### …`, 答案是 …, fractions (3/4, `\frac{3}{4}`, ½, 四分之三, 2又1/3), percents (50%, 百分之五十),
+thousands separators, currency signs and units (¥1,299; 297元), signs (-5, 负五, minus 5), Chinese numerals (三百二十五, 1.5万,
+1万2千) and full-width digits; anything else is a text. Not understood are algebra (2x + 1), sets and intervals: they are
+compared as texts.
 """
 
 from __future__ import annotations
@@ -13,23 +14,31 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 _LABELLED = re.compile(
-    r"####[ \t]*(?P<hash>[^\n]*)|答案\s*(?:是|为|[:：=])\s*[:：]?[ \t]*(?P<zh>[^\n。；;，]*)"
-    r"|(?i:\b(?:the )?(?:final )?answer(?: is|:))[ \t]*(?P<en>[^\n;]*)"
+    r"####\s*(?P<hash>[^\n]*)|答案\s*(?:是|为|[:：=])\s*[:：]?\s*(?P<zh>[^\n。；;，]*)"
+    r"|(?i:\b(?:the )?(?:final )?answer(?: is|:):?)\s*(?P<en>[^\n;]*)"
 )
 _LATEX = re.compile(r"\\(?:left|right|displaystyle|[,!;()\[\] ])|\\(?:text|mathrm|mbox)\{([^{}]*)\}|\\?\$")
 _BOLD = re.compile(r"\*\*([^*]+)\*\*")
-_MIXED = re.compile(r"(?<=\d)\s*(?=\\[dt]?frac)")
-_FRACTION = re.compile(r"\\[dt]?frac(?:\{(-?\d+)\}|(\d))(?:\{(\d+)\}|(\d))")
+_MIXED = re.compile(r"(?<=\d)\s*(?=\\[dtc]?frac)|(?<=\d)又(?=\d+ ?/)|(?<=\d)(?=[¼-¾⅐-⅞])")
+"""Between a whole number and the fraction that belongs to it."""
+_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*(-?[\d.,]+)\s*\}|(\d))\s*(?:\{\s*([\d.,]+)\s*\}|(\d))")
+_PERCENT = re.compile(r"百分之\s*(-?\d[\d.,]*)|(?<=\d) ?(?i:per ?cent\b)")
+_FIRST = r"(?:^|(?<=[=(\[,:<>≈~是为得])|(?<=\b(?i:is|be|to|of))) ?"
+"""Before a sign that is no subtraction."""
+_MINUS = re.compile(rf"负 ?(?=[\d.¥$€£])|\b(?i:negative) (?=[\d.¥$€£])|{_FIRST}(?:-|(?i:minus)) (?=[\d.¥$€£])")
+_WRAPPED = re.compile(r"\(([^()]*)\)")
 _NUMBER = re.compile(
     r"(?P<sign>[-+]?)\s*(?:[¥$€£]|RMB|USD|CNY|人民币)?\s*(?P<inner>[-+]?)"
     r"(?:(?P<whole>\d+)\s+(?=\d+\s*/))?"
     r"(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)(?:[eE](?P<power>[-+]?\d{1,3}))?"
-    r"(?:\s*/\s*(?P<under>\d+))?\s*(?P<scale>(?:[十百万亿]|千(?![克米瓦卡]))*)"
+    r"(?:\s*/\s*(?P<under>\d+(?:\.\d+)?))?\s*(?P<scale>(?:[十百万亿]|千(?![克米瓦卡]))*)"
     r"\s*(?P<unit>%|°[CF]?|[\u4e00-\u9fff]{1,4}(?:/[\u4e00-\u9fff])?|(?:[kcm]?m|k?g|m?l|s|h|min)[23]?"
     r"|(?<=\s)[A-Za-z][A-Za-z ]{0,20})?"
 )
 _DIGITS = dict(zip("零〇一二三四五六七八九两壹贰叁肆伍陆柒捌玖", (0, 0, *range(1, 10), 2, *range(1, 10)), strict=True))
 _SCALES = {"十": 10, "拾": 10, "百": 100, "佰": 100, "千": 1000, "仟": 1000, "万": 10**4, "亿": 10**8}
+_SPOKEN = re.compile(r"(?<![\d.,])\d+(?:\.\d+)?(?:[十百千万亿]+\d+)+(?:[十百千万]*(?![克米瓦卡]))(?![\d.,/])")
+"""Digits and scales in turns: 1万2千."""
 _WITHIN = re.compile(
     r"(?:(?<![A-Za-z\d)%])-)?(?:[¥$€£] ?)?(?<![A-Za-z_.^\d])(?:\d+ (?=\d+ ?/))?"
     r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?![\d^]|[abcknxyz]\b)(?: ?/ ?\d+)?"
@@ -44,8 +53,8 @@ _BARE = set("0123456789.,%/+- 负分之点" + _NUMERAL)
 """Characters of a number that has no unit."""
 _UNITS = "元块钱角分个件台只斤克吨米里天日周月年时秒岁人次本张页套双瓶箱盒包份位名辆米升度倍"
 _CHINESE = re.compile(
-    rf"(?P<sign>负?)(?:(?P<percent>百分之)|(?P<under>[{_NUMERAL}]+)分之)?(?P<number>[{_NUMERAL}]+(?:点[{_NUMERAL}]+)?)"
-    rf"(?:公?[{_UNITS}]|小时|分钟|千克|厘米|元钱|块钱)?"
+    rf"(?P<sign>负?)(?:(?P<whole>[{_NUMERAL}]+)又)?(?:(?P<percent>百分之)|(?P<under>[{_NUMERAL}]+)分之)?"
+    rf"(?P<number>[{_NUMERAL}]+(?:点[{_NUMERAL}]+)?)(?:个?(?:公?[{_UNITS}]|小时|分钟|星期|千克|厘米|元钱|块钱))?"
 )
 _LAST_WORD = re.compile(
     rf"(?:^|[\s是为共得剩有于到了,:=])(?P<numeral>{_CHINESE.pattern.replace('?P<', '?P<_')})[{re.escape(_AROUND)}]*$"
@@ -60,12 +69,18 @@ class Solution:
     """Width, case, blanks and closing punctuation do not count."""
     number: Fraction | None = None
     """Its value, where it is a number; of 50 % it is 1/2."""
+    is_percent: bool = False
 
     def equals(self, other: Solution) -> bool:
-        """Whether both say the same: by value where both are numbers, else by their text."""
-        if self.number is not None and other.number is not None:
-            return self.number == other.number
-        return self.text == other.text
+        """Whether both say the same: by value where both are numbers, else by their text.
+
+        50 % is 0.5, and it is 50 as well, since solutions often leave the sign to the question (how many percent?).
+        """
+        if self.number is None or other.number is None:
+            return self.text == other.text
+        hundredfold = self.number * 100 if self.is_percent else other.number * 100
+        alone = other.number if self.is_percent else self.number
+        return self.number == other.number or (self.is_percent != other.is_percent and hundredfold == alone)
 
 
 def parse(text: str) -> Solution | None:
@@ -79,7 +94,7 @@ def parse(text: str) -> Solution | None:
 
 def marked(text: str) -> str | None:
     """What stands behind the mark that counts; None where nothing is marked."""
-    found = _marked(text)
+    found = [(is_firm, said) for is_firm, said in _marked(text) if said.strip()]
     firm = [said for is_firm, said in found if is_firm] or [said for _, said in found]
     return firm[-1] if firm else None
 
@@ -168,10 +183,26 @@ def _boxes(text: str) -> list[tuple[int, str]]:
 
 def _plain(text: str) -> str:
     """A text without what only sets it: width, LaTeX, bold, runs of blanks, punctuation around it."""
-    plain = unicodedata.normalize("NFKC", text).replace("−", "-").replace("{,}", ",")
+    plain = unicodedata.normalize("NFKC", _MIXED.sub(" ", text)).replace("−", "-").replace("⁄", "/").replace("{,}", ",")
     plain = _BOLD.sub(r"\1", plain)
-    plain = _FRACTION.sub(r"\1\2/\3\4", _MIXED.sub(" ", _LATEX.sub(r"\1", plain))).replace("\\%", "%")
-    return " ".join(plain.split()).strip(_AROUND)
+    plain = _FRACTION.sub(r"\1\2/\3\4", _LATEX.sub(r"\1", plain)).replace("\\%", "%")
+    plain = _PERCENT.sub(lambda found: f"{found[1] or ''}%", " ".join(plain.split()))
+    plain = _trimmed(_SPOKEN.sub(_written, _MINUS.sub("-", plain)))
+    inner = _WRAPPED.fullmatch(plain)
+    return _trimmed(inner[1]) if inner else plain
+
+
+def _trimmed(text: str) -> str:
+    """Without punctuation around it; the point of .5 stays."""
+    begun = text.lstrip(_AROUND)
+    cut = text[: len(text) - len(begun)]
+    return ("." if begun[:1].isdigit() and cut.endswith(".") and not cut.endswith("..") else "") + begun.rstrip(_AROUND)
+
+
+def _written(found: re.Match[str]) -> str:
+    """Digits and scales in turns, in digits; what is no number stays."""
+    value = _numeral(found[0])
+    return found[0] if value is None else str(value.numerator) if value.denominator == 1 else str(float(value))
 
 
 def _read(text: str) -> Solution | None:
@@ -179,7 +210,8 @@ def _read(text: str) -> Solution | None:
     if not any(each.isalnum() for each in plain):
         # A sign or a smile may be the solution of a made-up task; marks of punctuation alone are none.
         return Solution(plain) if any(unicodedata.category(each)[0] == "S" for each in plain) else None
-    return Solution(plain.casefold().replace(" ", ""), _number(plain))
+    number = _number(plain)
+    return Solution(plain.casefold().replace(" ", ""), number, number is not None and ("%" in plain or "百分之" in plain))
 
 
 def _number(text: str) -> Fraction | None:
@@ -190,9 +222,10 @@ def _number(text: str) -> Fraction | None:
         return _chinese(text)
     value = Fraction(found["digits"].replace(",", "").rstrip(".") or "0") * Fraction(10) ** int(found["power"] or 0)
     if found["under"]:
-        if int(found["under"]) == 0:
+        under = Fraction(found["under"])
+        if not under:
             return None
-        value /= int(found["under"])
+        value /= under
     value += int(found["whole"] or 0)
     for each in found["scale"]:
         value *= _SCALES[each]
@@ -219,19 +252,25 @@ def _chinese(text: str) -> Fraction | None:
         if not under:
             return None
         value /= under
+    if found["whole"]:
+        whole = _numeral(found["whole"])
+        if whole is None or not found["under"]:
+            return None
+        value += whole
     return -value if found["sign"] else value
 
 
 def _numeral(text: str) -> Fraction | None:
-    """Value of 三百二十五, 一千零五十, 两万三, 二〇二四; None for what is no number (十百)."""
+    """Value of 三百二十五, 一千零五十, 两万三, 二〇二四, 1万2千; None for what is no number (十百)."""
     if all(each in _DIGITS for each in text):
         return Fraction(int("".join(str(_DIGITS[each]) for each in text)))
-    total, section, digit, last = 0, 0, None, 10**9
-    for each in text:
-        if each in _DIGITS:
+    total, section, digit, last = Fraction(0), Fraction(0), None, 10**9
+    parts = re.findall(r"\d+(?:\.\d+)?|\D", text)
+    for each in parts:
+        if each not in _SCALES:
             if digit:
                 return None
-            digit = _DIGITS[each]
+            digit = Fraction(_DIGITS.get(each, each))
             continue
         scale = _SCALES[each]
         if scale >= 10**4:
@@ -245,5 +284,6 @@ def _numeral(text: str) -> Fraction | None:
         else:
             section += (digit or 1) * scale
         digit, last = None, scale
-    # 两万三 is 23,000 and 三百二 is 320, while 三百零二 is 302.
-    return Fraction(total + section + (digit or 0) * (last // 10 if text[-2:-1] in _SCALES else 1))
+    # 两万三 is 23,000 and 三百二 is 320, while 三百零二 is 302 and 1万2000 is 12,000.
+    is_short = len(parts) > 1 and parts[-2] in _SCALES and len(parts[-1]) == 1
+    return Fraction(total + section + (digit or 0) * (last // 10 if is_short else 1))

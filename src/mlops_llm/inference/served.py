@@ -1,10 +1,11 @@
-"""A model that a vLLM server on this machine answers for."""
+"""A model that a server on this machine answers for: vLLM, llama.cpp."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from mlops_llm.endpoint import Endpoint
 from mlops_llm.errors import UserError
@@ -13,7 +14,6 @@ from mlops_llm.inference.concurrent import Lost, answered, generation, one
 from mlops_llm.inference.engine import Care, Failure, Generation, Request, Sampling
 from mlops_llm.inference.kept import Kept
 from mlops_llm.inference.prompts import Prompt, coded
-from mlops_llm.inference.server import Server
 from mlops_llm.inference.stops import told_apart
 
 CONCURRENCY = 32
@@ -22,12 +22,35 @@ _PATIENCE = 600.0
 """Seconds that the likelihood of one text may take at least: the first takes longer than the others."""
 
 
+class Server(Protocol):
+    """A server that was started here."""
+
+    @property
+    def address(self) -> str:
+        """Where it answers."""
+
+    @property
+    def model(self) -> str:
+        """Its name there."""
+
+    @property
+    def log(self) -> Path | None:
+        """What it said, where that is a file."""
+
+    def check(self) -> None:
+        """See that it still runs.
+
+        Raises:
+            UserError: it has ended.
+        """
+
+
 class Served:
     """A session with a server that is asked by token ids, so that template and tokenizer are those of the model here."""
 
-    def __init__(self, server: Server, tokenizer: Any, window: int | None) -> None:
-        """Keep what is asked."""
-        self.server, self.tokenizer, self.window = server, tokenizer, window
+    def __init__(self, server: Server, tokenizer: Any, window: int | None, at_once: int = CONCURRENCY) -> None:
+        """Keep what is asked, and how many answers at once where nothing else is said."""
+        self.server, self.tokenizer, self.window, self._at_once = server, tokenizer, window, at_once
         self._form = Form({"model": server.model}, ())
 
     def generate(
@@ -42,10 +65,9 @@ class Served:
         yield from full
         if not fit:
             return
-        at_once = min(care.concurrency or CONCURRENCY, len(fit))
+        at_once = min(care.concurrency or self._at_once, len(fit))
         endpoint = self._endpoint(care.timeout * at_once)
-        ids, texts = told_apart(self.tokenizer, sampling.stop)
-        same = {"temperature": sampling.temperature, "top_p": sampling.top_p, "stop": texts, "stop_token_ids": ids}
+        same = self.drawn(sampling)
 
         def ask(prompt: Prompt) -> Generation | Failure | Lost:
             own = {**same, "prompt": prompt.ids, "max_tokens": prompt.most, "seed": prompt.request.seed}
@@ -56,6 +78,11 @@ class Served:
                 yield fit[number].request.place, found
         finally:
             endpoint.leave()
+
+    def drawn(self, sampling: Sampling) -> dict[str, Any]:
+        """Fields of each request that say how answers are drawn and where they end."""
+        ids, texts = told_apart(self.tokenizer, sampling.stop)
+        return {"temperature": sampling.temperature, "top_p": sampling.top_p, "stop": texts, "stop_token_ids": ids}
 
     def logprobs(
         self, sequences: Sequence[Sequence[int]], begins: Sequence[int], batch_size: int, care: Care
@@ -68,7 +95,7 @@ class Served:
         Raises:
             UserError: the server has ended, or refuses.
         """
-        at_once = min(care.concurrency or CONCURRENCY, max(len(sequences), 1))
+        at_once = min(care.concurrency or self._at_once, max(len(sequences), 1))
         endpoint = self._endpoint(max(_PATIENCE, care.timeout * at_once))
         places = range(len(sequences))
         ask = partial(self._likelihood, endpoint, sequences, begins, care.retries + 1)
@@ -111,5 +138,5 @@ class Served:
             f"{self.server.address}/v1/completions",
             timeout=timeout,
             largest=2**28,
-            remedies={0: f"see the server's log {self.server.log}"},
+            remedies={0: f"see the server's log {self.server.log}"} if self.server.log else {},
         )

@@ -26,8 +26,9 @@ _TOTALS = ("train_runtime", "train_loss", "total_flos", "train_samples_per_secon
 
 def evaluation(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The record's numbers in what a Trainer's evaluation returns."""
-    # The loss of a policy says nothing of how good it is; evaluations of one do not even compute it.
-    left_out = {"eval_loss"} if "eval_reward" in metrics else set()
+    # The loss of a policy says nothing of how good it is; evaluations of one do not even compute it. Groups of equal rewards
+    # tell of what a training can learn, and an evaluation asks for one answer to each prompt, which always equals itself.
+    left_out = {"eval_loss", "eval_frac_reward_zero_std"} if "eval_reward" in metrics else set()
     return {
         f"eval/{key.removeprefix('eval_')}": value
         for key, value in metrics.items()

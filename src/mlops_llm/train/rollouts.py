@@ -160,6 +160,19 @@ def _fails(reward: Reward, answers: Answers) -> bool:
     return False
 
 
+def wholly_known(found: Any, weights: Any) -> Any:
+    """Rewards of shape (answers, rewards), in which an answer has all that count or none.
+
+    An answer without one of its rewards would look worse than the others by just this reward, and TRL adds up what is there.
+
+    Args:
+        found: the rewards; NaN where one cannot be told.
+        weights: factor of each; one of 0 does not count.
+    """
+    lacks = (found.isnan() & (weights != 0).to(found.device)).any(1)
+    return found.masked_fill(lacks[:, None], float("nan"))
+
+
 def dataset(found: Sequence[Prompt]) -> Any:
     """Prompts as TRL wants them, each with its row."""
     from datasets import Dataset
@@ -322,6 +335,8 @@ class Sampled:
             eval_dataset=dataset(job.validation) if job.validation else None,
             processing_class=job.tokenizer,
         )
+        score = made._calculate_rewards
+        made._calculate_rewards = lambda *given, **named: wholly_known(score(*given, **named), made.reward_weights)
         freeze(made, job)
         job.rollout.attach(made)
         made.add_callback(watcher(made, job.run, Watch(self.max_new_tokens, self.grouped), self.table_steps))

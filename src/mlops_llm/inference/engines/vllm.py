@@ -100,7 +100,7 @@ class Vllm:
         if files is None:
             raise ValueError("needs a model's files")
         if packed.gguf_file(files.whole.place.folder):
-            raise UserError("is a GGUF file, which vLLM does not open", files.place.ref, "take engine=hf, or llama.cpp")
+            raise UserError("is a GGUF file, which vLLM does not open", files.place.ref, "take engine=llamacpp, or engine=hf")
         with _whole(files, how, tokenizer) as folder:
             arguments = self._arguments(str(folder), _dtype(files, how))
             window = min(filter(None, (window, self.max_model_len)), default=None)

@@ -16,6 +16,7 @@ from trl import GRPOTrainer
 from mlops_llm.train.ppo import estimates
 from mlops_llm.train.ppo.critic import FOLDER, Critic
 from mlops_llm.train.ppo.estimates import Coefficient
+from mlops_llm.train.rollouts import wholly_known
 
 STATE = "coefficient.json"
 
@@ -38,7 +39,7 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
         super().__init__(**arguments)
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
-        found = super()._calculate_rewards(*args, **kwargs)
+        found = wholly_known(super()._calculate_rewards(*args, **kwargs), self.reward_weights)
         weights = self.reward_weights.to(found.device)
         self._scores = (found * weights).nansum(1)
         self._scored = ~found.isnan().all(1)
@@ -59,7 +60,10 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 out["old_per_token_logps"], *_ = self._get_per_token_logps_and_entropies(
                     self.model, ids, attention, length, batch_size=self.args.per_device_train_batch_size
                 )
-            values = self._critic.values(ids, attention, length) * mask
+        # Where the round is one batch, its first lesson begins with these very weights: the critic is asked once for both.
+        with torch.set_grad_enabled(self.args.steps_per_generation == 1):
+            asked = self._critic.values(ids, attention, length) * mask
+        values = asked.detach()
         divergence = (out["old_per_token_logps"] - out["ref_per_token_logps"]) * mask
         rewards = estimates.token_rewards(self._scores[mine], divergence, mask, self._coefficient.value)
         gained = estimates.advantages(rewards, values, mask, self._how.gamma, self._how.lam)
@@ -67,6 +71,8 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
         mean = total / count.clamp(min=1)
         variance = (squares / count.clamp(min=1) - mean**2).clamp(min=0)
         out |= {"returns": gained + values, "old_values": values}
+        if asked.requires_grad:
+            out["values"] = asked
         out["advantages"] = estimates.whiten(gained, mask, mean, variance)
         self._tell(out, divergence, mask)
         return out
@@ -91,10 +97,10 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
             self.beta = self.args.beta
         if not self.model.training:
             return loss
-        ids, attention, length = _whole(inputs)
         mask = inputs["tool_mask"].float()
+        values = inputs.pop("values", None)  # of this round's beginning: good for one lesson
         error = self._critic.learn(
-            self._critic.values(ids, attention, length) * mask,
+            self._critic.values(*_whole(inputs)) * mask if values is None else values,
             inputs["old_values"],
             inputs["returns"],
             mask,

@@ -74,7 +74,7 @@ class Http(Ready):
     on_failure: OnFailure = OnFailure.skip
     """skip leaves answers without a valid reward out, stop ends the run."""
     most_failures: int = 100
-    """Answers in a row that are left out before the run ends after all."""
+    """Answers that may be left out before the run ends after all; each one that is rewarded makes up for one."""
     cache: bool = True
     """Ask once for each pair of prompt and answer."""
 
@@ -116,7 +116,7 @@ class Http(Ready):
         """The server's reward of each answer; None where it has no valid one.
 
         Raises:
-            UserError: the server refuses, or fails and on_failure is stop, or most_failures answers in a row failed.
+            UserError: the server refuses, or fails and on_failure is stop, or most_failures more answers failed than did not.
         """
         self.check(answers.rows)
         asked = [Asked(_sent(prompt), each) for prompt, each in zip(answers.prompts, answers.completions, strict=True)]
@@ -182,7 +182,7 @@ class Http(Ready):
         """A reward, or why it is none."""
         shown = "a list" if isinstance(value, list | dict) else json.dumps(value, ensure_ascii=False)
         if isinstance(value, str):
-            shown = endpoint.masked(value)
+            shown = json.dumps(endpoint.masked(value), ensure_ascii=False)
         what, remedy = f"reward {place} of {count} is {shown[:40]}", "mend the server"
         if isinstance(value, bool) or not isinstance(value, int | float):
             return UserError(f"{what}, which is not a number", self.url, remedy)
@@ -205,14 +205,13 @@ class Http(Ready):
         except UserError as error:
             found = [error] * count
         wrong = [each for each in found if isinstance(each, UserError)]
+        self._failures = max(0, self._failures + 2 * len(wrong) - count)
         if not wrong:
-            self._failures = 0
             return [each for each in found if not isinstance(each, UserError)]
         if self.on_failure is OnFailure.stop:
             raise wrong[0]
-        self._failures = self._failures + count if len(wrong) == count else 0
         if self._failures >= self.most_failures:
-            said = f"{self._failures} answers in a row have no reward, the last: {wrong[-1].what}"
+            said = f"{self._failures} more answers have no reward than have one, the last: {wrong[-1].what}"
             raise UserError(said, wrong[-1].where, wrong[-1].remedy)
         self._left_out += len(wrong)
         if self._left_out >= 2 * self._told:
