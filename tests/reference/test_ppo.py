@@ -123,7 +123,7 @@ def round_of(chosen: list[int], rewards: list[float], monkeypatch: pytest.Monkey
 
     def learn(new: Any, old: Any, returns: Any, mask: Any, parts: int, last: bool) -> float:
         assert new.requires_grad and not old.requires_grad and not returns.requires_grad
-        critic_losses.append(float(estimates.value_loss(new, old, returns, mask, 0.2)))
+        critic_losses.append(float(estimates.value_loss(new.detach(), old, returns, mask, 0.2)))
         return critic_losses[-1]
 
     trainer = object.__new__(PPOTrainer)

@@ -69,18 +69,12 @@ class Solution:
     """Width, case, blanks and closing punctuation do not count."""
     number: Fraction | None = None
     """Its value, where it is a number; of 50 % it is 1/2."""
-    is_percent: bool = False
 
     def equals(self, other: Solution) -> bool:
-        """Whether both say the same: by value where both are numbers, else by their text.
-
-        50 % is 0.5, and it is 50 as well, since solutions often leave the sign to the question (how many percent?).
-        """
-        if self.number is None or other.number is None:
-            return self.text == other.text
-        hundredfold = self.number * 100 if self.is_percent else other.number * 100
-        alone = other.number if self.is_percent else self.number
-        return self.number == other.number or (self.is_percent != other.is_percent and hundredfold == alone)
+        """Whether both say the same: by value where both are numbers, else by their text."""
+        if self.number is not None and other.number is not None:
+            return self.number == other.number
+        return self.text == other.text
 
 
 def parse(text: str) -> Solution | None:
@@ -94,7 +88,7 @@ def parse(text: str) -> Solution | None:
 
 def marked(text: str) -> str | None:
     """What stands behind the mark that counts; None where nothing is marked."""
-    found = [(is_firm, said) for is_firm, said in _marked(text) if said.strip()]
+    found = _marked(text)
     firm = [said for is_firm, said in found if is_firm] or [said for _, said in found]
     return firm[-1] if firm else None
 
@@ -210,8 +204,7 @@ def _read(text: str) -> Solution | None:
     if not any(each.isalnum() for each in plain):
         # A sign or a smile may be the solution of a made-up task; marks of punctuation alone are none.
         return Solution(plain) if any(unicodedata.category(each)[0] == "S" for each in plain) else None
-    number = _number(plain)
-    return Solution(plain.casefold().replace(" ", ""), number, number is not None and ("%" in plain or "百分之" in plain))
+    return Solution(plain.casefold().replace(" ", ""), _number(plain))
 
 
 def _number(text: str) -> Fraction | None:
@@ -278,7 +271,7 @@ def _numeral(text: str) -> Fraction | None:
             if not total + section:
                 return None
             total = (total + section) * scale if scale == 10**8 else total + section * scale
-            section = 0
+            section = Fraction(0)
         elif section and scale >= last:
             return None
         else:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NoReturn, Optional
 
 from mlops_llm.component import component
 from mlops_llm.errors import UserError, need
-from mlops_llm.inference.engine import Care, Sampling, Session
+from mlops_llm.inference.engine import Care, Failure, Generation, Request, Sampling, Session
 from mlops_llm.inference.llamacpp import serving
 from mlops_llm.inference.served import Served
 from mlops_llm.models import packed
 from mlops_llm.models.load import Files, ModelLoad
 
+_HALF = "\ufffd"
 _WINDOW = 4096
 """Tokens of a prompt and its answer where neither the model nor the user says."""
 
@@ -82,6 +83,16 @@ class LlamaCpp:
 
 class LlamaCppSession(Served):
     """A session with llama.cpp."""
+
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, care: Care
+    ) -> Iterator[tuple[int, Generation | Failure]]:
+        """Ask several at once; an answer that is cut within a character shows no half of it."""
+        for place, found in super().generate(requests, sampling, care):
+            if isinstance(found, Generation) and found.cut:
+                yield place, replace(found, text=found.text.rstrip(_HALF))
+            else:
+                yield place, found
 
     def drawn(self, sampling: Sampling) -> dict[str, Any]:
         """How answers are drawn, without what llama.cpp cuts off besides unless it is told not to."""
