@@ -233,7 +233,17 @@ def test_answers_that_cannot_be_scored(refused: Callable[..., str], jsonl: Calla
         (["+experiment=sft_sales", "reward=[accuracy]"], "algo=sft samples no answers that could be rewarded"),
         (["+experiment=kto_sales", "trainer.batch_size=1"], "trainer.batch_size: is 1"),
         (["+experiment=grpo_math", "algo.generations=1"], "algo.generations: is 1"),
-        (["+experiment=grpo_math", "trainer.batch_size=10"], "make it 8 or 16 answers"),
+        (
+            ["+experiment=grpo_math", "trainer.batch_size=12", "trainer.gradient_accumulation_steps=3"],
+            "take trainer.batch_size=8 or trainer.batch_size=16",
+        ),
+        (
+            ["+experiment=ppo_math", "algo.critic_first=400"],
+            "so that the policy never learns; give fewer than",
+        ),
+        (["+experiment=sft_sales", "register_as=a/b"], "register_as: is 'a/b', which names no registered model"),
+        (["+experiment=sft_sales", "peft=lora", "peft.targets=[q_proj,vproj]"], "no module 'vproj' (did you mean v_proj?)"),
+        (["+experiment=grpo_math", "trainer.batch_size=10"], "take trainer.batch_size=8 or trainer.batch_size=16"),
         (
             ["+experiment=grpo_math", "trainer.batch_size=1024", "holdout=0.9"],
             "a round of sampling asks 128 prompts, and there are",

@@ -89,6 +89,32 @@ def test_a_folder_that_holds_something_is_left_alone(here: Path) -> None:
     assert mine.read_text() == "mine"
 
 
+def test_answers_are_not_drawn_from_broken_weights(here: Path) -> None:
+    words = [
+        "trainer.batch_size=16",
+        "algo.max_new_tokens=8",
+        "reward=[length]",
+        "reward.length.most=6",
+        "reward.length.margin=10",
+    ]
+    words += ["trainer.max_steps=6", "trainer.eval_steps=1", "trainer.save_steps=1", "samples.count=0", "holdout=0.02"]
+    words += [
+        "trainer.learning_rate=1e30",
+        "trainer.max_grad_norm=0",
+        "trainer.warmup_ratio=0.2",
+        "trainer.schedule=cosine",
+        "run_name=drawn",
+    ]
+    done = train(here, "+experiment=grpo_math", *words)
+    assert done.returncode == 1 and done.stderr.count("error: ") == 1, done.stderr
+    assert "drawn: the training diverged: no answer can be drawn from the model after step" in done.stderr
+    run = run_of(client(here), "drawn")
+    step = int(run.data.tags["diverged.step"])
+    assert run.data.tags["best.checkpoint"] == f"checkpoint-{step - 1}"
+    table = json.loads((here / f"outputs/drawn/artifacts/spikes/step-{step:05d}.json").read_text())
+    assert table["data"]
+
+
 def test_a_training_that_diverges_fails_and_registers_nothing(here: Path) -> None:
     words = ["trainer.max_steps=20", "trainer.save_steps=1", "trainer.eval_steps=1", "samples.count=0"]
     # The learning rate is 0 in the first step, so that its checkpoint is a good one.

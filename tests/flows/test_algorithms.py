@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from mlops_llm import digest
 from mlops_llm.data import tokens
 from mlops_llm.data.kinds import Kind
 from mlops_llm.data.ref import open_dataset
@@ -227,6 +228,21 @@ def test_ppo_raises_what_is_rewarded(tmp_path: Path, peft: str, least: float) ->
     assert (tmp_path / "outputs/ppo/checkpoint-40/critic/model.safetensors").is_file()
     assert not any("critic" in path for path in artifacts_of(store, run))
     assert "plots/reward.png" in artifacts_of(store, run) and run.data.tags["used.best.metric"] == "eval/reward"
+
+
+def test_while_the_critic_learns_alone_the_policy_stays_and_a_broken_critic_ends_it(tmp_path: Path) -> None:
+    words = ["+experiment=ppo_math", "trainer.batch_size=16", "trainer.eval_steps=2", "trainer.save_steps=2", "samples.count=0"]
+    words += ["holdout=0.02", "algo.max_new_tokens=8"]
+    alone = ["trainer.max_steps=3", "algo.critic_first=2", "trainer.weight_decay=0.1", "trainer.warmup_ratio=0"]
+    ok(train(tmp_path, *words, *alone, "run_name=alone"))
+    start, waited, moved = (
+        digest.weights(each)
+        for each in (tiny.folder(), tmp_path / "outputs/alone/checkpoint-2", tmp_path / "outputs/alone/checkpoint-3")
+    )
+    assert start == waited != moved
+    done = train(tmp_path, *words, "trainer.max_steps=4", "algo.critic_learning_rate=1e30", "run_name=broken")
+    assert done.returncode == 1 and "the training diverged: the loss is nan at step 2" in done.stderr, done.stderr
+    assert not (tmp_path / "outputs/broken/checkpoint-2").exists()
 
 
 def test_ppo_is_rewarded_by_a_server(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mlops_llm.data import tokens
 from mlops_llm.data.kinds import Kind
@@ -88,7 +90,17 @@ def test_a_reward_that_fails_names_the_row_and_the_last_line():
     )
 
 
-@pytest.mark.parametrize(("answers", "said"), [(10, "make it 8 or 16 answers"), (3, "make it 8 answers"), (8, ""), (64, "")])
+BOTH = "take trainer.batch_size=8 or trainer.batch_size=16"
+
+
+def test_an_answer_has_all_rewards_that_count_or_none():
+    nan = math.nan
+    found = torch.tensor([[1.0, 0.5, nan], [nan, 0.5, 1.0], [1.0, nan, nan], [nan, nan, nan]])
+    told = rollouts.wholly_known(found, torch.tensor([1.0, 0.5, 0.0]))
+    assert told[0, :2].tolist() == [1.0, 0.5] and bool(told[1:].isnan().all())
+
+
+@pytest.mark.parametrize(("answers", "said"), [(10, BOTH), (3, "take trainer.batch_size=8"), (8, ""), (64, "")])
 def test_rounds_are_whole_groups(answers, said):
     try:
         rollouts.check_group(answers, 8)

@@ -37,6 +37,16 @@ class Place:
     """Optimizer steps behind it, as far as the record knows."""
 
 
+def check_registered(name: str, where: str) -> None:
+    """See that a model can be registered under a name.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if not name.strip() or "/" in name or ":" in name:
+        raise UserError(f"is '{name}', which names no registered model", where, "give a name without / and :")
+
+
 def resolve(ref: str) -> Place:
     """Find what a ref stands for.
 

@@ -24,6 +24,8 @@ LONGEST_TAG = 5000
 """Longer tags are refused by MLflow."""
 _WHOLE = "; whole in config.yaml"
 _DIGEST_CHARACTERS = 32
+_TOGETHER = 1.0
+"""Seconds in which numbers wait for more, so that steps of milliseconds share one write of a database; other writes end it."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class MlflowRun:
         self._used: dict[str, str] = {}
         self._tables: list[str] = []
         self._held: dict[str, list[list[Any]]] = {}
+        self._late: list[list[Any]] = []
+        self._told = -math.inf
         self._lock = threading.Lock()
 
     @property
@@ -94,10 +98,11 @@ class MlflowRun:
     def metrics(
         self, values: Mapping[str, float], step: int, checkpoint: Checkpoint | None = None, dataset: str | None = None
     ) -> None:
-        """Record finite numbers in one write; on a resumed run a step that is there already is not written twice.
+        """Record finite numbers; on a resumed run a step that is there already is not written twice.
 
-        With `checkpoint` the numbers are attached to it when it is published (see `checkpoint`), at once where it is only
-        used (see `uses`).
+        Numbers that follow within a second share a write, which comes with the next of another kind at the latest. With
+        `checkpoint` the numbers are attached to it when it is published (see `checkpoint`), at once where it is only used
+        (see `uses`).
         """
         now = int(time.time() * 1000)
         data = self._inputs.get(dataset or "")
@@ -112,7 +117,10 @@ class MlflowRun:
         if name and owner == name:
             self._held.setdefault(name, []).extend(rows)
         elif rows:
-            self._put({"do": "metrics", "rows": rows})
+            with self._lock:
+                self._late += rows
+                if time.monotonic() - self._told >= _TOGETHER:
+                    self._tell()
 
     def input(self, dataset: DatasetInput) -> None:
         """Record a dataset with our digests: MLflow's own digest cannot see chat data."""
@@ -232,7 +240,15 @@ class MlflowRun:
 
     def _put(self, write: dict[str, Any]) -> None:
         with self._lock:
+            self._tell()
             self._outbox.put(write)
+
+    def _tell(self) -> None:
+        """Write the numbers that wait; the lock is held."""
+        if self._late:
+            rows, self._late = self._late, []
+            self._outbox.put({"do": "metrics", "rows": rows})
+            self._told = time.monotonic()
 
     def _list_table(self, name: str) -> None:
         """Name a table to MLflow's page, beside those of the run so far."""

@@ -69,6 +69,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._best, self._how = settings.best, settings.overfit
         self._scoring = scoring
         self._has_loss = not settings.algo.rewarded  # the loss of a policy says nothing of how good it is
+        self._samples = settings.algo.rewarded  # with broken weights the next round of answers cannot even be drawn
         self.divergence = divergence
         steps.heed = divergence.look
         self.overfit: int | None = None
@@ -97,7 +98,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
     ) -> Any:
         """Close the step; the last one is always logged. After one that broke the weights nothing more is done."""
         self._steps.end(state.global_step, float(lr_scheduler.get_last_lr()[0]) if lr_scheduler else 0.0)
-        if control.should_save:
+        if control.should_save or self._samples:
             self._steps.flush()
             self.divergence.check(state.global_step, model)
         if self.divergence.broken:

@@ -67,14 +67,21 @@ def _held_out(course: Course, name: str) -> tuple[dict[int, float], dict[int, fl
     return raw, averaged, (best.step, of_best) if best and of_best is not None else None
 
 
-def refuse_diverged(course: Course, run: Run, why: str) -> None:
+def refuse_diverged(course: Course, run: Run, why: str, broken_from: int | None = None) -> None:
     """Say why a training diverged, and what is left of it.
+
+    Args:
+        course: what happened.
+        run: gets the best checkpoint that is left.
+        why: for a person.
+        broken_from: step from which on no checkpoint is a good one, where that is known.
 
     Raises:
         UserError: always.
     """
     shelf, evaluated = course.shelf, _is_decided(course.plan)
     good = [each for each in shelf.checkpoints if not evaluated or shelf.score(each) is not None]
+    good = [each for each in good if broken_from is None or each.step < broken_from]
     left = "no good checkpoint was written before"
     if good and (best := shelf.best()):
         run.tags({"best.checkpoint": best.name, "best.reason": f"best before the training diverged: {why}"})

@@ -11,6 +11,7 @@ from mlops_llm.data.read import Read
 from mlops_llm.errors import UserError
 from mlops_llm.launch.place import Place
 from mlops_llm.models.load import ModelLoad
+from mlops_llm.models.ref import check_registered
 from mlops_llm.train.distributed import Distributed
 from mlops_llm.train.ema import Ema
 from mlops_llm.train.evaluate import Evaluate
@@ -221,3 +222,5 @@ class Train:
             raise UserError(f"is {self.holdout}", "holdout", "give a share from 0 to below 1")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"is {self.seed}", "seed", "give a whole number from 0 to 4294967295")
+        if self.register_as is not None:
+            check_registered(self.register_as, "register_as")

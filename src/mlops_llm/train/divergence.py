@@ -73,11 +73,15 @@ class Divergence:
         self._run, self._part, self._deviations = run, part, deviations
         self._named = 0
         self._places: dict[tuple[int, ...], int] | None = None
+        self._last: tuple[Step, Sequence[Seen]] | None = None
         self.broken = ""
         """Why the training cannot go on; empty while it can."""
+        self.broken_from: int | None = None
+        """Step whose weights are known to be broken, so that no checkpoint of it is a good one."""
 
     def look(self, step: Step, losses: Mapping[int, float], seen: Sequence[Seen]) -> None:
         """Judge a step of which `seen` are the batches."""
+        self._last = (step, seen)
         found = unusual(step.step, losses, self._deviations)
         if found is None or self.broken:
             return
@@ -89,7 +93,10 @@ class Divergence:
             self._name(step, found, seen)
 
     def check(self, step: int, model: Any) -> None:
-        """See that weights which are to be saved are numbers: an update that breaks them shows in the next step's loss only."""
+        """See that weights which are to be saved or to answer are numbers: an update that breaks them shows only later.
+
+        The rows that the step learned from are named.
+        """
         import torch
 
         if self.broken:
@@ -100,8 +107,14 @@ class Divergence:
         bad = next((name for name, weight in mine if not bool(torch.isfinite(weight).all())), "")
         bad = next((name for name in ranks.of_all([bad]) if name), "")
         if bad:
-            self.broken = f"the weights are no numbers any more after step {step} ({bad})"
-            self._run.tags({"diverged.step": str(step)})
+            self.end(step, f"the weights are no numbers any more after step {step} ({bad})")
+
+    def end(self, step: int, why: str) -> None:
+        """Say why a training cannot go on with the weights after a step, and name the rows that it learned from."""
+        self.broken, self.broken_from = why, step
+        self._run.tags({"diverged.step": str(step)})
+        if self._last:
+            self._name(self._last[0], Unusual(why, False), self._last[1])
 
     def _name(self, step: Step, found: Unusual, seen: Sequence[Seen]) -> None:
         places = list(

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import Any, ClassVar
 
 from mlops_llm import console
-from mlops_llm.component import component
+from mlops_llm.component import component, near
 from mlops_llm.errors import UserError
 from mlops_llm.models.adapter import put_on
 from mlops_llm.models.load import Files, ModelLoad, Task, check_finite, in_four_bits, matrices, model
@@ -100,7 +100,10 @@ class Lora:
         """
         if self.adapter is Adapter.merge and not files.is_adapter:
             raise UserError("is merge, and the start model is no adapter", "peft.adapter", "leave it out")
-        if self.base(files) is files or "r" not in files.adapter_config:
+        if self.base(files) is files:
+            self._check_targets(files)
+            return self
+        if "r" not in files.adapter_config:
             return self
         own = _own(files.adapter_config)
         mine = {name: getattr(self, name) for name in own} | {"targets": sorted(self.targets)}
@@ -132,6 +135,19 @@ class Lora:
             return files.adapter
         widths = [width for name, width in matrices(files.whole.place.folder).items() if self._adapts(name)]
         return self.r * sum(widths)  # 0 for pickled weights, of which nothing is known yet
+
+    def _check_targets(self, files: Files) -> None:
+        """See that each target is a module's name; of pickled weights nothing is known yet.
+
+        Raises:
+            UserError: one is not.
+        """
+        modules = matrices(files.whole.place.folder)
+        for target in [] if self.targets == ["all-linear"] else self.targets:
+            if modules and not any(f".{module}".endswith(f".{target}") for module in modules):
+                names = sorted({module.rpartition(".")[2] for module in modules if Lora()._adapts(module)})
+                what = f"the model has no module '{target}'{near(target, names)}"
+                raise UserError(what, "peft.targets", f"its linear layers are: {', '.join(names)}")
 
     def _adapts(self, module: str) -> bool:
         last = module.rpartition(".")[2]

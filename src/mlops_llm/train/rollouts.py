@@ -225,7 +225,8 @@ class Sampled:
                 f"is {self.steps_per_generation}", "algo.steps_per_generation", "give a whole number from 1, or null"
             )
         if self.generations < 2:
-            what = f"is {self.generations}, and answers to one prompt are compared with each other"
+            why = "answers to one prompt are compared with each other" if self.grouped else "TRL samples several to each prompt"
+            what = f"is {self.generations}, and {why}"
             raise UserError(what, "algo.generations", "give at least 2")
         if not 0 < self.temperature < math.inf:
             raise UserError(f"is {self.temperature}", "algo.temperature", "give a number above 0: answers must differ")
@@ -251,7 +252,7 @@ class Sampled:
             what = f"is {settings.trainer.spike}, and the loss of a policy moves around 0, so that it cannot leap"
             raise UserError(what, "trainer.spike", "leave it out")
         round = self.rollout(settings.trainer)
-        check_group(round.answers, self.generations, settings.distributed.count)
+        check_group(round.answers, self.generations, settings.distributed.count, round.answers // settings.trainer.batch_size)
         settings.rollout.check(settings)
         passes = round.answers // settings.trainer.batch_size * self.iterations
         accumulated = settings.trainer.gradient_accumulation_steps
@@ -343,20 +344,26 @@ class Sampled:
         return made
 
 
-def check_group(answers: int, generations: int, processes: int = 1) -> None:
+def check_group(answers: int, generations: int, processes: int = 1, passes: int = 1) -> None:
     """See that the answers of one round, over all processes, are whole groups.
+
+    Args:
+        answers: of one process.
+        generations: in a group.
+        processes: that sample.
+        passes: batches of a process's round.
 
     Raises:
         UserError: they are not; the nearest numbers that are, are named.
     """
     if answers * processes % generations:
-        unit = generations // math.gcd(generations, processes)
-        below, above = answers // unit * unit, (answers // unit + 1) * unit
-        near = " or ".join(str(each) for each in (below, above) if each)
+        unit, batch = generations // math.gcd(generations, processes * passes), answers // passes
+        below, above = batch // unit * unit, (batch // unit + 1) * unit
+        near = " or ".join(f"trainer.batch_size={each}" for each in (below, above) if each)
         raise UserError(
             f"a round of {answers * processes} answers is no multiple of algo.generations={generations}",
             "trainer.batch_size",
-            f"make it {near} answers{' a process' if processes > 1 else ''} (trainer.batch_size counts answers, not prompts)",
+            f"take {near} (it counts answers, not prompts{', of one process' if processes > 1 else ''})",
         )
 
 

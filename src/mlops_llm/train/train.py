@@ -69,13 +69,20 @@ def fit_here(plan: Plan, run: Run) -> Result:
     sampled = (GivenAnswers if plan.settings.algo.task is Task.language else ScoredPairs)(plan, output, job.model)
     changed = _changed(plan.resume_from)
     began, clock = time.time(), time.perf_counter()
-    _train(trainer, plan, output, bool(recorder.enough))
+    try:
+        _train(trainer, plan, output, bool(recorder.enough))
+    except RuntimeError as error:
+        if _UNDRAWN not in str(error):
+            raise
+        steps.flush()
+        step = int(trainer.state.global_step)
+        recorder.divergence.end(step, f"no answer can be drawn from the model after step {step}, whose outputs are no numbers")
     seconds = time.perf_counter() - clock
     if plan.settings.resume:
         _verify(run, plan, steps, changed)
     steps.close()
     run.artifact("steps.jsonl", output / "steps.jsonl")
-    broken = recorder.divergence.broken
+    broken, broken_from = recorder.divergence.broken, recorder.divergence.broken_from
     if not broken:
         sampled.record(run, job.model)
     if not ranks.first():
@@ -98,8 +105,12 @@ def fit_here(plan: Plan, run: Run) -> Result:
     )
     closing.pictures(course, run)
     if broken:
-        closing.refuse_diverged(course, run, broken)
+        closing.refuse_diverged(course, run, broken, broken_from)
     return closing.result(course, run)
+
+
+_UNDRAWN = "probability tensor contains"
+"""What torch says where it is to draw from a distribution that is none."""
 
 
 def _record_inputs(plan: Plan, run: Run) -> None:

@@ -74,6 +74,18 @@ class PPO(Sampled):
         if self.critic_first < 0:
             raise UserError(f"is {self.critic_first}", "algo.critic_first", "give a whole number from 0")
 
+    def check(self, settings: Train) -> None:
+        """See that the policy learns at all, and what all methods with sampled answers check.
+
+        Raises:
+            UserError: it does not fit.
+        """
+        super().check(settings)
+        steps = settings.trainer.max_steps
+        if 0 < steps <= self.critic_first:
+            what = f"is {self.critic_first} of {steps} steps, so that the policy never learns"
+            raise UserError(what, "algo.critic_first", "give fewer than trainer.max_steps")
+
     def holds(self, settings: Train, files: Files) -> Sequence[Held]:
         """The reference and the critic."""
         return [*self.reference(settings, files), Held("critic", files.parameters, trained=True)]

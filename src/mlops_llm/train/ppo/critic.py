@@ -83,6 +83,18 @@ class Critic:
             self._optimizer.zero_grad()
         return float(loss.detach())
 
+    def check(self, step: int) -> None:
+        """See that the weights are numbers, before they are saved as good ones.
+
+        Raises:
+            UserError: they are not.
+        """
+        import torch
+
+        if not all(bool(torch.isfinite(weight.detach()).all()) for weight in self.model.parameters()):
+            what = f"the training diverged: the critic's weights are no numbers any more after step {step}"
+            raise UserError(what, "algo.critic_learning_rate", "lower it, and go on from the last checkpoint or begin anew")
+
     def save(self, checkpoint: Path) -> None:
         """Write weights and optimizer into a checkpoint's folder."""
         import torch

@@ -7,6 +7,7 @@ Three methods of TRL's GRPOTrainer that are not meant for others are overridden,
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,9 +111,18 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
         parts = self.current_gradient_accumulation_steps
         self._metrics["train"]["ppo/value_loss"].append(error)
         self._metrics["train"]["ppo/policy_loss"].append(float(loss.detach()) * parts)
-        return loss * 0.0 if self.state.global_step < self._how.critic_first else loss
+        # A critic that is broken ends the training as a broken policy does, before either is saved.
+        return loss if math.isfinite(error) else loss * error
+
+    def training_step(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        """Learn from a batch; while the critic alone learns, the policy has no gradient, which weight decay would not spare."""
+        loss = super().training_step(model, *args, **kwargs)
+        if self.state.global_step < self._how.critic_first:
+            model.zero_grad(set_to_none=True)
+        return loss
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self._critic.check(self.state.global_step)
         super()._save_checkpoint(model, trial)
         if not self.is_world_process_zero():
             return
