@@ -112,7 +112,7 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self._metrics["train"]["ppo/value_loss"].append(error)
         self._metrics["train"]["ppo/policy_loss"].append(float(loss.detach()) * parts)
         # A critic that is broken ends the training as a broken policy does, before either is saved.
-        return loss if math.isfinite(error) else loss * error
+        return loss if math.isfinite(error) else loss * math.nan
 
     def training_step(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         """Learn from a batch; while the critic alone learns, the policy has no gradient, which weight decay would not spare."""
