@@ -18,8 +18,8 @@ from mlops_llm.errors import UserError
 from mlops_llm.models import load
 from mlops_llm.models.load import Dtype, ModelLoad
 from mlops_llm.models.ref import resolve
-from mlops_llm.record import NullRun
-from mlops_llm.surgery import elsewhere, recipe
+from mlops_llm.record import MemoryRun, NullRun
+from mlops_llm.surgery import elsewhere, publishing, recipe
 from mlops_llm.surgery.certificate import weights_of
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.planning import Planned, checked
@@ -171,6 +171,14 @@ def test_rows_are_those_of_their_version_after_a_newer_one(
     assert made(planned(name, home, asking / "newer"))["digest.weights"] != told["digest.weights"], "other rows, other weights"
     again = made(rebuilt(told, asking / "again"))
     assert again["digest.weights"] == told["digest.weights"] and again["rows"] == told["rows"]
+
+
+@pytest.mark.parametrize("name", ["neurons", "heads", "layers", "w4a16", "w8a16", "gptq"])
+def test_the_run_has_the_rows_as_an_input(name: str, home: Path, asking: Path) -> None:
+    run = MemoryRun()
+    publishing.inputs(planned(name, home, asking / "out"), run)
+    held = 6 if name in ("neurons", "heads", "layers") else 0
+    assert [(each.name, each.context, each.rows) for each in run.inputs] == [("rows", "calibration", 8 + held)]
 
 
 def test_a_model_that_is_another_by_now_is_refused_before_anything_is_made(home: Path, asking: Path) -> None:
