@@ -4,20 +4,44 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
+from mlops_llm.models import load, template
 from mlops_llm.models.load import Dtype
 from mlops_llm.models.tensors import Shape
 from mlops_llm.surgery import companions, elsewhere
-from mlops_llm.surgery.calibration import Calibrated, Calibration
+from mlops_llm.surgery.calibration import Calibrating, Calibration, drawn
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.forms import converted, linears, write
 from mlops_llm.surgery.planning import BYTES, Planned, Source, dtype_of, stored
-from mlops_llm.surgery.quantizing import said_of, single
+from mlops_llm.surgery.quantizing import Quantizing, said_of, single
 from mlops_llm.surgery.weights import opened
+
+
+@dataclass
+class Calibrated(Quantizing, Calibrating):
+    """What methods share that see rows: which they are, and the Python in which the method lives."""
+
+    python: Optional[str] = None  # noqa: UP045 (OmegaConf reads Optional)
+    """Python of an environment with the method's packages, which do not live beside vLLM's; null is this one."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        Quantizing.__post_init__(self)
+        Calibrating.__post_init__(self)
+
+    def rows(self, request: Surgery, parent: Source, layers: Mapping[str, Shape]) -> Calibration:
+        """The rows as the model sees them.
+
+        Raises:
+            UserError: none are named, there are too few of them, or they are too short.
+        """
+        tokenizer = load.tokenizer_of(parent.files)
+        template.ensure(tokenizer, parent.ref)
+        return drawn(self, request, tokenizer, layers)
 
 
 @dataclass(frozen=True)
@@ -59,7 +83,7 @@ def planned(operation: Calibrated, request: Surgery, python: str, way: Callable[
         "stored as": f"{stored(parent.files).name} -> {how.method}",
         **said_of(len(layers), dtype.name),
         **({"groups": f"of {how.size}"} if how.size else {}),
-        "calibrated on": rows.said,
+        "calibrated on": str(rows),
         "carried out by": f"{how.library} in {python}",
     }
     weights.close()
@@ -67,15 +91,14 @@ def planned(operation: Calibrated, request: Surgery, python: str, way: Callable[
     memory = 2 * whole + 4 * widest * widest * 3
     told = {"calibration.digest": rows.digest}
     making = partial(_write, parent, request, how, rows, dtype, python, len(layers))
-    return operation.planned(request, parent, how.method, making, (size, memory), facts, settings=told)
+    made = operation.planned(request, parent, how.method, making, (size, memory), facts, settings=told)
+    return replace(made, inputs=rows.inputs, pins=rows.pins)
 
 
 def _write(
     parent: Source, request: Surgery, way: Way, rows: Calibration, dtype: Dtype, python: str, layers: int, folder: Path
 ) -> None:
     """Fill an empty folder. What is quantized is a whole folder in the wanted format, so adapters are merged first."""
-    from mlops_llm.models import load
-
     log = Path(request.folder) / "quantize.log" if request.folder else None
     with tempfile.TemporaryDirectory(prefix="mlops_llm-plain-") as name:
         weights = opened(parent.files, request.model_load)
