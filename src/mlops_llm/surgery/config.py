@@ -12,6 +12,7 @@ from mlops_llm.eval.config import Benchmarks, Cache, Eval
 from mlops_llm.inference.engine import Care, Sampling
 from mlops_llm.launch.place import Place
 from mlops_llm.models.load import Dtype, ModelLoad
+from mlops_llm.models.ref import check_registered
 
 PACKAGES = (
     "mlops_llm.surgery.ops",
@@ -109,6 +110,8 @@ class Surgery(Running, Scoring, Making):
         """Check the ranges."""
         if not 0 <= self.seed < 2**32:
             raise UserError(f"is {self.seed}", "seed", "give a whole number from 0 to 4294967295")
+        if self.name is not None:
+            check_registered(self.name, "name")
         if self.shard_mb < 1:
             raise UserError(f"is {self.shard_mb}", "shard_mb", "give a whole number of megabytes from 1")
         for name in ("limit", "sample"):

@@ -232,7 +232,8 @@ def compared(student: Mark, teacher: Mark) -> dict[str, str]:
     """How far a student comes: the ratio of the probabilities that both give to a held-out token, speed, and size."""
     reached = math.exp(teacher.loss - student.loss)
     return {
-        "reaches": f"{reached:.1%} of the teacher (held-out loss {student.loss:.4f}, the teacher's {teacher.loss:.4f})",
+        "reaches": f"{reached:.1%} of the teacher with its last weights (loss of a held-out token {student.loss:.4f}, "
+        f"the teacher's {teacher.loss:.4f})",
         "speed": f"{teacher.seconds / max(student.seconds, 1e-9):.2f} times the teacher's",
         "size": f"{student.parameters / 1e6:.2f} M parameters, {student.parameters / teacher.parameters:.0%} of the teacher",
     }
