@@ -22,7 +22,7 @@ from mlops_llm.train.examples import Answered, Pair
 from mlops_llm.train.job import Job, even
 from mlops_llm.train.ppo import critic
 from mlops_llm.train.ppo import trainer as ppo
-from mlops_llm.train.rollouts import Prompt
+from mlops_llm.train.prompts import Prompt
 from mlops_llm.train.samplers.hf import Hf
 
 for package in PACKAGES:

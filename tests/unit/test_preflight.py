@@ -38,7 +38,7 @@ from mlops_llm.train.machine import Machine
 from mlops_llm.train.needs import Rows
 from mlops_llm.train.peft import Full, Lora
 from mlops_llm.train.preflight import Case, estimate
-from mlops_llm.train.rollouts import Prompt
+from mlops_llm.train.prompts import Prompt
 from mlops_llm.train.samplers.hf import Hf
 from mlops_llm.train.samplers.vllm import Vllm, Where
 

@@ -15,7 +15,7 @@ from mlops_llm.data import tokens
 from mlops_llm.data.kinds import Kind
 from mlops_llm.data.read import Source
 from mlops_llm.errors import UserError
-from mlops_llm.train import rollouts, rounds
+from mlops_llm.train import prompts, rewarding, rollouts, rounds
 from mlops_llm.train.algorithms.grpo import GRPO
 from mlops_llm.train.algorithms.ppo import PPO
 from mlops_llm.train.config import Train, Trainer
@@ -50,26 +50,26 @@ class Even:
 
 def test_prompts_end_with_the_mark_after_which_the_model_answers(tokenizer):
     rows = [{"prompt": "1+1", "solution": "2"}, {"prompt": "长" * 90, "solution": "2"}]
-    (one,) = rollouts.prompts(tokenizer, source(rows), [0, 1], (Kind.grpo,), 40)
+    (one,) = prompts.prompts(tokenizer, source(rows), [0, 1], (Kind.grpo,), 40)
     assert tokenizer.decode(one.ids).endswith("<|im_start|>assistant\n") and one.row == rows[0] and one.trained == 0
     with pytest.raises(UserError, match="every prompt is longer than 5 tokens"):
-        rollouts.prompts(tokenizer, source(rows), [0, 1], (Kind.grpo,), 5)
+        prompts.prompts(tokenizer, source(rows), [0, 1], (Kind.grpo,), 5)
 
 
 def test_rows_that_cannot_be_rewarded_are_left_out_and_said(tokenizer, capsys):
     rows = [{"prompt": "1+1", "solution": "2"}, {"prompt": "在吗"}]
-    found = rollouts.prompts(tokenizer, source(rows), [0, 1], (Kind.grpo, Kind.ppo), 40)
-    assert [one.row for one in rollouts.rewardable({"even": Even()}, found, "rows.jsonl")] == rows[:1]
+    found = prompts.prompts(tokenizer, source(rows), [0, 1], (Kind.grpo, Kind.ppo), 40)
+    assert [one.row for one in rewarding.rewardable({"even": Even()}, found, "rows.jsonl")] == rows[:1]
     assert "rows.jsonl: 1 rows are left out, since they cannot be rewarded (the first: even: has no solution)" in (
         capsys.readouterr().err
     )
     with pytest.raises(UserError, match=r"no row can be rewarded \(even: has no solution\)"):
-        rollouts.rewardable({"even": Even()}, found[1:], "rows.jsonl")
+        rewarding.rewardable({"even": Even()}, found[1:], "rows.jsonl")
 
 
 def scored(*given: str, name: str = "even") -> tuple[list, dict]:
     logged: dict[str, float] = {}
-    (score,) = rollouts.functions({name: Even()})
+    (score,) = rewarding.functions({name: Even()})
     rows = [json.dumps({"solution": each}) for each in given]
     answers = [[{"role": "assistant", "content": "x"}]] * len(rows)
     return score(
@@ -96,7 +96,7 @@ BOTH = "take trainer.batch_size=8 or trainer.batch_size=16"
 def test_an_answer_has_all_rewards_that_count_or_none():
     nan = math.nan
     found = torch.tensor([[1.0, 0.5, nan], [nan, 0.5, 1.0], [1.0, nan, nan], [nan, nan, nan]])
-    told = rollouts.wholly_known(found, torch.tensor([1.0, 0.5, 0.0]))
+    told = rewarding.wholly_known(found, torch.tensor([1.0, 0.5, 0.0]))
     assert told[0, :2].tolist() == [1.0, 0.5] and bool(told[1:].isnan().all())
 
 

@@ -26,7 +26,7 @@ from mlops_llm.record import DatasetInput, Result
 from mlops_llm.train import history, launcher, machine, preflight, scoring, used
 from mlops_llm.train.config import Op, Train
 from mlops_llm.train.history import Correction
-from mlops_llm.train.rollouts import rewardable
+from mlops_llm.train.rewarding import rewardable
 from mlops_llm.train.rounds import check_round, check_window
 from mlops_llm.train.samplers.hf import Hf
 

@@ -19,7 +19,7 @@ from typing import Any
 from mlops_llm.record import Answer, Checkpoint, DatasetInput, Grid, Registration, Result, Run
 
 _RECORDS = {cls.__name__: cls for cls in (Answer, Checkpoint, DatasetInput, Grid, Registration, Result)}
-_CALLS = ("params", "tags", "metrics", "input", "artifact", "checkpoint", "forget", "answers")
+_CALLS = ("params", "tags", "metrics", "input", "artifact", "checkpoint", "uses", "forget", "answers")
 
 
 class Line:

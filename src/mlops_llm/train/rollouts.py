@@ -1,28 +1,25 @@
-"""What methods share that learn from sampled answers: prompts, rewards, whole rounds."""
+"""What methods share that learn from sampled answers: how these are sampled, in whole rounds."""
 
 from __future__ import annotations
 
-import json
 import math
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from mlops_llm import component, console
-from mlops_llm.data import tokens
-from mlops_llm.data.kinds import Kind, kind_of, own
-from mlops_llm.data.read import Row, Source
+from mlops_llm.data.kinds import Kind
+from mlops_llm.data.read import Source
 from mlops_llm.errors import UserError
 from mlops_llm.models.load import Files, Task
-from mlops_llm.models.template import IGNORED
 from mlops_llm.train.algorithm import halved
 from mlops_llm.train.config import Train, Trainer
 from mlops_llm.train.job import even
 from mlops_llm.train.needs import Held, Rollout, number_bytes
+from mlops_llm.train.prompts import Prompt, dataset, prompts
 from mlops_llm.train.reference import adapted, freeze, refuse_dropout, say_dropout
-from mlops_llm.train.reward import Answers, Reward, completion_text
+from mlops_llm.train.rewarding import functions, wholly_known
 from mlops_llm.train.watch import Watch, watcher
 
 if TYPE_CHECKING:
@@ -30,154 +27,6 @@ if TYPE_CHECKING:
 
 SAMPLER = "what sampled the answers"
 """What the model is compared with, for a person."""
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What is asked; the answers are sampled."""
-
-    ids: list[int]
-    turns: list[dict[str, Any]]
-    row: Row
-    """The row in its kind's own fields."""
-    cut: int = 0
-    place: int = -1
-
-    @property
-    def sequences(self) -> list[list[int]]:
-        """The prompt; answers are sampled."""
-        return [self.ids]
-
-    @property
-    def labels(self) -> list[int]:
-        """Nothing of a prompt is learned."""
-        return [IGNORED] * len(self.ids)
-
-    @property
-    def trained(self) -> int:
-        """Nothing of a prompt is learned."""
-        return 0
-
-
-def prompts(tokenizer: Any, source: Source, rows: Sequence[int], kinds: Sequence[Kind], most: int) -> list[Prompt]:
-    """Prompts of at most `most` tokens; longer ones are left out, since a cut question is another one.
-
-    Raises:
-        UserError: a row asks nothing, or every prompt is too long.
-    """
-    found = []
-    for place in rows:
-        where = source.where(place)
-        kind = kind_of(source.rows[place], kinds)
-        row = own(source.rows[place], kind, where)
-        try:
-            (view,) = tokens.views(row, kind)
-            coded = tokens.encoded(tokenizer, view, most)
-        except UserError as error:
-            raise UserError(error.what, where, error.remedy) from error
-        found.append(Prompt(coded.ids, view.chat.messages, row, coded.cut, place))
-    kept = [one for one in found if not one.cut]
-    if found and not kept:
-        longest = max(len(one.ids) + one.cut for one in found)
-        raise UserError(
-            f"every prompt is longer than {most} tokens",
-            str(source.path),
-            f"raise algo.max_prompt_tokens (the longest has {longest})",
-        )
-    return kept
-
-
-def rewardable(rewards: Mapping[str, Reward], found: Sequence[Prompt], where: str) -> list[Prompt]:
-    """The prompts that every reward can score; what keeps the others from it is counted and said.
-
-    Raises:
-        UserError: none is left.
-    """
-    reasons: dict[int, str] = {}
-    for name, reward in rewards.items():
-        for place, reason in enumerate(reward.check([one.row for one in found])):
-            if reason:
-                reasons.setdefault(place, f"{name}: {reason}")
-    kept = [one for place, one in enumerate(found) if place not in reasons]
-    if reasons:
-        first = next(iter(reasons.values()))
-        if not kept:
-            raise UserError(f"no row can be rewarded ({first})", where, "mend the rows, or take another reward=")
-        console.warn(f"{where}: {len(reasons)} rows are left out, since they cannot be rewarded (the first: {first})")
-    return kept
-
-
-def functions(rewards: Mapping[str, Reward]) -> list[Callable[..., list[float | None]]]:
-    """TRL's reward functions, one of each reward; the mean of `accuracy` is also logged as `reward_accuracy`.
-
-    Their columns: `row`, the dataset's row as JSON.
-    """
-    return [_function(name, reward) for name, reward in rewards.items()]
-
-
-def _function(name: str, reward: Reward) -> Callable[..., list[float | None]]:
-    def score(
-        prompts: Sequence[Any], completions: Sequence[Any], row: Sequence[str], log_metric: Any = None, **_: Any
-    ) -> list[float | None]:
-        answers = Answers(prompts, [completion_text(each) for each in completions], [json.loads(each) for each in row])
-        scores = _scored(name, reward, answers)
-        known = [each for each in scores if each is not None]
-        if name == "accuracy" and log_metric and known:
-            log_metric("reward_accuracy", sum(known) / len(known))
-        return scores
-
-    score.__name__ = name
-    return score
-
-
-def _scored(name: str, reward: Reward, answers: Answers) -> list[float | None]:
-    """The scores.
-
-    Raises:
-        UserError: the reward fails; the row at which it does is named.
-    """
-    try:
-        return reward.score(answers)
-    except UserError:
-        raise
-    except Exception as error:
-        said = traceback.format_exception_only(error)[-1].strip()[:200]
-        row = next((row for row in _singly(answers) if _fails(reward, row)), None)
-        where = f"row {json.dumps(row.rows[0], ensure_ascii=False)[:120]}" if row else "a batch of rows"
-        raise UserError(f"the reward '{name}' fails at {where} ({said})", f"reward.{name}", "mend it, or the row") from error
-
-
-def _singly(answers: Answers) -> list[Answers]:
-    parts = zip(answers.prompts, answers.completions, answers.rows, strict=True)
-    return [Answers([prompt], [completion], [row]) for prompt, completion, row in parts]
-
-
-def _fails(reward: Reward, answers: Answers) -> bool:
-    try:
-        reward.score(answers)
-    except Exception:
-        return True
-    return False
-
-
-def wholly_known(found: Any, weights: Any) -> Any:
-    """Rewards of shape (answers, rewards), in which an answer has all that count or none.
-
-    An answer without one of its rewards would look worse than the others by just this reward, and TRL adds up what is there.
-
-    Args:
-        found: the rewards; NaN where one cannot be told.
-        weights: factor of each; one of 0 does not count.
-    """
-    lacks = (found.isnan() & (weights != 0).to(found.device)).any(1)
-    return found.masked_fill(lacks[:, None], float("nan"))
-
-
-def dataset(found: Sequence[Prompt]) -> Any:
-    """Prompts as TRL wants them, each with its row."""
-    from datasets import Dataset
-
-    return Dataset.from_dict({"prompt": [one.turns for one in found], "row": [json.dumps(one.row) for one in found]})
 
 
 @dataclass

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from mlops_llm.errors import UserError
 from mlops_llm.train.config import Train
-from mlops_llm.train.rollouts import Prompt, Sampled
+from mlops_llm.train.prompts import Prompt
+from mlops_llm.train.rollouts import Sampled
 
 
 def check_round(settings: Train, prompts: int) -> None:

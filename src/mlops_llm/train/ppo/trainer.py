@@ -17,7 +17,7 @@ from trl import GRPOTrainer
 from mlops_llm.train.ppo import estimates
 from mlops_llm.train.ppo.critic import FOLDER, Critic
 from mlops_llm.train.ppo.estimates import Coefficient
-from mlops_llm.train.rollouts import wholly_known
+from mlops_llm.train.rewarding import wholly_known
 
 STATE = "coefficient.json"
 
