@@ -46,6 +46,8 @@ class Trainer:
 
     def add_callback(self, callback: Any) -> None: ...
 
+    def _calculate_rewards(self) -> None: ...
+
 
 def built(algo: str, folder: Path, monkeypatch: pytest.MonkeyPatch, batch: int = 12, processes: int = 1) -> dict[str, Any]:
     """What an algorithm gives its trainer; the examples are held out too."""
