@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -193,6 +194,7 @@ def test_a_merge_that_is_better_beyond_chance_is_a_gain():
     assert (
         found.best.number == 3 and found.is_gain and found.p < 0.001 and "better than point 1, the better parent" in found.said
     )
+    assert found.mark == "recommended"
 
 
 def test_a_merge_within_chance_is_no_gain_and_it_is_said():
@@ -200,6 +202,7 @@ def test_a_merge_within_chance_is_no_gain_and_it_is_said():
     found = verdict([point(1, [0.0] * 30, 0), point(2, [0.0] * 30, 1), point(3, near)])
     assert found.best.number == 3 and not found.is_gain
     assert found.said.startswith("no gain over the parents") and "within chance" in found.said
+    assert found.mark == "best, within chance"
 
 
 def test_of_equals_the_parent_is_taken_and_nothing_is_gained():
@@ -207,6 +210,31 @@ def test_of_equals_the_parent_is_taken_and_nothing_is_gained():
     found = verdict([point(1, [0.0] * 20, 0), point(2, same, 1), point(3, same)])
     assert found.best.number == 2 and not found.is_gain
     assert found.said == "no gain over the parents: none of the merges is better than point 2"
+    assert found.mark == "recommended"
+
+
+def test_a_gain_beyond_chance_is_taken_before_a_higher_score_within_it():
+    low, even = [0.0] * 40, [0.2] * 40
+    wild = [2.0, -1.0] * 20
+    found = verdict([point(1, low, 0), point(2, low, 1), point(3, wild), point(4, even)])
+    assert found.best.number == 4 and found.is_gain and found.mark == "recommended"
+    assert found.said.endswith("; point 3 (0.5) is within chance")
+    assert verdict([point(1, low, 0), point(2, low, 1), point(3, wild)]).best.number == 3
+    even_below = [-0.2] * 40
+    assert verdict([point(1, low, 0), point(2, low, 1), point(3, even_below)]).best.number == 1
+
+
+def test_what_cannot_be_tested_is_not_recommended():
+    found = verdict([untold(1, 0.1, 0), untold(2, 0.2, 1), untold(3, 0.3)])
+    assert found.best.number == 3 and not found.is_gain and found.mark == "best, not tested"
+    assert "not tested" in found.said
+
+
+def untold(number: int, value: float, parent: int | None = None) -> Point:
+    """A point with a score of which no sample's value is known."""
+    found = point(number, [0.0] * 8, parent)
+    score = Score("total", value, 8, True)
+    return replace(found, score=score, outcome=replace(found.outcome, scores=[score]))
 
 
 def test_many_points_need_a_smaller_p():

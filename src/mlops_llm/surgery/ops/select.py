@@ -13,7 +13,7 @@ from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.operation import Work
 from mlops_llm.surgery.selection.rows import Rows, rows
 from mlops_llm.surgery.selection.rules import HELD_OUT, RULES, Rule
-from mlops_llm.surgery.selection.working import Selecting, refuse_running
+from mlops_llm.surgery.selection.working import Selecting, enough_to_test, refuse_running
 from mlops_llm.surgery.sweep.asking import scores_of
 from mlops_llm.tracking.store import connect
 
@@ -106,6 +106,8 @@ class Select:
                     f"'{each}' will be none of the scores{near(each, known)}", "op.by", f"one of: {', '.join(known)}"
                 )
         assert first.questions
+        if self.rule is Rule.earliest:
+            enough_to_test(len(first.questions.rows))
         asked = first.questions.as_input().digests["canonical"]
         there = rows(connect(), found.run.id, asked)
         have = {
