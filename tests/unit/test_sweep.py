@@ -21,6 +21,7 @@ from mlops_llm.surgery.sweep.asking import Point
 from mlops_llm.surgery.sweep.memory import Merged
 from mlops_llm.surgery.sweep.points import Space, built, varies
 from mlops_llm.surgery.sweep.search import Search
+from mlops_llm.surgery.sweep.showing import table
 from mlops_llm.surgery.sweep.verdict import verdict
 from tests import miniatures
 from tests.surgeries import written
@@ -250,3 +251,14 @@ def test_many_points_need_a_smaller_p():
 def test_lower_scores_win_where_lower_is_better():
     found = verdict([point(1, [1.0] * 30, 0, False), point(2, [0.9] * 30, 1, False), point(3, [0.1] * 30, None, False)])
     assert found.best.number == 3 and found.is_gain
+
+
+def test_where_names_of_models_are_too_wide_they_are_letters():
+    points = [point(1, [0.0] * 9, 0), point(2, [0.5] * 9, 1), point(3, [1.0] * 9)]
+    refs = ["runs:/sft-sales-long/checkpoint-1000", "runs:/dpo-sales-long/checkpoint-2000"]
+    space, found = Space("merge_slerp", {}, "ratio", 2), verdict(points)
+    wide, narrow = (table(points, space, refs, found, width) for width in (160, 80))
+    assert list(wide.columns[:3]) == ["ratio", f"{refs[0]} %", f"{refs[1]} %"] and "=" not in wide.title
+    assert list(narrow.columns[:3]) == ["ratio", "A %", "B %"] and narrow.rows == wide.rows
+    assert narrow.title.endswith(f"; A = {refs[0]}; B = {refs[1]}")
+    assert [row[-1] for row in narrow.rows] == ["", "", "recommended"]

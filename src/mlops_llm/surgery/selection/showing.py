@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Any
 
 from mlops_llm import console
@@ -40,12 +41,13 @@ def table(found: Rows, choice: Choice, plan: Freeing, by: Sequence[str], width: 
     room = width - 1 - sum(_wide(head, column) for head, column in (("checkpoint", names), ("step", steps), ("to free", free)))
     shown = list[str]()
     for name, column in numbers.items():
-        room -= _wide(name, column)
         reasons = _CHOICE + _EDGES if name in by else _wide("choice", said)
-        if room < reasons and shown:
+        if room - _wide(name, column) < reasons and shown:
             break
+        room -= _wide(name, column)
         shown.append(name)
-    rows = list(zip(names, steps, *(numbers[name] for name in shown), said, free, strict=True))
+    folded = ["\n".join(wrap(each, max(_CHOICE, room - _EDGES), break_long_words=False)) for each in said]
+    rows = list(zip(names, steps, *(numbers[name] for name in shown), folded, free, strict=True))
     more = f" (more numbers: {TABLE})" if len(shown) < len(numbers) else ""
     return Grid(f"checkpoints of {found.run.name}{more}", ["checkpoint", "step", *shown, "choice", "to free"], rows)
 

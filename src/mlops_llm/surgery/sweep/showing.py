@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from string import ascii_uppercase
 from typing import Any
 
 from mlops_llm.eval import shown
@@ -11,8 +12,11 @@ from mlops_llm.surgery.sweep.asking import Point
 from mlops_llm.surgery.sweep.points import RATIO, Space
 from mlops_llm.surgery.sweep.verdict import Verdict
 
+_EDGES = 3
+"""Characters between the texts of two columns."""
 
-def table(points: Sequence[Point], space: Space, refs: Sequence[str], found: Verdict) -> Grid:
+
+def table(points: Sequence[Point], space: Space, refs: Sequence[str], found: Verdict, width: int) -> Grid:
     """All points by what is varied: shares of the models in percent, score with its interval, and which one is best.
 
     Args:
@@ -20,6 +24,7 @@ def table(points: Sequence[Point], space: Space, refs: Sequence[str], found: Ver
         space: what is varied.
         refs: of the models.
         found: which is best.
+        width: characters of a line; where the models' names would take more, they are letters, which the title tells.
     """
     is_ratio, score = space.over == RATIO, points[0].score
     varied = [space.over] if space.models == 2 or not is_ratio else []
@@ -38,8 +43,13 @@ def table(points: Sequence[Point], space: Space, refs: Sequence[str], found: Ver
             ]
         )
     direction = "higher" if score.higher_is_better else "lower"
+    title = f"{space.method} over {space.over}: {score.name} ({direction} is better)"
     heads = [*varied, *shares, score.name, "95 %", ""]
-    return Grid(f"{space.method} over {space.over}: {score.name} ({direction} is better)", heads, rows)
+    letters = ascii_uppercase[: len(refs)] if is_ratio else ""
+    if len(letters) == len(shares) and 1 + sum(_EDGES + max(map(len, each)) for each in zip(heads, *rows, strict=True)) > width:
+        title += "".join(f"; {letter} = {ref}" for letter, ref in zip(letters, refs, strict=False))
+        heads[len(varied) : len(varied) + len(letters)] = [f"{letter} %" for letter in letters]
+    return Grid(title, heads, rows)
 
 
 def columns(points: Sequence[Point], space: Space, refs: Sequence[str]) -> dict[str, list[Any]]:

@@ -64,7 +64,7 @@ class Swept:
         run.artifact("sweep.json", showing.columns(room.points, self.space, refs))
         run.figure("plots/sweep.png", showing.curve(room.points, self.space, found))
         run.tags({"sweep.best": found.best.name, "sweep.gain": str(found.is_gain).lower(), "sweep.said": found.said})
-        grid = showing.table(room.points, self.space, refs, found)
+        grid = showing.table(room.points, self.space, refs, found, console.width())
         return self._ended(room.points, found, grid, run, time.perf_counter() - began)
 
     def _inputs(self, run: Run) -> None:
