@@ -30,6 +30,8 @@ class Rows:
     """Step -> training loss."""
     evaluations: Mapping[str, Recorded] = field(default_factory=dict)
     """Checkpoint -> its newest evaluation on the rows in question."""
+    asked: str = ""
+    """Canonical digest of these rows; empty where nothing was asked."""
 
     @cached_property
     def candidates(self) -> list[Candidate]:
@@ -118,7 +120,7 @@ def rows(store: Store, ref: str, asked: str = "", by: Sequence[str] = ()) -> Row
         asked = max(counts, key=lambda digest: counts[digest], default="")
     there = {name: evaluations[asked] for name, evaluations in found.items() if asked in evaluations}
     held = {name: read(store, [each.id])[0] for name, each in there.items()}
-    return Rows(run, checkpoints, losses, held)
+    return Rows(run, checkpoints, losses, held, asked)
 
 
 def _evaluations(store: Store, row: CheckpointRow) -> dict[str, RunRow]:

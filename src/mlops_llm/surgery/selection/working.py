@@ -36,8 +36,8 @@ class Selecting:
     avoid_overfit: bool
     alias: str
     delete_others: bool
-    asked: str
-    """Digest of the rows that scores are of; empty takes those that most checkpoints were asked."""
+    found: Rows
+    """The checkpoints with what the record knows of them."""
     missing: Mapping[str, Plan]
     """Checkpoint -> its evaluation, which the record does not have."""
 
@@ -48,7 +48,7 @@ class Selecting:
             UserError: an evaluation cannot be made, or no checkpoint can be chosen.
         """
         self._evaluate(run)
-        found = rows(self.store, str(self.request.run), self.asked, self.by)
+        found = rows(self.store, self.found.run.id, self.found.asked, self.by) if self.missing else self.found
         choice = self.choice(found)
         assert choice.chosen
         if choice.unjudged:

@@ -11,7 +11,7 @@ from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.planning import Planned
 from mlops_llm.surgery.sweep.verdict import Verdict
 
-_NOTHING = {"written": None, "registered": None}
+_NOTHING = {"output": None, "registered": None}
 
 
 def asked(request: Surgery) -> bool:

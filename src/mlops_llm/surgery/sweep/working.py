@@ -111,7 +111,7 @@ class Swept:
         if not found.is_gain:
             made = unproven(made, planned, found)
         run.tags({"operation": "sweep"})
-        values = {"written": str(planned.output), "registered": made.best.model if made.best else None}
+        values = {"registered": made.best.model if made.best else None}
         return replace(
             ended,
             title=f"sweep: {'done' if not made.failed else 'the certificate failed'}",
