@@ -15,6 +15,8 @@ _log = logging.getLogger("mlops_llm")
 _log.addHandler(logging.NullHandler())
 _label = ""
 _told: Callable[[str, list[Any]], None] | None = None
+_ELSEWHERE = 160
+"""Characters of a line where there is no terminal."""
 
 
 class _Formatter(logging.Formatter):
@@ -136,9 +138,16 @@ def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, h
     rows = [[number(cell) for cell in row] for row in rows]
     for row in rows:
         table.add_row(*row)
-    out = Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
+    out = Console(width=width(), highlight=False, markup=False)
     out.print(table)
     _log.info("%s: %s", title, rows)
+
+
+def width() -> int:
+    """Characters of a line that a table may fill: those of the terminal, 160 elsewhere."""
+    from rich.console import Console
+
+    return Console().width if sys.stdout.isatty() else _ELSEWHERE
 
 
 def text(line: str) -> None:
@@ -146,7 +155,7 @@ def text(line: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=True, emoji=False).print(line)
+    Console(width=width(), highlight=False, soft_wrap=True, emoji=False).print(line)
     _log.info(Text.from_markup(line).plain)
 
 

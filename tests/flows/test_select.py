@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from mlops_llm.models import load
+from mlops_llm.models.adapter import write_origin
+from mlops_llm.models.ref import resolve
 from mlops_llm.surgery.selection.freeing import beneath_adapters, freed
-from mlops_llm.tracking.store import Store
+from mlops_llm.tracking.store import Store, local_path
+from tests import miniatures
 from tests.commands import SMOKE, ok, train
+from tests.flows.test_lineage import made
 from tests.record import checkpoints_of, client, run_of
 from tests.surgeries import command
 
@@ -24,7 +29,7 @@ def own(tmp_path_factory) -> Path:
 
 
 SHORT = ["trainer.max_steps=6", "trainer.save_steps=2", "trainer.eval_steps=2", "trainer.logging_steps=2", "samples.count=0"]
-SCORES = ["op.by=[eval/loss,score/perplexity]", "op.evaluate=true", "dataset=sales_eval", "limit=4", "metric=[perplexity]"]
+SCORES = ["op.by=[eval/loss,score/perplexity]", "op.evaluate=true", "dataset=sales_eval", "limit=6", "metric=[perplexity]"]
 
 
 def test_what_is_missing_is_evaluated_once_then_chosen_with_reasons_and_registered(own):
@@ -48,6 +53,10 @@ def test_what_is_missing_is_evaluated_once_then_chosen_with_reasons_and_register
         "evaluating" not in again and json.loads((own / "outputs/again/result.json").read_text("utf-8"))["ref"] == result["ref"]
     )
     assert json.loads((own / "outputs/again/result.json").read_text("utf-8"))["deleted"] == []
+    command(own, "op=select", "run=mine", "op.rule=earliest", "op.by=[score/perplexity]", "run_name=early")
+    early = json.loads((own / "outputs/early/result.json").read_text("utf-8"))
+    limits = [each for each in early["reasons"] if "missed by 6 samples" in each]
+    assert "perplexity" in early["reasons"][0] and len(limits) == ("the earliest" in early["reasons"][0])
 
 
 def test_what_was_not_judged_is_not_deleted_and_scores_of_other_rows_do_not_count(own):
@@ -91,16 +100,17 @@ def test_others_go_only_when_told_and_nothing_goes_that_an_alias_was_made_of(own
     assert after["left_out"] == {"checkpoint-4": "its files were removed"} and after["may_go"] == []
 
 
+FEW = "op.rule: tests by 5 samples, of which no difference is significant, however large it is; evaluate on 6 rows or more"
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        ([], "run: names no training; give run=RUN, its id or name"),
         (["run=nobody"], "no run is called 'nobody'"),
         (["run=mine", "op.by=[eval/los]"], "op.by: no checkpoint has 'eval/los' (did you mean eval/loss?)"),
         (["run=mine", "op.rule=earliest"], "op.by: eval/loss is not known sample by sample"),
         (["run=mine", "op.evaluate=true", "dataset=sales_eval"], "op.evaluate: evaluates, and eval/loss is no score"),
-        (["run=mine", "name=x", "op.alias=champion"], "op.alias: is moved by the registry's policy only"),
-        (["run=mine", "models=[tiny]"], "models: is given beside run"),
+        (["run=mine", "op.rule=earliest", *SCORES[1:], "op.by=[score/perplexity]", "limit=5"], FEW),
     ],
 )
 def test_bad_requests_are_one_line(own, words, error):
@@ -120,10 +130,12 @@ def test_content_with_several_names_is_free_only_without_the_last(tmp_path):
     assert freed([tmp_path / "record", tmp_path / "output"]) == 500
 
 
-def test_what_an_adapter_lies_on_stays(own):
-    short = ["trainer.max_steps=2", "trainer.save_steps=2", "trainer.eval_steps=2", "samples.count=0", "register_as=null"]
-    ok(train(own, *SMOKE, "model=runs:/mine/checkpoint-6", "peft=lora", *short, "run_name=on_six"))
+def test_what_an_adapter_lies_on_stays(own, monkeypatch):
+    monkeypatch.chdir(own)
     store = Store(client(own), f"sqlite:///{own / 'mlflow.db'}")
     model = checkpoints_of(store.client, run_of(store.client, "mine"))["checkpoint-6"].model_id
-    run = run_of(store.client, "on_six").info.run_id
-    assert beneath_adapters(store) == {model: f"the adapter checkpoint-2 of {run} lies on it"}
+    run, adapter = made(store, "on_six")
+    place = local_path(store.client.get_logged_model(adapter).artifact_location)
+    miniatures.adapter(place, own / "outputs/mine/checkpoint-6", origin=False)
+    write_origin(place, load.inspect(resolve("runs:/mine/checkpoint-6"), load.ModelLoad()))
+    assert beneath_adapters(store) == {model: f"the adapter checkpoint-4 of {run} lies on it"}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_llm.surgery.selection.rules import HELD_OUT, LOSS, RULES, Candidate, Rule, choose
+from mlops_llm.surgery.selection.rules import HELD_OUT, LOSS, RULES, Candidate, Rule, Seen, choose
 
 BLEU = "score/bleu"
 
@@ -52,14 +52,34 @@ def test_rules_on_a_known_course(rule, by, avoid, step):
     assert ("checkpoint-40" in found.left_out) == avoid
 
 
+def seen(p: float) -> Seen:
+    return Seen(p, 40, 0.125)
+
+
 def test_the_earliest_is_the_first_that_the_test_cannot_tell_from_the_best():
     p = {10: 0.001, 20: 0.2}
-    found = chosen(Rule.earliest, COURSE, (HELD_OUT,), test=lambda best, other, name: p[other.step])
+    found = chosen(Rule.earliest, COURSE, (HELD_OUT,), test=lambda best, other, name: seen(p[other.step]))
     assert found.chosen and found.chosen.step == 20 and "p = 0.2" in found.reasons[0]
-    found = chosen(Rule.earliest, COURSE, (HELD_OUT,), test=lambda best, other, name: 0.001)
-    assert found.chosen and found.chosen.step == 30
+    found = chosen(Rule.earliest, COURSE, (HELD_OUT,), test=lambda best, other, name: seen(0.001))
+    assert found.chosen and found.chosen.step == 30 and "every earlier one is significantly worse" in found.reasons[0]
     untold = chosen(Rule.earliest, COURSE, (HELD_OUT,))
     assert untold.chosen and untold.chosen.step == 30
+
+
+def test_the_earliest_says_what_its_test_cannot_see():
+    found = chosen(Rule.earliest, COURSE, (HELD_OUT,), test=lambda best, other, name: seen(0.2))
+    assert "differences under 0.12 are missed by 40 samples in one of five cases and more" in found.reasons
+    found = chosen(Rule.earliest, COURSE, (HELD_OUT,), test=lambda best, other, name: Seen(0.2, 40, None))
+    assert "40 samples do not say how large a difference they would show" in found.reasons
+
+
+def test_what_was_not_tested_is_unknown_and_not_worse():
+    found = chosen(Rule.earliest, COURSE, (HELD_OUT,))
+    assert not any("worse" in each for each in found.reasons)
+    assert "unknown, since no samples of both are there: checkpoint-10, checkpoint-20" in found.reasons
+    some = chosen(Rule.earliest, COURSE, (HELD_OUT,), test=lambda best, other, name: seen(0.001) if other.step == 10 else None)
+    assert "1 of 2 earlier ones are significantly worse" in some.reasons[0]
+    assert "unknown, since no samples of both are there: checkpoint-20" in some.reasons
 
 
 def test_where_all_are_overfit_none_is_left_out_and_it_is_said():

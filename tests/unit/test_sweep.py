@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -20,6 +21,7 @@ from mlops_llm.surgery.sweep.asking import Point
 from mlops_llm.surgery.sweep.memory import Merged
 from mlops_llm.surgery.sweep.points import Space, built, varies
 from mlops_llm.surgery.sweep.search import Search
+from mlops_llm.surgery.sweep.showing import table
 from mlops_llm.surgery.sweep.verdict import verdict
 from tests import miniatures
 from tests.surgeries import written
@@ -193,6 +195,7 @@ def test_a_merge_that_is_better_beyond_chance_is_a_gain():
     assert (
         found.best.number == 3 and found.is_gain and found.p < 0.001 and "better than point 1, the better parent" in found.said
     )
+    assert found.mark == "recommended"
 
 
 def test_a_merge_within_chance_is_no_gain_and_it_is_said():
@@ -200,6 +203,7 @@ def test_a_merge_within_chance_is_no_gain_and_it_is_said():
     found = verdict([point(1, [0.0] * 30, 0), point(2, [0.0] * 30, 1), point(3, near)])
     assert found.best.number == 3 and not found.is_gain
     assert found.said.startswith("no gain over the parents") and "within chance" in found.said
+    assert found.mark == "best, within chance"
 
 
 def test_of_equals_the_parent_is_taken_and_nothing_is_gained():
@@ -207,6 +211,31 @@ def test_of_equals_the_parent_is_taken_and_nothing_is_gained():
     found = verdict([point(1, [0.0] * 20, 0), point(2, same, 1), point(3, same)])
     assert found.best.number == 2 and not found.is_gain
     assert found.said == "no gain over the parents: none of the merges is better than point 2"
+    assert found.mark == "recommended"
+
+
+def test_a_gain_beyond_chance_is_taken_before_a_higher_score_within_it():
+    low, even = [0.0] * 40, [0.2] * 40
+    wild = [2.0, -1.0] * 20
+    found = verdict([point(1, low, 0), point(2, low, 1), point(3, wild), point(4, even)])
+    assert found.best.number == 4 and found.is_gain and found.mark == "recommended"
+    assert found.said.endswith("; point 3 (0.5) is within chance")
+    assert verdict([point(1, low, 0), point(2, low, 1), point(3, wild)]).best.number == 3
+    even_below = [-0.2] * 40
+    assert verdict([point(1, low, 0), point(2, low, 1), point(3, even_below)]).best.number == 1
+
+
+def test_what_cannot_be_tested_is_not_recommended():
+    found = verdict([untold(1, 0.1, 0), untold(2, 0.2, 1), untold(3, 0.3)])
+    assert found.best.number == 3 and not found.is_gain and found.mark == "best, not tested"
+    assert "not tested" in found.said
+
+
+def untold(number: int, value: float, parent: int | None = None) -> Point:
+    """A point with a score of which no sample's value is known."""
+    found = point(number, [0.0] * 8, parent)
+    score = Score("total", value, 8, True)
+    return replace(found, score=score, outcome=replace(found.outcome, scores=[score]))
 
 
 def test_many_points_need_a_smaller_p():
@@ -222,3 +251,14 @@ def test_many_points_need_a_smaller_p():
 def test_lower_scores_win_where_lower_is_better():
     found = verdict([point(1, [1.0] * 30, 0, False), point(2, [0.9] * 30, 1, False), point(3, [0.1] * 30, None, False)])
     assert found.best.number == 3 and found.is_gain
+
+
+def test_where_names_of_models_are_too_wide_they_are_letters():
+    points = [point(1, [0.0] * 9, 0), point(2, [0.5] * 9, 1), point(3, [1.0] * 9)]
+    refs = ["runs:/sft-sales-long/checkpoint-1000", "runs:/dpo-sales-long/checkpoint-2000"]
+    space, found = Space("merge_slerp", {}, "ratio", 2), verdict(points)
+    wide, narrow = (table(points, space, refs, found, width) for width in (160, 80))
+    assert list(wide.columns[:3]) == ["ratio", f"{refs[0]} %", f"{refs[1]} %"] and "=" not in wide.title
+    assert list(narrow.columns[:3]) == ["ratio", "A %", "B %"] and narrow.rows == wide.rows
+    assert narrow.title.endswith(f"; A = {refs[0]}; B = {refs[1]}")
+    assert [row[-1] for row in narrow.rows] == ["", "", "recommended"]

@@ -88,7 +88,7 @@ class _Told:
     """What the model and the judge said of the dataset's rows; None of what was not asked."""
 
     answers: Sequence[Generation | Failure] | None = None
-    likelihoods: Sequence[tuple[Likelihood, Likelihood]] | None = None
+    likelihoods: Sequence[tuple[Likelihood | None, Likelihood]] | None = None
     verdicts: Sequence[Verdict | Failure] | None = None
 
 
@@ -96,7 +96,7 @@ def _told(plan: Plan, opened: Opened, folder: Path, answers: Answers | None, tak
     told = _Told()
     if plan.answers:
         told.answers = _answers(plan, opened, folder, answers, taken)
-    if any(one.needs is Need.likelihood for one in plan.metrics.values()):
+    if any(one.needs.is_likelihood for one in plan.metrics.values()):
         told.likelihoods = _likelihoods(plan, opened, folder, answers, taken)
     if plan.settings.judge is not None and told.answers:
         told.verdicts = _ratings(plan, told.answers, folder, answers, taken)
@@ -212,8 +212,8 @@ def _unempty(given: Generation | Failure) -> Generation | Failure:
 
 def _likelihoods(
     plan: Plan, opened: Opened, folder: Path, answers: Answers | None, taken: Taken
-) -> list[tuple[Likelihood, Likelihood]]:
-    """Of each row's first reference: with the prompt, and alone.
+) -> list[tuple[Likelihood | None, Likelihood]]:
+    """Of each row's first reference: with the prompt, where a metric needs that, and alone.
 
     Raises:
         UserError: the engine cannot tell them.
@@ -221,16 +221,18 @@ def _likelihoods(
     assert plan.questions and plan.subject
     tokenizer = plan.subject.tokenizer
     coded = [answered(tokenizer, one, one.references[0]) for one in plan.questions.asked]
-    facts, engine = (
-        {"weights": plan.subject.digest, "dtype": load.dtype_of(plan.settings.model_load.dtype).name},
-        plan.settings.engine,
-    )
-    keys = [key(likelihood=ids, engine=[engine.family, engine.decisive], **facts) for ids, _ in coded]
+    with_prompt = any(one.needs is Need.whole for one in plan.metrics.values())
+    begins, engine = [1 if with_prompt else begin for _, begin in coded], plan.settings.engine
+    facts = {"weights": plan.subject.digest, "dtype": load.dtype_of(plan.settings.model_load.dtype).name}
+    keys = [
+        key(likelihood=ids, begin=begin, engine=[engine.family, engine.decisive], **facts)
+        for (ids, _), begin in zip(coded, begins, strict=True)
+    ]
 
     def ask(places: Sequence[int]) -> Iterable[tuple[int, _Logprobs]]:
-        sequences = [coded[place][0] for place in places]
+        sequences, firsts = [coded[place][0] for place in places], [begins[place] for place in places]
         how = plan.settings.sampling.batch_size, plan.settings.care
-        found = opened.session.logprobs(sequences, [1] * len(sequences), *how)
+        found = opened.session.logprobs(sequences, firsts, *how)
         return ((places[number], _Logprobs(values)) for number, values in found)
 
     found, taken.counts["likelihoods"] = scored(
@@ -243,11 +245,10 @@ def _likelihoods(
         refresh=plan.settings.cache is Cache.refresh,
     )
     made = []
-    for one, (ids, begin), each in zip(plan.questions.asked, coded, found, strict=True):
+    for one, (ids, place), begin, each in zip(plan.questions.asked, coded, begins, found, strict=True):
         values = each.values if isinstance(each, _Logprobs) else []
-        wanted = values[begin - 1 :]
-        whole = len(tokenizer.decode(ids[1:]).encode())
-        made.append((Likelihood(values, whole), Likelihood(wanted, len(one.references[0].encode()))))
+        whole = Likelihood(values, len(tokenizer.decode(ids[1:]).encode())) if with_prompt else None
+        made.append((whole, Likelihood(values[place - begin :], len(one.references[0].encode()))))
     return made
 
 

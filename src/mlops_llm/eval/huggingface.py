@@ -30,7 +30,7 @@ def as_evaluate(name: str, **settings: Any) -> Any:
     component.load("mlops_llm.eval.metrics")
     metric: Metric = component.build("metric", name, settings)
     is_measured = metric.needs is Need.nothing and metric.higher_is_better is not True
-    if is_measured or metric.needs is Need.likelihood:
+    if is_measured or metric.needs.is_likelihood:
         told = "how answers were generated" if is_measured else "how likely the model finds a text"
         raise UserError(f"'{name}' needs to know {told}, which evaluate does not tell", remedy="take another metric")
     text = Value("string")

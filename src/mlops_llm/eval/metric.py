@@ -20,7 +20,14 @@ class Need(Enum):
     label = "label"
     """The class that the row belongs to."""
     likelihood = "likelihood"
-    """How likely the model finds the reference; no answer is sampled for it."""
+    """How likely the model finds the reference, given the prompt; no answer is sampled for it."""
+    whole = "whole"
+    """How likely the model finds prompt and reference together; no answer is sampled for it."""
+
+    @property
+    def is_likelihood(self) -> bool:
+        """Whether the model is given the reference instead of being asked for it."""
+        return self in (Need.likelihood, Need.whole)
 
 
 @dataclass(frozen=True)
@@ -151,7 +158,7 @@ def check(items: Sequence[Item], need: Need = Need.reference) -> None:
         if isinstance(item.references, str):
             raise ValueError("the references of an answer are a list of texts")
         missing = ""
-        if need in (Need.reference, Need.likelihood) and not (
+        if (need is Need.reference or need.is_likelihood) and not (
             item.references and all(each.strip() for each in item.references)
         ):
             missing = "an empty reference" if item.references else "no reference"

@@ -59,7 +59,7 @@ class Plan:
     def answers(self) -> bool:
         """Whether answers are sampled: a likelihood needs none."""
         rated = self.settings.judge is not None
-        return bool(self.questions) and (rated or any(one.needs is not Need.likelihood for one in self.metrics.values()))
+        return bool(self.questions) and (rated or not all(one.needs.is_likelihood for one in self.metrics.values()))
 
     @property
     def cache(self) -> Cache:
@@ -123,7 +123,7 @@ def prepare(settings: Eval, like: Plan | None = None) -> Plan:
     plan = replace(wanted, settings=settings, subject=found, requests=requests, warnings=warned)
     if plan.answers:
         plan = replace(plan, warnings=(*warned, *_check_room(settings, requests, found)))
-    if found and any(one.needs is Need.likelihood for one in metrics.values()):
+    if found and any(one.needs.is_likelihood for one in metrics.values()):
         _check_references(questions, found)
     if settings.judge is not None and not _is_judged(plan, settings.judge):
         settings.judge.reach()
@@ -183,7 +183,7 @@ def _is_judged(plan: Plan, judge: Judge) -> bool:
 
 
 def _refuse_unlikely(settings: Eval, metrics: dict[str, Metric]) -> None:
-    unlikely = [name for name, one in metrics.items() if one.needs is Need.likelihood]
+    unlikely = [name for name, one in metrics.items() if one.needs.is_likelihood]
     if unlikely and not settings.engine.local:
         remedy = "take engine=hf or engine=vllm, or leave it out"
         raise UserError("needs the model's likelihoods, which a chat server does not tell", f"metric.{unlikely[0]}", remedy)

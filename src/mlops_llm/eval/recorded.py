@@ -208,7 +208,7 @@ def _totals(one: Recorded, samples: Sequence[Sample]) -> dict[str, Score]:
     metrics: dict[str, Metric] = {
         name: component.build("metric", name, told["settings"]) for name, told in one.facts["metrics"].items()
     }
-    asked = {name: each for name, each in metrics.items() if each.needs not in (Need.likelihood, Need.nothing)}
+    asked = {name: each for name, each in metrics.items() if each.needs is not Need.nothing and not each.needs.is_likelihood}
     again = scores.measured({name: each.settled(items) for name, each in asked.items()}, items, failed).scores if asked else []
     return {each.name: each for each in again if each.sums}
 

@@ -29,7 +29,7 @@ class Scored:
 def items(
     questions: Sequence[Question],
     answers: Sequence[Generation | Failure] | None,
-    likelihoods: Sequence[tuple[Likelihood, Likelihood]] | None,
+    likelihoods: Sequence[tuple[Likelihood | None, Likelihood]] | None,
 ) -> list[Item]:
     """What metrics see; an answer that failed is an empty one, so that no failure raises a score."""
     made = []
@@ -74,7 +74,7 @@ def _measured(name: str, metric: Metric, found: Sequence[Item], failed: Sequence
     if not places:
         return Scored()
     scores = metric.score([found[place] for place in places])
-    lacks = metric.needs not in (Need.nothing, Need.likelihood) and any(failed) and not all(failed)
+    lacks = metric.needs is not Need.nothing and not metric.needs.is_likelihood and any(failed) and not all(failed)
     alone = metric.score([one for one, is_none in zip(found, failed, strict=True) if not is_none]) if lacks else None
     # What was learned by heart helps an answer to be right, not to be short or quick.
     known = _seen(metric, found, places, scores.total, seen) if seen and metric.needs is not Need.nothing else {}
@@ -118,7 +118,7 @@ def counting(metric: Metric, found: Sequence[Item], failed: Sequence[bool]) -> l
     A failed one counts as an empty answer, but how long an answer was, or took, is no matter of those that are none; nor is
     a likelihood that the engine could not tell.
     """
-    if metric.needs is Need.likelihood:
+    if metric.needs.is_likelihood:
         return [place for place, one in enumerate(found) if one.wanted and one.wanted.logprobs]
     whole = metric.needs is not Need.nothing or metric.higher_is_better is True
     return [place for place in range(len(found)) if whole or not failed[place]]

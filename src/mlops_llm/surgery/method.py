@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mlops_llm.surgery.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+T = TypeVar("T")
 Walk = Callable[[], Iterable[tuple[Sequence["Tensor"], "Tensor"]]]
 """Gives each tensor of the models with that of the base, from the first to the last; it may be called several times."""
 
@@ -27,6 +28,23 @@ class Target:
     """What `Merging.limits` gave for these models."""
     out: Tensor | None = None
     """Where the result goes, in its own type and contiguous; None makes a float32 tensor."""
+    known: MutableMapping[tuple[str, str], Any] | None = None
+    """What was found of these very tensors before, where they are merged again and again."""
+
+    def once(self, what: str, find: Callable[[], T]) -> T:
+        """What follows from the tensors alone, whatever the method's settings are: it is found once.
+
+        Args:
+            what: its name.
+            find: finds it.
+        """
+        if self.known is None:
+            return find()
+        key = (self.name, what)
+        if key not in self.known:
+            self.known[key] = find()
+        found: T = self.known[key]
+        return found
 
 
 NEW = Target()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlops_llm import console, files
 from mlops_llm.errors import RequestError
@@ -48,6 +49,8 @@ class Stream:
     dtype: Dtype
     joined: Joined | None
     warnings: Sequence[str]
+    known: MutableMapping[tuple[str, str], Any] | None = None
+    """What was found of the tensors, where they stay in memory and are merged again and again."""
 
     @property
     def bytes(self) -> int:
@@ -140,9 +143,9 @@ class Stream:
 
     def _read(self, name: str) -> list[Tensor]:
         found = []
-        for source, each in zip(self.sources, self.weights, strict=True):
+        for number, (source, each) in enumerate(zip(self.sources, self.weights, strict=True)):
             tensor = each.read(name)
-            if not finite(tensor):
+            if not Target(name, known=self.known).once(f"finite {number}", partial(finite, tensor)):
                 raise RequestError(f"tensor {name} holds NaN or infinity", source.ref, "take an earlier checkpoint")
             found.append(tensor)
         if self.joined and is_of_vocabulary(name):
@@ -159,7 +162,7 @@ class Stream:
         out = torch.empty(tensors[0].shape, dtype=getattr(torch, self.dtype.name)) if out is None else out
         base = tensors[-1] if self.has_base else None
         parts = tensors[:-1] if self.has_base else tensors
-        return self.method.merge(parts, base, Target(name, self.request.seed, limits, out))
+        return self.method.merge(parts, base, Target(name, self.request.seed, limits, out, self.known))
 
     def _walk(self) -> Iterator[tuple[Sequence[Tensor], Tensor]]:
         """Every tensor of the models, and that of the base, which is the last."""

@@ -255,7 +255,7 @@ def champions_on(store: Store, dataset: Registered) -> list[str]:
     """Registered models whose champion was trained on a version of a dataset."""
     contents = {version.raw for version in dataset.versions}
     found = []
-    for model in store.client.search_registered_models(max_results=1000):
+    for model in ledger.registered(store):
         if "champion" not in model.aliases:
             continue
         run = store.client.get_model_version_by_alias(model.name, "champion").run_id

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TypeVar
+
+from mlops_llm.errors import UserError
 from mlops_llm.tracking import ledger
+from mlops_llm.tracking.ledger import CheckpointRow
 from mlops_llm.tracking.lineage import ancestors
-from mlops_llm.tracking.store import Store, local_path
+from mlops_llm.tracking.store import Store, is_away, local_path
+
+T = TypeVar("T")
 
 
 def forget(store: Store, model: str) -> bool:
@@ -31,13 +39,55 @@ def forget(store: Store, model: str) -> bool:
     return True
 
 
-def ancestors_of_aliases(store: Store) -> dict[str, str]:
-    """LoggedModel id of all that an alias points to or was made of -> which alias that is, for a person."""
+def needed_by_registry(store: Store) -> dict[str, str]:
+    """What the registry cannot do without.
+
+    That is what an alias points to; what this one was made of, through all trainings and merges; and what any of them learned
+    from. Of a version without an alias it is what it lies on, if it is an adapter: without that it is no model any more.
+
+    Returns:
+        LoggedModel id -> why it is needed, for a person.
+    """
     found: dict[str, str] = {}
-    for model in store.client.search_registered_models(max_results=1000):
+    for model in ledger.registered(store):
         for alias in sorted(model.aliases):
-            row = ledger.by_version(store, model.name, alias, alias=True)
-            for each in ancestors(store, row.id):
-                said = f"{model.name}@{alias} points to it" if each == row.id else f"{model.name}@{alias} was made of it"
-                found.setdefault(each, said)
+            name, row = f"{model.name}@{alias}", _behind(store, model.name, alias, alias=True)
+            for each, role in ancestors(store, row.id).items() if row else ():
+                said = f"{name} learned from it, its {role}" if role else f"{name} was made of it"
+                found.setdefault(each, f"{name} points to it" if row and each == row.id else said)
+    for model in ledger.registered(store):
+        for version in ledger.versions(store, model.name):
+            row = _behind(store, model.name, str(version.version), alias=False)
+            for each in _beneath(store, row) if row else ():
+                found.setdefault(each, f"the adapter {model.name}/{version.version} lies on it")
     return found
+
+
+def _behind(store: Store, name: str, which: str, *, alias: bool) -> CheckpointRow | None:
+    """The checkpoint of a version; None of a model that another program registered."""
+    return _known(lambda: ledger.by_version(store, name, which, alias=alias))
+
+
+def _beneath(store: Store, row: CheckpointRow) -> Iterator[str]:
+    """What an adapter lies on, at any depth; nothing of a whole model."""
+    met, here = {row.id}, row
+    while here.run and (run := _known(partial(ledger.find_run, store, here.run))):
+        base = run.tags.get("base.checkpoint", "")
+        if run.params.get("choice.peft", "none") == "none" or not base or base in met:
+            return
+        met.add(base)
+        yield base
+        found = _known(partial(ledger.by_model_id, store, base))
+        if found is None:
+            return
+        here = found
+
+
+def _known(ask: Callable[[], T]) -> T | None:
+    """What the record answers; None where it knows nothing of it."""
+    try:
+        return ask()
+    except UserError as error:
+        if is_away(error):
+            raise
+        return None

@@ -16,6 +16,8 @@ from mlops_llm.tracking.store import Store, local_path
 REMOVED = "removed"
 """Value of the tag `checkpoint.files` when the files are gone and the numbers stay."""
 _TRIES = 5
+_PAGE = 100
+"""Models that the registry is asked for at once."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,30 @@ def history(store: Store, run: str, key: str) -> list[Any]:
 def is_registered(store: Store, model: str) -> bool:
     """Whether a version in the registry is made of this LoggedModel, whoever registered it."""
     return bool(store.client.search_model_versions(f"source_path = 'models:/{model}'", max_results=1))
+
+
+def registered(store: Store) -> Iterator[Any]:
+    """Every registered model of MLflow, however many there are."""
+    token = None
+    while True:
+        page = store.client.search_registered_models(max_results=_PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def versions(store: Store, name: str) -> Iterator[Any]:
+    """Every version of a registered model, the newest first."""
+    token, quote = None, '"' if "'" in name else "'"
+    while True:
+        page = store.client.search_model_versions(
+            f"name = {quote}{name}{quote}", max_results=_PAGE, page_token=token, order_by=["version_number DESC"]
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def place_of_checkpoint(store: Store, row: CheckpointRow) -> Path:

@@ -99,13 +99,31 @@ def trace(store: Store | None, place: Named, weights: str = "") -> Lineage:
     return Lineage(tuple(walk.datasets), tuple(walk.unknown), tuple(walk.bases), tuple(walk.runs), tuple(walk.influences))
 
 
-def ancestors(store: Store, model: str) -> frozenset[str]:
-    """LoggedModel ids of a checkpoint and of all checkpoints that it was made of, as far as the record knows."""
+def ancestors(store: Store, model: str) -> dict[str, str]:
+    """All that a checkpoint came from, as far as the record knows.
+
+    Returns:
+        LoggedModel id -> empty of the checkpoint itself and of what it was made of; `teacher` or `reward model` of what any of
+        these learned from, and of what that one was made of.
+    """
     walk = _Walk(store)
     walk.checkpoint(model)
-    while walk.waiting:
-        walk.follow(*walk.waiting.pop(0))
-    return frozenset(each for each in walk.met if re.fullmatch(r"m-[0-9a-f]{32}", each))
+    found, asked, role = dict[str, str](), 0, ""
+    while True:
+        while walk.waiting:
+            walk.follow(*walk.waiting.pop(0))
+        for each in walk.met:
+            if re.fullmatch(r"m-[0-9a-f]{32}", each):
+                found.setdefault(each, role)
+        if asked == len(walk.judges):
+            return found
+        role, ref, weights = walk.judges[asked]
+        exact = ledger.by_weights(store, weights) if weights else None  # an alias in the ref has moved on
+        if exact:
+            walk.checkpoint(exact.id, exact.run)
+        else:
+            walk.named(ref, weights)
+        asked += 1
 
 
 class _Walk:
@@ -122,6 +140,8 @@ class _Walk:
         self.bases: list[str] = []
         self.runs: list[str] = []
         self.influences: list[str] = []
+        self.judges: list[tuple[str, str, str]] = []
+        """Role, ref and digest of weights of each of these; whoever wants to know follows them."""
 
     def checkpoint(self, model: str, run: str = "") -> None:
         if self._is_new(model or run):
@@ -194,6 +214,7 @@ class _Walk:
         for role, ref in (("teacher", tags.get("teacher")), ("reward model", rewarding)):
             if ref:
                 self.influences.append(f"{role} {ref} (run {name})")
+                self.judges.append((role, ref, tags.get(f"digest.{role.replace(' ', '.')}", "")))
 
     def _recorded(self, ref: str, weights: str) -> ledger.CheckpointRow | None:
         """The checkpoint behind a ref, or behind a folder with its weights; None where the record holds none.

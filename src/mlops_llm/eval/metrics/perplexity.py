@@ -34,10 +34,14 @@ class Perplexity(Ready):
     names: ClassVar[tuple[str, ...]] = ("perplexity", "bits_per_byte")
     higher_is_better: ClassVar[bool | None] = False
     most: ClassVar[float | None] = None
-    needs: ClassVar[Need] = Need.likelihood
 
     of: Of = Of.reference
     """What text counts: the reference alone, given the prompt, or the whole, prompt and reference together."""
+
+    @property
+    def needs(self) -> Need:
+        """Likelihoods of the text that counts."""
+        return Need.whole if self.of is Of.whole else Need.likelihood
 
     def score(self, items: Sequence[Item]) -> Scores:
         """Both values of each row and of all together, with intervals.

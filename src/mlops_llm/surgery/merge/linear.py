@@ -21,10 +21,13 @@ def linear(tensors: Sequence[Tensor], weights: Sequence[float], out: Tensor | No
         weights: one for each.
         out: where the result goes, in its own type; None makes a float32 tensor.
     """
+    import torch
+
     found = room(tensors[0], out)
     for parts, into in pieces(tensors, found):
-        total = parts[0] * weights[0]
+        total = torch.mul(parts[0], weights[0], out=into if into.dtype is torch.float32 else None)
         for part, weight in zip(parts[1:], weights[1:], strict=True):
             total.add_(part, alpha=weight)
-        into.copy_(total)
+        if total is not into:
+            into.copy_(total)
     return found

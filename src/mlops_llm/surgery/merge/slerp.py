@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mlops_llm.surgery.merge.linear import linear
@@ -15,7 +16,9 @@ PARALLEL = 0.9995
 """Cosine from which two tensors count as parallel, or opposite: the arc between them is then a straight line, or undefined."""
 
 
-def slerp(t: float, first: Tensor, second: Tensor, out: Tensor | None = None) -> Tensor:
+def slerp(
+    t: float, first: Tensor, second: Tensor, out: Tensor | None = None, cosine: Callable[[], float | None] | None = None
+) -> Tensor:
     """Go along the arc from one tensor to another (Shoemake 1985, "Animating rotation with quaternion curves", section 3.3).
 
     A tensor counts as one vector; its length is interpolated too, since neither is brought to length 1 first. Where one is
@@ -27,11 +30,12 @@ def slerp(t: float, first: Tensor, second: Tensor, out: Tensor | None = None) ->
         first: any shape.
         second: of the same shape.
         out: where the result goes, in its own type; None makes a float32 tensor.
+        cosine: tells what `between` finds of the two, where that is known already.
     """
-    cosine = between(first, second)
-    if cosine is None or abs(cosine) > PARALLEL:
+    near = cosine() if cosine else between(first, second)
+    if near is None or abs(near) > PARALLEL:
         return linear([first, second], [1.0 - t, t], out)
-    angle = math.acos(cosine)
+    angle = math.acos(near)
     shares = [math.sin((1.0 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)]
     return linear([first, second], shares, out)
 

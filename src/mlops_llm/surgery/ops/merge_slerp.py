@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Optional
 
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
-from mlops_llm.surgery.merge.slerp import slerp
+from mlops_llm.surgery.merge.slerp import between, slerp
 from mlops_llm.surgery.merging import Merging
 from mlops_llm.surgery.method import NEW, Target
 
@@ -45,7 +46,8 @@ class MergeSlerp(Merging):
     def merge(self, tensors: Sequence[Tensor], base: Tensor | None = None, target: Target = NEW) -> Tensor:
         """A place on the arc between two tensors."""
         first, second = tensors
-        return slerp(self.shares(2)[1], first, second, target.out)
+        cosine = partial(target.once, "cosine", partial(between, first, second))
+        return slerp(self.shares(2)[1], first, second, target.out, cosine)
 
     def said(self, count: int) -> str:
         """The method for a person."""

@@ -13,7 +13,7 @@ from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.operation import Work
 from mlops_llm.surgery.selection.rows import Rows, rows
 from mlops_llm.surgery.selection.rules import HELD_OUT, RULES, Rule
-from mlops_llm.surgery.selection.working import Selecting, refuse_running
+from mlops_llm.surgery.selection.working import Selecting, enough_to_test, refuse_running
 from mlops_llm.surgery.sweep.asking import scores_of
 from mlops_llm.tracking.store import connect
 
@@ -60,15 +60,13 @@ class Select:
             raise UserError(f"run '{found.run.name}' has no checkpoints", "run", "take a training")
         if self.delete_others:
             refuse_running(found)
-        asked, missing = "", dict[str, Plan]()
+        missing = dict[str, Plan]()
         if self.evaluate:
-            asked, missing = self._missing(found, request)
-        elif request.dataset:
-            asked = self._rows(found, request)
-        if asked:
+            found, missing = self._missing(found, request)
+        elif request.dataset and (asked := self._rows(found, request)):
             found = rows(store, request.run, asked)
         selecting = Selecting(
-            request, store, self.rule, tuple(self.by), self.avoid_overfit, self.alias, self.delete_others, asked, missing
+            request, store, self.rule, tuple(self.by), self.avoid_overfit, self.alias, self.delete_others, found, missing
         )
         if not missing:
             selecting.choice(found)
@@ -84,8 +82,8 @@ class Select:
             raise UserError(f"run '{found.run.name}' has no whole checkpoint", "run", "take another run or resume it")
         return there
 
-    def _missing(self, found: Rows, request: Surgery) -> tuple[str, dict[str, Plan]]:
-        """The rows, and the evaluations that are to be made.
+    def _missing(self, found: Rows, request: Surgery) -> tuple[Rows, dict[str, Plan]]:
+        """The checkpoints with what the record knows by the wanted rows, and the evaluations that are to be made.
 
         Raises:
             UserError: nothing is wanted that an evaluation tells, or it would not tell it.
@@ -106,6 +104,8 @@ class Select:
                     f"'{each}' will be none of the scores{near(each, known)}", "op.by", f"one of: {', '.join(known)}"
                 )
         assert first.questions
+        if self.rule is Rule.earliest:
+            enough_to_test(len(first.questions.rows))
         asked = first.questions.as_input().digests["canonical"]
         there = rows(connect(), found.run.id, asked)
         have = {
@@ -114,7 +114,8 @@ class Select:
             if all(name in each.values for name in wanted) and each.name in there.evaluations
         }
         lacking = [name for name in names if name not in have]
-        return asked, {name: evaluation(request.evaluation(_ref(found, name), ".")) for name in lacking}
+        others = {name: evaluation(request.evaluation(_ref(found, name), "."), first) for name in lacking if name != names[0]}
+        return there, {name: first if name == names[0] else others[name] for name in lacking}
 
 
 def _ref(found: Rows, name: str) -> str:

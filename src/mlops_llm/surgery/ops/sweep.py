@@ -151,4 +151,4 @@ class Sweep:
                 f"'{wanted}' will be none of the scores{near(wanted, known)}", "op.score", f"one of: {', '.join(known)}"
             )
         asked = replace(request, metric=first.metrics)
-        return [first, *(evaluation(asked.evaluation(ref, ".")) for ref in request.models[1:])]
+        return [first, *(evaluation(asked.evaluation(ref, "."), first) for ref in request.models[1:])]

@@ -50,29 +50,34 @@ def freeing(store: Store, rows: Sequence[CheckpointRow], chosen: str) -> Freeing
         rows: the checkpoints of a run.
         chosen: name of the one that stays.
     """
-    needed = beneath_adapters(store) | forgetting.ancestors_of_aliases(store)
+    needed = beneath_adapters(store) | forgetting.needed_by_registry(store)
     fates = []
     for row in rows:
         if row.name == chosen or row.tags.get("checkpoint.files") == ledger.REMOVED:
             continue
         folders = _folders(row)
-        kept = _kept(store, row, needed.get(row.id, ""), folders)
+        why = needed.get(row.id) or needed.get(row.tags.get("digest.weights", ""), "")
+        kept = _kept(store, row, why, folders)
         fates.append(Fate(row, kept, folders, freed(folders)))
     going = [folder for each in fates if not each.kept for folder in each.folders]
     return Freeing(tuple(fates), freed(going))
 
 
 def beneath_adapters(store: Store) -> dict[str, str]:
-    """LoggedModel id of what an adapter lies on, at any depth -> which adapter: without it that is no model any more."""
+    """What adapters lie on, at any depth: without it they are no models any more.
+
+    Returns:
+        LoggedModel id, or digest of the weights where an adapter knows only the folder of its base -> which adapter.
+    """
     found: dict[str, str] = {}
     for row in ledger.everywhere(store):
         is_reference = row.tags.get("checkpoint.storage") == "reference"
         folder = local_path(row.tags["checkpoint.uri"] if is_reference else row.location)
         told = adapter.read_origin(folder) if folder and folder.is_dir() else {}
         while told:
-            found.setdefault(
-                str(told.get("base", "")).removeprefix("models:/"), f"the adapter {row.name} of {row.run} lies on it"
-            )
+            base, said = str(told.get("base", "")), f"the adapter {row.name}{f' of {row.run}' if row.run else ''} lies on it"
+            is_checkpoint = base.startswith("models:/m-")
+            found.setdefault(base.removeprefix("models:/") if is_checkpoint else str(told.get("base.digest", base)), said)
             told = told.get("base.of") or {}
     return found
 

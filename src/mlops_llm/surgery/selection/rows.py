@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from mlops_llm import component
 from mlops_llm.eval.recorded import Recorded, read, side_by_side
 from mlops_llm.eval.recording import IDENTITY, PREFIX, named
-from mlops_llm.surgery.selection.rules import LOSS, Candidate
+from mlops_llm.surgery.selection.rules import LOSS, Candidate, Seen
 from mlops_llm.tracking import ledger
 from mlops_llm.tracking.ledger import CheckpointRow, RunRow
 from mlops_llm.tracking.store import Store
@@ -30,6 +30,8 @@ class Rows:
     """Step -> training loss."""
     evaluations: Mapping[str, Recorded] = field(default_factory=dict)
     """Checkpoint -> its newest evaluation on the rows in question."""
+    asked: str = ""
+    """Canonical digest of these rows; empty where nothing was asked."""
 
     @cached_property
     def candidates(self) -> list[Candidate]:
@@ -61,15 +63,24 @@ class Rows:
                 return bool(cls.higher_is_better)  # type: ignore[attr-defined]
         return not name.endswith(_LOWER)
 
-    def test(self, first: Candidate, second: Candidate, name: str) -> float | None:
-        """The chance of a score's difference as large, by the samples that both were asked; None where it is not known."""
+    def test(self, first: Candidate, second: Candidate, name: str) -> Seen | None:
+        """The difference of two checkpoints by a score, on the samples that both were asked; None where it is not known."""
         found = [self.evaluations.get(each.name) for each in (first, second)]
         there = [each for each in found if each is not None]
         if len(there) < 2:
             return None
         compared = side_by_side(there, common=True)
         row = next((each for each in compared.rows if named(each.score.name) == name), None)
-        return row.pairs[0].found.p if row and row.pairs else None
+        if row is None or not row.pairs:
+            return None
+        alone = replace(compared, rows=[row]).resolved(row)
+        pair = row.pairs[0].found
+        return Seen(pair.p, pair.count, alone[0] if alone else None)
+
+    def samples(self, name: str) -> int | None:
+        """Of how many samples a score is, at the checkpoint with the fewest; None where fewer than two have it."""
+        scores = [score for each in self.evaluations.values() for score in each.outcome.scores if named(score.name) == name]
+        return min(each.count for each in scores) if len(scores) > 1 else None
 
     def tests(self, name: str) -> bool:
         """Whether a number is one of an evaluation, whose samples are known."""
@@ -109,7 +120,7 @@ def rows(store: Store, ref: str, asked: str = "", by: Sequence[str] = ()) -> Row
         asked = max(counts, key=lambda digest: counts[digest], default="")
     there = {name: evaluations[asked] for name, evaluations in found.items() if asked in evaluations}
     held = {name: read(store, [each.id])[0] for name, each in there.items()}
-    return Rows(run, checkpoints, losses, held)
+    return Rows(run, checkpoints, losses, held, asked)
 
 
 def _evaluations(store: Store, row: CheckpointRow) -> dict[str, RunRow]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from mlops_llm.eval.significance import LEVEL
 
@@ -68,8 +69,21 @@ RULES: Mapping[Rule, Wish] = {
     Rule.latest: Wish(Order.latest, ()),
     Rule.earliest: Wish(Order.earliest),
 }
-Test = Callable[[Candidate, Candidate, str], float | None]
-"""p of the difference of two candidates in a number, by their samples; None where these are not known."""
+
+
+class Seen(NamedTuple):
+    """What a paired test sees of two candidates."""
+
+    p: float
+    """Of their difference."""
+    samples: int
+    """That both were asked."""
+    least: float | None
+    """The smallest difference that so many samples find in four of five cases; None where no two of them differ."""
+
+
+Test = Callable[[Candidate, Candidate, str], Seen | None]
+"""The difference of two candidates in a number, by their samples; None where these are not known."""
 
 
 @dataclass(frozen=True)
@@ -162,14 +176,32 @@ def _earliest(
 ) -> tuple[Candidate, list[str]]:
     name = by[0]
     best, _ = _ranked(left, [name], higher, test)
-    for each in sorted(left, key=lambda each: (each.step, each.name)):
-        if each is best:
-            break
-        p = test(best, each, name)
-        if p is not None and p > LEVEL:
-            said = f"{name} {each.values[name]:.4g}, the best is {best.values[name]:.4g} of {best.name}"
-            return each, [f"the earliest that is not significantly worse than the best ({said}; p = {p:.2g} by paired test)"]
-    return best, [f"the best of {len(left)} by {name} ({best.values[name]:.4g}); every earlier one is significantly worse"]
+    ordered = sorted(left, key=lambda each: (each.step, each.name))
+    earlier, unknown = ordered[: ordered.index(best)], list[str]()
+    for each in earlier:
+        seen = test(best, each, name)
+        if seen is None:
+            unknown.append(each.name)
+        elif seen.p > LEVEL:
+            said = f"{name} {each.values[name]:.4g}, the best is {best.values[name]:.4g} of {best.name}; p = {seen.p:.2g}"
+            why = f"the earliest that is not significantly worse than the best ({said} by paired test)"
+            return each, [why, _unseen(seen), *_untested(unknown)]
+    why = f"the best of {len(left)} by {name} ({best.values[name]:.4g})"
+    if len(earlier) > len(unknown):
+        which = f"{len(earlier) - len(unknown)} of {len(earlier)} earlier ones are" if unknown else "every earlier one is"
+        why += f"; {which} significantly worse"
+    return best, [why, *_untested(unknown)]
+
+
+def _unseen(seen: Seen) -> str:
+    """What the test may have missed."""
+    if seen.least is None:
+        return f"{seen.samples} samples do not say how large a difference they would show"
+    return f"differences under {seen.least:.2g} are missed by {seen.samples} samples in one of five cases and more"
+
+
+def _untested(unknown: Sequence[str]) -> list[str]:
+    return [f"unknown, since no samples of both are there: {', '.join(unknown)}"] if unknown else []
 
 
 _ORDERS = {Order.ranked: _ranked, Order.latest: _latest, Order.earliest: _earliest}

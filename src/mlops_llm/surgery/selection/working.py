@@ -12,20 +12,17 @@ from mlops_llm.component import near
 from mlops_llm.errors import RequestError, UserError
 from mlops_llm.eval import evaluation, recording
 from mlops_llm.eval.plan import Plan
+from mlops_llm.eval.significance import least
 from mlops_llm.record import Grid, Registration, Result, Run
 from mlops_llm.surgery.config import Surgery
-from mlops_llm.surgery.selection import freeing
+from mlops_llm.surgery.selection import freeing, showing
 from mlops_llm.surgery.selection.freeing import Freeing
 from mlops_llm.surgery.selection.rows import Rows, rows
-from mlops_llm.surgery.selection.rules import HELD_OUT, LOSS, RULES, Choice, Order, Rule, choose
+from mlops_llm.surgery.selection.rules import RULES, Choice, Order, Rule, choose
 from mlops_llm.tracking.store import Store
 
-ACCURACIES = ("eval/mean_token_accuracy", "eval/rewards/accuracies")
-"""What trainings call the accuracy on held-out rows."""
 _TOLD = ("train/", "eval/", "score/", "reward/")
 """How numbers begin by which a checkpoint may be chosen."""
-_BESIDE = ("_low", "_high", "_unseen")
-"""How numbers end that stand beside a score."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +36,8 @@ class Selecting:
     avoid_overfit: bool
     alias: str
     delete_others: bool
-    asked: str
-    """Digest of the rows that scores are of; empty takes those that most checkpoints were asked."""
+    found: Rows
+    """The checkpoints with what the record knows of them."""
     missing: Mapping[str, Plan]
     """Checkpoint -> its evaluation, which the record does not have."""
 
@@ -51,7 +48,7 @@ class Selecting:
             UserError: an evaluation cannot be made, or no checkpoint can be chosen.
         """
         self._evaluate(run)
-        found = rows(self.store, str(self.request.run), self.asked, self.by)
+        found = rows(self.store, self.found.run.id, self.found.asked, self.by) if self.missing else self.found
         choice = self.choice(found)
         assert choice.chosen
         if choice.unjudged:
@@ -59,8 +56,9 @@ class Selecting:
         plan = freeing.freeing(self.store, found.checkpoints, choice.chosen.name)
         gone = freeing.delete(self.store, plan) if self.delete_others else []
         run.tags({"selected": f"runs:/{found.run.name}/{choice.chosen.name}", "selected.why": "; ".join(choice.reasons)})
-        grid = self._grid(found, choice, plan)
-        run.artifact("selection.json", {name: [row[at] for row in grid.rows] for at, name in enumerate(grid.columns)})
+        by = (*(RULES[self.rule].by or ()), *self.by)
+        run.artifact(showing.TABLE, showing.columns(found, choice, plan, by))
+        grid = showing.table(found, choice, plan, by, console.width())
         return self._result(found, choice, plan, gone, grid)
 
     def _evaluate(self, run: Run) -> None:
@@ -85,6 +83,8 @@ class Selecting:
         if wish.order is Order.earliest and not found.tests(by[0]):
             remedy = "name a score of an evaluation: op.by=[score/bleu] op.evaluate=true dataset=REF"
             raise RequestError(f"{by[0]} is not known sample by sample, so nothing can be tested", "op.by", remedy)
+        if wish.order is Order.earliest:
+            enough_to_test(found.samples(by[0]))
         made = choose(found.candidates, wish, by, found.higher, avoid_overfit=self.avoid_overfit, test=found.test)
         if made.chosen is None:
             raise RequestError(*self._nothing(found, made, by))
@@ -95,28 +95,13 @@ class Selecting:
 
     def _nothing(self, found: Rows, made: Choice, by: Sequence[str]) -> tuple[str, str, str]:
         known = sorted({name for each in found.candidates for name in each.values if name.startswith(_TOLD)})
-        known = [name for name in known if not name.endswith(_BESIDE)]
+        known = [name for name in known if not name.endswith(showing.BESIDE)]
         unknown = next((name for name in by if name not in known), None)
         if found.candidates and unknown:
             remedy = f"one of: {', '.join(known)}; or op.evaluate=true dataset=REF metric=[..]"
             return f"no checkpoint has '{unknown}'{near(unknown, known)}", "op.by", remedy
         whys = "; ".join(f"{name} {why}" for name, why in made.left_out.items()) or "it has none"
         return f"no checkpoint of run '{found.run.name}' can be chosen: {whys}", "run", "take another run"
-
-    def _grid(self, found: Rows, choice: Choice, plan: Freeing) -> Grid:
-        """All checkpoints: step, losses, accuracy, scores, overfit, and what was made of each."""
-        known = {name for each in found.candidates for name in each.values}
-        wanted = dict.fromkeys((LOSS, HELD_OUT, *ACCURACIES, *self.by, *sorted(n for n in known if n.startswith("score/"))))
-        shown = [name for name in wanted if name in known and not name.endswith(_BESIDE)]
-        fates = {each.row.name: each for each in plan.fates}
-        lines = []
-        for each in found.candidates:
-            fate = fates.get(each.name)
-            said = "chosen" if each is choice.chosen else choice.left_out.get(each.name, "")
-            kept = "" if fate is None else f"stays: {fate.kept}" if fate.kept else console.size(fate.bytes)
-            numbers = [console.number(each.values[name]) if name in each.values else "-" for name in shown]
-            lines.append([each.name, each.step, *numbers, "overfit" if each.overfit else "", said, kept])
-        return Grid(f"checkpoints of {found.run.name}", ["checkpoint", "step", *shown, "mark", "choice", "to free"], lines)
 
     def _result(self, found: Rows, choice: Choice, plan: Freeing, gone: Sequence[str], grid: Grid) -> Result:
         chosen, request = choice.chosen, self.request
@@ -133,6 +118,8 @@ class Selecting:
             "registered": f"{request.name} (alias {self.alias})" if request.name else None,
             "others": f"{', '.join(gone)}: deleted, {size} freed" if gone else f"deleting {names} would free {size}",
         }
+        stay = [f"{each.row.name}: {each.kept}" for each in plan.fates if each.kept]
+        table |= {f"stays {number}" if number > 1 else "stays": each for number, each in enumerate(stay, 1)}
         if plan.going and not self.delete_others and not choice.unjudged:
             table["to delete them"] = "the same command with op.delete_others=true"
         row = next(each for each in found.checkpoints if each.name == chosen.name)
@@ -153,6 +140,17 @@ class Selecting:
             [grid],
             best=Registration(chosen.name, request.name, self.alias, why, found.run.id) if request.name else None,
         )
+
+
+def enough_to_test(samples: int | None) -> None:
+    """See that the rule of the earliest does not choose blindly.
+
+    Raises:
+        UserError: with so few samples no difference is significant, however large it is, so that it would take any first one.
+    """
+    if samples is not None and samples < least():
+        what = f"tests by {samples} samples, of which no difference is significant, however large it is"
+        raise RequestError(what, "op.rule", f"evaluate on {least()} rows or more: op.evaluate=true dataset=REF")
 
 
 def _unjudged(choice: Choice) -> str:

@@ -78,7 +78,7 @@ class Merged:
         if grown:
             what = f"would give {grown} {found.shapes[grown].shape} instead of {found.weights[0].shapes[grown].shape}"
             raise UserError(what, "op.settings", "a sweep keeps the first model's vocabulary: op.settings={vocabulary:first}")
-        self.stream: Stream = replace(found, weights=[Loaded(each) for each in found.weights])
+        self.stream: Stream = replace(found, weights=[Loaded(each) for each in found.weights], known={})
         self._request, self._tokenizer = request, tokenizer
         self._merged: Merging | None = None
 

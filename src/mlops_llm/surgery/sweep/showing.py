@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from string import ascii_uppercase
 from typing import Any
 
 from mlops_llm.eval import shown
@@ -11,17 +12,19 @@ from mlops_llm.surgery.sweep.asking import Point
 from mlops_llm.surgery.sweep.points import RATIO, Space
 from mlops_llm.surgery.sweep.verdict import Verdict
 
-RECOMMENDED = "recommended"
+_EDGES = 3
+"""Characters between the texts of two columns."""
 
 
-def table(points: Sequence[Point], space: Space, refs: Sequence[str], found: Verdict) -> Grid:
-    """All points by what is varied: shares of the models in percent, score with its interval, and the recommended one.
+def table(points: Sequence[Point], space: Space, refs: Sequence[str], found: Verdict, width: int) -> Grid:
+    """All points by what is varied: shares of the models in percent, score with its interval, and which one is best.
 
     Args:
         points: all.
         space: what is varied.
         refs: of the models.
         found: which is best.
+        width: characters of a line; where the models' names would take more, they are letters, which the title tells.
     """
     is_ratio, score = space.over == RATIO, points[0].score
     varied = [space.over] if space.models == 2 or not is_ratio else []
@@ -36,12 +39,17 @@ def table(points: Sequence[Point], space: Space, refs: Sequence[str], found: Ver
                 *([f"{100 * weight:.4g}" for weight in weights] if is_ratio and weights else ["-"] * len(shares)),
                 shown.value(each.score),
                 _between(each),
-                RECOMMENDED if each is found.best else "",
+                found.mark if each is found.best else "",
             ]
         )
     direction = "higher" if score.higher_is_better else "lower"
-    heads = [*varied, *shares, f"{score.name} ({direction} is better)", "95 %", ""]
-    return Grid(f"{space.method} over {space.over}", heads, rows)
+    title = f"{space.method} over {space.over}: {score.name} ({direction} is better)"
+    heads = [*varied, *shares, score.name, "95 %", ""]
+    letters = ascii_uppercase[: len(refs)] if is_ratio else ""
+    if len(letters) == len(shares) and 1 + sum(_EDGES + max(map(len, each)) for each in zip(heads, *rows, strict=True)) > width:
+        title += "".join(f"; {letter} = {ref}" for letter, ref in zip(letters, refs, strict=False))
+        heads[len(varied) : len(varied) + len(letters)] = [f"{letter} %" for letter in letters]
+    return Grid(title, heads, rows)
 
 
 def columns(points: Sequence[Point], space: Space, refs: Sequence[str]) -> dict[str, list[Any]]:
@@ -105,7 +113,7 @@ def _line(axes: Any, placed: Sequence[Point], points: Sequence[Point], found: Ve
     parent = found.parent
     axes.axhline(parent.score.value, color="grey", linestyle=":", linewidth=1, label="the better parent")
     if found.best.at is not None:
-        axes.plot(found.best.at[0], found.best.score.value, "*", color="crimson", markersize=14, label=RECOMMENDED)
+        axes.plot(found.best.at[0], found.best.score.value, "*", color="crimson", markersize=14, label=found.mark)
 
 
 def _shares(figure: Any, axes: Any, placed: Sequence[Point], found: Verdict, score: str) -> None:
@@ -113,7 +121,7 @@ def _shares(figure: Any, axes: Any, placed: Sequence[Point], found: Verdict, sco
     dots = axes.scatter(first, second, c=[each.score.value for each in placed], s=60)
     figure.colorbar(dots, label=score)
     if found.best.at is not None:
-        axes.plot(*found.best.at[:2], "*", color="crimson", markersize=16, label=RECOMMENDED)
+        axes.plot(*found.best.at[:2], "*", color="crimson", markersize=16, label=found.mark)
         axes.legend(fontsize=8)
     axes.set_xlabel("share of the first model")
     axes.set_ylabel("share of the second model")

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from mlops_llm import console
 from mlops_llm.eval import recording, shown
@@ -19,10 +18,11 @@ from mlops_llm.surgery.merging import Merging
 from mlops_llm.surgery.planning import Planned, Source
 from mlops_llm.surgery.sweep import showing
 from mlops_llm.surgery.sweep.asking import Point, Room
+from mlops_llm.surgery.sweep.ending import asked, undecided, unproven, unwritten
 from mlops_llm.surgery.sweep.memory import Merged
 from mlops_llm.surgery.sweep.points import Space
 from mlops_llm.surgery.sweep.search import Searching, followed
-from mlops_llm.surgery.sweep.verdict import Verdict, verdict
+from mlops_llm.surgery.sweep.verdict import RECOMMENDED, Verdict, verdict
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,8 @@ class Swept:
         refs = [each.ref for each in self.sources]
         run.artifact("sweep.json", showing.columns(room.points, self.space, refs))
         run.figure("plots/sweep.png", showing.curve(room.points, self.space, found))
-        told = {"sweep.best": found.best.name, "sweep.gain": str(found.is_gain).lower(), "sweep.said": found.said}
-        run.tags(told)
-        grid = showing.table(room.points, self.space, refs, found)
+        run.tags({"sweep.best": found.best.name, "sweep.gain": str(found.is_gain).lower(), "sweep.said": found.said})
+        grid = showing.table(room.points, self.space, refs, found, console.width())
         return self._ended(room.points, found, grid, run, time.perf_counter() - began)
 
     def _inputs(self, run: Run) -> None:
@@ -75,42 +74,52 @@ class Swept:
 
     def _ended(self, points: Sequence[Point], found: Verdict, grid: Grid, run: Run, seconds: float) -> Result:
         best, refs = found.best, [each.ref for each in self.sources]
-        facts: dict[str, Any] = {
-            "best": self._said(best, refs),
-            best.score.name: shown.value(best.score),
-            "parents": found.said,
-            "points": f"{len(points)} in {console.seconds(seconds)}",
-        }
-        values = {
-            "best": best.name,
-            "gain": found.is_gain,
-            "p": found.p if found.found else None,
-            "points": [{"point": each.name, "at": each.at, "score": each.score.value} for each in points],
-        }
-        about: dict[str, Any] = {
-            "score": best.score.value,
-            "higher_is_better": bool(best.score.higher_is_better),
-            "score_name": recording.named(best.score.name),
-        }
+        ended = Result(
+            "sweep: done",
+            {
+                "best": self._said(best, refs),
+                best.score.name: shown.value(best.score),
+                "parents": found.said,
+                "points": f"{len(points)} in {console.seconds(seconds)}",
+            },
+            {
+                "best": best.name,
+                "recommended": best.name if found.mark == RECOMMENDED else None,
+                "gain": found.is_gain,
+                "p": found.p if found.found else None,
+                "points": [{"point": each.name, "at": each.at, "score": each.score.value} for each in points],
+            },
+            [grid],
+            score=best.score.value,
+            higher_is_better=bool(best.score.higher_is_better),
+            score_name=recording.named(best.score.name),
+        )
         if best.parent is not None:
-            ignored = [f"{name}=" for name in ("output", "name") if getattr(self.request, name)]
-            if ignored:
-                console.warn(f"{refs[best.parent]} is the best as it is, so nothing was made for {' and '.join(ignored)}")
-            table = facts | {"written": "nothing: the best is there already", "model": refs[best.parent]}
-            return Result("sweep: done", table, {**values, "ref": refs[best.parent]}, [grid], **about)
+            return unwritten(ended, self.request, refs[best.parent])
+        if not found.is_gain and not asked(self.request):
+            return undecided(ended, self.request, found)
+        return self._written(ended, found, run)
+
+    def _written(self, ended: Result, found: Verdict, run: Run) -> Result:
+        """Write the best merge; one that may be no better than its parents moves no alias."""
+        best = found.best
         assert best.at is not None
         planned = self.written(self.space.merging(best.at))
         if not self.request.then.evaluate:  # else it is asked once more, as it lies there
             self._score(planned, best, run)
-        written = carry_out(planned, run)
+        made = carry_out(planned, run)
+        if not found.is_gain:
+            made = unproven(made, planned, found)
         run.tags({"operation": "sweep"})
+        values = {"registered": made.best.model if made.best else None}
         return replace(
-            written,
-            title=f"sweep: {'done' if not written.failed else 'the certificate failed'}",
-            table={**facts, **written.table},
-            values={**values, **written.values},
-            shown=[grid, *written.shown],
-            **about,
+            ended,
+            title=f"sweep: {'done' if not made.failed else 'the certificate failed'}",
+            table={**ended.table, **made.table},
+            values={**ended.values, **made.values, **values},
+            shown=[*ended.shown, *made.shown],
+            failed=made.failed,
+            best=made.best,
         )
 
     def _score(self, planned: Planned, best: Point, run: Run) -> None:
