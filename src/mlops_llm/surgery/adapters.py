@@ -13,12 +13,11 @@ from mlops_llm.errors import RequestError, UserError
 from mlops_llm.models import adapter, load
 from mlops_llm.models.tensors import Shape, ShardWriter
 from mlops_llm.surgery import companions
-from mlops_llm.surgery.certificate import finite
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.merging import Merging, base, parents, planned
-from mlops_llm.surgery.planning import Planned, Source
+from mlops_llm.surgery.planning import BESIDE, Planned, Source
 from mlops_llm.surgery.streaming import watched
-from mlops_llm.surgery.weights import Factors, factors
+from mlops_llm.surgery.weights import Factors, factors, finite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,7 +69,7 @@ def joined(method: Merging, request: Surgery, sources: Sequence[Source]) -> Plan
         name_of(request.op),
         f"{method.said(len(sources))}, as an adapter",
         (*sources, Source(under.place.ref, under, "base")),
-        size + 20_000_000,
+        size + BESIDE,
         2 * max(each.bytes for each in shapes.values()),
         lambda folder: _write(folder, request, sources, found, shapes),
         task=sources[0].files.task,

@@ -14,9 +14,10 @@ from mlops_llm.models.tensors import Shape
 from mlops_llm.surgery import companions, elsewhere
 from mlops_llm.surgery.calibration import Calibrated, Calibration
 from mlops_llm.surgery.config import Surgery
-from mlops_llm.surgery.forms import converted, linears, write
+from mlops_llm.surgery.forms import again, converted, linears, write
 from mlops_llm.surgery.planning import BYTES, Planned, Source, dtype_of, stored
-from mlops_llm.surgery.quantizing import said_of, single
+from mlops_llm.surgery.quantizing import Making, said_of, single
+from mlops_llm.surgery.rounding import Corrected
 from mlops_llm.surgery.weights import opened
 
 
@@ -64,10 +65,18 @@ def planned(operation: Calibrated, request: Surgery, python: str, way: Callable[
     }
     weights.close()
     widest = max(each.shape[-1] for each in layers.values())
-    memory = 2 * whole + 4 * widest * widest * 3
-    told = {"calibration.digest": rows.digest}
-    making = partial(_write, parent, request, how, rows, dtype, python, len(layers))
-    return operation.planned(request, parent, how.method, making, (size, memory), facts, settings=told)
+    beside, largest = 4 * widest * widest * 3, max(each.bytes for each in weights.shapes.values())
+    making = Making(
+        how.method,
+        partial(_write, parent, request, how, rows, dtype, python, len(layers)),
+        partial(again, dict.fromkeys(layers, Corrected(how.bits, how.size)), weights),
+        size,
+        2 * whole + beside,
+        facts,
+        {"calibration.digest": rows.digest},
+        {"op=quantize_int8" if how.bits == 8 else "op=quantize_int4": 4 * largest},
+    )
+    return operation.planned(request, parent, making)
 
 
 def _write(

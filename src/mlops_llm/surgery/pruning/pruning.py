@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlops_llm.component import name_of
 from mlops_llm.errors import UserError
-from mlops_llm.files import read_object, write_text
+from mlops_llm.files import intended, read_object, write_text
 from mlops_llm.models import load, template
 from mlops_llm.models.load import Dtype, Task
 from mlops_llm.models.ref import Place
+from mlops_llm.models.tensors import Tensors
 from mlops_llm.record import Result, Run
 from mlops_llm.surgery import companions, execution, planning, weights
 from mlops_llm.surgery.config import Surgery
@@ -27,6 +28,7 @@ from mlops_llm.surgery.pruning.cut import Cut, first, told
 from mlops_llm.surgery.pruning.layout import Layout, layout
 from mlops_llm.surgery.pruning.masked import masked
 from mlops_llm.surgery.pruning.remembered import remembered
+from mlops_llm.surgery.rounding import Same, compared
 from mlops_llm.train.teacher import mark
 
 if TYPE_CHECKING:
@@ -137,8 +139,9 @@ class Pruning:
             sources=(self.of.source,),
             bytes=sum(each.shape.bytes for each in pieces.values()),
             memory=files.whole.parameters * BYTES[self.of.dtype],
+            lighter={"model_load.dtype=bfloat16": files.whole.parameters * BYTES[Dtype.bfloat16]},
             write=self.write,
-            checks=Checks(more=self.checks),
+            checks=Checks(numbers=self.again, more=self.checks),
             name="pruned",
             facts=self.facts,
             settings={"calibration.digest": self.rows.digest},
@@ -171,13 +174,26 @@ class Pruning:
         with masked(model, self.cut):
             self.wanted = _said(model, self.rows)
 
+    def again(self, folder: Path) -> list[Check]:
+        """That what lies in the finished folder is what the cut leaves of the model, tensor by tensor."""
+        cut = told(self.of.layout, self.amount.unit, read_object(folder / STAYS))
+        pieces = writing.pieces(cut, self.of.weights.shapes, self._dtype())
+        with Tensors(folder) as found:
+            lost = next((name for name in pieces if name not in found), None)
+            if lost:
+                return [Check("rounding", lost, False, f"{lost} is missing")]
+            read = lambda name: (writing.made(self.of.weights, cut, pieces[name]), found.read(name))  # noqa: E731
+            checks = [compared(pieces, read, lambda name: Same())]
+        self.of.weights.close()
+        return checks
+
     def checks(self, folder: Path) -> list[Check]:
         """That the result answers as the whole model does without what went, and what it lost."""
         if not self.wanted:  # the folder was written by a process that is gone
             self.cut = told(self.of.layout, self.amount.unit, read_object(folder / STAYS))
             self._look()
         try:
-            model = self._loaded(load.inspect(Place(str(folder), folder), self.request.model_load))
+            model = self._loaded(load.inspect(Place(str(intended(folder)), folder), self.request.model_load))
         except UserError as error:
             return [Check("loads", error.what, False, str(error))]
         far = max(_divergence(one, two) for one, two in zip(self.wanted, _said(model, self.rows), strict=True))
