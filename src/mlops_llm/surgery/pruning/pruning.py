@@ -15,7 +15,6 @@ from mlops_llm.files import intended, read_object, write_text
 from mlops_llm.models import load, template
 from mlops_llm.models.load import Dtype, Task
 from mlops_llm.models.ref import Place
-from mlops_llm.models.tensors import Tensors
 from mlops_llm.record import Result, Run
 from mlops_llm.surgery import companions, execution, planning, weights
 from mlops_llm.surgery.config import Surgery
@@ -28,6 +27,7 @@ from mlops_llm.surgery.pruning.cut import Cut, first, told
 from mlops_llm.surgery.pruning.layout import Layout, layout
 from mlops_llm.surgery.pruning.masked import masked
 from mlops_llm.surgery.pruning.remembered import remembered
+from mlops_llm.surgery.restored import Restored
 from mlops_llm.surgery.rounding import Same, compared
 from mlops_llm.train.teacher import mark
 
@@ -178,14 +178,16 @@ class Pruning:
         """That what lies in the finished folder is what the cut leaves of the model, tensor by tensor."""
         cut = told(self.of.layout, self.amount.unit, read_object(folder / STAYS))
         pieces = writing.pieces(cut, self.of.weights.shapes, self._dtype())
-        with Tensors(folder) as found:
-            lost = next((name for name in pieces if name not in found), None)
-            if lost:
-                return [Check("rounding", lost, False, f"{lost} is missing")]
-            read = lambda name: (writing.made(self.of.weights, cut, pieces[name]), found.read(name))  # noqa: E731
-            checks = [compared(pieces, read, lambda name: Same())]
-        self.of.weights.close()
-        return checks
+        found = Restored(folder)
+
+        def read(name: str) -> tuple[Tensor, Tensor]:
+            return writing.made(self.of.weights, cut, pieces[name]), found.read(name)
+
+        try:
+            return [compared(pieces, read, lambda name: Same())]
+        finally:
+            found.close()
+            self.of.weights.close()
 
     def checks(self, folder: Path) -> list[Check]:
         """That the result answers as the whole model does without what went, and what it lost."""
