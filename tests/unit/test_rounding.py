@@ -77,7 +77,7 @@ def test_the_worst_layer_is_named_with_its_number_and_its_bound():
         return compared(
             plain,
             lambda name: (plain[name], there[name]),
-            lambda name: Same() if name == "norm" else Nearest(7.5, 16, "float32"),
+            lambda name: Same() if name == "norm" else bound,
         )
 
     said = told()

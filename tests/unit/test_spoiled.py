@@ -1,4 +1,4 @@
-"""A layer is written wrongly, before the digest is taken: each operation's certificate names it, by the limits that it ships."""
+"""A layer is written wrongly before its digest is taken: each operation's certificate names it, by the limits that ship."""
 
 from __future__ import annotations
 
