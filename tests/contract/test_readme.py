@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
 import shutil
@@ -99,6 +100,26 @@ def test_the_commands_on_evaluations_and_the_queue_compose(page):
         config.register(stage.name, stage.schema, stage.packages)
         for line in first_choices(read(stage.arrange(shlex.split(rest))).overrides):
             config.typed(config.composed(name, line))
+
+
+@pytest.mark.parametrize("page", ["docs/surgery.md", "docs/surgery.zh.md"])
+def test_every_setting_of_an_operation_of_surgery_is_told_where_the_operation_is(page):
+    """In a section that names the operation, or in the first two, which hold for many."""
+    stage = STAGES["surgery"]
+    config.register(stage.name, stage.schema, stage.packages)
+    before, *sections = re.split(r"^## ", (ROOT / page).read_text("utf-8"), flags=re.MULTILINE)
+    of_all = before + sections[0]
+    operations = {name: cls for name, cls in component.groups()["op"].items() if cls.__module__.startswith(stage.packages)}
+    missing = [
+        f"op={name} op.{field.name}"
+        for name, cls in operations.items()
+        for field in dataclasses.fields(cls)
+        if not any(
+            re.search(rf"\bop\.{field.name}\b", text)
+            for text in [of_all, *(each for each in sections if re.search(rf"op={name}\b|`{name}\b", each))]
+        )
+    ]
+    assert len(operations) > 20 and missing == []
 
 
 @pytest.mark.parametrize("page", [*PAGES, *PAGES.values(), *EVALUATING[2:], "docs/data.md", "docs/data.zh.md"])

@@ -47,10 +47,32 @@ def test_the_record_holds_checkpoint_recipe_certificate_and_parents(averaged):
     folder = averaged / "outputs" / "avg" / "averaged"
     assert model.tags["digest.weights"] == digest.weights(folder)
     told = json.loads((folder / "recipe.json").read_text("utf-8"))
+    assert told["rebuild"] == json.loads((averaged / "outputs/avg/result.json").read_text("utf-8"))["rebuild"]
+    assert f"'models=[{','.join(ids)}]'" in told["rebuild"]
     assert [each["ref"] for each in told["sources"]] == ids and [each["note"] for each in told["sources"]] == ["早", "晚"]
     assert {metric.key for metric in model.metrics} >= {"score/exact_match", "certificate/logit_kl", "certificate/logit_kl/2"}
     version = store.get_model_version_by_alias("sales_avg", "challenger")
     assert version.source == f"models:/{model.model_id}"
+
+
+def test_parents_are_scored_in_evaluations_of_their_own_unless_the_record_has_them(averaged):
+    store = client(averaged)
+    run, parent = run_of(store, "avg"), run_of(store, "avg-parent-1")
+    assert (parent.data.tags["stage"], parent.data.tags["mlflow.parentRunId"]) == ("eval", run.info.run_id)
+    last = checkpoints_of(store, run_of(store, "first"))["checkpoint-20"]
+    assert parent.data.tags["model"] == "runs:/first/checkpoint-20"
+    assert any(each.key == "score/exact_match" and each.run_id == parent.info.run_id for each in last.metrics)
+    words = ["then.evaluate=true", "dataset=sales_eval", "metric=[exact_match]", "limit=2", "sampling.max_new_tokens=4"]
+    surgery(averaged, "op=average", "models=[runs:/first/last]", "run_name=more", *words)
+    names = {each.info.run_name for each in store.search_runs([run.info.experiment_id])}
+    assert "more" in names and "more-parent-1" not in names
+
+
+def test_why_it_differs_from_a_model_begins_with_what_it_is_made_of(averaged):
+    out, _ = surgery(averaged, "op=explain", "models=[runs:/avg/averaged,runs:/first/checkpoint-10]", stage="eval")
+    said = " ".join(out.split())
+    assert "made of others" in said and "average of 2 checkpoints (SWA)" in said
+    assert "is runs:/first/checkpoint-10" in said and "0.5" in said
 
 
 def test_the_end_says_path_size_parameters_method_sources_time_and_what_is_next(averaged):
@@ -59,6 +81,7 @@ def test_the_end_says_path_size_parameters_method_sources_time_and_what_is_next(
         "runs:/avg/averaged", "525,440", "average of 2 checkpoints (SWA)", "runs:/first/checkpoint-10 x 0.5", "[早]",
         "certificate: passed", "the new one", "sales_avg (alias challenger)",
         "python -m mlops_llm.eval model=runs:/avg/averaged dataset=sales_eval",
+        "python -m mlops_llm.eval op=compare models=[runs:/first/checkpoint-20,runs:/avg/averaged] dataset=sales_eval",
     ):  # fmt: skip
         assert words in said, words
 

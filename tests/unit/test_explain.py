@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from mlops_llm.eval.explain import Made, differences
+from mlops_llm.eval.explain import Made, differences, made_of
 from mlops_llm.tracking.lineage import Lineage, Used
 from mlops_llm.tracking.origin import Origin
 
@@ -69,3 +69,22 @@ def test_two_checkpoints_of_one_run_differ_in_step_and_weights() -> None:
 def test_what_is_known_of_one_alone_is_no_difference() -> None:
     stranger = Made("folder", Origin(), Lineage((), ("comes from elsewhere",)), {"template": "t", "weights": "w"})
     assert tables(made("a", packages={"torch": "2.1"}, tags={"git.commit": "c"}), stranger) == {}
+
+
+def test_a_merge_names_its_sources_with_weights_and_which_of_them_is_the_other_model() -> None:
+    sources = [
+        {"ref": "models:/m-1", "named": "runs:/sft/best", "role": "parent", "digest": "aa11", "weight": 0.6, "note": "通用"},
+        {"ref": "models:/m-2", "named": "runs:/dpo/best", "role": "parent", "digest": "bb22", "weight": 0.4},
+        {"ref": "tiny", "named": "tiny", "role": "base", "digest": "cc33"},
+    ]
+    merge = dataclasses.replace(made("merge"), recipe={"method": "SLERP (t = 0.4)", "sources": sources})
+    other = dataclasses.replace(made("runs:/dpo/best"), identity={"weights": "bb2"})
+    found = made_of(merge, other)
+    assert found is not None and found.rows == [
+        ["merge", "SLERP (t = 0.4)", "runs:/sft/best", "0.6", "parent, 通用"],
+        ["merge", "SLERP (t = 0.4)", "runs:/dpo/best", "0.4", "parent, is runs:/dpo/best"],
+        ["merge", "SLERP (t = 0.4)", "tiny", "", "base"],
+    ]
+    swapped = made_of(other, merge)
+    assert swapped is not None and swapped.rows == found.rows
+    assert made_of(made("a"), made("b")) is None

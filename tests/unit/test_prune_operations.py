@@ -88,6 +88,7 @@ def test_a_pruned_model_is_certified_and_loads_without_our_code(family: str, ope
     numbers = {name: value for name, value, *_ in run.kept_metrics}
     assert numbers["certificate/masked_kl"] < 1e-6
     assert numbers["certificate/perplexity_before"] > 1 and numbers["certificate/perplexity_after"] > 1
+    assert " on 5 texts that ship" in result.table["perplexity"] and "(op.calibration=REF takes" in result.table["perplexity"]
     assert "->" in result.table["perplexity"] and "algo=distill algo.teacher=" in result.table["next 1"]
 
 

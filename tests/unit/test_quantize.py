@@ -126,6 +126,10 @@ def test_tiny_becomes_smaller_and_stays_itself(tmp_path, name):
     assert told["size_ratio"] < LESS[name]
     assert told["logit_kl"] > 0
     assert math.isclose(told["perplexity"] / told["perplexity_before"], told["perplexity_ratio"])
+    (said,) = (each.said for each in found.certificate.checks if each.name == "perplexity_before")
+    assert said.endswith(
+        "on 12 short questions that ship: so high a number says nothing of this model (dataset=REF takes rows that it is for)"
+    )
     own = inspected(tmp_path / "out")
     assert own.parameters == inspected(resolve("tiny").folder).parameters
     assert load.weights_digest(own.place) == found.recipe["digest.weights"]

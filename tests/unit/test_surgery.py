@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,6 @@ from mlops_llm.errors import UserError
 from mlops_llm.models import load
 from mlops_llm.models.ref import resolve
 from mlops_llm.models.tensors import Tensors
-from mlops_llm.surgery import recipe
 from mlops_llm.surgery.certificate import certify
 from mlops_llm.surgery.execution import made as carried_out
 from mlops_llm.surgery.execution import work
@@ -110,23 +108,23 @@ def test_a_writer_that_makes_other_numbers_is_found_though_its_digest_agrees(mod
     assert certify(planned, here / "out", digest.weights(here / "out")).passed
 
 
-@pytest.mark.parametrize("name", ["linear", "ties of the authors", "dare", "ema", "lora"])
-def test_the_recipe_makes_the_same_weights_again(models, here, name):
-    op, parents, based = OPERATIONS[name]
-    base = {"base": str(models / "base")} if based else {}
-    first = made(op, here / "out", models=ref(models, *parents), seed=3, **base).recipe
-    words = recipe.command(first, str(here / "again"))
-    assert f"op={first['operation']}" in words and str(models / parents[0]) in words
-    from mlops_llm.entry import config
-    from mlops_llm.entry.arguments import read
-    from mlops_llm.surgery.__main__ import STAGE
+def test_the_end_compares_with_all_models_and_after_averages_with_the_last(models, here):
+    a, b, base = ref(models, "a", "b", "base")
+    compare = "python -m mlops_llm.eval op=compare models=[{}] dataset=REF"
+    assert plan(MergeLinear(), here / "out", models=[a, b, base]).next[1] == compare.format(f"{a},{b},{base},{{ref}}")
+    for op in (Average(), Ema()):
+        assert plan(op, here / "out", models=[a, b, base]).next[1] == compare.format(f"{base},{{ref}}")
 
-    config.register(STAGE.name, STAGE.schema, STAGE.packages)
-    settings = config.typed(config.composed("surgery", read(shlex.split(words)[3:]).overrides))
-    second = made(
-        settings.op, here / "again", models=settings.models, model=settings.model, base=settings.base, seed=settings.seed
-    )
-    assert second.recipe["digest.weights"] == first["digest.weights"]
+
+def test_mergekits_slerp_begins_at_the_base_that_is_one_of_its_models(models, here):
+    pytest.importorskip("mergekit")
+    for base, other in (("a", "b"), ("x", "a")):
+        op = MergeMergekit(method="slerp", parameters={"t": 0.0})
+        written(op, here / base, models=ref(models, base, other), base=str(models / base))
+        wanted = models / base if base == "a" else written(MergeLora(), here / "whole", model=str(models / base))
+        begun, whole = miniatures.tensors(here / base), miniatures.tensors(wanted)
+        for name in whole:
+            torch.testing.assert_close(begun[name], whole[name], rtol=1e-5, atol=1e-6)
 
 
 def test_an_adapter_is_merged_on_the_way_as_peft_merges_it(models, here):
@@ -413,6 +411,18 @@ def test_other_settings_and_templates_are_told(models, here):
             "no method 'model_stok' .did you mean model_stock?",
         ),
         (lambda: MergeMergekit(method="ties"), {"models": ["a", "b"]}, "base: mergekit's ties needs what the models"),
+        (
+            lambda: MergeMergekit(method="slerp"),
+            {"models": ["a", "b"]},
+            r"base: mergekit's slerp takes two models and begins at one of them \(t = 0\); name that one here too: base=.*a$",
+        ),
+        (
+            lambda: MergeMergekit(method="slerp"),
+            {"models": ["a", "b"], "base": "base"},
+            "base: mergekit's slerp takes two models",
+        ),
+        (lambda: MergeMergekit(method="linear"), {"models": ["a", "a"]}, "models: names .*a twice"),
+        (lambda: MergeMergekit(method="linear"), {"model": "a"}, "model: is given, but a merge takes several"),
         (lambda: MergeMergekit(method="linear", parameters=[1]), {}, r"op\.parameters: is \[1\]; give settings"),
     ],
 )

@@ -2,7 +2,7 @@
 
 `sales_sft` is the file in ./datasets (or among those that ship), else the current version; `sales_sft@v1.0` and
 `sales_sft@<digest prefix>` are versions, the latter also the file while its digest begins so; anything with an ending or a
-slash is a path; `hf:org/name` is on the hub.
+slash is a path, also with `@<digest prefix>` behind it; `hf:org/name` is on the hub.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from mlops_llm.record import DatasetInput, Run
 if TYPE_CHECKING:
     from mlops_llm.tracking.datasets import Registered, Version
     from mlops_llm.tracking.store import Store
+
+_WHOLE, _SAID = 64, 12
+"""Characters of a digest, and of it that are said."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,12 @@ class Place:
             run.input(DatasetInput(self.name, version, str(self.path), "dataset", rows, digests))
 
 
-def locate(ref: str) -> Place:
+def locate(ref: str, how: Read | None = None) -> Place:
     """Find what a ref stands for.
+
+    Args:
+        ref: as a person names it.
+        how: how its file is read, where the ref names the digest of its rows.
 
     Raises:
         UserError: nothing does; near names are given.
@@ -63,8 +70,8 @@ def locate(ref: str) -> Place:
         store = record()
         known = datasets.find(store, name) if store else None
         if store is None or known is None:
-            if path := _file_of_digest(name, which):
-                return Place(name, path)
+            if path := _file_of_digest(name, which, how):
+                return Place(name_of(Path(name)) if _is_path(name) else name, path)
             raise UserError(
                 f"no dataset '{name}' is registered{near(name, _registered_names(store))}", ref, _how_to_register(name)
             )
@@ -72,7 +79,7 @@ def locate(ref: str) -> Place:
         try:
             version = known.version(which)
         except UserError:
-            if path := _file_of_digest(known.name, which):
+            if path := _file_of_digest(known.name, which, how):
                 return Place(known.name, path, known.current)
             raise
         return Place(known.name, datasets.snapshot(store, version), version, pinned=True)
@@ -101,7 +108,7 @@ def open_dataset(ref: str, how: Read | None = None) -> Source:
         UserError: there is none, or a row cannot be read.
     """
     how = how or Read()
-    place = locate(ref)
+    place = locate(ref, how)
     source = dataclasses.replace(read_path(place.path, place.reading(how)), name=place.name)
     if place.version is None:
         return source
@@ -185,8 +192,28 @@ def _is_path(ref: str) -> bool:
     return "/" in ref or ref.startswith((".", "~", "hf:")) or ref.endswith(ENDINGS) or Path(ref).is_file()
 
 
-def _file_of_digest(name: str, which: str) -> Path | None:
-    """The file of a dataset if the digest of its rows begins with `which`."""
+def lasting(source: Source, asked: str) -> str:
+    """A ref that means the same rows for ever, `NAME@DIGEST`; of a file that is no registered version, as long as it stays.
+
+    Args:
+        source: what `open_dataset` read.
+        asked: the ref that it was asked for.
+    """
+    before, at, _ = asked.rpartition("@")
+    name = before if at and before and not Path(asked).expanduser().exists() else asked
+    if not _is_path(name):
+        name = source.name
+    elif not name.startswith("hf:"):
+        name = str(Path(name).expanduser().absolute())
+    return f"{name}@{source.canonical}"
+
+
+def _file_of_digest(name: str, which: str, how: Read | None) -> Path | None:
+    """The file of a dataset if the digest of its rows begins with `which`.
+
+    Raises:
+        UserError: a whole digest is named, and the file has other rows now.
+    """
     from mlops_llm.data.identity import identify
     from mlops_llm.tracking.datasets import SHORTEST_DIGEST
 
@@ -196,7 +223,13 @@ def _file_of_digest(name: str, which: str) -> Path | None:
         path = find(name)
     except UserError:
         return None
-    return path if identify(path).canonical.startswith(which) else None
+    now = identify(path, how).canonical
+    if now.startswith(which):
+        return path
+    if len(which) == _WHOLE:
+        what = f"its rows are others now (digest {now[:_SAID] or 'none'}…, wanted {which[:_SAID]}…)"
+        raise UserError(what, name, "bring the old rows back; versions keep them: python -m mlops_llm.data op=version")
+    return None
 
 
 def _say_former(known: Registered, asked: str) -> None:

@@ -47,7 +47,7 @@ def compare(plans: list[Plan], run: Run, lang: Lang, *, measure: bool = False) -
     found, kept = list[Evaluated](), list[RunRow | None]()
     for each in evaluated(plans, folder):
         found.append(each)
-        kept.append(_evaluation(each, len(found), run))
+        kept.append(kept_evaluation(each, str(len(found)), run))
     costs, unequal = _costs_of(found, kept, speeds)
     of_run = [each.name if each else "" for each in kept]
     models = [replace(each, evaluation=name) for each, name in zip(models_of(found, costs), of_run, strict=True)]
@@ -98,12 +98,22 @@ def compare_runs(found: Sequence[Recorded], made: Comparison, run: Run, lang: La
     return recorded(replace(made, about=about), run, lang, texts=texts, pages=_pages([each.run for each in found]))
 
 
-def _evaluation(one: Evaluated, number: int, run: Run) -> RunRow | None:
-    """The run of a model's evaluation: one of before that found the same, else one within this run."""
+def kept_evaluation(one: Evaluated, name: str, run: Run) -> RunRow | None:
+    """The run of a model's evaluation: one of before that found the same, else one within this run.
+
+    Args:
+        one: the evaluation, which is carried out.
+        name: of the new run within this one.
+        run: open.
+
+    Returns:
+        Its row; None outside of a record.
+    """
     store, identity = record(), one.plan.identity
     row = same(store, identity, one.outcome) if store else None
     if row is None:
-        with run.child(str(number), {"choice.op": "score", "model": one.ref, "models": "[]"}) as inner:
+        with run.child(name, {"choice.op": "score", "model": one.ref, "models": "[]"}) as inner:
+            inner.tags({"stage": "eval"})
             recording.inputs(one.plan, inner)
             # What the process held before is counted in the peak of its memory.
             recording.result(one.plan, one.outcome, replace(one.taken, peak=0, gpu=None), inner)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from mlops_llm import digest
 from mlops_llm.errors import UserError
@@ -33,6 +34,8 @@ class Made:
     lineage: Lineage
     identity: Mapping[str, str]
     """What it is by its files: `weights` and `template` (digests), `template source`; of a checkpoint its `step`, too."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """Of one that was made of others: how, and of what."""
 
 
 def differences(one: Made, other: Made, store: Store | None) -> list[Grid]:
@@ -67,6 +70,19 @@ def differences(one: Made, other: Made, store: Store | None) -> list[Grid]:
         weights,
     ]
     return [each for each in found if each.rows]
+
+
+def made_of(one: Made, other: Made) -> Grid | None:
+    """What those of two models are made of that were merged, averaged, pruned or took another form; None where none was."""
+    rows = []
+    for made, beside in ((one, other), (other, one)):
+        for source in made.recipe.get("sources", ()):
+            is_other = bool(beside.identity["weights"]) and str(source.get("digest", "")).startswith(beside.identity["weights"])
+            weight = "" if source.get("weight") is None else f"{source['weight']:g}"
+            note = [source.get("role", ""), source.get("note", ""), f"is {beside.ref}" if is_other else ""]
+            said = ", ".join(filter(None, note))
+            rows.append([made.ref, made.recipe.get("method", ""), source.get("named") or source.get("ref", ""), weight, said])
+    return Grid("made of others", ["model", "method", "source", "weight", "what it is"], rows) if rows else None
 
 
 def _unequal(one: Mapping[str, str], other: Mapping[str, str]) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""Why do two models differ? What is different in how they were made, then in what they answer."""
+"""Why do two models differ? What is different in how they were made, and of what, then in what they answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 from mlops_llm.data.preview import safe
 from mlops_llm.data.ref import record
 from mlops_llm.eval.comparing import compare
-from mlops_llm.eval.explain import Made, differences
+from mlops_llm.eval.explain import Made, differences, made_of
 from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.plan import Plan
 from mlops_llm.models import load
@@ -17,7 +17,7 @@ from mlops_llm.models.ref import Place
 from mlops_llm.record import Grid, Result, Run
 from mlops_llm.tracking.ledger import by_weights
 from mlops_llm.tracking.lineage import trace
-from mlops_llm.tracking.origin import Origin, origin
+from mlops_llm.tracking.origin import Origin, origin, recipe
 
 _DIGITS = 12
 DIFFERENCES = "differences.json"
@@ -48,17 +48,19 @@ def explain(places: Sequence[Place], plans: list[Plan], run: Run, lang: Lang) ->
         if not each.origin.run
     ]
     unknown += [f"{each.ref}: {what}" for each in (one, other) for what in each.lineage.unknown]
-    shown: list[Grid | str] = [*found]
+    parts = made_of(one, other)
+    shown: list[Grid | str] = [*([parts] if parts else []), *found]
+    values = {"differences": told, "unknown": unknown, "recipes": {each.ref: dict(each.recipe) for each in (one, other)}}
     if one.identity["weights"] == other.identity["weights"]:
         shown.append("both have the same weights")
     shown += [f"[yellow]⚠[/yellow] {safe(each)}" for each in unknown]
     if not plans:
         table = {each.title: f"{len(each.rows)} different" for each in found}
-        return Result(f"{one.ref} and {other.ref}", table, {"differences": told, "unknown": unknown}, shown)
+        return Result(f"{one.ref} and {other.ref}", table, values, shown)
     compared = compare(plans, run, lang)
     return replace(
         compared,
-        values={**compared.values, "differences": told, "unknown": unknown},
+        values={**compared.values, **values},
         shown=[*shown, *compared.shown],
     )
 
@@ -84,4 +86,5 @@ def made(place: Place) -> Made:
     }
     if run:
         identity["step"] = str(step)
-    return Made(place.ref, origin(store, run) if store and run else Origin(), trace(store, place, weights), identity)
+    how = origin(store, run) if store and run else Origin()
+    return Made(place.ref, how, trace(store, place, weights), identity, recipe(store, run, place.folder, weights))

@@ -193,10 +193,19 @@ def tokenizer(place: Place) -> Any:
     return loaded
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a tokenizer lies in a folder."""
+    return any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json"))
+
+
+def with_tokenizer(files: Files) -> Files:
+    """What has a model's tokenizer: itself, or of an adapter without one what it lies on; the lowest where none has."""
+    return files if files.base is None or has_tokenizer(files.place.folder) else with_tokenizer(files.base)
+
+
 def tokenizer_of(files: Files) -> Any:
     """Load the tokenizer that lies with a model; of an adapter without one, that of its base."""
-    there = any((files.place.folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json"))
-    return tokenizer(files.place) if there or files.base is None else tokenizer_of(files.base)
+    return tokenizer(with_tokenizer(files).place)
 
 
 def model(files: Files, how: ModelLoad, *, merge: bool, task: Task = Task.language) -> Any:

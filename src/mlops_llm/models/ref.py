@@ -1,7 +1,8 @@
 """How a person names a model, and the place it stands for.
 
 `tiny`, `smollm2`; `models:/sales@champion`, `models:/sales/3`, `models:/m-…`; `runs:/<id or unique name>/checkpoint-100`
-(also `/best`, `/last`, and `/checkpoint-100-ema` for averaged weights); a folder; a hub id such as `Qwen/Qwen2.5-0.5B`.
+(also `/best`, `/last`, and `/checkpoint-100-ema` for averaged weights); a folder; a hub id such as `Qwen/Qwen2.5-0.5B`. Each
+with `@<digest>` behind it is the same as long as its weights are those, and else refused where they are read.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mlops_llm.component import near
@@ -17,6 +18,7 @@ from mlops_llm.errors import UserError
 
 EMBEDDED = ("tiny", "smollm2")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_PIN = re.compile(r"(.+)@([0-9a-f]{64})")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ def resolve(ref: str) -> Place:
     """
     if not ref.strip():
         raise UserError("names no model", "model", "give one: tiny, smollm2, a folder, a hub id, models:/… or runs:/…")
+    if found := _PIN.fullmatch(ref):
+        return _pinned(resolve(found[1]), found[2])
     if ref == "tiny":
         from mlops_llm.models import tiny
 
@@ -63,6 +67,30 @@ def resolve(ref: str) -> Place:
     if ref.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(ref):
         raise UserError("there is no such model folder", ref, "check the path")
     return Place(ref, _from_hub(ref))
+
+
+def pinned(ref: str, weights: str) -> str:
+    """A ref that only means these weights: with their digest, unless the record knows it.
+
+    Args:
+        ref: of a model.
+        weights: digest of its own weights.
+    """
+    return ref if re.fullmatch(r"models:/m-[0-9a-f]{32}", ref) else f"{unpinned(ref)}@{weights}"
+
+
+def unpinned(ref: str) -> str:
+    """A ref without the digest behind it."""
+    found = _PIN.fullmatch(ref)
+    return found[1] if found else ref
+
+
+def _pinned(place: Place, weights: str) -> Place:
+    recorded = place.tags.get("digest.weights", weights)
+    if recorded != weights:
+        what = f"its weights are others now (digest {recorded[:12]}…, wanted {weights[:12]}…)"
+        raise UserError(what, place.ref, "name the checkpoint that has them")
+    return replace(place, tags={**place.tags, "digest.weights": weights})
 
 
 def _recorded(ref: str) -> Place:

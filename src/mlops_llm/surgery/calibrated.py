@@ -4,21 +4,45 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
+from mlops_llm.models import load, template
 from mlops_llm.models.load import Dtype
 from mlops_llm.models.tensors import Shape
 from mlops_llm.surgery import companions, elsewhere
-from mlops_llm.surgery.calibration import Calibrated, Calibration
+from mlops_llm.surgery.calibration import Calibrating, Calibration, drawn
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.forms import again, converted, linears, write
 from mlops_llm.surgery.planning import BYTES, Planned, Source, dtype_of, stored
-from mlops_llm.surgery.quantizing import Making, said_of, single
+from mlops_llm.surgery.quantizing import Making, Quantizing, said_of, single
 from mlops_llm.surgery.rounding import Corrected
 from mlops_llm.surgery.weights import opened
+
+
+@dataclass
+class Calibrated(Quantizing, Calibrating):
+    """What methods share that see rows: which they are, and the Python in which the method lives."""
+
+    python: Optional[str] = None  # noqa: UP045 (OmegaConf reads Optional)
+    """Python of an environment with the method's packages, which do not live beside vLLM's; null is this one."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        Quantizing.__post_init__(self)
+        Calibrating.__post_init__(self)
+
+    def rows(self, request: Surgery, parent: Source, layers: Mapping[str, Shape]) -> Calibration:
+        """The rows as the model sees them.
+
+        Raises:
+            UserError: none are named, there are too few of them, or they are too short.
+        """
+        tokenizer = load.tokenizer_of(parent.files)
+        template.ensure(tokenizer, parent.ref)
+        return drawn(self, request, tokenizer, layers)
 
 
 @dataclass(frozen=True)
@@ -60,7 +84,7 @@ def planned(operation: Calibrated, request: Surgery, python: str, way: Callable[
         "stored as": f"{stored(parent.files).name} -> {how.method}",
         **said_of(len(layers), dtype.name),
         **({"groups": f"of {how.size}"} if how.size else {}),
-        "calibrated on": rows.said,
+        "calibrated on": str(rows),
         "carried out by": f"{how.library} in {python}",
     }
     weights.close()
@@ -76,15 +100,13 @@ def planned(operation: Calibrated, request: Surgery, python: str, way: Callable[
         {"calibration.digest": rows.digest},
         {"op=quantize_int8" if how.bits == 8 else "op=quantize_int4": 4 * largest},
     )
-    return operation.planned(request, parent, making)
+    return replace(operation.planned(request, parent, making), inputs=rows.inputs, pins=rows.pins)
 
 
 def _write(
     parent: Source, request: Surgery, way: Way, rows: Calibration, dtype: Dtype, python: str, layers: int, folder: Path
 ) -> None:
     """Fill an empty folder. What is quantized is a whole folder in the wanted format, so adapters are merged first."""
-    from mlops_llm.models import load
-
     log = Path(request.folder) / "quantize.log" if request.folder else None
     with tempfile.TemporaryDirectory(prefix="mlops_llm-plain-") as name:
         weights = opened(parent.files, request.model_load)

@@ -147,7 +147,7 @@ def _tied(folder: Path, tensors: Tensors) -> Iterator[Check]:
 
 def _beside(planned: Planned, folder: Path) -> Iterator[Check]:
     """Vocabulary and chat template."""
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+    if not load.has_tokenizer(folder):
         return
     first = planned.sources[0]
     try:

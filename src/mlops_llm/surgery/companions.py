@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_llm.files import read_object
-from mlops_llm.models.load import Dtype, Files
+from mlops_llm.models.load import Dtype, Files, with_tokenizer
 
 _TOKENIZER = (
     "tokenizer*",
@@ -21,7 +21,6 @@ _TOKENIZER = (
     "*.tiktoken",
     "*.model",
 )
-_MARKS = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
 
 
 def copy(files: Files, folder: Path, *, tokenizer: str = "") -> None:
@@ -32,7 +31,7 @@ def copy(files: Files, folder: Path, *, tokenizer: str = "") -> None:
         folder: where they go.
         tokenizer: content of another tokenizer.json.
     """
-    place = _with_tokenizer(files).place.folder
+    place = with_tokenizer(files).place.folder
     for pattern in _TOKENIZER:
         for file in place.glob(pattern):
             if file.is_dir():
@@ -48,7 +47,7 @@ def copy(files: Files, folder: Path, *, tokenizer: str = "") -> None:
 
 def template(files: Files) -> str:
     """A model's chat template, read without its tokenizer; empty where it has none."""
-    place = _with_tokenizer(files).place.folder
+    place = with_tokenizer(files).place.folder
     file = place / "chat_template.jinja"
     if file.is_file():
         return file.read_text("utf-8")
@@ -58,10 +57,6 @@ def template(files: Files) -> str:
 
 def _down(files: Files) -> list[Files]:
     return [files, *(_down(files.base) if files.base else [])]
-
-
-def _with_tokenizer(files: Files) -> Files:
-    return next((each for each in _down(files) if any((each.place.folder / name).is_file() for name in _MARKS)), files)
 
 
 def configure(config: Mapping[str, Any], folder: Path, dtype: Dtype, **changed: Any) -> None:

@@ -30,8 +30,8 @@ class Then:
 
 
 @dataclass
-class Surgery:
-    """Make one new checkpoint of others: merge, average, quantize, prune, export; each with a recipe and a certificate."""
+class Making:
+    """Settings of what is made, and of what."""
 
     op: Any = "???"
     """What to do."""
@@ -52,10 +52,16 @@ class Surgery:
     name: Optional[str] = None  # noqa: UP045
     """Register the new checkpoint as a version of this model, with the alias challenger."""
     then: Then = field(default_factory=Then)
+
+
+@dataclass
+class Scoring:
+    """Settings of how models are scored: those of the evaluation room, by the same names."""
+
     dataset: Optional[str] = None  # noqa: UP045
     """Rows to score models on: the name of a dataset, NAME@LABEL, or a path."""
     kind: Optional[Kind] = None  # noqa: UP045
-    """What the rows are for; null tells it from their fields."""
+    """What rows are for, those to score on and those to calibrate by; null tells it from their fields."""
     metric: dict[str, Any] = field(default_factory=dict)
     """How answers are scored, several: metric=[bleu,rouge]."""
     judge: Any = None
@@ -73,6 +79,12 @@ class Surgery:
     """Rows to score on, drawn at random by the seed; null is all."""
     cache: Cache = Cache.on
     """on takes answers that the same weights gave before; refresh asks anew and keeps them, off does neither."""
+
+
+@dataclass
+class Running:
+    """Settings of the run: how files are read, where it runs, what the record calls it."""
+
     model_load: ModelLoad = field(default_factory=ModelLoad)
     read: Read = field(default_factory=Read)
     launch: Place = field(default_factory=Place)
@@ -87,6 +99,11 @@ class Surgery:
     """Run (id or name) that was stopped, to go on with in the same run and with its settings."""
     seed: int = 0
     """Seed of what is drawn at random."""
+
+
+@dataclass
+class Surgery(Running, Scoring, Making):
+    """Make one new checkpoint of others: merge, average, quantize, prune, export; each with a recipe and a certificate."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

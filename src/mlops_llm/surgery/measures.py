@@ -42,6 +42,8 @@ ROWS = (
 ASKED, TOKENS = 8, 32
 """Questions by which speed is measured, and tokens of each answer at most."""
 _SLOWER, _FASTER = 0.95, 1.05
+_STRANGE = 1000.0
+"""Perplexity above which a model knows so little of the rows that a change of it is no loss of what it can."""
 
 
 class Where(Enum):
@@ -102,8 +104,10 @@ class Measures:
             if name == "perplexity":
                 ratio = new.value / old.value
                 said = f"{new.value:.4g}, {old.value:.4g} before ({ratio:.3f} times, at most {self.most_loss:g})"
-                yield Check("perplexity_before", old.value, None, f"{old.value:.4g} on {_told(rows)}")
+                of = rows if self.request.dataset else shipped(old.value, f"{len(ROWS)} short questions", "dataset=REF")
+                yield Check("perplexity_before", old.value, None, f"{old.value:.4g} on {of}")
                 yield Check("perplexity", new.value, None, f"{new.value:.4g}")
+                said += "" if self.request.dataset else f", on {of}"
                 yield Check("perplexity_ratio", ratio, ratio <= self.most_loss, said)
             elif name != "bits_per_byte":
                 yield Check(f"score_{name}", new.value, None, f"{new.value:.4g}, {old.value:.4g} before")
@@ -175,8 +179,16 @@ def _written(folder: Path) -> Path:
     return file
 
 
-def _told(rows: str) -> str:
-    return f"{len(ROWS)} short questions" if rows.endswith("/rows.jsonl") else rows
+def shipped(perplexity: float, rows: str, remedy: str) -> str:
+    """Rows that ship, with what a perplexity on them is worth, for a person.
+
+    Args:
+        perplexity: of the model as it was.
+        rows: what they are called.
+        remedy: the setting that names others.
+    """
+    worth = ": so high a number says nothing of this model" if perplexity > _STRANGE else ""
+    return f"{rows} that ship{worth} ({remedy} takes rows that it is for)"
 
 
 def _bytes(folder: Path) -> int:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _ROUNDING = 1e-6
+_COMPARED = 4
+"""Models, at most, with which the end of a command compares the result."""
 
 
 @dataclass
@@ -128,14 +130,23 @@ def parents(method: Merging, request: Surgery) -> list[Source]:
     what = f"{name_of(method)} takes {method.least}{'' if method.most == method.least else ' or more'}"
     if len(named) < method.least or (method.most is not None and len(named) > method.most):
         raise UserError(f"names {len(named)}, and {what}", "models", "name them: models=[A,B]")
-    twice = next((each for each in named if named.count(each) > 1), None)
-    if twice:
-        raise UserError(f"names {twice} twice", "models", "name each once; op.weights makes one count more")
+    refuse_twice(named)
     if method.notes and len(method.notes) != len(named):
         raise UserError(f"has {len(method.notes)} notes for {len(named)} models", "op.notes", "give one for each")
     notes = list(method.notes) or [""] * len(named)
     shares = method.shares(len(named))
     return [source(ref, request, weight=share, note=note) for ref, share, note in zip(named, shares, notes, strict=True)]
+
+
+def refuse_twice(named: Sequence[str]) -> None:
+    """See that models are named once.
+
+    Raises:
+        UserError: one is named twice.
+    """
+    twice = next((each for each in named if named.count(each) > 1), None)
+    if twice:
+        raise UserError(f"names {twice} twice", "models", "name each once; op.weights makes one count more")
 
 
 def base(method: Merging, request: Surgery) -> Source | None:
@@ -188,13 +199,20 @@ def planned(method: Merging, request: Surgery, sources: Sequence[Source], base: 
         task=sources[0].files.task,
         facts=found.facts,
         warnings=found.warnings,
-        next=_next(request, sources),
+        next=next_steps(request, sources),
     )
 
 
-def _next(request: Surgery, sources: Sequence[Source]) -> list[str]:
+def next_steps(request: Surgery, beside: Sequence[Source]) -> list[str]:
+    """Commands that a person may want next.
+
+    Args:
+        request: the command.
+        beside: models with which the result is compared; of many the first few.
+    """
     rows = request.dataset or "REF"
+    models = ",".join([*(each.ref for each in beside[:_COMPARED]), "{ref}"])
     return [
         f"python -m mlops_llm.eval model={{ref}} dataset={rows}",
-        f"python -m mlops_llm.eval op=compare models=[{sources[0].ref},{{ref}}] dataset={rows}",
+        f"python -m mlops_llm.eval op=compare models=[{models}] dataset={rows}",
     ]

@@ -31,13 +31,8 @@ def prompts(folder: Path, files: Files) -> list[list[int]]:
         folder: of a tokenizer.
         files: whose tokenizer it is where the folder has none.
     """
-    has = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
-    return _prompts(Place(str(folder), folder)) if has else _prompts(_place(files))
-
-
-def _place(files: Files) -> Place:
-    here = any((files.place.folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
-    return files.place if here or files.base is None else _place(files.base)
+    place = folder if load.has_tokenizer(folder) else load.with_tokenizer(files).place.folder
+    return [list(ids) for ids in _coded(place)]
 
 
 @cache
@@ -49,10 +44,6 @@ def _coded(folder: Path) -> tuple[tuple[int, ...], ...]:
         text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
         found.append(tokenizer(text, add_special_tokens=False)["input_ids"])
     return tuple(tuple(ids) for ids in found if ids)
-
-
-def _prompts(place: Place) -> list[list[int]]:
-    return [list(ids) for ids in _coded(place.folder)]
 
 
 def outputs(files: Files, how: ModelLoad, asked: Sequence[Sequence[int]], task: Task = Task.language) -> list[Any]:

@@ -13,8 +13,8 @@ from mlops_llm import console, files
 from mlops_llm.errors import UserError
 from mlops_llm.models import load
 from mlops_llm.models.load import Dtype, Files, Task
-from mlops_llm.models.ref import EMBEDDED, resolve
-from mlops_llm.record import Grid
+from mlops_llm.models.ref import EMBEDDED, resolve, unpinned
+from mlops_llm.record import DatasetInput, Grid
 from mlops_llm.surgery import memory
 from mlops_llm.surgery.config import Surgery
 
@@ -132,6 +132,10 @@ class Planned:
     """More lines of the plan and of the end."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What the recipe holds besides the component's own settings."""
+    inputs: Sequence[DatasetInput] = ()
+    """Rows that it looks at, as the record names them."""
+    pins: Mapping[str, str] = field(default_factory=dict)
+    """Setting of the operation -> ref that means the same for ever: what the recipe has instead of a name that moves on."""
     warnings: Sequence[str] = ()
     lighter: Mapping[str, int] = field(default_factory=dict)
     """What a person may give where memory is short, and the bytes that are then held at once."""
@@ -182,10 +186,12 @@ def source(ref: str, request: Surgery, role: str = "parent", *, weight: float | 
     """Find a model and check its files without reading its weights.
 
     Raises:
-        UserError: there is none, or its files are missing, cut off or pickled.
+        UserError: there is none, its files are missing, cut off or pickled, or its weights are not those that the ref names.
     """
     found = load.inspect(resolve(ref), request.model_load, Task.reward, fresh=True)
-    return Source(ref, found, role, weight, note)
+    if (name := unpinned(ref)) != ref:
+        load.weights_digest(found.place)
+    return Source(name, found, role, weight, note)
 
 
 def under(one: Source) -> Source | None:

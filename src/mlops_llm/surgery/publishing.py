@@ -30,13 +30,15 @@ class Made:
 
 
 def inputs(planned: Planned, run: Run) -> None:
-    """Name what the new checkpoint is made of; every weight is read once for its digest.
+    """Name what the new checkpoint is made of, and by which rows; every weight is read once for its digest.
 
     Raises:
         UserError: weights are not those that the record says.
     """
     for each in planned.sources:
         run.uses(used(each))
+    for rows in planned.inputs:
+        run.input(rows)
     run.tags(
         {
             "operation": planned.operation,
@@ -125,7 +127,13 @@ def _result(planned: Planned, made: Made, ref: str, grids: list[Grid | str], sec
     return Result(
         f"{planned.operation}: {'done' if found.passed else 'the certificate failed'}",
         {name: value for name, value in table.items() if value is not None},
-        {"ref": ref, "digest.weights": weights, "certificate.verdict": found.verdict, "output": str(made.folder)},
+        {
+            "ref": ref,
+            "digest.weights": weights,
+            "certificate.verdict": found.verdict,
+            "output": str(made.folder),
+            "rebuild": made.recipe["rebuild"],
+        },
         grids,
         failed=not found.passed,
         best=Registration(planned.name, registered, "challenger", why) if registered else None,

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
+from json import dumps
 from typing import Any
 
 from mlops_llm.component import plain
-from mlops_llm.surgery.planning import Planned
+from mlops_llm.data.read import Read
+from mlops_llm.models.load import ModelLoad, dtype_of
+from mlops_llm.models.ref import pinned
+from mlops_llm.record import DatasetInput
+from mlops_llm.surgery.config import Surgery
+from mlops_llm.surgery.planning import Planned, Source
+from mlops_llm.tracking.origin import RECIPE
 
-NAME = "recipe.json"
-_PASSING = ("dry_run", "notes")
-"""Settings of operations that change nothing of the weights."""
+NAME = RECIPE
+_PASSING = ("dry_run", "save_log", "save_intermediate")
+"""Settings of operations that change nothing of the result."""
+_PLAIN = re.compile(r"[A-Za-z_./][\w./:@+-]*", re.ASCII)
+"""Texts that need no quotes in a setting."""
+_WORDS = ("true", "false", "null", "nan", "inf")
 
 
 def recipe(planned: Planned, weights: str) -> dict[str, Any]:
@@ -29,28 +40,59 @@ def recipe(planned: Planned, weights: str) -> dict[str, Any]:
         "method": planned.method,
         "settings": plain(request.op)["settings"],
         **({"more": dict(planned.settings)} if planned.settings else {}),
-        "dtype": request.dtype.name,
-        "seed": request.seed,
-        "sources": [
-            {
-                "ref": each.stable,
-                "named": each.ref,
-                "role": each.role,
-                "digest": each.digest,
-                **({"weight": each.weight} if each.weight is not None else {}),
-                **({"note": each.note} if each.note else {}),
-            }
-            for each in planned.sources
-        ],
+        **_shared(request),
+        "sources": [_source(each) for each in planned.sources],
+        **({"rows": [_rows(each) for each in planned.inputs]} if planned.inputs else {}),
+        **({"pins": dict(planned.pins)} if planned.pins else {}),
         "digest.weights": weights,
+        "rebuild": _rebuild(planned),
         "run": request.run_name,
         "versions": {name: version(name) for name in ("mlops-llm", "torch", "transformers", "safetensors")},
     }
 
 
+def _shared(request: Surgery) -> dict[str, Any]:
+    """Settings of the stage on which weights may depend; `auto` is told as what it was on this machine."""
+    load = dataclasses.replace(request.model_load, dtype=dtype_of(request.model_load.dtype))
+    return {
+        "dtype": request.dtype.name,
+        "seed": request.seed,
+        "shard_mb": request.shard_mb,
+        **({"kind": request.kind.name} if request.kind else {}),
+        **({"read": _changed(request.read, Read())} if request.read != Read() else {}),
+        "model_load": _changed(load, ModelLoad()),
+    }
+
+
+def _changed(settings: Any, usual: Any) -> dict[str, Any]:
+    known = plain(usual)
+    return {name: value for name, value in plain(settings).items() if value != known[name]}
+
+
+def _source(each: Source) -> dict[str, Any]:
+    return {
+        "ref": each.stable,
+        "named": each.ref,
+        "role": each.role,
+        "digest": each.digest,
+        **({"weight": each.weight} if each.weight is not None else {}),
+        **({"note": each.note} if each.note else {}),
+    }
+
+
+def _rows(each: DatasetInput) -> dict[str, Any]:
+    return {
+        "dataset": each.name,
+        "version": each.version,
+        "source": each.source,
+        "rows": each.rows,
+        "digests": dict(each.digests),
+    }
+
+
 def text(told: Mapping[str, Any]) -> str:
     """A recipe as JSON."""
-    return json.dumps(told, indent=2, ensure_ascii=False, default=str) + "\n"
+    return dumps(told, indent=2, ensure_ascii=False, default=str) + "\n"
 
 
 def command(told: Mapping[str, Any], output: str) -> str:
@@ -60,29 +102,63 @@ def command(told: Mapping[str, Any], output: str) -> str:
         told: a recipe.
         output: the folder where it goes.
     """
-    by_role = {role: [each["ref"] for each in told["sources"] if each["role"] == role] for role in ("parent", "base")}
-    one = len(by_role["parent"]) == 1
-    words = [
-        f"op={told['operation']}",
-        f"model={by_role['parent'][0]}" if one else f"models=[{','.join(by_role['parent'])}]",
-        *([f"base={by_role['base'][0]}"] if by_role["base"] else []),
-        *(
-            f"op.{name}={_as_word(value)}"
-            for name, value in told["settings"].items()
-            if name not in _PASSING and value not in (None, [])
-        ),
-        f"dtype={told['dtype']}",
-        f"seed={told['seed']}",
-        f"output={output}",
-    ]
-    return shlex.join(["python", "-m", "mlops_llm.surgery", *words])
+    return f"{told['rebuild']} {shlex.quote(f'output={_word(output)}')}"
 
 
-def _as_word(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
+def _rebuild(planned: Planned) -> str:
+    """The command, but for the folder: every model by a ref with its digest, rows by theirs."""
+    request, takes = planned.request, {each.name for each in dataclasses.fields(planned.request.op)}
+    settings = {**plain(request.op)["settings"], **planned.pins}
+    usual = {each.name: plain(_usual(each)) for each in dataclasses.fields(request.op)}
+    parents = [_lasting(each) for each in planned.sources if each.role == "parent"]
+    bases = [_lasting(each) for each in planned.sources if each.role == "base"]
+    named = {"models": parents} if request.models or request.run else {"model": parents[0]}
+    own = {
+        f"op.{name}": value
+        for name, value in settings.items()
+        if name in takes and name not in _PASSING and not (value in (None, "", []) and value == usual[name])
+    }
+    shared = {name: value for name, value in _shared(request).items() if name != "shard_mb" or value != Surgery.shard_mb}
+    words = {
+        "op": planned.operation,
+        **named,
+        **({"base": bases[0]} if bases and _takes_base(planned) else {}),
+        **own,
+        **dict(_flat(shared)),
+    }
+    return shlex.join(["python", "-m", "mlops_llm.surgery", *(f"{name}={_word(value)}" for name, value in words.items())])
+
+
+def _takes_base(planned: Planned) -> bool:
+    """Whether the operation is told what its models lie on; others find what an adapter lies on by themselves."""
+    return bool(planned.request.base) or planned.operation.startswith("merge_")
+
+
+def _usual(each: dataclasses.Field[Any]) -> Any:
+    return each.default_factory() if each.default_factory is not dataclasses.MISSING else each.default
+
+
+def _lasting(each: Source) -> str:
+    return pinned(each.stable, each.digest.partition(" on ")[0])
+
+
+def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and before == "":
+            yield from _flat(value, f"{name}.")
+        else:
+            yield f"{before}{name}", value
+
+
+def _word(value: Any) -> str:
+    """A value as the command line takes it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list):
-        return f"[{','.join(map(_as_word, value))}]"
+        return f"[{','.join(map(_word, value))}]"
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{name}:{_as_word(each)}" for name, each in value.items()) + "}"
-    return str(value)
+        return "{" + ",".join(f"{_word(str(name))}:{_word(each)}" for name, each in value.items()) + "}"
+    if not isinstance(value, str):
+        return str(value)
+    plainly = _PLAIN.fullmatch(value) and value.lower() not in _WORDS
+    return value if plainly else "'" + value.replace("'", "\\'") + "'"

@@ -6,16 +6,19 @@ from pathlib import Path
 
 from mlops_llm import console
 from mlops_llm.eval import evaluation, recording
-from mlops_llm.eval.outcome import Outcome
+from mlops_llm.eval.comparing import kept_evaluation
+from mlops_llm.eval.outcome import Outcome, Score
 from mlops_llm.eval.plan import prepare
-from mlops_llm.record import Grid, Result, Run
+from mlops_llm.eval.several import Evaluated
+from mlops_llm.record import Grid, NullRun, Result, Run
 from mlops_llm.surgery.planning import Planned
 
 
 def scored(planned: Planned, ref: str, run: Run) -> tuple[Grid, Result]:
-    """Score the models that a new checkpoint was made of, then itself, and record its scores.
+    """Score the models that a new checkpoint was made of, then itself, and record all scores, each on its checkpoint.
 
-    What was asked of the same weights before comes from the cache.
+    What was asked of the same weights before comes from the cache, and an evaluation that the record holds stays the one; of
+    others each has a run within this one.
 
     Args:
         planned: with the rows and metrics.
@@ -30,11 +33,13 @@ def scored(planned: Planned, ref: str, run: Run) -> tuple[Grid, Result]:
     """
     outcomes: dict[str, Outcome] = {}
     folder = Path(planned.request.folder or ".")
-    for number, each in enumerate(planned.before or [source for source in planned.sources if source.role == "parent"]):
-        plan = prepare(planned.request.evaluation(each.ref, str(folder / f"scores-{number + 1}")))
+    for number, each in enumerate(planned.before or [source for source in planned.sources if source.role == "parent"], 1):
+        plan = prepare(planned.request.evaluation(each.ref, str(folder / f"scores-{number}")))
         console.detail(f"scoring {each.ref}")
-        outcomes[each.ref], _ = evaluation.carried_out(plan, folder / f"scores-{number + 1}")
-    own = planned.request.evaluation(str(planned.output) if run.name == "unrecorded" else ref, str(folder / "scores"))
+        found = Evaluated(plan, *evaluation.carried_out(plan, folder / f"scores-{number}"))
+        outcomes[each.ref] = found.outcome
+        kept_evaluation(found, f"parent-{number}", run)
+    own = planned.request.evaluation(str(planned.output) if run.name == NullRun.name else ref, str(folder / "scores"))
     plan = prepare(own)
     console.detail(f"scoring {ref}")
     recording.inputs(plan, run)
@@ -51,10 +56,8 @@ def _grid(outcomes: dict[str, Outcome]) -> Grid:
     return Grid("scores", ["model", *names], rows)
 
 
-def _said(score: object) -> str:
-    from mlops_llm.eval.outcome import Score
-
-    if not isinstance(score, Score):
+def _said(score: Score | None) -> str:
+    if score is None:
         return "-"
     low, high = score.interval or (None, None)
     return f"{score.value:.4g}" + (f" [{low:.4g}, {high:.4g}]" if low is not None else "")

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_llm import digest
@@ -93,21 +92,8 @@ def joined(sources: Sequence[Source], rows: Sequence[int], how: Vocabulary) -> J
 
 
 def _written(source: Source) -> str:
-    file = _tokenizer_file(source)
-    return digest.raw(file) if file else source.ref
-
-
-def _tokenizer_file(source: Source) -> Path | None:
-    found, files = None, source.files
-    while found is None:
-        file = files.place.folder / "tokenizer.json"
-        if file.is_file():
-            found = file
-        elif files.base is None:
-            return None
-        else:
-            files = files.base
-    return found
+    file = load.with_tokenizer(source.files).place.folder / "tokenizer.json"
+    return digest.raw(file) if file.is_file() else source.ref
 
 
 def _refuse(sources: Sequence[Source], ids: Sequence[dict[str, int]], rows: Sequence[int]) -> None:

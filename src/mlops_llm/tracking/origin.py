@@ -1,15 +1,20 @@
-"""How the record says that a model was made: settings, code and packages of its run."""
+"""How a model was made: settings, code and packages of its run, and of one made of others its recipe."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from mlops_llm.errors import UserError
 from mlops_llm.tracking import ledger
 from mlops_llm.tracking.opening import recorded_text
 from mlops_llm.tracking.store import Store
 
+RECIPE = "recipe.json"
+"""Beside weights that were made of others, and in the run that made them: of what and how."""
 _PATCHES = ("uncommitted", "mlops_llm")
 
 
@@ -42,6 +47,27 @@ def origin(store: Store, run: str) -> Origin:
     packages = dict(line.split("==", 1) for line in lines if "==" in line)
     patches = {name: text for name in _PATCHES if (text := _text(store, run, f"environment/{name}.patch"))}
     return Origin(row.name, row.params, row.tags, packages, patches)
+
+
+def recipe(store: Store | None, run: str, folder: Path, weights: str) -> dict[str, Any]:
+    """What a model was made of and how, by its recipe; empty of one that was trained, or comes from elsewhere.
+
+    Args:
+        store: the record; None where there is none.
+        run: id of the run that made it, or empty.
+        folder: where it lies.
+        weights: digest of its weights, which the recipe must be of.
+    """
+    texts = [(folder / RECIPE).read_text("utf-8")] if (folder / RECIPE).is_file() else []
+    texts += [_text(store, run, RECIPE)] if store and run else []
+    for each in texts:
+        try:
+            told = json.loads(each)
+        except ValueError:
+            continue
+        if isinstance(told, dict) and told.get("digest.weights") == weights:
+            return told
+    return {}
 
 
 def _text(store: Store, run: str, name: str) -> str:

@@ -141,11 +141,11 @@ def _recipe(request: Surgery) -> dict[str, Any] | None:
 
 
 def _is_same(told: Mapping[str, Any], request: Surgery) -> bool:
-    """Whether a folder was made by the same recipe; one with rows in it cannot be told, since rows may change."""
+    """Whether a folder was made by the same recipe, on the same rows where it saw any."""
     settings = {key: value for key, value in plain(request.op)["settings"].items() if key != "dry_run"}
     wanted = [*_models(request), *([_weights(request.base, request)] if request.base else [])]
     return bool(
-        not any(settings.get(key) for key in _ROWS)
+        _saw_the_same(told, settings.get("calibration"), request)
         and told.get("operation") == name_of(request.op)
         and {key: value for key, value in told.get("settings", {}).items() if key != "dry_run"} == settings
         and told.get("dtype") == request.dtype.name
@@ -153,6 +153,11 @@ def _is_same(told: Mapping[str, Any], request: Surgery) -> bool:
         and sorted(each["digest"] for each in told.get("sources", ())) == sorted(wanted)
         and _is_sound(told)
     )
+
+
+def _saw_the_same(told: Mapping[str, Any], ref: str | None, request: Surgery) -> bool:
+    pin = str(told.get("pins", {}).get("calibration", ""))
+    return pin.rpartition("@")[2] == (_rows(ref, request) if ref else "")
 
 
 def _is_sound(told: Mapping[str, Any]) -> bool:

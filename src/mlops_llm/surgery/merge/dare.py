@@ -51,27 +51,33 @@ def dare(
         out: where the result goes, in its own type; None makes a float32 tensor.
     """
     found = room(base, out)
-    factors = list(weights)
-    if rescale is Rescale.l1:
-        factors = [
-            weight * _made_up(base, each, drop_rate, draw) for weight, each, draw in zip(weights, tensors, draws, strict=True)
-        ]
-    elif drop_rate:
-        factors = [weight / (1.0 - drop_rate) for weight in weights]
+    factors = _factors(base, tensors, weights, drop_rate, draws, rescale)
     coins = [_coins(draw) for draw in draws]
     for (start, *parts), into in pieces([base, *tensors], found):
         left = [
             _dropped(part - start, drop_rate, coin).mul_(factor)
             for part, coin, factor in zip(parts, coins, factors, strict=True)
         ]
-        if ties:
-            into.copy_(start + agreeing(left, list(weights) if normalize else None))
-        else:
-            total = start.clone()
-            for each in left:
-                total.add_(each)
-            into.copy_(total)
+        into.copy_(start + agreeing(left, list(weights) if normalize else None) if ties else _added(start, left))
     return found
+
+
+def _factors(
+    base: Tensor, tensors: Sequence[Tensor], weights: Sequence[float], drop_rate: float, draws: Sequence[int], rescale: Rescale
+) -> list[float]:
+    """Each model's weight, with what makes up for its dropped changes."""
+    if rescale is Rescale.l1:
+        made_up = [_made_up(base, each, drop_rate, draw) for each, draw in zip(tensors, draws, strict=True)]
+        return [weight * more for weight, more in zip(weights, made_up, strict=True)]
+    return [weight / (1.0 - drop_rate) for weight in weights] if drop_rate else list(weights)
+
+
+def _added(start: Tensor, changes: Sequence[Tensor]) -> Tensor:
+    """Base and changes, one after the other."""
+    total = start.clone()
+    for each in changes:
+        total.add_(each)
+    return total
 
 
 def draw(seed: int, name: str, place: int) -> int:

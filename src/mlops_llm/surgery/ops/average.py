@@ -11,7 +11,7 @@ from mlops_llm.errors import UserError
 from mlops_llm.surgery.adapters import Additive
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.merge.linear import linear
-from mlops_llm.surgery.merging import parents
+from mlops_llm.surgery.merging import next_steps, parents
 from mlops_llm.surgery.method import NEW, Target
 from mlops_llm.surgery.planning import Planned
 from mlops_llm.surgery.trained import last, refs
@@ -51,4 +51,5 @@ class Average(Additive):
             UserError: they cannot.
         """
         sources = parents(self, replace(request, models=last(refs(request), self.last, "op.last")))
-        return replace(self.planned(request, sources), name="averaged", before=[sources[-1]])
+        made = replace(self.planned(request, sources), name="averaged", before=[sources[-1]])
+        return made if self.keep_adapter else replace(made, next=next_steps(request, [sources[-1]]))

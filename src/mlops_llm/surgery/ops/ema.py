@@ -13,7 +13,7 @@ from mlops_llm.models.ref import resolve
 from mlops_llm.record import Result
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.execution import work
-from mlops_llm.surgery.merging import planned
+from mlops_llm.surgery.merging import next_steps, planned
 from mlops_llm.surgery.operation import Work
 from mlops_llm.surgery.ops.merge_linear import MergeLinear
 from mlops_llm.surgery.planning import Planned, source
@@ -69,6 +69,7 @@ class Ema:
             name="ema",
             facts={**plan.facts, "steps": ", ".join(str(found[ref]) for ref in taken)},
             before=[sources[-1]],
+            next=next_steps(request, [sources[-1]]),
         )
 
 

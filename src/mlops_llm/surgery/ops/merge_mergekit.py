@@ -15,10 +15,13 @@ from mlops_llm.record import Result
 from mlops_llm.surgery import companions
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.execution import work
-from mlops_llm.surgery.merging import numbers
+from mlops_llm.surgery.merging import next_steps, numbers, refuse_twice
 from mlops_llm.surgery.operation import Work
 from mlops_llm.surgery.planning import Planned, Source, dtype_of, source
 from mlops_llm.surgery.streaming import Alone, stream, whole
+
+_PAIR = 2
+"""Models of a method that goes from one to another."""
 
 
 @component("op", "merge_mergekit")
@@ -27,7 +30,7 @@ class MergeMergekit:
     """Any method of the library mergekit: model_stock, della, breadcrumbs, nuslerp, karcher, sce and others."""
 
     method: Optional[str] = None  # noqa: UP045 (OmegaConf reads Optional)
-    """Name of the method in mergekit; base=REF where it needs one."""
+    """Name of the method in mergekit; base=REF where it needs one, of slerp and the like that of the two models at t = 0."""
     parameters: Any = None
     """The method's own settings, which hold for every model: 'op.parameters={density:0.6,epsilon:0.1}'."""
     weights: list[float] = field(default_factory=list)
@@ -53,10 +56,13 @@ class MergeMergekit:
         Raises:
             UserError: one does not hold.
         """
-        method = self._known(has_base=bool(request.base))
         models = list(request.models)
+        method = self._known(models, request.base)
+        if request.model:
+            raise UserError("is given, but a merge takes several", "model", "name them: models=[A,B]")
         if len(models) < 2:
             raise UserError(f"names {len(models)}, and a merge takes 2 or more", "models", "name them: models=[A,B]")
+        refuse_twice(models)
         for name, given in (("op.weights", self.weights), ("op.notes", self.notes)):
             if given and len(given) != len(models):
                 raise UserError(f"has {len(given)} for {len(models)} models", name, "give one for each")
@@ -81,10 +87,15 @@ class MergeMergekit:
             task=sources[0].files.task,
             facts=found.facts,
             warnings=found.warnings,
-            next=[f"python -m mlops_llm.eval model={{ref}} dataset={request.dataset or 'REF'}"],
+            next=next_steps(request, sources),
         )
 
-    def _known(self, *, has_base: bool) -> str:
+    def _known(self, models: Sequence[str], base: str | None) -> str:
+        """The method, which mergekit has, with its base and its settings.
+
+        Raises:
+            UserError: one does not hold.
+        """
         if not self.method:
             raise UserError("names no method", "op.method", "give one of mergekit's: model_stock, della, breadcrumbs, …")
         need("mergekit", "surgery")
@@ -92,10 +103,14 @@ class MergeMergekit:
 
         known = {str(each.spec.name): each.spec for each in registered_methods()}
         names = sorted(known)
-        if self.method in known and known[self.method].contract.base.name == "REQUIRED" and not has_base:
-            raise UserError(f"mergekit's {self.method} needs what the models were trained from", "base", "give base=REF")
         if self.method not in names:
             raise UserError(f"mergekit has no method '{self.method}'{near(self.method, names)}", "op.method", ", ".join(names))
+        wants = known[self.method].contract
+        if wants.base.name == "REQUIRED" and wants.max_inputs == _PAIR and (base is None or base not in models):
+            what = f"mergekit's {self.method} takes two models and begins at one of them (t = 0)"
+            raise UserError(what, "base", f"name that one here too: base={models[0] if models else 'A'}")
+        if wants.base.name == "REQUIRED" and not base:
+            raise UserError(f"mergekit's {self.method} needs what the models were trained from", "base", "give base=REF")
         settings = [str(each.name) for each in known[self.method].parameters]
         unknown = next((name for name in self.parameters or {} if name not in settings), None)
         if unknown is not None:
@@ -131,7 +146,8 @@ class MergeMergekit:
         dtype = dtype_of(request, sources[0].files)
         with tempfile.TemporaryDirectory(prefix=".whole-", dir=folder.parent) as beside:
             places = [_whole(each, request, Path(beside) / str(number)) for number, each in enumerate(sources)]
-            under = _whole(base, request, Path(beside) / "base") if base else None
+            is_one = next((place for each, place in zip(sources, places, strict=True) if base and each.ref == base.ref), None)
+            under = is_one or (_whole(base, request, Path(beside) / "base") if base else None)
             console.detail(f"merging by mergekit's {self.method}")
             options = MergeOptions(
                 copy_tokenizer=False,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 from mlops_llm.component import component
+from mlops_llm.surgery.calibration import Calibrating
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.pruning.amount import Of, check
 from mlops_llm.surgery.pruning.operation import Prunes
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @component("op", "prune_depth")
 @dataclass
-class PruneDepth(Prunes):
+class PruneDepth(Prunes, Calibrating):
     """Leave out whole layers: those that change the hidden states least (ShortGPT, Men et al. 2024, arXiv:2403.03853)."""
 
     ratio: float = 0.1
@@ -26,27 +27,23 @@ class PruneDepth(Prunes):
     """What the ratio is a share of: parameters, or unit for the layers alone."""
     layers: list[int] = field(default_factory=list)
     """Layers that go, from 0, named instead of told by calibration rows; the ratio is then not looked at."""
-    calibration: Optional[str] = None  # noqa: UP045 (OmegaConf reads Optional)
-    """Rows to look at the model by, a dataset of any kind; null takes short built-in texts."""
-    samples: int = 100
-    """Rows to look at, drawn by the seed; 20 others at most measure what the model lost."""
     dry_run: bool = False
     """Show the plan and do nothing."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        check(self.ratio, self.samples)
+        super().__post_init__()
+        check(self.ratio)
 
     def pruning(self, request: Surgery) -> Pruning:
         """What goes of the model, and how it is chosen."""
         from mlops_llm.surgery.pruning.amount import amount, named
-        from mlops_llm.surgery.pruning.calibration import calibration
         from mlops_llm.surgery.pruning.layout import Unit
         from mlops_llm.surgery.pruning.pruning import Pruning, warned, whole
 
         of = whole(request)
         goes = named(of.layout, self.layers) if self.layers else amount(of.layout, Unit.layer, self.ratio, self.of)
-        rows = calibration(self.calibration, self.samples, of.tokenizer, seed=request.seed, how=request.read)
+        rows = of.rows(self, request)
         facts = {"layers": ", ".join(map(str, sorted(self.layers)))} if self.layers else {}
 
         def choose(model: Any) -> Cut:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
+from mlops_llm.surgery.calibration import Calibrating
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.pruning.amount import Of, check
 from mlops_llm.surgery.pruning.operation import Prunes
@@ -26,7 +27,7 @@ class Importance(Enum):
 
 @component("op", "prune_ffn")
 @dataclass
-class PruneFfn(Prunes):
+class PruneFfn(Prunes, Calibrating):
     """Leave out neurons of the feed-forward parts, equally many in each layer: those on which the model leans least."""
 
     ratio: float = 0.2
@@ -36,10 +37,6 @@ class PruneFfn(Prunes):
     importance: Importance = Importance.activation
     """activation: mean |activation| over calibration rows times the norm of the neuron's output weights; magnitude: the product
     of the norms of its weights, which on some models is far worse than chance."""
-    calibration: Optional[str] = None  # noqa: UP045 (OmegaConf reads Optional)
-    """Rows to look at the model by, a dataset of any kind; null takes short built-in texts."""
-    samples: int = 100
-    """Rows to look at, drawn by the seed; 20 others at most measure what the model lost."""
     multiple: int = 8
     """The neurons that stay are a multiple of it, where all are one: GPU kernels want 8, 4-bit quantization its group size."""
     dry_run: bool = False
@@ -47,20 +44,20 @@ class PruneFfn(Prunes):
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        check(self.ratio, self.samples)
+        super().__post_init__()
+        check(self.ratio)
         if self.multiple < 1:
             raise UserError(f"is {self.multiple}", "op.multiple", "give a whole number from 1")
 
     def pruning(self, request: Surgery) -> Pruning:
         """What goes of the model, and how it is chosen."""
         from mlops_llm.surgery.pruning.amount import amount
-        from mlops_llm.surgery.pruning.calibration import calibration
         from mlops_llm.surgery.pruning.layout import Unit
         from mlops_llm.surgery.pruning.pruning import Pruning, warned, whole
 
         of = whole(request)
         goes = amount(of.layout, Unit.neuron, self.ratio, self.of, self.multiple)
-        rows = calibration(self.calibration, self.samples, of.tokenizer, seed=request.seed, how=request.read)
+        rows = of.rows(self, request)
         active = self.importance is Importance.activation
         warnings = warned(rows, "neurons are chosen") if active else [_WARNING]
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 from mlops_llm.component import component
+from mlops_llm.surgery.calibration import Calibrating
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.pruning.amount import Of, check
 from mlops_llm.surgery.pruning.operation import Prunes
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @component("op", "prune_heads")
 @dataclass
-class PruneHeads(Prunes):
+class PruneHeads(Prunes, Calibrating):
     """Leave out key/value heads with the query heads that look at them, equally many in each layer.
 
     A group's importance is that of its heads' outputs: mean |activation| over calibration rows times the norm of their weights
@@ -28,27 +29,23 @@ class PruneHeads(Prunes):
     """Share of all parameters that goes, as near as whole groups come to it; what was reached is printed."""
     of: Of = Of.parameters
     """What the ratio is a share of: parameters, or unit for the heads alone."""
-    calibration: Optional[str] = None  # noqa: UP045 (OmegaConf reads Optional)
-    """Rows to look at the model by, a dataset of any kind; null takes short built-in texts."""
-    samples: int = 100
-    """Rows to look at, drawn by the seed; 20 others at most measure what the model lost."""
     dry_run: bool = False
     """Show the plan and do nothing."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        check(self.ratio, self.samples)
+        super().__post_init__()
+        check(self.ratio)
 
     def pruning(self, request: Surgery) -> Pruning:
         """What goes of the model, and how it is chosen."""
         from mlops_llm.surgery.pruning.amount import amount
-        from mlops_llm.surgery.pruning.calibration import calibration
         from mlops_llm.surgery.pruning.layout import Unit
         from mlops_llm.surgery.pruning.pruning import Pruning, warned, whole
 
         of = whole(request)
         goes = amount(of.layout, Unit.group, self.ratio, self.of)
-        rows = calibration(self.calibration, self.samples, of.tokenizer, seed=request.seed, how=request.read)
+        rows = of.rows(self, request)
 
         def choose(model: Any) -> Cut:
             from mlops_llm.surgery.pruning import importance

@@ -9,8 +9,7 @@ from typing import Optional
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
 from mlops_llm.models.tensors import Shape
-from mlops_llm.surgery.calibrated import Way, planned
-from mlops_llm.surgery.calibration import Calibrated
+from mlops_llm.surgery.calibrated import Calibrated, Way, planned
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.elsewhere import interpreter
 from mlops_llm.surgery.forms import group_size

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from mlops_llm.component import component
 from mlops_llm.models.tensors import Shape
-from mlops_llm.surgery.calibrated import Way, planned
-from mlops_llm.surgery.calibration import Calibrated
+from mlops_llm.surgery.calibrated import Calibrated, Way, planned
 from mlops_llm.surgery.compressor import python
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.planning import Planned

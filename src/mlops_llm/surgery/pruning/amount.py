@@ -48,16 +48,14 @@ class Amount:
         return f"{self.gone} of {self.units} {NAMES[self.unit]}{each}: {self.share:.2%} of all parameters"
 
 
-def check(ratio: float, samples: int) -> None:
-    """Check the ranges of what every pruning is told.
+def check(ratio: float) -> None:
+    """Check the range of what every pruning is told.
 
     Raises:
-        UserError: one does not hold.
+        UserError: it does not hold.
     """
     if not 0 < ratio < 1:
         raise UserError(f"is {ratio:g}", "op.ratio", "give a share between 0 and 1, such as 0.2")
-    if samples < 1:
-        raise UserError(f"is {samples}", "op.samples", "give a whole number from 1")
 
 
 def amount(layout: Layout, unit: Unit, ratio: float, of: Of, multiple: int = 1) -> Amount:

@@ -15,18 +15,20 @@ from mlops_llm.files import intended, read_object, write_text
 from mlops_llm.models import load, template
 from mlops_llm.models.load import Dtype, Task
 from mlops_llm.models.ref import Place
-from mlops_llm.record import Result, Run
+from mlops_llm.record import Result
 from mlops_llm.surgery import companions, execution, planning, weights
+from mlops_llm.surgery.calibration import BUILT_IN, Calibrating, Calibration, drawn
 from mlops_llm.surgery.config import Surgery
+from mlops_llm.surgery.measures import shipped
 from mlops_llm.surgery.operation import Work
 from mlops_llm.surgery.planning import BYTES, Check, Checks, Planned, Source
 from mlops_llm.surgery.pruning import as_llama, writing
 from mlops_llm.surgery.pruning.amount import Amount
-from mlops_llm.surgery.pruning.calibration import BUILT_IN, Calibration
 from mlops_llm.surgery.pruning.cut import Cut, first, told
-from mlops_llm.surgery.pruning.layout import Layout, layout
+from mlops_llm.surgery.pruning.layout import Layout, layer_of, layout
 from mlops_llm.surgery.pruning.masked import masked
 from mlops_llm.surgery.pruning.remembered import remembered
+from mlops_llm.surgery.pruning.texts import TEXTS
 from mlops_llm.surgery.restored import Restored
 from mlops_llm.surgery.rounding import Same, compared
 from mlops_llm.train.teacher import mark
@@ -57,6 +59,16 @@ class Whole:
     def once(self, what: str, rows: Calibration, find: Callable[[], T]) -> T:
         """What is found of the model over some rows, looked for once in a process."""
         return remembered((what, self.source.digest, rows.digest, self.dtype), find)
+
+    def rows(self, how: Calibrating, request: Surgery) -> Calibration:
+        """Rows by which units are judged, and others by which the model is measured.
+
+        Raises:
+            UserError: there are too few, or they are too short.
+        """
+        shapes = self.weights.shapes
+        layers = {name: each for name, each in shapes.items() if layer_of(name) and len(each.shape) == 2}
+        return drawn(how, request, self.tokenizer, layers, hold=True, texts=TEXTS)
 
 
 def whole(request: Surgery) -> Whole:
@@ -103,16 +115,7 @@ class Pruning:
         Raises:
             UserError: the plan does not hold.
         """
-        ready = execution.work(self.planned(), dry_run=self.operation.dry_run)
-        if isinstance(ready, Result):
-            return ready
-
-        def done(run: Run) -> Result:
-            for each in self.rows.inputs:
-                run.input(each)
-            return ready(run)
-
-        return done
+        return execution.work(self.planned(), dry_run=self.operation.dry_run)
 
     def planned(self) -> Planned:
         """The plan.
@@ -145,6 +148,8 @@ class Pruning:
             name="pruned",
             facts=self.facts,
             settings={"calibration.digest": self.rows.digest},
+            inputs=self.rows.inputs,
+            pins=self.rows.pins,
             warnings=self.warnings,
             next=self._healing(),
         )
@@ -201,8 +206,10 @@ class Pruning:
         far = max(_divergence(one, two) for one, two in zip(self.wanted, _said(model, self.rows), strict=True))
         limit = self._limit()
         after = _perplexity(model, self.rows)
-        self.facts["perplexity"] = f"{self.before:.4g} -> {after:.4g}"
-        held = f"{len(self.rows.held)} rows of {self.rows.name}"
+        ships = self.rows.name == BUILT_IN
+        of = shipped(self.before, "texts", "op.calibration=REF") if ships else f"rows of {self.rows.name}"
+        held = f"{len(self.rows.held)} {of}"
+        self.facts["perplexity"] = f"{self.before:.4g} -> {after:.4g} on {held}"
         said = f"{far:.2g} nats a token from the source without what went (limit {limit:g})"
         return [
             Check("masked_kl", far, far <= limit, said),
