@@ -76,10 +76,6 @@ def planned(operation: Calibrated, request: Surgery, python: str, way: Callable[
     how = way(layers)
     rows = operation.rows(request, parent, layers)
     dtype = dtype_of(request, parent.files)
-    whole = sum(each.bytes for each in weights.shapes.values())
-    inside = sum(each.shape[0] * each.shape[1] for each in layers.values())
-    size = (parent.files.parameters - inside) * BYTES[dtype] + inside * how.bits // 8
-    size += inside // (how.size or 10**9) * BYTES[dtype]
     facts = {
         "stored as": f"{stored(parent.files).name} -> {how.method}",
         **said_of(len(layers), dtype.name),
@@ -89,18 +85,25 @@ def planned(operation: Calibrated, request: Surgery, python: str, way: Callable[
     }
     weights.close()
     widest = max(each.shape[-1] for each in layers.values())
-    beside, largest = 4 * widest * widest * 3, max(each.bytes for each in weights.shapes.values())
+    whole, largest = (of(each.bytes for each in weights.shapes.values()) for of in (sum, max))
     making = Making(
         how.method,
         partial(_write, parent, request, how, rows, dtype, python, len(layers)),
         partial(again, dict.fromkeys(layers, Corrected(how.bits, how.size)), weights),
-        size,
-        2 * whole + beside,
+        _bytes(parent, layers, how, dtype),
+        2 * whole + 3 * 4 * widest * widest,
         facts,
         {"calibration.digest": rows.digest},
         {"op=quantize_int8" if how.bits == 8 else "op=quantize_int4": 4 * largest},
     )
     return replace(operation.planned(request, parent, making), inputs=rows.inputs, pins=rows.pins)
+
+
+def _bytes(parent: Source, layers: Mapping[str, Shape], way: Way, dtype: Dtype) -> int:
+    """Of the result's weights."""
+    inside = sum(each.shape[0] * each.shape[1] for each in layers.values())
+    plain = parent.files.parameters - inside + inside // (way.size or 10**9)
+    return plain * BYTES[dtype] + inside * way.bits // 8
 
 
 def _write(

@@ -27,6 +27,7 @@ from mlops_llm.surgery.pruning.amount import Amount
 from mlops_llm.surgery.pruning.cut import Cut, first, told
 from mlops_llm.surgery.pruning.layout import Layout, layer_of, layout
 from mlops_llm.surgery.pruning.masked import masked
+from mlops_llm.surgery.pruning.met import seen_in_training
 from mlops_llm.surgery.pruning.remembered import remembered
 from mlops_llm.surgery.pruning.texts import TEXTS
 from mlops_llm.surgery.restored import Restored
@@ -209,12 +210,14 @@ class Pruning:
         ships = self.rows.name == BUILT_IN
         of = shipped(self.before, "texts", "op.calibration=REF") if ships else f"rows of {self.rows.name}"
         held = f"{len(self.rows.held)} {of}"
-        self.facts["perplexity"] = f"{self.before:.4g} -> {after:.4g} on {held}"
+        met = seen_in_training(self.of.source, self.rows.asked)
+        self.facts["perplexity"] = f"{self.before:.4g} -> {after:.4g} on {held} ({met.said})"
         said = f"{far:.2g} nats a token from the source without what went (limit {limit:g})"
         return [
             Check("masked_kl", far, far <= limit, said),
             Check("perplexity_before", self.before, None, f"{self.before:.4g} on {held}"),
             Check("perplexity_after", after, None, f"{after:.4g} on the same rows"),
+            Check("seen_in_training", met.said if met.share is None else met.share, None, met.said),
         ]
 
     def _loaded(self, files: load.Files) -> Any:
