@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from mlops_llm.inference.engines.hf import Hf
-from mlops_llm.models import load
+from mlops_llm.models import load, tiny
 from mlops_llm.surgery import companions
 from mlops_llm.surgery.certificate import certify
 from mlops_llm.surgery.gguf import FILE, Type
@@ -31,7 +31,7 @@ from mlops_llm.surgery.ops.quantize_int4 import QuantizeInt4
 from mlops_llm.surgery.ops.quantize_int8 import QuantizeInt8
 from mlops_llm.surgery.ops.quantize_w4a16 import QuantizeW4A16
 from mlops_llm.surgery.ops.quantize_w8a16 import QuantizeW8A16
-from mlops_llm.surgery.planning import Planned
+from mlops_llm.surgery.planning import Check, Planned
 from mlops_llm.surgery.pruning.amount import Of
 from tests import miniatures
 from tests.surgeries import plan
@@ -42,8 +42,14 @@ Tensors = dict[str, torch.Tensor]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three layers, of the Llama family."""
+    """Random numbers in three layers of the Llama family."""
     return miniatures.model(tmp_path_factory.mktemp("spoiled") / "model", "llama", hidden_size=64, num_hidden_layers=3)
+
+
+@pytest.fixture(scope="module")
+def trained() -> Path:
+    """A model that has learned something: what rounding costs it is within the limits that ship."""
+    return tiny.folder()
 
 
 # what the other Python writes, by NumPy
@@ -88,7 +94,7 @@ def elsewhere(made: Callable[..., Tensors], bits: int, config: dict[str, Any]) -
         source = planned.sources[0].files
         state: Tensors = {}
         for name, each in miniatures.tensors(source.place.folder).items():
-            if "_proj" not in name:
+            if "_proj.weight" not in name:
                 state[name] = each
                 continue
             size = each.shape[1] if bits == 8 else 16
@@ -186,6 +192,13 @@ def failed(planned: Planned, folder: Path) -> set[str]:
     return {each.name for each in certify(planned, folder, load.digest_now(folder)).failures}
 
 
+def rounding(planned: Planned, folder: Path) -> Check:
+    """What is found of the numbers, tensor by tensor."""
+    assert planned.checks.numbers
+    (check,) = planned.checks.numbers(folder)
+    return check
+
+
 def numbers_alone(planned: Planned) -> Planned:
     """Without the checks that open whole models, which would only take time here."""
     return dataclasses.replace(planned, checks=dataclasses.replace(planned.checks, more=None))
@@ -194,34 +207,33 @@ def numbers_alone(planned: Planned) -> Planned:
 def spoiled_in_turn(planned: Planned, folder: Path, hows: tuple[Callable[[Tensors], None], ...]) -> None:
     """What is written passes; spoiled in any of these ways it does not, and the layer is named."""
     assert failed(planned, folder) == set()
-    fast = numbers_alone(planned)
     for how in hows:
         other = folder.with_name(how.__name__)
         shutil.copytree(folder, other)
         spoil(other, how)
-        (check,) = [each for each in fast.checks.numbers(other) if each.passed is False]  # type: ignore[misc]
-        assert LAYER in check.said, (how.__name__, check.said)
-        assert "rounding" in failed(fast, other)
+        check = rounding(planned, other)
+        assert check.passed is False and "self_attn.q_proj" in check.said, (how.__name__, check.said)
+    assert "rounding" in failed(numbers_alone(planned), other), "and with it the certificate"
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_a_layer_that_is_written_wrongly_is_named(model: Path, here: Path, name: str) -> None:
+def test_a_layer_that_is_written_wrongly_is_named(model: Path, trained: Path, here: Path, name: str) -> None:
     op, hows = OPERATIONS[name]
-    planned = plan(op, here / "out", model=str(model), engine=Hf())
+    planned = plan(op, here / "out", model=str(trained if hasattr(op, "measure") else model), engine=Hf())
     (here / "out").mkdir()
     planned.write(here / "out")
     spoiled_in_turn(planned, here / "out", hows)
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_so_is_one_that_another_python_wrote(model: Path, here: Path, jsonl: Callable[..., Path], name: str) -> None:
+def test_so_is_one_that_another_python_wrote(trained: Path, here: Path, jsonl: Callable[..., Path], name: str) -> None:
     op, bits, form = OTHERS[name]
     stand_in = here / "python"
     stand_in.write_text('#!/bin/sh\necho "[]"\n')
     stand_in.chmod(0o755)
     rows = jsonl([{"prompt": f"请问订单 {number} 什么时候发货？", "response": "两天之内发货。"} for number in range(40)])
     asked = op(calibration=str(rows), samples=30, python=str(stand_in), measure=[])
-    planned = plan(asked, here / "out", model=str(model), engine=Hf())
+    planned = plan(asked, here / "out", model=str(trained), engine=Hf())
     config = {"quant_method": "gptq", "bits": bits, "group_size": 16, "sym": True} if name == "gptq" else in_words(bits)
     (here / "out").mkdir()
     elsewhere(form, bits, config)(planned, here / "out")
@@ -244,15 +256,15 @@ def test_so_is_one_of_a_gguf(model: Path, here: Path, type: Type) -> None:
     half = len(own) // 2
     for wrong in (bytes(end - begin), instead, own[half:] + own[:half]):
         (here / "out" / FILE).write_bytes(whole[:begin] + wrong + whole[end:])
-        found = certify(planned, here / "out", load.digest_now(here / "out"))
-        (check,) = [each for each in found.failures if each.name == "rounding"]
-        assert LAYER in check.said
+        check = rounding(planned, here / "out")
+        assert check.passed is False and LAYER in check.said
+    assert "rounding" in failed(planned, here / "out")
 
 
 def test_what_is_missing_is_named(model: Path, here: Path) -> None:
     planned = numbers_alone(plan(QuantizeInt4(measure=[]), here / "out", model=str(model), engine=Hf()))
     (here / "out").mkdir()
     planned.write(here / "out")
-    spoil(here / "out", lambda state: state.pop(f"{LAYER}.weight_scale") and None)
+    spoil(here / "out", lambda state: state.__delitem__(f"{LAYER}.weight_scale"))
     found = certify(planned, here / "out", load.digest_now(here / "out"))
     assert f"{LAYER}.weight_scale is missing" in json.loads(found.text)["checks"][4]["said"]

@@ -30,7 +30,9 @@ class Off(NamedTuple):
 
     @property
     def share(self) -> float:
-        """Of what is allowed; above 1 it is too much."""
+        """Of what is allowed; above 1 it is too much, and so is what is no number."""
+        if not math.isfinite(self.found):
+            return math.inf
         return self.found / self.most if self.most else (math.inf if self.found else 0.0)
 
 
@@ -124,10 +126,10 @@ def compared(names: Iterable[str], read: Callable[[str], tuple[Tensor, Tensor]],
         is_same = isinstance(bound, Same)
         layers, same = layers + (not is_same), same + is_same
         off = bound.off(wanted, found)
-        if not where or not off.share <= worst.share:  # a share that is no number counts as the worst
+        if is_same and off.share:
+            return Check("rounding", name, False, f"{name} holds other numbers than the model's")
+        if not where or off.share > worst.share:
             worst, where = off, name
-            if not off.share <= 1 and is_same:
-                return Check("rounding", name, False, f"{name} holds other numbers than the model's")
     if not layers:
         return Check("rounding", 0.0, True, f"{same} tensors are the model's")
     said = f"worst layer {where}: {worst.found:.3g} {worst.said}, at most {worst.most:.3g}; {layers} layers are compared"
