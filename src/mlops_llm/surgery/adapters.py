@@ -113,7 +113,8 @@ def _part(key: str, sources: Sequence[Source], found: Sequence[Factors]) -> Tens
     import torch
 
     module, which = key.removeprefix("base_model.model.").rsplit(".lora_", 1)
-    is_a, parts = which.startswith("A"), list[Tensor]()
+    is_a = which.startswith("A")
+    parts: list[Tensor] = []
     for source, each in zip(sources, found, strict=True):
         if module not in each.modules:
             continue
