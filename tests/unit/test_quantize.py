@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from mlops_llm.errors import RequestError, UserError
+from mlops_llm.eval.config import Cache
 from mlops_llm.inference.engines.hf import Hf
 from mlops_llm.inference.engines.vllm import _dtype
 from mlops_llm.models import gptq, load, packed
@@ -134,6 +135,12 @@ def test_tiny_becomes_smaller_and_stays_itself(tmp_path, name):
     assert own.parameters == inspected(resolve("tiny").folder).parameters
     assert load.weights_digest(own.place) == found.recipe["digest.weights"]
     assert own.config["tie_word_embeddings"]
+
+
+def test_what_is_said_on_the_way_is_of_the_output_not_of_its_draft(tmp_path, capsys):
+    made(QuantizeBf16(measure=[]), tmp_path / "out", model="tiny", engine=Hf(), cache=Cache.off)
+    said = "".join(capsys.readouterr())
+    assert f"opening {tmp_path / 'out'}\n" in said and ".out." not in said
 
 
 def test_one_broken_tensor_makes_the_certificate_fail(tmp_path):

@@ -295,7 +295,7 @@ def test_what_does_not_fit_into_memory_is_refused_with_what_would(models, here, 
     )
     free(monkeypatch, 1_000_000_000)
     with pytest.raises(
-        UserError, match=r"^memory: 3\.0 GB are needed and 1\.0 GB are free; this fits: op=quantize_int4 \(40 MB\)$"
+        UserError, match=r"^memory: 3\.0 GB are needed and 1\.0 GB are free; this fits: op=quantize_int4 \(40\.0 MB\)$"
     ):
         checked(big)
     free(monkeypatch, 1_000)
