@@ -59,11 +59,14 @@ def test_what_makes_up_for_rounding_may_move_further_but_not_anywhere(bits):
     plain = drawn(64, 64)
     bound, found = Corrected(bits, 16), nearest(plain, bits, 16)
     off = bound.off(plain, found)
-    wanted = float(np.linalg.norm(found - plain) / np.linalg.norm(plain))
-    assert math.isclose(off.found, wanted, rel_tol=1e-4) and off.share < 1
-    further = plain + (found - plain) * 1.5
-    assert bound.off(plain, further).share < 1
-    for wrong in (torch.zeros_like(plain), found.flip(0), drawn(64, 64, seed=1), found * torch.nan):
+    assert off.share < 1
+    moved = plain.reshape(-1, 16) + torch.from_numpy(np.random.default_rng(3).normal(size=(256, 16))).float() * 0.01
+    moved = (moved / moved.norm(dim=1, keepdim=True) * plain.reshape(-1, 16).norm(dim=1, keepdim=True)).reshape(plain.shape)
+    wanted = float(np.linalg.norm(moved - plain) / np.linalg.norm(plain))
+    assert math.isclose(bound.off(plain, moved).found, wanted, rel_tol=1e-4), "groups as long as they were"
+    scales = found.reshape(-1, 16).abs().amax(1, keepdim=True)
+    mixed = (found.reshape(-1, 16) / scales * scales.flip(0)).reshape(plain.shape)
+    for wrong in (torch.zeros_like(plain), found.flip(0), drawn(64, 64, seed=1), found * torch.nan, *[mixed] * (bits > 2)):
         assert not bound.off(plain, wrong).share <= 1
 
 
