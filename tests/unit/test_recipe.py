@@ -38,7 +38,12 @@ CASES: dict[str, tuple[str, dict[str, Any], tuple[str, ...], dict[str, Any]]] = 
     "ties of adapters": ("merge_ties", {}, ("x", "y"), {}),
     "dare": ("merge_dare", {"drop_rate": 0.3, "ties": True, "normalize": True}, ("a", "b"), {"base": "base", "seed": 7}),
     "dare of one": ("merge_dare", {"rescale": "l1"}, ("a",), {"base": "base", "dtype": Dtype.bfloat16}),
-    "mergekit": ("merge_mergekit", {"method": "dare_linear", "parameters": {"density": 0.5}}, ("a", "b"), {"base": "base"}),
+    "mergekit": (
+        "merge_mergekit",
+        {"method": "dare_linear", "parameters": {"density": 0.5}, "weights": [0.5, 0.5]},
+        ("a", "b"),
+        {"base": "base"},
+    ),
     "mergekit's slerp": ("merge_mergekit", {"method": "slerp", "parameters": {"t": 0.3}}, ("a", "b"), {"base": "b"}),
     "average": ("average", {"last": 2}, ("base", "a", "b"), {}),
     "average of one": ("average", {}, ("a",), {}),
@@ -155,22 +160,28 @@ def test_a_recipe_alone_makes_the_same_weights(name: str, home: Path, asking: Pa
     assert [each["digest"] for each in again["sources"]] == [each["digest"] for each in told["sources"]]
 
 
-@pytest.mark.parametrize("name", ["neurons", "w4a16"])
 def test_rows_are_those_of_their_version_after_a_newer_one(
-    name: str, home: Path, asking: Path, jsonl: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    home: Path, asking: Path, jsonl: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    names = ("neurons", "w4a16")
+    for name in names:
+        operation, settings, *rest = CASES[name]
+        monkeypatch.setitem(CASES, name, (operation, {**settings, "calibration": "shown"}, *rest))
     (asking / "datasets").mkdir()
-    monkeypatch.setitem(CASES, name, (CASES[name][0], {**CASES[name][1], "calibration": "shown"}, *CASES[name][2:]))
     command(asking, "op=add", "dataset=rows.jsonl", "name=shown", stage="data")
     component.load("mlops_llm.surgery.ops")
-    told = made(planned(name, home, asking / "out"))
-    assert told["rows"][0]["version"] == "v1.0" and told["pins"]["calibration"].startswith("shown@")
+    before = {name: made(planned(name, home, asking / name)) for name in names}
     jsonl(rows(60)[20:], "datasets/shown.jsonl")
     command(asking, "op=version", "dataset=shown", "op.label=v1.1", "op.description=more", stage="data")
     component.load("mlops_llm.surgery.ops")
-    assert made(planned(name, home, asking / "newer"))["digest.weights"] != told["digest.weights"], "other rows, other weights"
-    again = made(rebuilt(told, asking / "again"))
-    assert again["digest.weights"] == told["digest.weights"] and again["rows"] == told["rows"]
+    for name, told in before.items():
+        assert told["rows"][0]["version"] == "v1.0" and told["pins"]["calibration"].startswith("shown@")
+        newer = made(planned(name, home, asking / f"{name} newer"))
+        assert newer["digest.weights"] != told["digest.weights"], "other rows, other weights"
+        again = made(rebuilt(told, asking / f"{name} again"))
+        assert again["digest.weights"] == told["digest.weights"]
+        (was,), (now,) = told["rows"], again["rows"]
+        assert (now["version"], now["digests"]) == (was["version"], was["digests"])
 
 
 @pytest.mark.parametrize("name", ["neurons", "heads", "layers", "w4a16", "w8a16", "gptq"])
