@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from mlops_llm.errors import UserError, first_line
+
+_DRAFT = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
+"""Name of a draft, as tempfile makes it: that of the output within."""
 
 
 @contextmanager
@@ -25,7 +29,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
     """
     if out.exists():
         raise UserError("folder exists already", str(out), "choose another name or remove it")
-    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=writable(out.parent)))
+    draft, lock = _draft(out)
     try:
         yield draft
         for path in (draft, *draft.rglob("*")):
@@ -34,12 +38,50 @@ def whole_folder(out: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+    finally:
+        os.close(lock)
 
 
-def drafts(out: Path) -> list[Path]:
-    """Folders beside `out` that a process which was killed had begun to fill; those of other outputs are not among them."""
-    name = re.compile(rf"\.{re.escape(out.name)}\.[a-z0-9_]{{8}}")  # as tempfile names them
-    return sorted(each for each in out.parent.glob(".*") if each.is_dir() and name.fullmatch(each.name))
+def _draft(out: Path) -> tuple[Path, int]:
+    """A hidden folder beside `out`, and the open file that says that a living process fills it."""
+    while True:
+        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=writable(out.parent)))
+        lock = os.open(draft, os.O_RDONLY)
+        with suppress(OSError):  # a file system that knows no locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if draft.is_dir():  # else another process took it for one that was left over, in the moment before it was locked
+            return draft, lock
+        os.close(lock)
+
+
+def clear_drafts(out: Path) -> list[Path]:
+    """Remove what processes that were killed left beside `out`, and return it.
+
+    What a living process fills stays, and so do drafts of other outputs.
+    """
+    left = (each for each in sorted(out.parent.glob(".*")) if intended(each).name == out.name and each.name != out.name)
+    return [each for each in left if each.is_dir() and _cleared(each)]
+
+
+def intended(folder: Path) -> Path:
+    """What a draft of `whole_folder` is to be called; any other folder is itself."""
+    found = _DRAFT.fullmatch(folder.name)
+    return folder.with_name(found[1]) if found else folder
+
+
+def _cleared(draft: Path) -> bool:
+    try:
+        lock = os.open(draft, os.O_RDONLY)
+    except OSError:  # another process has just removed or finished it
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(draft, ignore_errors=True)
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return True
 
 
 def read_object(path: Path) -> dict[str, Any]:

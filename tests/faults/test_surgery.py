@@ -1,4 +1,4 @@
-"""A merge that dies leaves no folder that looks whole, and goes on as the same run."""
+"""An operation that dies leaves no folder that looks whole; it goes on as the same run, or is simply given again."""
 
 from __future__ import annotations
 
@@ -36,3 +36,29 @@ def test_kill_9_in_mid_merge_leaves_nothing_that_looks_whole(tmp_path: Path) -> 
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["merged"], "what was left is gone"
     model = checkpoints_of(client(tmp_path), run_of(client(tmp_path), "killed"))["merged"]
     assert model.tags["digest.weights"] == digest.weights(tmp_path / "out" / "merged")
+
+
+def test_kill_9_while_the_certificate_is_made_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
+    for seed, name in enumerate(("a", "b")):
+        miniatures.model(tmp_path / name, seed=seed, hidden_size=128, num_hidden_layers=6)
+    words = ["op=merge_linear", "models=[a,b]", "output=out/half", "run_name={}"]
+    process = start(tmp_path, *(each.format("killed") for each in words), stage="surgery")
+
+    def configs() -> list[Path]:
+        return list((tmp_path / "out").glob(".half.*/config.json"))
+
+    wait_for(lambda: any(each.is_symlink() for each in configs()), process)
+    (seen,) = configs()
+    assert seen.is_file(), "it can be read as long as the process lives"
+    process.kill()
+    process.communicate()
+    (left,) = (tmp_path / "out").iterdir()
+    assert left.name.startswith(".half.") and (left / "model.safetensors").is_file() and (left / "tokenizer.json").is_file()
+    assert not (left / "config.json").exists()
+    again = start(tmp_path, *(each.format("again") for each in words), stage="surgery")
+    out, err = again.communicate(timeout=400)
+    assert again.returncode == 0, out + err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["half"], "another run with this output clears it"
+    assert (tmp_path / "out" / "half" / "config.json").is_file() and not (
+        tmp_path / "out" / "half" / "config.json"
+    ).is_symlink()

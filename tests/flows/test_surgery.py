@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,10 @@ def test_a_failing_certificate_is_recorded_and_nothing_is_registered(averaged, m
     run = run_of(store, "bad")
     assert checkpoints_of(store, run)["averaged"].tags["certificate"] == run.data.tags["certificate"] == "failed"
     assert not [each for each in store.search_registered_models() if each.name == "sales_bad"]
+
+
+def test_pruning_says_how_many_of_its_rows_the_model_was_trained_on(averaged):
+    trained = ["model=runs:/first/best", "op.calibration=sales_sft", "op.samples=8"]
+    out, _ = surgery(averaged, "op=prune_ffn", *trained, "run_name=narrow")
+    assert re.search(r"seen in training +the model was trained on \d+ of them( at least)?: it may do worse on others", out), out
+    assert "rows of sales_sft (the model was trained on" in out

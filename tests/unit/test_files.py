@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 from mlops_llm.errors import UserError
-from mlops_llm.files import cache_folder, drafts, free_bytes, is_disk_full, link_files, size, whole_folder, writable, write_text
+from mlops_llm.files import (
+    cache_folder,
+    clear_drafts,
+    free_bytes,
+    intended,
+    is_disk_full,
+    link_files,
+    size,
+    whole_folder,
+    writable,
+    write_text,
+)
 
 
 def names(folder):
@@ -186,10 +197,14 @@ def test_cache_folder(monkeypatch, variables, expected):
     assert cache_folder() == Path(expected)
 
 
-def test_drafts_are_those_of_this_output_alone(tmp_path):
+def test_drafts_are_cleared_of_this_output_alone_and_not_while_they_are_filled(tmp_path):
     own, other = tmp_path / ".x.k3j2abcd", tmp_path / ".x.v2.k3j2abcd"
     for each in (own, other, tmp_path / ".x.not-a-draft"):
         each.mkdir()
-    assert drafts(tmp_path / "x") == [own] and drafts(tmp_path / "x.v2") == [other]
+    (own / "file").touch()
+    assert clear_drafts(tmp_path / "x") == [own] and not own.exists() and other.exists()
+    assert clear_drafts(tmp_path / "x.v2") == [other]
     with whole_folder(tmp_path / "new") as draft:
-        assert drafts(tmp_path / "new") == [draft]
+        assert clear_drafts(tmp_path / "new") == [] and draft.is_dir(), "this process fills it"
+        assert intended(draft) == tmp_path / "new" == intended(tmp_path / "new")
+    assert (tmp_path / "new").is_dir() and [each.name for each in tmp_path.glob(".*")] == [".x.not-a-draft"]

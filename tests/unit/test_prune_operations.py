@@ -104,7 +104,7 @@ def test_the_certificate_sees_one_tensor_that_is_another(operation: str, here: P
         now = load.digest_now(here / "pruned")
         # Told that these weights are the ones that were written, it still knows the answers that it must give.
         failed = {each.name for each in certify(plan, here / "pruned", now).failures}
-        assert failed == {"masked_kl"}, name
+        assert failed == {"rounding", "masked_kl"}, name
     failed = {each.name for each in certify(plan, here / "pruned", written).failures}
     assert "weights" in failed
     save_file(whole | {"model.norm.weight": whole["model.norm.weight"] * torch.nan}, file, {"format": "pt"})

@@ -19,6 +19,7 @@ from mlops_llm.errors import UserError
 from mlops_llm.models import load
 from mlops_llm.models.ref import resolve
 from mlops_llm.models.tensors import Tensors
+from mlops_llm.surgery.certificate import certify
 from mlops_llm.surgery.execution import made as carried_out
 from mlops_llm.surgery.execution import work
 from mlops_llm.surgery.ops.average import Average
@@ -30,6 +31,7 @@ from mlops_llm.surgery.ops.merge_mergekit import MergeMergekit
 from mlops_llm.surgery.ops.merge_slerp import MergeSlerp
 from mlops_llm.surgery.ops.merge_task_arithmetic import MergeTaskArithmetic
 from mlops_llm.surgery.ops.merge_ties import Form, MergeTies
+from mlops_llm.surgery.planning import checked
 from mlops_llm.surgery.vocabulary import Vocabulary
 from tests import miniatures
 from tests.surgeries import again, made, plan, written
@@ -87,22 +89,27 @@ def test_an_operation_gives_a_model_whose_certificate_passes_until_a_tensor_is_c
     assert not found.passed and "weights" in [each.name for each in found.failures]
 
 
-@pytest.mark.parametrize("name", ["linear", "slerp", "ties", "dare", "ema"])
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "mergekit"])
 def test_a_writer_that_makes_other_numbers_is_found_though_its_digest_agrees(models, here, name):
     from safetensors.torch import load_file, save_file
 
     op, parents, based = OPERATIONS[name]
     planned = plan(op, here / "out", models=ref(models, *parents), **({"base": str(models / "base")} if based else {}))
-
-    def spoiled(folder: Path) -> str:
-        planned.write(folder)
-        (file,) = folder.glob("*.safetensors")
-        tensors = {key: each * (0.99 if "q_proj.weight" in key else 1.0) for key, each in load_file(file).items()}
-        save_file(tensors, file, {"format": "pt"})
-        return digest.weights(folder)
-
-    found = carried_out(dataclasses.replace(planned, write=spoiled)).certificate
-    assert [each.name for each in found.failures] == ["merged_again"] and "q_proj" in str(found.failures[0].value)
+    (here / "out").mkdir()
+    planned.write(here / "out")
+    (file,) = here.glob("out/*.safetensors")
+    whole = load_file(file)
+    one = next(each for each in whole if "layers.1.self_attn.q_proj" in each and "bias" not in each)
+    for wrong in (
+        torch.zeros_like(whole[one]),
+        whole[one].flip(0).contiguous(),
+        whole[one.replace("layers.1", "layers.0")].clone(),
+    ):
+        save_file(whole | {one: wrong}, file, {"format": "pt"})
+        found = certify(planned, here / "out", digest.weights(here / "out")).failures
+        assert found[0].name == "merged_again" and one in found[0].said
+    save_file(whole, file, {"format": "pt"})
+    assert certify(planned, here / "out", digest.weights(here / "out")).passed
 
 
 def test_the_end_compares_with_all_models_and_after_averages_with_the_last(models, here):
@@ -258,14 +265,48 @@ def test_reward_models_are_merged_with_their_heads(here):
     assert load.inspect(resolve(str(here / "out")), load.ModelLoad(), load.Task.reward).task is load.Task.reward
 
 
-def test_models_too_large_to_be_opened_are_not_asked(models, here, monkeypatch):
-    import psutil
+def free(monkeypatch, size: int) -> None:
+    """As if so many bytes of memory were free."""
+    monkeypatch.setattr("mlops_llm.train.machine.host_free", lambda: size)
 
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 10})())
-    merged = made(MergeLinear(), here / "merged", models=ref(models, "a", "b"))
-    assert merged.certificate.passed and "not asked" in merged.certificate.checks[-1].said
-    exact = made(MergeLora(), here / "exact", model=str(models / "x"))
-    assert [each.name for each in exact.certificate.failures] == ["outputs"], "its limits could not be checked"
+
+def test_models_too_large_to_be_opened_are_not_asked_and_the_end_says_so(models, here, monkeypatch, capsys):
+    plans = [
+        plan(MergeLinear(), here / "merged", models=ref(models, "a", "b")),
+        plan(MergeLora(), here / "exact", model=str(models / "x")),
+    ]
+    free(monkeypatch, 10)
+    merged, exact = (carried_out(each) for each in plans)
+    assert merged.certificate.passed and merged.certificate.checks[-1].name == "not_asked"
+    wanted = "passed, but its outputs are not asked: 194 kB of memory are needed to open a whole model and 10 B are free"
+    assert merged.certificate.said == wanted
+    assert merged.certificate.grid.title == "certificate: passed, outputs not asked"
+    assert merged.certificate.grid.rows[-1][:2] == ("not asked", "outputs")
+    assert "the outputs are not asked: 194 kB" in capsys.readouterr().err
+    assert [each.name for each in exact.certificate.failures] == ["not_asked"], "its limits could not be checked"
+
+
+def test_what_does_not_fit_into_memory_is_refused_with_what_would(models, here, monkeypatch):
+    (here / "out").mkdir()
+    big = dataclasses.replace(
+        plan(MergeLinear(), here / "new", models=ref(models, "a", "b")),
+        memory=3_000_000_000,
+        lighter={"dtype=bfloat16": 1_500_000_000, "op=quantize_int4": 40_000_000},
+    )
+    free(monkeypatch, 1_000_000_000)
+    with pytest.raises(
+        UserError, match=r"^memory: 3\.0 GB are needed and 1\.0 GB are free; this fits: op=quantize_int4 \(40\.0 MB\)$"
+    ):
+        checked(big)
+    free(monkeypatch, 1_000)
+    with pytest.raises(UserError, match=r"are needed and 1 kB are free; free some, or take a machine with more"):
+        checked(big)
+    free(monkeypatch, 100_000)
+    small = dataclasses.replace(big, memory=10)
+    assert checked(small).warnings[-1] == (
+        "the certificate opens a whole model, and 194 kB are not free: no output will be asked; "
+        "model_load.dtype=bfloat16 needs 97 kB"
+    )
 
 
 def broken(models: Path, here: Path, name: str, spoil) -> str:

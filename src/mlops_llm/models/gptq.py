@@ -12,7 +12,8 @@ from mlops_llm.models.tensors import Tensors
 if TYPE_CHECKING:
     from torch import Tensor
 
-_PACKED = ("qweight", "qzeros", "scales", "g_idx")
+PACKED = ("qweight", "qzeros", "scales", "g_idx")
+"""Ends of the names of a layer's tensors."""
 
 
 def whole(folder: Path, config: Mapping[str, Any], dtype: Any) -> Any:
@@ -33,9 +34,9 @@ def whole(folder: Path, config: Mapping[str, Any], dtype: Any) -> Any:
     model = AutoModelForCausalLM.from_config(told, dtype=dtype)
     with Tensors(folder) as tensors:
         modules = [name.removesuffix(".qweight") for name in tensors.names if name.endswith(".qweight")]
-        state = {name: tensors.read(name) for name in tensors.names if name.rpartition(".")[2] not in _PACKED}
+        state = {name: tensors.read(name) for name in tensors.names if name.rpartition(".")[2] not in PACKED}
         for each in modules:
-            parts = {part: tensors.read(f"{each}.{part}") for part in _PACKED}
+            parts = {part: tensors.read(f"{each}.{part}") for part in PACKED}
             state[f"{each}.weight"] = weight(parts, config["quantization_config"])
     missing = [name for name in model.load_state_dict(state, strict=False).missing_keys if name != "lm_head.weight"]
     if missing or (not told.tie_word_embeddings and "lm_head.weight" not in state):

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_llm.component import name_of
 from mlops_llm.errors import RequestError, UserError
 from mlops_llm.models import adapter, load
-from mlops_llm.models.tensors import Shape, ShardWriter
+from mlops_llm.models.tensors import Shape, ShardWriter, Tensors
 from mlops_llm.surgery import companions
-from mlops_llm.surgery.certificate import finite
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.merging import Merging, base, parents, planned
-from mlops_llm.surgery.planning import Planned, Source
+from mlops_llm.surgery.planning import BESIDE, Check, Checks, Planned, Source
+from mlops_llm.surgery.rounding import Same, compared
 from mlops_llm.surgery.streaming import watched
-from mlops_llm.surgery.weights import Factors, factors
+from mlops_llm.surgery.weights import Factors, factors, finite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,9 +71,10 @@ def joined(method: Merging, request: Surgery, sources: Sequence[Source]) -> Plan
         name_of(request.op),
         f"{method.said(len(sources))}, as an adapter",
         (*sources, Source(under.place.ref, under, "base")),
-        size + 20_000_000,
+        size + BESIDE,
         2 * max(each.bytes for each in shapes.values()),
         lambda folder: _write(folder, request, sources, found, shapes),
+        Checks(numbers=partial(_again, sources, found, shapes)),
         task=sources[0].files.task,
         facts={"rank": " + ".join(str(each.files.adapter_config.get("r")) for each in sources)},
         next=[f"python -m mlops_llm.surgery op=merge_lora model={{ref}} dataset={request.dataset or 'REF'}"],
@@ -106,23 +108,36 @@ def _shapes(found: Sequence[Factors]) -> dict[str, Shape]:
     return shapes
 
 
+def _part(key: str, sources: Sequence[Source], found: Sequence[Factors]) -> Tensor:
+    """A factor of the sum: those of all side by side, the scaling and the weight of each in its B."""
+    import torch
+
+    module, which = key.removeprefix("base_model.model.").rsplit(".lora_", 1)
+    is_a = which.startswith("A")
+    parts: list[Tensor] = []
+    for source, each in zip(sources, found, strict=True):
+        if module not in each.modules:
+            continue
+        a, b = each.read(module)
+        if not (finite(a) and finite(b)):
+            raise RequestError(f"tensor {key} holds NaN or infinity", source.ref, "take an earlier checkpoint")
+        parts.append(a if is_a else b * (each.scaling(module, a.shape[0]) * float(source.weight or 0.0)))
+    return torch.cat(parts, dim=0 if is_a else 1)
+
+
+def _again(sources: Sequence[Source], found: Sequence[Factors], shapes: Mapping[str, Shape], folder: Path) -> list[Check]:
+    """All factors added up once more, beside those of the finished folder."""
+    with Tensors(folder) as written:
+        check = compared(shapes, lambda key: (_part(key, sources, found), written.read(key)), lambda key: Same())
+    return [replace(check, name="merged_again")]
+
+
 def _write(
     folder: Path, request: Surgery, sources: Sequence[Source], found: Sequence[Factors], shapes: Mapping[str, Shape]
 ) -> str:
-    import torch
-
     writer = ShardWriter(folder, shapes, 10**15, "adapter_model")
     for key in watched(dict(sorted(shapes.items())), "joining"):
-        module, which = key.removeprefix("base_model.model.").rsplit(".lora_", 1)
-        parts: list[Tensor] = []
-        for source, each in zip(sources, found, strict=True):
-            if module not in each.modules:
-                continue
-            a, b = each.read(module)
-            if not (finite(a) and finite(b)):
-                raise RequestError(f"tensor {key} holds NaN or infinity", source.ref, "take an earlier checkpoint")
-            parts.append(a if which.startswith("A") else b * (each.scaling(module, a.shape[0]) * float(source.weight or 0.0)))
-        writer.write(key, torch.cat(parts, dim=0 if which.startswith("A") else 1))
+        writer.write(key, _part(key, sources, found))
     written = writer.close()
     companions.copy(sources[0].files, folder)
     (folder / adapter.CONFIG).write_text(json.dumps(_config(sources, _ranks(found)), indent=2) + "\n", encoding="utf-8")

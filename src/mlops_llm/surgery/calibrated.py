@@ -15,9 +15,10 @@ from mlops_llm.models.tensors import Shape
 from mlops_llm.surgery import companions, elsewhere
 from mlops_llm.surgery.calibration import Calibrating, Calibration, drawn
 from mlops_llm.surgery.config import Surgery
-from mlops_llm.surgery.forms import converted, linears, write
+from mlops_llm.surgery.forms import again, converted, linears, write
 from mlops_llm.surgery.planning import BYTES, Planned, Source, dtype_of, stored
-from mlops_llm.surgery.quantizing import Quantizing, said_of, single
+from mlops_llm.surgery.quantizing import Making, Quantizing, said_of, single
+from mlops_llm.surgery.rounding import Corrected
 from mlops_llm.surgery.weights import opened
 
 
@@ -75,10 +76,6 @@ def planned(operation: Calibrated, request: Surgery, python: str, way: Callable[
     how = way(layers)
     rows = operation.rows(request, parent, layers)
     dtype = dtype_of(request, parent.files)
-    whole = sum(each.bytes for each in weights.shapes.values())
-    inside = sum(each.shape[0] * each.shape[1] for each in layers.values())
-    size = (parent.files.parameters - inside) * BYTES[dtype] + inside * how.bits // 8
-    size += inside // (how.size or 10**9) * BYTES[dtype]
     facts = {
         "stored as": f"{stored(parent.files).name} -> {how.method}",
         **said_of(len(layers), dtype.name),
@@ -88,11 +85,25 @@ def planned(operation: Calibrated, request: Surgery, python: str, way: Callable[
     }
     weights.close()
     widest = max(each.shape[-1] for each in layers.values())
-    memory = 2 * whole + 4 * widest * widest * 3
-    told = {"calibration.digest": rows.digest}
-    making = partial(_write, parent, request, how, rows, dtype, python, len(layers))
-    made = operation.planned(request, parent, how.method, making, (size, memory), facts, settings=told)
-    return replace(made, inputs=rows.inputs, pins=rows.pins)
+    whole, largest = (of(each.bytes for each in weights.shapes.values()) for of in (sum, max))
+    making = Making(
+        how.method,
+        partial(_write, parent, request, how, rows, dtype, python, len(layers)),
+        partial(again, dict.fromkeys(layers, Corrected(how.bits, how.size)), weights),
+        _bytes(parent, layers, how, dtype),
+        2 * whole + 3 * 4 * widest * widest,
+        facts,
+        {"calibration.digest": rows.digest},
+        {"op=quantize_int8" if how.bits == 8 else "op=quantize_int4": 4 * largest},
+    )
+    return replace(operation.planned(request, parent, making), inputs=rows.inputs, pins=rows.pins)
+
+
+def _bytes(parent: Source, layers: Mapping[str, Shape], way: Way, dtype: Dtype) -> int:
+    """Of the result's weights."""
+    inside = sum(each.shape[0] * each.shape[1] for each in layers.values())
+    plain = parent.files.parameters - inside + inside // (way.size or 10**9)
+    return plain * BYTES[dtype] + inside * way.bits // 8
 
 
 def _write(

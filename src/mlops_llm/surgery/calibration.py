@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from mlops_llm import digest
 from mlops_llm.data.chat import Conversation
@@ -19,6 +19,9 @@ from mlops_llm.models.template import Encoded
 from mlops_llm.models.tensors import Shape
 from mlops_llm.record import DatasetInput
 from mlops_llm.surgery.config import Surgery
+
+if TYPE_CHECKING:
+    from mlops_llm.eval.questions import Question
 
 HELD = 20
 """Rows, at most, that are held out to measure by."""
@@ -56,6 +59,8 @@ class Calibration:
     """Rows by which the model is looked at."""
     held: Sequence[Encoded] = ()
     """Other rows, by which it is measured before and after: its answers where a row has one, else the whole text."""
+    asked: Sequence[Question] = ()
+    """What those ask; none of built-in texts."""
     inputs: tuple[DatasetInput, ...] = ()
     """The rows as the record names them; none of built-in texts."""
     pins: Mapping[str, str] = field(default_factory=dict)
@@ -111,7 +116,8 @@ def drawn(
     coded = [_row(tokenizer, source, place, request.kind, how.max_tokens) for place in places]
     _refuse_short(how.calibration, coded[held:], layers)
     pins = {"calibration": lasting(source, how.calibration)}
-    return Calibration(source.name, coded[held:], coded[:held], (_input(source, places),), pins)
+    asked = [_question(source, place, request.kind) for place in places[:held]]
+    return Calibration(source.name, coded[held:], coded[:held], asked, (_input(source, places),), pins)
 
 
 def _refuse_few(how: Calibrating, source: Source, held: int | None) -> None:
@@ -148,11 +154,9 @@ def _row(tokenizer: Any, source: Source, place: int, kind: Kind | None, most: in
     Raises:
         UserError: it is not of this kind, the template cannot render it, or nothing is left of it.
     """
-    from mlops_llm.eval.questions import question
-
     row, where = source.rows[place], source.where(place)
     kind = kind or infer(row) or Kind.eval
-    view, answers = views(own(row, kind, where), kind)[0], question(row, kind, where).references
+    view, answers = views(own(row, kind, where), kind)[0], _question(source, place, kind).references
     turns, tools = list(view.chat.messages), view.chat.tools
     if kind is Kind.kto and not answers:  # an answer that is not wanted is none
         view = View("", Conversation(turns[:-1], tools), False)
@@ -165,6 +169,13 @@ def _row(tokenizer: Any, source: Source, place: int, kind: Kind | None, most: in
     if len(coded.ids) < _SHORTEST:
         raise UserError(f"has fewer than {_SHORTEST} tokens", where, "leave the row out")
     return coded if coded.trained else Encoded(coded.ids, list(coded.ids), coded.cut)
+
+
+def _question(source: Source, place: int, kind: Kind | None) -> Question:
+    from mlops_llm.eval.questions import question
+
+    row = source.rows[place]
+    return question(row, kind or infer(row) or Kind.eval, source.where(place))
 
 
 def _input(source: Source, places: Sequence[int]) -> DatasetInput:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from mlops_llm.errors import UserError
 from mlops_llm.record import NullRun, Result, Run
 from mlops_llm.surgery import publishing, recipe
 from mlops_llm.surgery.certificate import NAME, Certificate, certify, weights_of
+from mlops_llm.surgery.living import only_while_this_lives
 from mlops_llm.surgery.operation import Work
 from mlops_llm.surgery.planning import Planned, checked
 
@@ -66,16 +66,15 @@ def made(planned: Planned) -> publishing.Made:
     if _is_there(planned):
         told = files.read_object(output / recipe.NAME)
         return publishing.Made(output, told, certify(planned, output, told["digest.weights"]))
-    if planned.request.resume:
-        for left in files.drafts(output):  # of the process that was killed
-            shutil.rmtree(left, ignore_errors=True)
+    files.clear_drafts(output)
     try:
         with files.whole_folder(output) as draft:
             written = planned.write(draft) or weights_of(draft)
             told = recipe.recipe(planned, written)
-            found = _certified(planned, draft, written)
-            files.write_text(draft / recipe.NAME, recipe.text(told))
-            files.write_text(draft / NAME, found.text)
+            with only_while_this_lives(draft):
+                found = _certified(planned, draft, written)
+                files.write_text(draft / recipe.NAME, recipe.text(told))
+                files.write_text(draft / NAME, found.text)
     except Exception as error:
         if not files.is_disk_full(error) or isinstance(error, UserError):
             raise

@@ -9,13 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from mlops_llm.component import name_of
 from mlops_llm.errors import need
 from mlops_llm.models import load
 from mlops_llm.models.load import Dtype
 from mlops_llm.surgery import companions, llamacpp
 from mlops_llm.surgery.config import Surgery
-from mlops_llm.surgery.gguf import FILE, Layout, Type, layout, write
-from mlops_llm.surgery.planning import Check, Checks, Planned, Source, called
+from mlops_llm.surgery.gguf import FILE, Layout, Type, again, layout, write
+from mlops_llm.surgery.planning import BESIDE, Check, Checks, Planned, Source
 
 
 class Limits(NamedTuple):
@@ -34,7 +35,6 @@ LIMITS = {
     Type.f16: Limits(1e-3, 0.98, 0.05),
     Type.q8_0: Limits(0.05, 0.9, 0.5),
 }
-_BESIDE = 20_000_000
 
 
 def planned(request: Surgery, parent: Source, type: Type, *, under: Source | None = None) -> Planned:
@@ -63,13 +63,13 @@ def planned(request: Surgery, parent: Source, type: Type, *, under: Source | Non
     largest = max(each.bytes for each in found.weights.shapes.values())
     return Planned(
         request,
-        called(request.op),
+        name_of(request.op),
         f"GGUF ({type.name})",
         (parent, *([under] if under else [])),
-        found.bytes + _BESIDE,
+        found.bytes + BESIDE,
         4 * largest,
         partial(_fill, found, parent),
-        Checks(parent, limits.kl, limits.agreement, under, more=_Asked(parent, request, limits)),
+        Checks(parent, limits.kl, limits.agreement, under, partial(_again, found), _Asked(parent, request, limits)),
         name="gguf",
         facts=facts,
         warnings=_warnings(parent),
@@ -78,6 +78,10 @@ def planned(request: Surgery, parent: Source, type: Type, *, under: Source | Non
             f"python -m mlops_llm.eval model={{ref}} dataset={request.dataset or 'REF'}",
         ],
     )
+
+
+def _again(plan: Layout, folder: Path) -> list[Check]:
+    return again(plan, folder / FILE)
 
 
 def _warnings(parent: Source) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import gcd
@@ -12,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from mlops_llm.errors import RequestError, UserError
 from mlops_llm.models import packed
 from mlops_llm.models.load import Dtype, Files
-from mlops_llm.models.tensors import Shape, ShardWriter, cast, coded
+from mlops_llm.models.tensors import Shape, ShardWriter, cast
 from mlops_llm.surgery import companions
-from mlops_llm.surgery.certificate import finite
+from mlops_llm.surgery.planning import Check
+from mlops_llm.surgery.restored import Restored
+from mlops_llm.surgery.rounding import Bound, Same, compared
 from mlops_llm.surgery.streaming import watched
-from mlops_llm.surgery.weights import Weights
+from mlops_llm.surgery.weights import Weights, finite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,11 +42,35 @@ class Form:
     """`quantization_config`, as transformers and vLLM read it; empty where the weights are plain."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """What each safetensors file says besides."""
+    bounds: Mapping[str, Bound] = field(default_factory=dict)
+    """What rounding may do to tensors of the model; the others stay what they are, but for their number format."""
 
     @property
     def bytes(self) -> int:
         """Of the result's tensors."""
         return sum(each.bytes for each in self.shapes.values())
+
+
+def again(bounds: Mapping[str, Bound], weights: Weights, folder: Path) -> list[Check]:
+    """Compare what lies in a finished folder with what it was made of, one tensor at a time.
+
+    Args:
+        bounds: see `Form.bounds`.
+        weights: the model's.
+        folder: where the result is.
+    """
+    restored = Restored(folder)
+    try:
+        return [
+            compared(
+                weights.shapes,
+                lambda name: (weights.read(name), restored.read(name)),
+                lambda name: bounds.get(name, Same()),
+            )
+        ]
+    finally:
+        restored.close()
+        weights.close()
 
 
 def write(form: Form, weights: Weights, files: Files, folder: Path, *, dtype: Dtype, most: int) -> str:
@@ -149,112 +174,3 @@ def group_size(layers: Mapping[str, Shape], wanted: int | None) -> int:
     near = sorted({*[each for each in fitting if each < size][-1:], *[each for each in fitting if each > size][:1]})
     remedy = f"op.group_size={' or '.join(map(str, near))} divides every layer" if near else "take op=quantize_int8"
     raise UserError(f"{name} has {columns[name]} columns, which do not divide into groups of {size}", "op.group_size", remedy)
-
-
-def int8(weights: Weights, layers: Mapping[str, Shape], dtype: Dtype, ref: str, *, activations: bool) -> Form:
-    """Linear layers as 8-bit whole numbers with a scale for each row (torchao).
-
-    Args:
-        weights: the model's.
-        layers: from `linears`.
-        dtype: number format of everything else, and of the scales.
-        ref: the model, for a person.
-        activations: the numbers that come in are brought to 8 bits too, token by token, while the model runs.
-    """
-    packed.quiet()
-    import torch
-    from torchao.core.config import config_to_dict
-    from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
-    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig, quantize_
-
-    kind = Int8DynamicActivationInt8WeightConfig if activations else Int8WeightOnlyConfig
-    settings, format = kind(set_inductor_config=False), getattr(torch, dtype.name)
-
-    def pieces_of(name: str, tensor: Tensor) -> tuple[dict[str, Tensor], dict[str, str]]:
-        plain = tensor.to(format)
-        if name in layers:
-            holder = torch.nn.Sequential(torch.nn.Linear(1, 1, bias=False))
-            holder[0].weight = torch.nn.Parameter(plain, requires_grad=False)
-            quantize_(holder, settings)
-            plain = holder[0].weight.data
-        return flatten_tensor_state_dict({name: plain})  # type: ignore[no-any-return]
-
-    shapes, origins, metadata = dict[str, Shape](), dict[str, str](), dict[str, str]()
-    for name, shape in weights.shapes.items():
-        pieces, told = pieces_of(name, torch.empty(shape.shape, dtype=format, device="meta"))
-        metadata |= {key: value for key, value in told.items() if key != "tensor_names"}
-        shapes |= {each: coded(one) for each, one in pieces.items()}
-        origins |= dict.fromkeys(pieces, name)
-    metadata["tensor_names"] = json.dumps(list(weights.shapes))
-    config = {
-        "quant_method": "torchao",
-        "quant_type": {"default": config_to_dict(settings)},
-        "modules_to_not_convert": ["lm_head"],
-        "include_input_output_embeddings": False,
-        "untie_embedding_weights": False,
-    }
-
-    def turn(name: str, tensor: Tensor) -> Pieces:
-        return pieces_of(name, rounded(tensor, dtype, name, ref))[0]
-
-    return Form(dict(sorted(shapes.items())), origins, turn, config, metadata)
-
-
-def int4(weights: Weights, layers: Mapping[str, Shape], dtype: Dtype, ref: str, *, size: int) -> Form:
-    """Linear layers as 4-bit whole numbers rounded to the nearest, with a scale for each group (compressed-tensors).
-
-    torchao packs 4 bits with a GPU's kernels alone, and elsewhere keeps each number in a byte; this form is half of that, is
-    written on any machine and is vLLM's own.
-
-    Args:
-        weights: the model's.
-        layers: from `linears`.
-        dtype: number format of everything else, and of the scales.
-        ref: the model, for a person.
-        size: from `group_size`.
-    """
-    import torch
-    from compressed_tensors.compressors.pack_quantized.base import PackedQuantizationCompressor
-    from compressed_tensors.quantization import (
-        QuantizationArgs,
-        QuantizationConfig,
-        QuantizationScheme,
-        QuantizationStatus,
-    )
-    from compressed_tensors.quantization.utils import calculate_qparams
-
-    settings = QuantizationArgs(num_bits=4, type="int", symmetric=True, strategy="group", group_size=size)
-    scheme = QuantizationScheme(targets=["Linear"], weights=settings)
-    format = getattr(torch, dtype.name)
-    shapes, origins = dict[str, Shape](), dict[str, str]()
-    for name, shape in weights.shapes.items():
-        found = {name: cast(shape, dtype.name)}
-        if name in layers:
-            stem, (rows, columns) = name.removesuffix("weight"), shape.shape
-            found = {
-                f"{stem}weight_packed": Shape("I32", (rows, -(-columns // 8)), rows * -(-columns // 8) * 4),
-                f"{stem}weight_scale": cast(Shape("F32", (rows, columns // size), 0), dtype.name),
-                f"{stem}weight_shape": Shape("I64", (2,), 16),
-            }
-        shapes |= found
-        origins |= dict.fromkeys(found, name)
-
-    def turn(name: str, tensor: Tensor) -> Pieces:
-        if name not in layers:
-            return {name: rounded(tensor, dtype, name, ref)}
-        plain = tensor.to(torch.float32)
-        groups = plain.reshape(plain.shape[0], -1, size)
-        scale, _ = calculate_qparams(groups.amin(-1), groups.amax(-1), settings)
-        scale = scale.to(format)  # as it is stored, so that rounding knows the scale that it will be read with
-        made = PackedQuantizationCompressor.compress({"weight": plain, "weight_scale": scale.float()}, scheme)
-        stem = name.removesuffix("weight")
-        return {f"{stem}{key}": (scale if key == "weight_scale" else value).contiguous() for key, value in made.items()}
-
-    config = QuantizationConfig(
-        config_groups={"group_0": scheme},
-        quant_method="compressed-tensors",
-        format="pack-quantized",
-        quantization_status=QuantizationStatus.COMPRESSED,
-        ignore=["lm_head"],
-    )
-    return Form(dict(sorted(shapes.items())), origins, turn, config.model_dump(mode="json"))

@@ -18,12 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_llm import console
 from mlops_llm.errors import RequestError, UserError, need
+from mlops_llm.files import intended
 from mlops_llm.models import packed
 from mlops_llm.models.load import Task, tokenizer_of
 from mlops_llm.models.tensors import Shape, by_layer
 from mlops_llm.surgery.forms import LARGEST_F16
+from mlops_llm.surgery.gguf_header import describe, frequencies, rope, words
 from mlops_llm.surgery.gguf_tokens import Vocabulary, vocabulary
-from mlops_llm.surgery.weights import HEAD, Weights, opened
+from mlops_llm.surgery.planning import Check
+from mlops_llm.surgery.rounding import Bound, Nearest, Same, compared
+from mlops_llm.surgery.weights import HEAD, Weights, finite, opened
 
 if TYPE_CHECKING:
     import numpy
@@ -38,6 +42,8 @@ FAMILIES = {"qwen2": "qwen2", "qwen3": "qwen3", "llama": "llama", "mistral": "ll
 _EMBEDDING = "model.embed_tokens.weight"
 _BLOCK = 32
 """Numbers that share a scale in q8_0."""
+_TOP = 127.0
+"""Steps of q8_0 from zero to the largest of a block."""
 
 
 class Type(Enum):
@@ -91,8 +97,8 @@ def layout(files: Files, how: ModelLoad, type: Type) -> Layout:
     wanted = [_EMBEDDING] if weights.config.get("tie_word_embeddings") else [_EMBEDDING, HEAD]
     if missing := [name for name in wanted if name not in shapes]:
         raise UserError(f"holds no {missing[0]}", ref, "copy the weights again")
-    words = vocabulary(tokenizer_of(files), shapes[_EMBEDDING].shape[0], ref)
-    return Layout(ref, weights, type, architecture, names, kinds, words)
+    known = vocabulary(tokenizer_of(files), shapes[_EMBEDDING].shape[0], ref)
+    return Layout(ref, weights, type, architecture, names, kinds, known)
 
 
 def _architecture(files: Files) -> str:
@@ -111,22 +117,15 @@ def _architecture(files: Files) -> str:
     packed.refuse(files)
     if config.get("use_sliding_window"):
         raise UserError("attends to a sliding window, which llama.cpp has not for this family", ref, "take another model")
-    rope = _rope(config)
-    if rope["rope_type"] not in ("default", "linear", "llama3"):
-        raise UserError(f"scales positions by '{rope['rope_type']}', which is not written here", ref, "take another model")
+    told = rope(config)
+    if told["rope_type"] not in ("default", "linear", "llama3"):
+        raise UserError(f"scales positions by '{told['rope_type']}', which is not written here", ref, "take another model")
     if (
-        rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)) != 1.0
+        told.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)) != 1.0
         or config.get("hidden_act", "silu") != "silu"
     ):
         raise UserError("has an activation or a rotation that llama.cpp has not for this family", ref, "take another model")
     return FAMILIES[family]
-
-
-def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
-    """How positions are told, in either spelling of transformers."""
-    told = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
-    kind = told.get("rope_type") or told.get("type") or "default"
-    return {"rope_theta": config.get("rope_theta", 10000.0), **told, "rope_type": kind}
 
 
 def _name(name: str, architecture: str, layers: int, ref: str) -> str:
@@ -168,9 +167,9 @@ def write(plan: Layout, path: Path) -> None:
     import gguf
 
     writer = gguf.GGUFWriter(path, plan.architecture, use_temp_file=False)
-    _describe(writer, plan)
-    _words(writer, plan.vocabulary)
-    extra = _frequencies(plan.weights.config)
+    describe(writer, plan.weights.config, plan.architecture, {Type.f32: 0, Type.f16: 1, Type.q8_0: 7}[plan.type])
+    words(writer, plan.vocabulary)
+    extra = frequencies(plan.weights.config)
     for each, kind in plan.kinds.items():
         held, stored = plan.weights.shapes[each], getattr(gguf.GGMLQuantizationType, kind)
         # The writer takes what is quantized by its bytes, and tells the numbers from them.
@@ -205,19 +204,26 @@ def _data(tensor: Tensor, name: str, plan: Layout) -> numpy.ndarray[Any, Any]:
         UserError: one is not finite, or too large for float16.
     """
     import gguf
-    import torch
 
-    ref, config, kind = plan.ref, plan.weights.config, plan.kinds[name]
-    tensor = tensor.to(torch.float32)
-    if not bool(torch.isfinite(tensor).all()):
+    ref, kind = plan.ref, plan.kinds[name]
+    if not finite(tensor):
         raise RequestError(f"tensor {name} holds NaN or infinity", ref, "take an earlier checkpoint")
     if kind == "F16" and float(tensor.abs().max()) > LARGEST_F16:
         raise UserError(f"tensor {name} holds {float(tensor.abs().max()):.6g}, too large for float16", ref, "op.type=f32")
-    if plan.architecture == "llama" and (found := re.search(r"\.(q|k)_proj\.(weight|bias)$", name)):
-        heads = int(config["num_attention_heads"])
-        tensor = neighbours(tensor, heads if found[1] == "q" else int(config.get("num_key_value_heads") or heads))
-    numbers: numpy.ndarray[Any, Any] = tensor.numpy()
+    numbers: numpy.ndarray[Any, Any] = ordered(tensor, name, plan).numpy()
     return numbers if kind == "F32" else gguf.quantize(numbers, getattr(gguf.GGMLQuantizationType, kind))
+
+
+def ordered(tensor: Tensor, name: str, plan: Layout) -> Tensor:
+    """A tensor of the model in float32, its rows in llama.cpp's order."""
+    import torch
+
+    config, tensor = plan.weights.config, tensor.to(torch.float32)
+    found = re.search(r"\.(q|k)_proj\.(weight|bias)$", name) if plan.architecture == "llama" else None
+    if found is None:
+        return tensor
+    heads = int(config["num_attention_heads"])
+    return neighbours(tensor, heads if found[1] == "q" else int(config.get("num_key_value_heads") or heads))
 
 
 def neighbours(tensor: Tensor, heads: int) -> Tensor:
@@ -234,71 +240,29 @@ def neighbours(tensor: Tensor, heads: int) -> Tensor:
     return halves.transpose(1, 2).reshape(tensor.shape).contiguous()
 
 
-def _describe(writer: Any, plan: Layout) -> None:
-    config, rope = plan.weights.config, _rope(plan.weights.config)
-    heads = int(config["num_attention_heads"])
-    size = int(config.get("head_dim") or int(config["hidden_size"]) // heads)
-    # Not what a person calls it: the same model gives the same file whatever it is called.
-    writer.add_name(str((config.get("architectures") or [plan.architecture])[0]))
-    writer.add_file_type({Type.f32: 0, Type.f16: 1, Type.q8_0: 7}[plan.type])
-    writer.add_quantization_version(2)
-    writer.add_vocab_size(len(plan.vocabulary.tokens))
-    writer.add_context_length(int(config.get("max_position_embeddings") or 2048))
-    writer.add_embedding_length(int(config["hidden_size"]))
-    writer.add_block_count(int(config["num_hidden_layers"]))
-    writer.add_feed_forward_length(int(config["intermediate_size"]))
-    writer.add_head_count(heads)
-    writer.add_head_count_kv(int(config.get("num_key_value_heads") or heads))
-    writer.add_key_length(size)
-    writer.add_value_length(size)
-    writer.add_rope_dimension_count(size)
-    writer.add_layer_norm_rms_eps(float(config.get("rms_norm_eps", 1e-6)))
-    writer.add_rope_freq_base(float(rope["rope_theta"]))
-    if rope["rope_type"] == "linear":
-        import gguf
+def again(plan: Layout, path: Path) -> list[Check]:
+    """Compare what lies in a finished file with the model, one tensor at a time.
 
-        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
-        writer.add_rope_scaling_factor(float(rope["factor"]))
-
-
-def _words(writer: Any, words: Vocabulary) -> None:
-    writer.add_tokenizer_model(words.model)
-    writer.add_tokenizer_pre(words.pre)
-    writer.add_token_list(list(words.tokens))
-    writer.add_token_types(list(words.types))
-    if words.merges:
-        writer.add_token_merges(list(words.merges))
-    if words.scores:
-        writer.add_token_scores(list(words.scores))
-        writer.add_add_space_prefix(words.space_prefix)
-    for id, add in (
-        (words.bos, writer.add_bos_token_id),
-        (words.eos, writer.add_eos_token_id),
-        (words.pad, writer.add_pad_token_id),
-        (words.unknown, writer.add_unk_token_id),
-    ):
-        if id is not None:
-            add(id)
-    writer.add_add_bos_token(words.adds_bos)
-    writer.add_add_eos_token(words.adds_eos)
-    if words.template:
-        writer.add_chat_template(words.template)
-
-
-def _frequencies(config: Mapping[str, Any]) -> numpy.ndarray[Any, Any] | None:
-    """By what each frequency of positions is divided, where it is scaled as Llama 3.1 does it; else None.
-
-    Long waves by the factor, short ones by 1, those between by what joins both (Llama 3 model card; transformers'
-    `rope_type: llama3`).
+    Raises:
+        UserError: it is cut off or no GGUF file.
     """
-    import numpy
+    import gguf
+    import torch
 
-    rope = _rope(config)
-    if rope["rope_type"] != "llama3":
-        return None
-    size = int(config.get("head_dim") or int(config["hidden_size"]) // int(config["num_attention_heads"]))
-    waves = 2 * numpy.pi * float(rope["rope_theta"]) ** (numpy.arange(0, size, 2, dtype=numpy.float64) / size)
-    factor, low, high = (float(rope[key]) for key in ("factor", "low_freq_factor", "high_freq_factor"))
-    share = (float(rope["original_max_position_embeddings"]) / waves - low) / (high - low)
-    share = numpy.clip(share, 0.0, 1.0)
-    return (1 / ((1 - share) / factor + share)).astype(numpy.float32)
+    packed.gguf_tensors(path)  # for its error
+    held = {each.name: each for each in gguf.GGUFReader(path).tensors}
+
+    def read(name: str) -> tuple[Tensor, Tensor]:
+        stored = held.get(plan.names[name])
+        if stored is None:
+            raise UserError(f"{plan.names[name]} is missing", str(intended(path.parent) / path.name))
+        numbers = gguf.dequantize(stored.data, stored.tensor_type) if plan.kinds[name] == "Q8_0" else stored.data.copy()
+        return ordered(plan.weights.read(name), name, plan), torch.from_numpy(numbers)
+
+    def bound(name: str) -> Bound:
+        return Nearest(_TOP, _BLOCK, "float16") if plan.kinds[name] == "Q8_0" else Same()
+
+    try:
+        return [compared(plan.kinds, read, bound)]
+    finally:
+        plan.weights.close()

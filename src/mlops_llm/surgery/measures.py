@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_llm import console
 from mlops_llm.errors import UserError
+from mlops_llm.files import intended
 from mlops_llm.inference.engine import Sampling
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.planning import Check, Source
@@ -20,6 +21,7 @@ from mlops_llm.surgery.planning import Check, Source
 if TYPE_CHECKING:
     from mlops_llm.eval.config import Eval
     from mlops_llm.eval.outcome import Score
+    from mlops_llm.eval.plan import Plan
     from mlops_llm.eval.speed import Speed
 
 ROWS = (
@@ -112,9 +114,8 @@ class Measures:
 
     def _asked(self, ref: str, rows: str, folder: Path) -> dict[str, Score]:
         from mlops_llm.eval.evaluation import carried_out
-        from mlops_llm.eval.plan import prepare
 
-        outcome, _ = carried_out(prepare(self._asking(ref, rows)), folder)
+        outcome, _ = carried_out(_prepared(self._asking(ref, rows)), folder)
         return {each.name: each for each in outcome.scores}
 
     def _asking(self, ref: str, rows: str) -> Eval:
@@ -128,7 +129,6 @@ class Measures:
 
     def _speed(self, folder: Path, rows: str, where: Where) -> Iterator[Check]:
         from mlops_llm import component
-        from mlops_llm.eval.plan import prepare
         from mlops_llm.eval.speed import measured
 
         component.load("mlops_llm.inference.engines")
@@ -137,12 +137,21 @@ class Measures:
             engine = self.request.engine
         how = Sampling(batch_size=ASKED, max_new_tokens=TOKENS, temperature=0.0)
         plans = [
-            prepare(replace(self._asking(ref, rows), engine=engine, sampling=how, limit=None, sample=None))
+            _prepared(replace(self._asking(ref, rows), engine=engine, sampling=how, limit=None, sample=None))
             for ref in (self.source.ref, str(folder))
         ]
         plans = [replace(each, settings=replace(each.settings, limit=min(ASKED, len(each.requests)))) for each in plans]
         before, after = measured(plans)
         yield from _compared(where.name, before, after)
+
+
+def _prepared(asking: Eval) -> Plan:
+    """The plan of an evaluation; a draft is called what it is going to be."""
+    from mlops_llm.eval.plan import prepare
+
+    plan, folder = prepare(asking), Path(asking.model)
+    called = asking.model if intended(folder) == folder else str(intended(folder))
+    return replace(plan, settings=replace(plan.settings, model=called))
 
 
 def _compared(where: str, before: Speed, after: Speed) -> Iterator[Check]:

@@ -195,7 +195,7 @@ def planned(method: Merging, request: Surgery, sources: Sequence[Source], base: 
         found.bytes,
         found.memory,
         found.write,
-        Checks(more=found.again),
+        Checks(numbers=found.again),
         task=sources[0].files.task,
         facts=found.facts,
         warnings=found.warnings,

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mlops_llm import console, files
-from mlops_llm.component import name_of
 from mlops_llm.errors import UserError
 from mlops_llm.models import load
 from mlops_llm.models.load import Dtype, Files, Task
 from mlops_llm.models.ref import EMBEDDED, resolve, unpinned
 from mlops_llm.record import DatasetInput, Grid
+from mlops_llm.surgery import memory
 from mlops_llm.surgery.config import Surgery
 
 BYTES = {Dtype.float32: 4, Dtype.bfloat16: 2, Dtype.float16: 2}
 """Bytes of a number."""
+BESIDE = 20_000_000
+"""Bytes of tokenizer and config, at most."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,6 @@ class Check:
         return f"certificate/{self.name}" + (f"/{self.of}" if self.of > 1 else "")
 
 
-Outputs = Callable[[Path, Sequence[Sequence[int]]], Sequence[Any]]
-"""Of the model in a folder: for each sequence of token ids the logits, a float32 tensor of (tokens, vocabulary)."""
-
-
 @dataclass(frozen=True)
 class Checks:
     """What a certificate demands beyond what holds for every result: finite numbers, whole files, tied weights, vocabulary."""
@@ -100,10 +98,10 @@ class Checks:
     """Least share of tokens of which the greedy choice is that of `like`; None only measures."""
     changed_from: Source | None = None
     """Whose outputs the result must not have: catches an export that is the base model."""
-    outputs: Outputs | None = None
-    """How the result is asked; None opens it with transformers."""
+    numbers: Callable[[Path], Sequence[Check]] | None = None
+    """The operation's own checks of what lies in the finished folder, tensor by tensor."""
     more: Callable[[Path], Sequence[Check]] | None = None
-    """Checks of the operation's own, on the finished folder."""
+    """The operation's own checks that open whole models; where there is no memory for one, they fail."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +137,8 @@ class Planned:
     pins: Mapping[str, str] = field(default_factory=dict)
     """Setting of the operation -> ref that means the same for ever: what the recipe has instead of a name that moves on."""
     warnings: Sequence[str] = ()
+    lighter: Mapping[str, int] = field(default_factory=dict)
+    """What a person may give where memory is short, and the bytes that are then held at once."""
     before: Sequence[Source] = ()
     """Whose scores stand beside the result's (then.evaluate=true); empty takes all parents."""
     next: Sequence[str] = ()
@@ -166,7 +166,8 @@ class Planned:
             **self.facts,
             "output": str(self.output),
             "size": f"{console.size(self.bytes)} of {console.size(files.free_bytes(self.output.parent))} free",
-            "memory": f"{console.size(self.memory)} at most to write it, {console.size(self.opened)} to check it",
+            "memory": f"{console.size(self.memory)} at most to write it, {console.size(self.opened)} to check it, "
+            f"{console.size(memory.free())} free",
         }
 
     @property
@@ -213,7 +214,9 @@ def dtype_of(request: Surgery, first: Files) -> Dtype:
 
 
 def checked(planned: Planned) -> Planned:
-    """See what holds for every operation: there is room on the disk, the output is new; warn of what a person should know.
+    """See what holds for every operation: there is room on the disk and in memory, the output is new.
+
+    Memory for the operation is demanded; of that for the certificate's questions it is said that it is missing.
 
     Raises:
         UserError: one does not hold.
@@ -225,11 +228,19 @@ def checked(planned: Planned) -> Planned:
     if planned.bytes > free:
         what = f"{console.size(planned.bytes)} are needed and {console.size(free)} are free"
         raise UserError(what, str(output.parent), "free some disk or choose another output=")
+    memory.enough(planned.memory, planned.lighter)
     if planned.request.then.evaluate:
         _askable(planned)
     if planned.request.name and not re.fullmatch(r"[^/:.%\"']+", planned.request.name):
         raise UserError("is no name for the registry", "name", "take letters, digits, - and _")
-    return planned
+    return planned if planned.opened <= memory.free() else replace(planned, warnings=[*planned.warnings, _unasked(planned)])
+
+
+def _unasked(planned: Planned) -> str:
+    size, dtype = planned.opened, load.dtype_of(planned.request.model_load.dtype)
+    less = size // BYTES[dtype] * 2
+    remedy = f"; model_load.dtype=bfloat16 needs {console.size(less)}" if less < size else ""
+    return f"the certificate opens a whole model, and {console.size(size)} are not free: no output will be asked{remedy}"
 
 
 def _askable(planned: Planned) -> None:
@@ -244,8 +255,3 @@ def _askable(planned: Planned) -> None:
     from mlops_llm.eval.plan import prepare
 
     prepare(request.evaluation(planned.sources[0].ref, str(planned.output.parent)))
-
-
-def called(operation: Any) -> str:
-    """The name of an operation."""
-    return name_of(operation)

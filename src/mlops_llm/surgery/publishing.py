@@ -116,8 +116,7 @@ def _result(planned: Planned, made: Made, ref: str, grids: list[Grid | str], sec
         "sources": ", ".join(_said(each) for each in planned.sources),
         **planned.facts,
         "time": console.seconds(seconds),
-        "certificate": found.verdict
-        + ("" if found.passed else f" ({'; '.join(f'{each.name}: {each.said}' for each in found.failures)}): not promotable"),
+        "certificate": found.said,
         "registered": f"{registered} (alias challenger)" if registered else None,
         "weights digest": weights[:16],
         **{

@@ -17,14 +17,33 @@ from mlops_llm.models.load import Dtype, Task
 from mlops_llm.record import Result
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.execution import work
-from mlops_llm.surgery.forms import Form, converted, write
+from mlops_llm.surgery.forms import Form, again, converted, write
 from mlops_llm.surgery.measures import Measures, Where
 from mlops_llm.surgery.operation import Work
-from mlops_llm.surgery.planning import Checks, Planned, Source, dtype_of, source, stored, under
+from mlops_llm.surgery.planning import BESIDE, Check, Checks, Planned, Source, dtype_of, source, stored, under
 from mlops_llm.surgery.weights import Weights, opened
 
-BESIDE = 20_000_000
-"""Bytes of tokenizer and config, at most."""
+
+@dataclass(frozen=True)
+class Making:
+    """How a model gets its new form."""
+
+    method: str
+    """For a person."""
+    write: Callable[[Path], str | None]
+    """Fills an empty folder."""
+    numbers: Callable[[Path], Sequence[Check]]
+    """Compares what lies in the finished folder with the model, tensor by tensor."""
+    bytes: int
+    """Of the result's weights."""
+    memory: int
+    """Most bytes held at once."""
+    facts: Mapping[str, str]
+    """More lines of the plan."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What the recipe holds besides the operation's own settings."""
+    lighter: Mapping[str, int] = field(default_factory=dict)
+    """As in `Planned`."""
 
 
 @dataclass
@@ -65,49 +84,33 @@ class Quantizing(ABC):
         """
         ...
 
-    def planned(
-        self,
-        request: Surgery,
-        parent: Source,
-        method: str,
-        write: Callable[[Path], str | None],
-        size: tuple[int, int],
-        facts: Mapping[str, str],
-        warnings: Sequence[str] = (),
-        settings: Mapping[str, Any] | None = None,
-    ) -> Planned:
+    def planned(self, request: Surgery, parent: Source, making: Making) -> Planned:
         """The plan, with what the certificate demands.
 
         Args:
             request: the command.
             parent: the model.
-            method: what is done, for a person.
-            write: fills an empty folder.
-            size: bytes of the result, and most bytes held at once.
-            facts: more lines of the plan.
-            warnings: what a person should know.
-            settings: what the recipe holds besides.
+            making: how it gets its new form.
 
         Raises:
             UserError: the rows on which loss is measured cannot be asked.
         """
         measures = Measures(parent, request, tuple(self.measure), self.most_loss)
         measures.check()
-        checks = Checks(parent, self.most_kl, self.least_agreement, under(parent), more=measures)
         rows = request.dataset or "REF"
         return Planned(
             request,
             name_of(self),
-            method,
+            making.method,
             (parent,),
-            size[0] + BESIDE,
-            size[1],
-            write,
-            checks,
+            making.bytes + BESIDE,
+            making.memory,
+            making.write,
+            Checks(parent, self.most_kl, self.least_agreement, under(parent), making.numbers, measures),
             name=name_of(self).partition("_")[2],
-            facts=facts,
-            warnings=warnings,
-            settings=settings or {},
+            facts=making.facts,
+            settings=making.settings,
+            lighter=making.lighter,
             next=[
                 f"python -m mlops_llm.eval model={{ref}} dataset={rows}",
                 f"python -m mlops_llm.eval op=compare models=[{parent.ref},{{ref}}] dataset={rows} op.measure=true",
@@ -153,14 +156,15 @@ def streamed(
     made, facts = form(parent, weights, wanted)
     most = request.shard_mb * 1_000_000
     largest = max(each.bytes for each in weights.shapes.values())
-    return operation.planned(
-        request,
-        parent,
+    making = Making(
         method,
         partial(_write, made, weights, parent, wanted, most),
-        (made.bytes, 4 * largest),
+        partial(again, made.bounds, weights),
+        made.bytes,
+        4 * largest,
         {"stored as": f"{stored(parent.files).name} -> {method}", **facts},
     )
+    return operation.planned(request, parent, making)
 
 
 def _write(form: Form, weights: Weights, parent: Source, dtype: Dtype, most: int, folder: Path) -> str:

@@ -16,22 +16,21 @@ from mlops_llm.errors import RequestError
 from mlops_llm.models.load import Dtype
 from mlops_llm.models.tensors import Shape, ShardWriter, Tensors, by_layer, cast
 from mlops_llm.surgery import companions
-from mlops_llm.surgery.certificate import finite
 from mlops_llm.surgery.compatible import agree, is_of_vocabulary
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.merge.pieces import PIECE, pieces
 from mlops_llm.surgery.method import NEW, Method, Target, Walk
-from mlops_llm.surgery.planning import Check, Source, dtype_of, stored
+from mlops_llm.surgery.planning import BESIDE, Check, Source, dtype_of, stored
 from mlops_llm.surgery.vocabulary import Joined, Vocabulary, joined
-from mlops_llm.surgery.weights import EMBEDDING, Weights, opened
+from mlops_llm.surgery.weights import EMBEDDING, Weights, finite, opened
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 LOG = "merge.log"
 _FLOATS = ("F64", "F32", "F16", "BF16")
-_BESIDE = 20_000_000
-"""Bytes of tokenizer and config, at most."""
+_AGAIN = 250_000_000
+"""Bytes of a result that is merged a second time as a whole; of a larger one it is a tensor of each kind."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Stream:
     @property
     def bytes(self) -> int:
         """Of the result."""
-        return sum(each.bytes for each in self.shapes.values()) + _BESIDE
+        return sum(each.bytes for each in self.shapes.values()) + BESIDE
 
     @property
     def memory(self) -> int:
@@ -125,10 +124,15 @@ class Stream:
                 target.copy_(merged)
 
     def again(self, folder: Path) -> list[Check]:
-        """A tensor of each kind, merged once more from the models as they lie there, beside that of the finished folder."""
+        """Tensors merged once more from the models as they lie there, beside those of the finished folder.
+
+        All of a small model; of a larger one a tensor of each kind, for that takes a moment.
+        """
         import torch
 
-        names = _of_each_kind([name for name, shape in self.shapes.items() if shape.dtype in _FLOATS])
+        names = [name for name, shape in self.shapes.items() if shape.dtype in _FLOATS]
+        whole = self.bytes <= _AGAIN
+        names = names if whole else _of_each_kind(names)
         with ExitStack() as stack:
             for one in self.weights:
                 stack.callback(one.close)
@@ -138,7 +142,7 @@ class Stream:
                 (name for name in names if not torch.equal(self._merged(name, self._read(name), limits), written.read(name))),
                 None,
             )
-        said = f"{len(names)} tensors, one of each kind, are what the models give"
+        said = f"{len(names)} tensors, {'all there are' if whole else 'one of each kind'}, are what the models give"
         return [Check("merged_again", other or len(names), other is None, f"{other} is not what they give" if other else said)]
 
     def _read(self, name: str) -> list[Tensor]:

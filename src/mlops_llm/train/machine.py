@@ -71,8 +71,14 @@ def host_there() -> int:
     """Bytes of the machine's own memory that this process can have, with those it has already."""
     import psutil
 
-    free = min([int(psutil.virtual_memory().available), *cgroup_rooms()])
-    return free + int(psutil.Process().memory_info().rss)
+    return host_free() + int(psutil.Process().memory_info().rss)
+
+
+def host_free() -> int:
+    """Bytes of the machine's own memory that this process can have besides those it has already."""
+    import psutil
+
+    return min([int(psutil.virtual_memory().available), *cgroup_rooms()])
 
 
 def cgroup_rooms(root: Path = _CGROUPS, member: Path = _MEMBER) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from mlops_llm.component import component
+from mlops_llm.component import component, name_of
 from mlops_llm.errors import UserError
 from mlops_llm.models import adapter, load
 from mlops_llm.models.load import Dtype
@@ -16,7 +16,7 @@ from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.execution import work
 from mlops_llm.surgery.gguf import Type
 from mlops_llm.surgery.operation import Work
-from mlops_llm.surgery.planning import Checks, Planned, Source, called, dtype_of, source
+from mlops_llm.surgery.planning import Checks, Planned, Source, dtype_of, source
 from mlops_llm.surgery.streaming import Alone, stream
 
 _MOST_KL = {Dtype.float32: 1e-5}
@@ -68,13 +68,13 @@ class MergeLora:
         limits = _MOST_KL.get(dtype, 1e-2), _LEAST_AGREEMENT.get(dtype, 0.9)
         return Planned(
             request,
-            called(self),
+            name_of(self),
             "adapter merged into its base",
             (one, under),
             found.bytes,
             found.memory,
             found.write,
-            Checks(like=one, most_kl=limits[0], least_agreement=limits[1], changed_from=under),
+            Checks(like=one, most_kl=limits[0], least_agreement=limits[1], changed_from=under, numbers=found.again),
             task=one.files.task,
             facts=found.facts,
             warnings=found.warnings,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from mlops_llm import console
-from mlops_llm.component import component, near
+from mlops_llm.component import component, name_of, near
 from mlops_llm.errors import UserError, first_line, need
 from mlops_llm.record import Result
 from mlops_llm.surgery import companions
@@ -17,7 +17,7 @@ from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.execution import work
 from mlops_llm.surgery.merging import next_steps, numbers, refuse_twice
 from mlops_llm.surgery.operation import Work
-from mlops_llm.surgery.planning import Planned, Source, called, dtype_of, source
+from mlops_llm.surgery.planning import Planned, Source, dtype_of, source
 from mlops_llm.surgery.streaming import Alone, stream, whole
 
 _PAIR = 2
@@ -78,7 +78,7 @@ class MergeMergekit:
         self._validated(self._config([Path(each.ref) for each in sources], Path(base.ref) if base else None, "float32"))
         return Planned(
             request,
-            called(self),
+            name_of(self),
             f"{method} by mergekit",
             (*sources, *([base] if base else [])),
             found.bytes,

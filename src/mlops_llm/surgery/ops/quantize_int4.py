@@ -10,7 +10,8 @@ from mlops_llm.component import component
 from mlops_llm.errors import UserError, need
 from mlops_llm.models.load import Dtype
 from mlops_llm.surgery.config import Surgery
-from mlops_llm.surgery.forms import Form, group_size, int4, linears
+from mlops_llm.surgery.forms import Form, group_size, linears
+from mlops_llm.surgery.int4 import int4
 from mlops_llm.surgery.planning import Planned, Source
 from mlops_llm.surgery.quantizing import Quantizing, said_of, streamed
 from mlops_llm.surgery.weights import Weights

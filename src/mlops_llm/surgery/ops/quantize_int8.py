@@ -9,7 +9,8 @@ from mlops_llm.component import component
 from mlops_llm.errors import need
 from mlops_llm.models.load import Dtype
 from mlops_llm.surgery.config import Surgery
-from mlops_llm.surgery.forms import Form, int8, linears
+from mlops_llm.surgery.forms import Form, linears
+from mlops_llm.surgery.int8 import int8
 from mlops_llm.surgery.planning import Planned, Source
 from mlops_llm.surgery.quantizing import Quantizing, said_of, streamed
 from mlops_llm.surgery.weights import Weights

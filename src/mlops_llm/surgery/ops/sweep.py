@@ -13,6 +13,7 @@ from mlops_llm.eval.plan import Plan
 from mlops_llm.eval.plan import prepare as evaluation
 from mlops_llm.eval.recording import PREFIX, named
 from mlops_llm.record import Result
+from mlops_llm.surgery import memory
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.execution import work
 from mlops_llm.surgery.merging import Merging, base, parents
@@ -98,6 +99,7 @@ class Sweep:
         if self.dry_run:
             return swept.shown(planned, len(places) if self.search is Search.grid else None)
         work(planned)  # for its checks: room on the disk, a new folder
+        memory.enough(merged.memory, {f"single merges by op={self.method}": planned.memory})
         return swept.work
 
     def _written(self, method: Merging, request: Surgery) -> Planned:

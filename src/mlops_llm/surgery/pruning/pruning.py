@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlops_llm.component import name_of
 from mlops_llm.errors import UserError
-from mlops_llm.files import read_object, write_text
+from mlops_llm.files import intended, read_object, write_text
 from mlops_llm.models import load, template
 from mlops_llm.models.load import Dtype, Task
 from mlops_llm.models.ref import Place
@@ -27,8 +27,11 @@ from mlops_llm.surgery.pruning.amount import Amount
 from mlops_llm.surgery.pruning.cut import Cut, first, told
 from mlops_llm.surgery.pruning.layout import Layout, layer_of, layout
 from mlops_llm.surgery.pruning.masked import masked
+from mlops_llm.surgery.pruning.met import seen_in_training
 from mlops_llm.surgery.pruning.remembered import remembered
 from mlops_llm.surgery.pruning.texts import TEXTS
+from mlops_llm.surgery.restored import Restored
+from mlops_llm.surgery.rounding import Same, compared
 from mlops_llm.train.teacher import mark
 
 if TYPE_CHECKING:
@@ -140,8 +143,9 @@ class Pruning:
             sources=(self.of.source,),
             bytes=sum(each.shape.bytes for each in pieces.values()),
             memory=files.whole.parameters * BYTES[self.of.dtype],
+            lighter={"model_load.dtype=bfloat16": files.whole.parameters * BYTES[Dtype.bfloat16]},
             write=self.write,
-            checks=Checks(more=self.checks),
+            checks=Checks(numbers=self.again, more=self.checks),
             name="pruned",
             facts=self.facts,
             settings={"calibration.digest": self.rows.digest},
@@ -176,13 +180,28 @@ class Pruning:
         with masked(model, self.cut):
             self.wanted = _said(model, self.rows)
 
+    def again(self, folder: Path) -> list[Check]:
+        """That what lies in the finished folder is what the cut leaves of the model, tensor by tensor."""
+        cut = told(self.of.layout, self.amount.unit, read_object(folder / STAYS))
+        pieces = writing.pieces(cut, self.of.weights.shapes, self._dtype())
+        found = Restored(folder)
+
+        def read(name: str) -> tuple[Tensor, Tensor]:
+            return writing.made(self.of.weights, cut, pieces[name]), found.read(name)
+
+        try:
+            return [compared(pieces, read, lambda name: Same())]
+        finally:
+            found.close()
+            self.of.weights.close()
+
     def checks(self, folder: Path) -> list[Check]:
         """That the result answers as the whole model does without what went, and what it lost."""
         if not self.wanted:  # the folder was written by a process that is gone
             self.cut = told(self.of.layout, self.amount.unit, read_object(folder / STAYS))
             self._look()
         try:
-            model = self._loaded(load.inspect(Place(str(folder), folder), self.request.model_load))
+            model = self._loaded(load.inspect(Place(str(intended(folder)), folder), self.request.model_load))
         except UserError as error:
             return [Check("loads", error.what, False, str(error))]
         far = max(_divergence(one, two) for one, two in zip(self.wanted, _said(model, self.rows), strict=True))
@@ -191,12 +210,14 @@ class Pruning:
         ships = self.rows.name == BUILT_IN
         of = shipped(self.before, "texts", "op.calibration=REF") if ships else f"rows of {self.rows.name}"
         held = f"{len(self.rows.held)} {of}"
-        self.facts["perplexity"] = f"{self.before:.4g} -> {after:.4g} on {held}"
+        met = seen_in_training(self.of.source, self.rows.asked)
+        self.facts["perplexity"] = f"{self.before:.4g} -> {after:.4g} on {held} ({met.said})"
         said = f"{far:.2g} nats a token from the source without what went (limit {limit:g})"
         return [
             Check("masked_kl", far, far <= limit, said),
             Check("perplexity_before", self.before, None, f"{self.before:.4g} on {held}"),
             Check("perplexity_after", after, None, f"{after:.4g} on the same rows"),
+            Check("seen_in_training", met.said if met.share is None else met.share, None, met.said),
         ]
 
     def _loaded(self, files: load.Files) -> Any:
