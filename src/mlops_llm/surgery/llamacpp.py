@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlops_llm.errors import UserError, first_line, need
+from mlops_llm.inference.llamacpp import serving
 from mlops_llm.surgery.gguf_tokens import unmarked
 
 TEXTS = (
@@ -66,27 +66,13 @@ class LlamaCpp:
 
 @contextmanager
 def opened(path: Path, window: int = 512) -> Iterator[LlamaCpp]:
-    """Open a GGUF in llama.cpp, on the CPU and one thread.
+    """Open a GGUF in llama.cpp, on the CPU and one thread, so that its numbers repeat themselves.
 
     Raises:
         UserError: llama.cpp is not installed, or cannot read the file.
     """
-    need("xllamacpp", "surgery")
-    import xllamacpp
-
-    settings = xllamacpp.CommonParams()
-    settings.model.path = str(path)
-    settings.n_ctx, settings.n_parallel, settings.n_gpu_layers, settings.verbosity = window, 1, 0, 0
-    settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1
-    settings.warmup = False
-    try:
-        server = xllamacpp.Server(settings)
-    except Exception as error:
-        raise UserError(f"llama.cpp cannot read it ({first_line(error)})", str(path), "export it again") from error
-    try:
-        yield LlamaCpp(server.listening_address)
-    finally:
-        del server
+    with serving(path, window) as server:
+        yield LlamaCpp(server.address)
 
 
 @dataclass(frozen=True)
