@@ -31,10 +31,11 @@ from mlops_llm.surgery.ops.merge_mergekit import MergeMergekit
 from mlops_llm.surgery.ops.merge_slerp import MergeSlerp
 from mlops_llm.surgery.ops.merge_task_arithmetic import MergeTaskArithmetic
 from mlops_llm.surgery.ops.merge_ties import Form, MergeTies
+from mlops_llm.surgery.ops.prune_depth import PruneDepth
 from mlops_llm.surgery.planning import checked
 from mlops_llm.surgery.vocabulary import Vocabulary
 from tests import miniatures
-from tests.surgeries import again, made, plan, written
+from tests.surgeries import again, command, made, plan, written
 
 
 @pytest.fixture(scope="module")
@@ -307,6 +308,23 @@ def test_what_does_not_fit_into_memory_is_refused_with_what_would(models, here, 
         "the certificate opens a whole model, and 194 kB are not free: no output will be asked; "
         "model_load.dtype=bfloat16 needs 97 kB"
     )
+
+
+def test_a_pruning_that_would_load_more_than_there_is_names_the_smaller_numbers(models, here, monkeypatch):
+    size = load.inspect(resolve(str(models / "a")), load.ModelLoad()).parameters
+    free(monkeypatch, 3 * size)
+    with pytest.raises(UserError, match=r"^memory: .* this fits: model_load\.dtype=bfloat16 \(97 kB\)$"):
+        plan(PruneDepth(layers=[1]), here / "out", model=str(models / "a"))
+
+
+def test_a_sweep_that_would_load_more_than_there_is_ends_with_2_before_anything_is_recorded(models, here, jsonl, monkeypatch):
+    rows = jsonl([{"prompt": "a", "response": "b"}])
+    names = ref(models, "a", "b")
+    free(monkeypatch, plan(MergeSlerp(), here / "one", models=names).memory + 1000)
+    words = [f"models=[{','.join(names)}]", f"dataset={rows}", "metric=[perplexity]", "output=out"]
+    said = command(here, "op=sweep", *words, code=2)
+    assert "are free; this fits: single merges by op=merge_slerp (" in said and not (here / "out").exists()
+    assert not (here / "mlflow.db").exists()
 
 
 def broken(models: Path, here: Path, name: str, spoil) -> str:
