@@ -40,6 +40,14 @@ each_component = pytest.mark.parametrize(
 )
 
 
+@pytest.fixture(autouse=True)
+def own_stage(request: pytest.FixtureRequest) -> None:
+    """A name of the group `op` belongs to the stage that was loaded last, which another test may have changed."""
+    cls = getattr(request.node, "callspec", None) and request.node.callspec.params.get("cls")
+    if cls is not None:
+        component.load(cls.__module__.rpartition(".")[0])
+
+
 @dataclasses.dataclass
 class Holder:
     """Settings with components."""
