@@ -1,8 +1,8 @@
 """Which version of a registered model is the champion: moved as one step that another process can complete.
 
-MLflow moves one alias at a time. So what is to be done is written down first, in a tag of the registered model (`JOURNAL`), then
-done, then crossed out: whoever finds a tag whose writer is dead does it (again), which changes nothing that was done already.
-`previous` moves first, so that there is a champion at every moment. Each move stands in a tag of its own, numbered, for ever.
+MLflow moves one alias at a time. So what is to be done is written down first, in the tag `JOURNAL` of the registered model,
+then done, then crossed out: whoever finds a tag whose writer is dead does it (again), which changes nothing that was done
+already. `previous` moves first, so that there is a champion at every moment. Each move stands in a tag of its own, for ever.
 """
 
 from __future__ import annotations

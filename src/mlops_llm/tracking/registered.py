@@ -144,6 +144,25 @@ def version(store: Store, name: str, which: str) -> VersionRow:
     return _rows(store, [found], [known])[0]
 
 
+def of_checkpoint(store: Store, logged: str, name: str = "") -> VersionRow | None:
+    """The newest version that is made of a checkpoint, or None.
+
+    Args:
+        store: the record.
+        logged: LoggedModel id.
+        name: of the registered model; empty takes any.
+    """
+    there = store.client.search_model_versions(f"source_path = 'models:/{logged}'")
+    found = [each for each in there if not name or each.name == name]
+    newest = max(found, key=lambda each: (int(each.creation_timestamp), int(each.version)), default=None)
+    return version(store, newest.name, str(newest.version)) if newest else None
+
+
+def measured(store: Store, logged: str) -> tuple[Measured, ...]:
+    """Numbers of a checkpoint, the newest of each on each dataset."""
+    return tuple(_measured(store.client.get_logged_model(logged)))
+
+
 def runs(store: Store, ids: Iterable[str]) -> dict[str, RunRow]:
     """Runs by their ids, those that are there, in one query for each hundred."""
     wanted, found = sorted({each for each in ids if each}), dict[str, RunRow]()
