@@ -50,7 +50,7 @@ def grid(model: str, decision: Decision, became: str) -> Grid:
 def record(told: Mapping[str, Any], decision: Decision, model: str, became: str, run: Run) -> None:
     """Keep a decision in its run."""
     run.artifact(ARTIFACT, json.dumps(told, ensure_ascii=False, indent=1))
-    table = {
+    table: dict[str, list[Any]] = {
         "passed": [each.passed for each in decision.checks],
         "asked": [each.name for each in decision.checks],
         "found": [each.said for each in decision.checks],

@@ -163,6 +163,12 @@ def measured(store: Store, logged: str) -> tuple[Measured, ...]:
     return tuple(_measured(store.client.get_logged_model(logged)))
 
 
+def used(store: Store, run: str) -> list[str]:
+    """LoggedModel ids of the weights that a run reads."""
+    inputs = store.client.get_run(run).inputs
+    return [each.model_id for each in inputs.model_inputs] if inputs else []
+
+
 def runs(store: Store, ids: Iterable[str]) -> dict[str, RunRow]:
     """Runs by their ids, those that are there, in one query for each hundred."""
     wanted, found = sorted({each for each in ids if each}), dict[str, RunRow]()
@@ -196,7 +202,7 @@ def _logged(store: Store, ids: set[str]) -> dict[str, Any]:
         listed = ", ".join(f"'{each}'" for each in wanted[first : first + _TOGETHER])
         query = f"model_id IN ({listed})"
         pages = _pages(
-            lambda token, query=query: store.client.search_logged_models(  # type: ignore[misc]
+            lambda token, query=query: store.client.search_logged_models(
                 experiments, filter_string=query, max_results=_TOGETHER, page_token=token
             )
         )
