@@ -52,7 +52,7 @@ def register(store: Store, folder: Path, count: int, name: str = "bot") -> None:
         model = store.client.create_logged_model(experiment, f"checkpoint-{number}", tags=tags, model_type="checkpoint")
         store.client.finalize_logged_model(model.model_id, "READY")
         with mock.patch.dict(os.environ, MLFLOW_TRACKING_URI=store.address):  # where MLflow looks for the source
-            store.client.create_model_version(name, f"models:/{model.model_id}")
+            store.client.create_model_version(name, f"models:/{model.model_id}", model_id=model.model_id)
 
 
 def race(folder: Path, store: Store, count: int, env: dict[str, str] | None = None) -> None:

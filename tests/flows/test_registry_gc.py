@@ -9,6 +9,7 @@ from unittest import mock
 
 import pytest
 
+from mlops_llm.tracking.environment import host, process_tags
 from mlops_llm.tracking.store import Store, connect_to, local_path
 from tests.surgeries import command
 
@@ -96,8 +97,6 @@ def test_a_budget_below_what_is_protected_is_one_line(shelf: Shelf) -> None:
 
 
 def test_what_a_running_run_reads_stays_and_what_comes_from_elsewhere(shelf: Shelf) -> None:
-    from mlops_llm.tracking.environment import process_tags
-
     shelf.run("now", {2: 9.0, 4: 1.0}, "RUNNING", **{"base.checkpoint": shelf.ids["spare/4"], **process_tags()})
     shelf.store.client.set_logged_model_tags(shelf.ids["sft/4"], {"checkpoint.origin": "mine"})
     command(shelf.folder, "op=gc", "op.budget=11000", "project=sales", "run_name=p", stage="registry")
@@ -105,3 +104,23 @@ def test_what_a_running_run_reads_stays_and_what_comes_from_elsewhere(shelf: She
     assert kept[shelf.ids["now/2"]] == "run now is running" and kept[shelf.ids["sft/4"]] == "comes from elsewhere"
     assert kept[shelf.ids["spare/4"]].startswith("the running now reads it")
     assert set(shelf.ids.values()) - set(kept) == {shelf.ids["spare/2"], shelf.ids["loose/0"]}
+
+
+def test_a_checkup_names_what_is_broken_with_its_remedy(shelf: Shelf) -> None:
+    folder, client = shelf.folder, shelf.store.client
+    gone = shelf.folder / "mlruns"
+    model = client.get_logged_model(shelf.ids["spare/2"])
+    place = local_path(model.artifact_location)
+    assert place and place.is_relative_to(gone)
+    place.rename(place.with_name("elsewhere"))
+    shelf.run("dead", {}, "RUNNING", **{"run.host": host(), "run.process": "1:1.00"})
+    out = command(folder, "op=doctor", "project=sales", "run_name=checked", code=1, stage="registry")
+    assert out == ""
+    told = json.loads((folder / "outputs/checked/result.json").read_text("utf-8"))["findings"]
+    found = {(each["state"], each["what"]): each for each in told}
+    assert "checkpoint-2" in found["broken", "files"]["said"] and found["broken", "files"]["remedy"]
+    assert "dead" in found["warning", "stale run"]["said"]
+    assert "is not the recorded" in found["broken", "weights"]["said"] or "cannot be read" in found["broken", "weights"]["said"]
+    assert {"GPU", "vLLM", "queue", "disk", "fonts"} <= {each["what"] for each in told}
+    run = client.search_runs([shelf.experiment], "attributes.run_name = 'dead'")[0]
+    assert run.info.status == "KILLED"

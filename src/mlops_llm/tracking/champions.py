@@ -171,12 +171,13 @@ def complete(store: Store, run: str) -> list[str]:
     done = list[str]()
     for each in store.client.search_registered_models(f"tags.`{JOURNAL}` LIKE '%'"):
         left = pending(each.tags)
-        if left and not _is_at_it(store, left):
+        if left and not is_at_work(store, left):
             with turn_of(store, run, each.name) as completed:
                 done += [each.name] if completed else []
     return done
 
 
-def _is_at_it(store: Store, entry: Move) -> bool:
+def is_at_work(store: Store, entry: Move) -> bool:
+    """Whether the process that began a move is still there to end it."""
     rows = [each for each in ledger.named(store, entry.run) if each.id == entry.run_id]
     return any(each.status == "RUNNING" and environment.believed_alive(each.tags) for each in rows)

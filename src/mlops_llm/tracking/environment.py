@@ -56,7 +56,7 @@ def describe(argv: list[str]) -> Environment:
         "host.system": f"{platform.system()} {platform.machine()}",
         "host.cpu": cpu(),
         "host.memory_gb": f"{psutil.virtual_memory().total / 2**30:.1f}",
-        "host.gpu": _gpus(),
+        "host.gpu": gpus(),
     }
     versions = _packages()
     by_name = dict(line.split("==", 1) for line in versions)
@@ -168,7 +168,8 @@ def _processor() -> str:
     return platform.processor() or "unknown"
 
 
-def _gpus() -> str:
+def gpus() -> str:
+    """The GPUs that the driver knows, or `none`."""
     if shutil.which("nvidia-smi") is None:
         return "none"
     done = subprocess.run(

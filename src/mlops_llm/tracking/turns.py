@@ -17,7 +17,7 @@ from mlops_llm.tracking.store import Store
 
 _OF, _NUMBER = "turn.of", "turn.number"
 _CHOOSING = "choosing"
-_PAUSE = 0.05
+_PAUSE, _LONGEST_PAUSE = 0.1, 3.0
 PATIENCE = 600.0
 """Seconds that a process waits for those before it."""
 
@@ -45,17 +45,17 @@ def turn(store: Store, run: str, what: str) -> Iterator[None]:
         while before := _before(_waiting(store, run, what), mine, run):
             if time.monotonic() - began > PATIENCE:
                 remedy = "wait for its end, or stop it"
-                raise UserError(f"run {ledger.find_run(store, before).name} has been at it for minutes", what, remedy)
-            time.sleep(_PAUSE)
+                raise UserError(f"run {ledger.find_run(store, before[0]).name} has been at it for minutes", what, remedy)
+            time.sleep(min(_PAUSE * len(before), _LONGEST_PAUSE))  # those far behind leave the record alone
         yield
     finally:
         for tag in (_OF, _NUMBER):
             client.delete_tag(run, tag)
 
 
-def _before(others: dict[str, str], mine: int, run: str) -> str:
-    """A run that comes before this one, or may."""
-    return next((one for one, number in others.items() if number == _CHOOSING or (int(number), one) < (mine, run)), "")
+def _before(others: dict[str, str], mine: int, run: str) -> list[str]:
+    """Runs that come before this one, or may."""
+    return [one for one, number in others.items() if number == _CHOOSING or (int(number), one) < (mine, run)]
 
 
 def _waiting(store: Store, run: str, what: str) -> dict[str, str]:

@@ -40,7 +40,7 @@ class Show:
             moves = champions.history(known.tags)
             told += _of_version(one) if one else [_moves(moves)] if moves else []
             left = champions.pending(known.tags)
-            if left:
+            if left and not champions.is_at_work(store, left):
                 told.append(f"the {left.kind} of version {left.version} was cut off: the next start completes it")
             values = {"versions": [each.values for each in lines], "history": [asdict(each) for each in moves]}
             return Result("show", _table(known, moves), values, shown=told)
