@@ -23,7 +23,7 @@ from mlops_llm.console import grid
 
 METRICS = ("train/loss", "eval/loss", "score/bleu", "score/bleu_low", "score/bleu_high", "score/exact_match", "overlap/share")
 LIST = ["-m", "mlops_llm.registry", "op=list"]
-SELECT = ["-m", "mlops_llm.surgery", "op=select", "run=run-500", "op.by=[eval/loss]"]
+SELECT = ["-m", "mlops_llm.surgery", "op=select", "run=run-0", "op.by=[eval/loss]"]
 RAW = """
 import json, sys, time
 from mlflow import MlflowClient
@@ -54,7 +54,7 @@ if sys.argv[1] == "list":
         listed = ", ".join(f"'{each}'" for each in runs[first : first + 100])
         client.search_runs(experiments, f"attributes.run_id IN ({listed})", max_results=100)
 else:
-    (run,) = client.search_runs(experiments, "attributes.run_name = 'run-500'")
+    (run,) = client.search_runs(experiments, "attributes.run_name = 'run-0'")
     client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'", max_results=100)
     client.get_metric_history(run.info.run_id, "train/loss")
 print(json.dumps({"query s": time.perf_counter() - began}))
@@ -76,7 +76,7 @@ if sys.argv[1] == "list":
 else:
     from mlops_llm.surgery.selection.rows import rows
     began = time.perf_counter()
-    assert len(rows(store, "run-500", by=["eval/loss"]).candidates) == 10
+    assert len(rows(store, "run-0", by=["eval/loss"]).candidates) == 10
 print(json.dumps({"query s": time.perf_counter() - began}))
 """
 
