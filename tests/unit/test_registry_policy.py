@@ -16,11 +16,12 @@ from mlops_llm.eval.outcome import Outcome, Sample, Score
 from mlops_llm.eval.recorded import Recorded
 from mlops_llm.registry.decision import Beside, Evidence, Value, decide
 from mlops_llm.registry.evidence import _beside
+from mlops_llm.registry.listing import columns
 from mlops_llm.registry.policy import Demand, Floor, Policy
 from mlops_llm.registry.rollback import target
 from mlops_llm.tracking.champions import PROMOTE, ROLLBACK, Move, reign
 from mlops_llm.tracking.ledger import RunRow
-from mlops_llm.tracking.registered import ModelRow
+from mlops_llm.tracking.registered import Measured, ModelRow, VersionRow
 
 numbers = st.floats(-100, 100)
 values = st.none() | st.builds(Value, numbers, st.booleans(), st.just("run"))
@@ -185,3 +186,16 @@ def test_what_was_deleted_is_passed_over_and_what_was_moved_by_hand_counts():
         target(ModelRow("m", {"champion": 3}, tags), {3})
     with pytest.raises(UserError, match="has no champion"):
         target(ModelRow("m", {}, {}), {1})
+
+
+def test_the_scores_that_are_shown_are_those_of_the_policy_on_the_rows_that_most_were_asked():
+    def version(number: int, *measured: tuple[str, str, str]) -> VersionRow:
+        told = tuple(Measured(name, dataset, rows, float(number), "run") for name, dataset, rows in measured)
+        return VersionRow("m", number, (), 0, "", {}, "", None, told)
+
+    old, new, other = ("score/bleu", "set", "old"), ("score/bleu", "set[4]", "new"), ("score/rouge_1", "else", "x")
+    rows = [version(1, old, other), version(2, old, new, other), version(3, new, other), version(4, new, other)]
+    (column,) = columns(rows, Policy(dataset="set@v1.0"))
+    assert (column.head, column.digest) == ("bleu on set[4]", "new") and column.value(rows[0]) is None
+    heads = [each.head for each in columns(rows, Policy(primary="score/nothing"))]
+    assert heads == ["rouge_1 on else", "bleu on set[4]", "bleu on set"], "without any of the policy's, what most have"

@@ -25,7 +25,7 @@ def _work(work: Work | Result, run: Run) -> Result:
 
 def _home(settings: Registry) -> str:
     """The project that is named, else that of the run that made the model."""
-    if settings.project or not settings.op.records:
+    if settings.project or not (settings.name or settings.model):
         return settings.project or DEFAULT
     from mlops_llm.registry.subject import maker
     from mlops_llm.tracking.ledger import find_run

@@ -22,6 +22,8 @@ from mlops_llm.tracking.store import Store
 
 MOST_SCORES = 4
 """Columns of scores."""
+MOST_TOLD = 200
+"""Versions whose runs are read; of more, which are many settings to read for one word each, only these tell what made them."""
 _BESIDE = ("_low", "_high", "_unseen")
 _OVERLAP = "overlap/share"
 
@@ -94,7 +96,8 @@ def columns(versions: Sequence[VersionRow], policy: Policy) -> list[Column]:
         named = [each for each in there if dataset and each.dataset.partition("[")[0] == dataset.partition("@")[0]]
         if there:
             found.append(max(named or there, key=lambda each: counts[each]))
-    most = [each for each, _ in counts.most_common()]
+    by_head = {each.head: each for each, _ in reversed(counts.most_common())}
+    most = sorted(by_head.values(), key=lambda each: (-counts[each], each.head))
     return list(dict.fromkeys(found or most))[:MOST_SCORES]
 
 
@@ -108,7 +111,8 @@ def lines(store: Store, versions: Sequence[VersionRow], shown: Sequence[Column])
     """
     ids = {name for each in versions if each.checkpoint for name in _parents(each.checkpoint)}
     parents = registered.checkpoints(store, ids)
-    runs = registered.runs(store, [*(each.run for each in versions), *(each.run for each in parents.values())])
+    told = sorted(versions, key=lambda each: not each.aliases)[:MOST_TOLD]
+    runs = registered.runs(store, [*(each.run for each in told), *(each.run for each in parents.values())])
     return [_line(each, shown, parents, runs) for each in versions]
 
 
@@ -196,4 +200,4 @@ def _short(ref: str, parents: Mapping[str, CheckpointRow], runs: Mapping[str, Ru
 
 def _named(row: CheckpointRow, runs: Mapping[str, RunRow]) -> str:
     run = runs.get(row.run)
-    return f"{run.name}/{row.name}" if run else row.name
+    return f"{run.name}/{row.name}" if run else f"{row.name} of {row.run[:8]}…" if row.run else row.name

@@ -17,7 +17,7 @@ from mlops_llm.tracking.store import Store
 
 _OF, _NUMBER = "turn.of", "turn.number"
 _CHOOSING = "choosing"
-_PAUSE, _LONGEST_PAUSE = 0.1, 3.0
+_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 PATIENCE = 600.0
 """Seconds that a process waits for those before it."""
 

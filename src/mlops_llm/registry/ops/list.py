@@ -11,6 +11,8 @@ from mlops_llm.record import Grid, Result, Run
 from mlops_llm.registry import listing
 from mlops_llm.registry.config import Registry, Work
 
+_NOTHING = "nothing is registered yet: op=promote name=NAME model=REF does, as name= in surgery and register_as= in trainings"
+
 
 @component("op", "list")
 @dataclass
@@ -29,8 +31,10 @@ class List:
     def prepare(self, request: Registry) -> Work:
         """Find the models."""
         from mlops_llm.tracking import registered
-        from mlops_llm.tracking.store import connect
+        from mlops_llm.tracking.store import connect, exists
 
+        if not exists() and not request.name:
+            return lambda run: Result("list", {}, {"versions": []}, shown=[_NOTHING])
         store = connect()
         versions = registered.versions(store, request.name or "", self.rows)
 
@@ -42,7 +46,7 @@ class List:
             title = f"{count} of {models[0]}" if len(models) == 1 else f"{count} of {len(models)} models"
             told: list[Grid | str] = [listing.grid(title, lines, shown, with_model=len(models) != 1)]
             if not versions:
-                told = ["nothing is registered yet: name=NAME with op=promote, surgery or register_as= in a training does"]
+                told = [_NOTHING]
             return Result("list", {}, {"versions": [each.values for each in lines]}, shown=told)
 
         return work

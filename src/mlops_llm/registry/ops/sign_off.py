@@ -32,8 +32,8 @@ class SignOff:
         from mlops_llm.tracking.store import connect
 
         who = self.by or getpass.getuser()
-        if not re.fullmatch(r"[\w.@ -]{1,100}", who):
-            raise UserError(f"'{who}' is no name", "op.by", "take letters, digits and . @ - _")
+        if not re.fullmatch(r"[\w. -]{1,100}", who):
+            raise UserError(f"'{who}' is no name", "op.by", "take letters, digits, blanks and . - _")
         store = connect()
         version = subject.version(store, request)
 
