@@ -68,7 +68,7 @@ def _aliases(versions: Sequence[VersionRow]) -> Iterator[Finding]:
         named, row = f"{each.model}@{each.aliases[0]}", each.checkpoint
         remedy = f"give another version the alias: op=promote or op=rollback name={each.model}"
         if row is None:
-            yield broken("alias", f"{named}: its checkpoint is gone from the record", remedy)
+            yield broken("alias", f"{named} is made of no checkpoint of this record", remedy)
         elif row.tags.get("checkpoint.files") == ledger.REMOVED:
             yield broken("alias", f"{named}: its files were removed", remedy)
     if aliased:

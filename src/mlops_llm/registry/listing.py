@@ -142,7 +142,7 @@ def origin(version: VersionRow, parents: Mapping[str, CheckpointRow], runs: Mapp
     """Where a version comes from, in one line."""
     row = version.checkpoint
     if row is None:
-        return "its checkpoint is gone from the record"
+        return "no checkpoint of this record"
     gone = " (its files were removed)" if row.tags.get("checkpoint.files") == REMOVED else ""
     own = _named(row, runs)
     if listed := _listed(row):

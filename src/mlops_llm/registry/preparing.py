@@ -79,7 +79,7 @@ def _refuse_unusable(store: Store, version: VersionRow) -> None:
     """
     row = version.checkpoint
     if row is None:
-        what = f"the checkpoint of version {version.version} is gone from the record"
+        what = f"version {version.version} is made of no checkpoint of this record"
         raise UserError(what, "version", "name another version; op=show lists them")
     if row.id and row.tags.get("checkpoint.storage") != "upload":
         ledger.place_of_checkpoint(store, row)

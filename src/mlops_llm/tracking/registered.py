@@ -46,7 +46,7 @@ class VersionRow:
     run: str
     """Id of the run that made its checkpoint; empty of weights from elsewhere."""
     checkpoint: CheckpointRow | None
-    """None where the record has lost it."""
+    """None where the record has lost it, or another program registered something else."""
     measured: tuple[Measured, ...] = ()
     """The newest value of each number on each dataset."""
 
