@@ -25,13 +25,13 @@ def _work(work: Work | Result, run: Run) -> Result:
 
 def _home(settings: Registry) -> str:
     """The project that is named, else that of the run that made the model."""
-    if settings.project or not (settings.name or settings.model):
+    if settings.project or not (settings.name or settings.model or settings.run):
         return settings.project or DEFAULT
     from mlops_llm.registry.subject import maker
     from mlops_llm.tracking.ledger import find_run
     from mlops_llm.tracking.store import connect
 
-    run = maker(settings)
+    run = settings.run or maker(settings)
     return find_run(connect(), run).project or DEFAULT if run else DEFAULT
 
 

@@ -49,6 +49,8 @@ class Registry:
     """One of its versions, by number or alias; null is that with the alias challenger."""
     model: Optional[str] = None  # noqa: UP045
     """A model by its ref, instead of a version: models:/NAME@ALIAS, runs:/RUN/best, a folder, a hub id."""
+    run: Optional[str] = None  # noqa: UP045
+    """Training to reproduce, by id or name."""
     policy: Any = "???"
     """What a version must show to become the champion, by name: default, not_worse, rated, or a file in ./conf/policy."""
     hook: dict[str, Any] = field(default_factory=dict)

@@ -326,6 +326,12 @@ def _name(run: Any) -> str:
     return f"{run.info.run_name}{' (deleted)' if deleted else ''}"
 
 
+def used(store: Store, run: str, context: str) -> Used | None:
+    """The rows of a run in a context, such as `training`; None where it used none."""
+    made = _run(store, run)
+    return _used(made, context) if made else None
+
+
 def _used(run: Any, context: str) -> Used | None:
     """The rows of a run in a context; None where it used none, or where its score of them chose nothing."""
     tags, params = run.data.tags, run.data.params
