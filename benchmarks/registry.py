@@ -49,7 +49,7 @@ if sys.argv[1] == "list":
     query = f"model_id IN ({ids})"
     models = pages(lambda token: client.search_logged_models(experiments, query, max_results=1000, page_token=token))
     print(len(list(models)))
-    runs = [each.run_id for each in versions]
+    runs = [each.run_id for each in versions][:200]  # as many as the list reads
     for first in range(0, len(runs), 100):
         listed = ", ".join(f"'{each}'" for each in runs[first : first + 100])
         client.search_runs(experiments, f"attributes.run_id IN ({listed})", max_results=100)
