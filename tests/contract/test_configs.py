@@ -19,7 +19,13 @@ FILES = sorted(CONF.rglob("*.yaml"))
 PRIMARY = [path for path in FILES if path.parent == CONF]
 EXPERIMENTS = [path for path in FILES if path.parent.name == "experiment"]
 VARIANTS = [path for path in FILES if path not in PRIMARY + EXPERIMENTS]
-REQUIRED = {"train": ["dataset=sales_sft"], "data": ["op=list"], "launch": ["op=list"], "surgery": ["op=merge_linear"]}
+REQUIRED = {
+    "train": ["dataset=sales_sft"],
+    "data": ["op=list"],
+    "launch": ["op=list"],
+    "surgery": ["op=merge_linear"],
+    "registry": ["op=list"],
+}
 """What a stage cannot do without."""
 
 

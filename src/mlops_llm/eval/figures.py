@@ -102,7 +102,7 @@ def _written(texts: Iterable[str], most: int = _LONGEST) -> tuple[list[str], lis
     from matplotlib import font_manager
 
     texts = list(texts)
-    found = [_LATIN, *([] if all(each.isascii() for each in texts) else _chinese())]
+    found = [_LATIN, *([] if all(each.isascii() for each in texts) else chinese_font())]
     fonts = [font_manager.get_font(font_manager.findfont(each)) for each in found]
 
     def drawn(each: str) -> str:
@@ -125,7 +125,7 @@ def _short(parts: list[str], most: int, whole: int) -> list[str]:
 
 
 @cache
-def _chinese() -> list[str]:
+def chinese_font() -> list[str]:
     """A font with Chinese characters, if there is one; matplotlib's own list may be older than the font."""
     from matplotlib import font_manager
 

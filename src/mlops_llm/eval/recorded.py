@@ -18,7 +18,7 @@ from mlops_llm.eval.metrics.latency import Latency
 from mlops_llm.eval.outcome import Outcome, Sample, Score
 from mlops_llm.eval.recording import IDENTITY, named
 from mlops_llm.eval.report.facts import outcome_of
-from mlops_llm.eval.report.source import facts_of
+from mlops_llm.eval.report.source import ROWS, facts_of
 from mlops_llm.eval.versus import compared
 from mlops_llm.tracking import ledger
 from mlops_llm.tracking.ledger import RunRow
@@ -56,6 +56,17 @@ def same(store: Store, identity: str, outcome: Outcome) -> RunRow | None:
     there = ledger.tagged(store, {IDENTITY: identity}, 20) if identity else []
     there = [each for each in there if each.status == "FINISHED" and _has(each, wanted)]
     return next((run for run in there if conditions.measured(run)), there[0] if there else None)
+
+
+def evaluations(store: Store, weights: str) -> list[RunRow]:
+    """Finished evaluations of weights on rows of a dataset, newest first.
+
+    Args:
+        store: the record.
+        weights: their digest.
+    """
+    there = ledger.tagged(store, {"stage": "eval", "digest.weights": weights, IDENTITY: "%"}) if weights else []
+    return [each for each in there if each.status == "FINISHED" and each.tags.get(ROWS)]
 
 
 def _has(run: RunRow, wanted: Mapping[str, float]) -> bool:

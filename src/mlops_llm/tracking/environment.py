@@ -56,14 +56,14 @@ def describe(argv: list[str]) -> Environment:
         "host.system": f"{platform.system()} {platform.machine()}",
         "host.cpu": cpu(),
         "host.memory_gb": f"{psutil.virtual_memory().total / 2**30:.1f}",
-        "host.gpu": _gpus(),
+        "host.gpu": gpus(),
     }
     versions = _packages()
     by_name = dict(line.split("==", 1) for line in versions)
     tags |= {f"version.{name}": by_name[name] for name in _NAMED if name in by_name}
-    here, own = _checkout(Path.cwd()), _checkout(Path(__file__).parent)
+    here, own = checkout(Path.cwd()), checkout(Path(__file__).parent)
     roots = [root for root in dict.fromkeys((here or own, own)) if root]
-    commits = [_git(root, "rev-parse", "HEAD") for root in roots]
+    commits = [git(root, "rev-parse", "HEAD") for root in roots]
     patches = {"uncommitted" if root == roots[0] else "mlops_llm": _patch(root) for root in roots}
     tags["git.commit"] = commits[0] if commits else "none"
     if commits:
@@ -117,25 +117,25 @@ def believed_alive(tags: Mapping[str, str]) -> bool:
     return time.time() - float(tags.get("run.heartbeat", "0")) < SILENCE
 
 
-def _checkout(folder: Path) -> Path | None:
+def checkout(folder: Path) -> Path | None:
     """The root of the checkout around a folder that has a commit."""
-    root = _git(folder, "rev-parse", "--show-toplevel")
-    return Path(root) if root and _git(folder, "rev-parse", "HEAD") else None
+    root = git(folder, "rev-parse", "--show-toplevel")
+    return Path(root) if root and git(folder, "rev-parse", "HEAD") else None
 
 
 def _patch(root: Path) -> str:
     """Changed and new files of a checkout, as `git apply` reads them."""
-    names = _git(root, "ls-files", "--others", "--exclude-standard", "-z", strip=False).split("\0")[:-1]
+    names = git(root, "ls-files", "--others", "--exclude-standard", "-z", strip=False).split("\0")[:-1]
     small = [name for name in names if (root / name).is_file() and (root / name).stat().st_size <= UNTRACKED_BYTES]
     with TemporaryDirectory() as folder:
         # New files are announced in a copy of the index, so that one diff shows all; the index itself stays as it is.
         index = Path(folder) / "index"
         with suppress(FileNotFoundError):
-            shutil.copy2(root / _git(root, "rev-parse", "--git-path", "index"), index)
+            shutil.copy2(root / git(root, "rev-parse", "--git-path", "index"), index)
         announce = ("add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul")
         if small:
-            _git(root, "--literal-pathspecs", *announce, index=index, given="\0".join(small))
-        diff = _git(root, "diff", "--no-color", "--no-ext-diff", "HEAD", strip=False, index=index)
+            git(root, "--literal-pathspecs", *announce, index=index, given="\0".join(small))
+        diff = git(root, "diff", "--no-color", "--no-ext-diff", "HEAD", strip=False, index=index)
     diff += "".join(f"# untracked: {name}\n" for name in sorted({*names} - {*small}))
     patch = diff.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     if len(patch.encode()) > PATCH_BYTES:
@@ -143,7 +143,8 @@ def _patch(root: Path) -> str:
     return mask(patch)
 
 
-def _git(folder: Path, *args: str, strip: bool = True, index: Path | None = None, given: str = "") -> str:
+def git(folder: Path, *args: str, strip: bool = True, index: Path | None = None, given: str = "") -> str:
+    """What git says in a folder; nothing where it fails, or is not there."""
     if shutil.which("git") is None:
         return ""
     command = ["git", "-C", str(folder), "-c", "core.quotepath=off", *args]  # names of any script as they are
@@ -168,7 +169,8 @@ def _processor() -> str:
     return platform.processor() or "unknown"
 
 
-def _gpus() -> str:
+def gpus() -> str:
+    """The GPUs that the driver knows, or `none`."""
     if shutil.which("nvidia-smi") is None:
         return "none"
     done = subprocess.run(

@@ -61,7 +61,7 @@ def find_run(store: Store, ref: str) -> RunRow:
 
     if re.fullmatch(r"[0-9a-f]{32}", ref):
         try:
-            return _run(store, store.client.get_run(ref))
+            return row_of(store.client.get_run(ref))
         except MlflowException as error:
             raise UserError(f"no run has the id {ref}", remedy="look at the list of runs in the MLflow UI") from error
     found = named(store, ref)
@@ -76,24 +76,30 @@ def named(store: Store, name: str) -> list[RunRow]:
     quote = '"' if "'" in name else "'"
     if quote in name:
         return []
-    return [_run(store, run) for run in reversed(_all(store, f"attributes.run_name = {quote}{name}{quote}", 10))]
+    return [row_of(run) for run in reversed(_all(store, f"attributes.run_name = {quote}{name}{quote}", 10))]
 
 
 def tagged(store: Store, tags: Mapping[str, str], most: int = 1000) -> list[RunRow]:
     """Runs that have all of these tags, newest first; `%` in a value stands for any characters."""
     wanted = [f"tags.`{key}` {'LIKE' if '%' in value else '='} '{value}'" for key, value in tags.items()]
-    return [_run(store, run) for run in _all(store, " and ".join(wanted), most)]
+    return [row_of(run) for run in _all(store, " and ".join(wanted), most)]
 
 
 def children(store: Store, parent: str) -> list[RunRow]:
     """Jobs of a multirun, in the order of their start."""
-    return [_run(store, run) for run in reversed(_all(store, f"tags.`mlflow.parentRunId` = '{parent}'", 5000))]
+    return [row_of(run) for run in reversed(_all(store, f"tags.`mlflow.parentRunId` = '{parent}'", 5000))]
 
 
 def running_here(store: Store, host: str) -> list[RunRow]:
     """Runs of processes on this machine (`name/boot`) that the record calls running, also from before its last start."""
     query = f"attributes.status = 'RUNNING' and tags.`run.host` LIKE '{host.partition('/')[0]}/%'"
-    return [_run(store, run) for run in _all(store, query, 1000)]
+    return [row_of(run) for run in _all(store, query, 1000)]
+
+
+def running(store: Store, tags: Mapping[str, str]) -> list[RunRow]:
+    """Runs that the record calls running and that have all of these tags."""
+    wanted = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+    return [row_of(run) for run in _all(store, " and ".join(["attributes.status = 'RUNNING'", *wanted]), 1000)]
 
 
 def predicted(store: Store, same: Mapping[str, str], most: int) -> list[RunRow]:
@@ -111,13 +117,13 @@ def predicted(store: Store, same: Mapping[str, str], most: int) -> list[RunRow]:
         if quote in value:
             return []
         wanted.append(f"{kind}.`{name}` = {quote}{value}{quote}")
-    return [_run(store, run) for run in _all(store, " and ".join(wanted), most)]
+    return [row_of(run) for run in _all(store, " and ".join(wanted), most)]
 
 
 def evaluations_of(store: Store, rows: str, most: int = 100) -> list[RunRow]:
     """Finished evaluations of rows with this canonical digest, newest first."""
     wanted = ["attributes.status = 'FINISHED'", "tags.stage = 'eval'", f"tags.`data.evaluation.digest.canonical` = '{rows}'"]
-    return [_run(store, run) for run in _all(store, " and ".join(wanted), most)]
+    return [row_of(run) for run in _all(store, " and ".join(wanted), most)]
 
 
 def checkpoints(store: Store, run: str) -> list[CheckpointRow]:
@@ -129,7 +135,7 @@ def checkpoints(store: Store, run: str) -> list[CheckpointRow]:
         page = store.client.search_logged_models(
             [experiment], filter_string=f"source_run_id = '{run}'", max_results=100, page_token=token
         )
-        rows += [_checkpoint(model) for model in page]
+        rows += [checkpoint_of(model) for model in page]
         token = page.token
         if not token:
             return sorted(rows, key=lambda row: (row.step, not row.name.endswith("-ema")))
@@ -141,7 +147,7 @@ def everywhere(store: Store) -> Iterator[CheckpointRow]:
     token = None
     while True:
         page = store.client.search_logged_models(experiments, max_results=100, page_token=token)
-        rows = map(_checkpoint, page)
+        rows = map(checkpoint_of, page)
         yield from (row for row in rows if row.status == "READY" and row.tags.get("checkpoint.files") != REMOVED)
         token = page.token
         if not token:
@@ -233,7 +239,7 @@ def by_model_id(store: Store, model: str) -> CheckpointRow:
     from mlflow.exceptions import MlflowException
 
     try:
-        return _checkpoint(store.client.get_logged_model(model))
+        return checkpoint_of(store.client.get_logged_model(model))
     except MlflowException as error:
         raise UserError(f"no checkpoint has the id {model}") from error
 
@@ -244,7 +250,7 @@ def by_weights(store: Store, weights: str) -> CheckpointRow | None:
     query = f"tags.`digest.weights` = '{weights}'"
     order = [{"field_name": "creation_timestamp", "ascending": True}]
     found = store.client.search_logged_models(experiments, filter_string=query, max_results=100, order_by=order)
-    return next((row for row in map(_checkpoint, found) if row.run and row.status == "READY"), None)
+    return next((row for row in map(checkpoint_of, found) if row.run and row.status == "READY"), None)
 
 
 def by_version(store: Store, name: str, which: str, alias: bool) -> CheckpointRow:
@@ -300,7 +306,8 @@ def _all(store: Store, query: str, most: int) -> list[Any]:
     return list(store.client.search_runs(experiments, query, max_results=most, order_by=["attributes.start_time DESC"]))
 
 
-def _run(store: Store, run: Any) -> RunRow:
+def row_of(run: Any) -> RunRow:
+    """A run of MLflow's as a row."""
     info, data = run.info, run.data
     project = data.tags.get("project", "")
     return RunRow(
@@ -315,7 +322,8 @@ def _run(store: Store, run: Any) -> RunRow:
     )
 
 
-def _checkpoint(model: Any) -> CheckpointRow:
+def checkpoint_of(model: Any) -> CheckpointRow:
+    """A LoggedModel of MLflow's as a row."""
     step = model.params.get("step") or re.sub(r"\D", "", model.name) or "0"
     told = model.metrics or []
     metrics = {metric.key: metric.value for metric in told}

@@ -89,14 +89,42 @@ def trace(store: Store | None, place: Named, weights: str = "") -> Lineage:
         place: the model.
         weights: digest of its weights, by which a folder that holds a recorded checkpoint is known as that one.
     """
-    walk = _Walk(store)
-    if place.checkpoint:
-        walk.checkpoint(place.checkpoint, place.run)
-    else:
-        walk.named(place.ref, weights)
-    while walk.waiting:
-        walk.follow(*walk.waiting.pop(0))
-    return Lineage(tuple(walk.datasets), tuple(walk.unknown), tuple(walk.bases), tuple(walk.runs), tuple(walk.influences))
+    return _walked(store, place, weights).lineage
+
+
+@dataclass(frozen=True)
+class Ancestor:
+    """A model on the way back."""
+
+    key: str
+    """LoggedModel id; else id of the run that made it, or the ref of a model from elsewhere."""
+    name: str
+    """`RUN/CHECKPOINT` or a ref."""
+    how: str
+    """What made it: `sft`, `merge_slerp`; empty of a base."""
+    run: str
+    """Name of the run that made it."""
+    datasets: tuple[Used, ...]
+    parents: tuple[str, ...]
+    """Keys of what it was made of or trained from."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Of its checkpoint."""
+
+
+def tree(store: Store | None, place: Named, weights: str = "") -> tuple[dict[str, Ancestor], Lineage]:
+    """Follow a model back as `trace` does, and tell what was made of what.
+
+    Args:
+        store: the record; None where there is none.
+        place: the model.
+        weights: digest of its weights, see `trace`.
+
+    Returns:
+        Key -> model, the one in question first; and what `trace` returns.
+    """
+    walk = _walked(store, place, weights)
+    keys = list(dict.fromkeys(key for source in walk.edges for key in walk.edges[source]))
+    return {key: walk.ancestor(key) for key in keys}, walk.lineage
 
 
 def ancestors(store: Store, model: str) -> dict[str, str]:
@@ -126,6 +154,17 @@ def ancestors(store: Store, model: str) -> dict[str, str]:
         asked += 1
 
 
+def _walked(store: Store | None, place: Named, weights: str) -> _Walk:
+    walk = _Walk(store)
+    if place.checkpoint:
+        walk.checkpoint(place.checkpoint, place.run)
+    else:
+        walk.named(place.ref, weights)
+    while walk.waiting:
+        walk.follow(*walk.waiting.pop(0))
+    return walk
+
+
 class _Walk:
     """The way back; what was met once is not followed again."""
 
@@ -142,14 +181,46 @@ class _Walk:
         self.influences: list[str] = []
         self.judges: list[tuple[str, str, str]] = []
         """Role, ref and digest of weights of each of these; whoever wants to know follows them."""
+        self.edges: dict[str, list[str]] = {}
+        """Checkpoint, or `run ID`, -> keys of what it was made of; the model in question is made of nothing yet."""
+        self._at = ""
+        self._rows: dict[str, tuple[ledger.CheckpointRow | None, Any]] = {}
+
+    @property
+    def lineage(self) -> Lineage:
+        """What was met."""
+        return Lineage(tuple(self.datasets), tuple(self.unknown), tuple(self.bases), tuple(self.runs), tuple(self.influences))
+
+    def ancestor(self, key: str) -> Ancestor:
+        """A model that was met."""
+        row, run = self._rows.get(key, (None, None))
+        made_of = [*self.edges.get(key, []), *(self.edges.get(f"run {run.info.run_id}", []) if run else [])]
+        name = _name(run) if run else ""
+        how = ""
+        if row or run:
+            how = (row.tags.get("operation", "") if row else "") or (run.data.params.get("choice.algo", "") if run else "")
+        return Ancestor(
+            key,
+            f"{name}/{row.name}" if row and name else row.tags.get("ref") or row.name if row else name or key,
+            how,
+            name,
+            tuple(each for each in self.datasets if run and each.run_id == run.info.run_id),
+            tuple(dict.fromkeys(each for each in made_of if each != key)),
+            row.tags if row else {},
+        )
+
+    def _link(self, key: str) -> None:
+        self.edges.setdefault(self._at, []).append(key)
 
     def checkpoint(self, model: str, run: str = "") -> None:
+        self._link(model or run)
         if self._is_new(model or run):
             self.waiting.append((model, run))
 
     def named(self, ref: str, weights: str = "") -> None:
         """A model by a ref that the record may not hold."""
         if ref in KNOWN:
+            self._link(ref)
             if self._is_new(ref):
                 self.bases.append(ref)
             return
@@ -158,16 +229,19 @@ class _Walk:
         except UserError as error:
             if is_away(error):
                 raise
+            self._link(ref)
             self._tell(f"{ref}: {error.what}")
             return
         if found:
             self.checkpoint(found.id, found.run)
         else:
+            self._link(ref)
             self._tell(f"{ref} comes from elsewhere: what it was trained on is not recorded")
 
     def follow(self, model: str, run: str) -> None:
         """Read what made a checkpoint, and note what that one was made of."""
-        store, tags = self._store, dict[str, str]()
+        store, tags, row = self._store, dict[str, str](), None
+        self._at = model or run
         assert store is not None  # only the record names checkpoints
         if model:
             try:
@@ -179,6 +253,7 @@ class _Walk:
                 if not run:
                     self._tell(f"checkpoint {model} is gone from the record")
         made = _run(store, run) if run else None
+        self._rows[model or run] = (row, made)
         if run and made is None:
             self._tell(f"run {run}, which made {model or 'a checkpoint'}, is gone from the record")
         parents = tags.get(PARENTS) or (made.data.tags.get(PARENTS) if made else None)
@@ -197,6 +272,7 @@ class _Walk:
     def _training(self, run: Any, has_parents: bool) -> None:
         """Note the rows of a run, and what it started from."""
         tags, name = run.data.tags, _name(run)
+        self._at = f"run {run.info.run_id}"
         self.runs.append(name)
         self.datasets += [each for each in (_used(run, part) for part in _PARTS) if each]
         self._influences(run, name)
@@ -269,6 +345,12 @@ def _run(store: Store, run: str) -> Any:
 def _name(run: Any) -> str:
     deleted = run.info.lifecycle_stage != "active"
     return f"{run.info.run_name}{' (deleted)' if deleted else ''}"
+
+
+def used(store: Store, run: str, context: str) -> Used | None:
+    """The rows of a run in a context, such as `training`; None where it used none."""
+    made = _run(store, run)
+    return _used(made, context) if made else None
 
 
 def _used(run: Any, context: str) -> Used | None:

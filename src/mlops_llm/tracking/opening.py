@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlops_llm import console
 from mlops_llm.errors import UserError
-from mlops_llm.tracking import environment, ledger, system
+from mlops_llm.tracking import champions, environment, ledger, system
 from mlops_llm.tracking.deliver import deliver
 from mlops_llm.tracking.outbox import deliver_left_over
 from mlops_llm.tracking.run import MlflowRun, Opening
@@ -56,6 +56,8 @@ def open_run(opening: Opening) -> Iterator[MlflowRun]:
     status = "FAILED"
     try:
         _describe(opened, opening)
+        if not opening.parent:
+            champions.complete(store, run)
         yield opened
         status = "FINISHED"
     except KeyboardInterrupt:

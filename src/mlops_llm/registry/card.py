@@ -1,0 +1,178 @@
+"""A model card from the record, in the form of the Hugging Face hub: README.md with YAML front matter.
+
+The form is that of https://huggingface.co/docs/hub/model-cards; results stand in `model-index` as its metadata schema has them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlops_llm import console
+from mlops_llm.eval.recording import PREFIX
+from mlops_llm.registry import descent
+from mlops_llm.tracking.ledger import RunRow
+from mlops_llm.tracking.lineage import Ancestor, Lineage
+from mlops_llm.tracking.registered import Measured, VersionRow
+
+_BESIDE = ("_low", "_high", "_unseen")
+_PACKAGES = ("torch", "transformers", "trl", "peft", "mlops-llm")
+_SETTINGS = ("choice.algo", "choice.peft", "trainer.max_steps", "trainer.num_train_epochs", "trainer.learning_rate",
+             "trainer.per_device_train_batch_size", "trainer.gradient_accumulation_steps", "seed")  # fmt: skip
+"""Settings of a training that a card tells."""
+
+
+def card(
+    title: str,
+    weights: Mapping[str, str],
+    measured: Sequence[Measured],
+    run: RunRow | None,
+    found: tuple[Mapping[str, Ancestor], Lineage],
+    version: VersionRow | None,
+) -> str:
+    """Write the card.
+
+    Args:
+        title: what the model is called.
+        weights: tags of its checkpoint.
+        measured: its numbers.
+        run: that made it, if the record knows it.
+        found: what `lineage.tree` returns.
+        version: as which it is registered, if it is.
+    """
+    ancestors, lineage = found
+    scores = [each for each in measured if each.name.startswith(PREFIX) and not each.name.endswith(_BESIDE)]
+    parts = [
+        "---",
+        _front(title, scores, lineage, ancestors),
+        "---",
+        "",
+        f"# {title}",
+        "",
+        *_about(weights, run, version),
+        "## Results",
+        "",
+        *_results(scores, measured),
+        "## Training data",
+        "",
+        *_data(lineage),
+        "## How it was made",
+        "",
+        *_made(run),
+        "```",
+        *descent.lines(descent.boxes(ancestors)),
+        "```",
+        "",
+        *_limits(scores, lineage),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _front(title: str, scores: Sequence[Measured], lineage: Lineage, ancestors: Mapping[str, Ancestor]) -> str:
+    """YAML, each value as JSON writes it, which every reader of YAML takes."""
+    bases = [*lineage.bases, *(each.name for each in ancestors.values() if not each.run and not each.parents)]
+    names = dict.fromkeys(each.name for each in lineage.datasets if each.context == "training")
+    adapters = any("adapter" in key for each in ancestors.values() for key in each.tags)
+    lines = [
+        *_listed("language", ["zh", "en"]),
+        "library_name: " + ("peft" if adapters else "transformers"),
+        "pipeline_tag: text-generation",
+        *_listed("tags", ["mlops-llm", *dict.fromkeys(each.how for each in ancestors.values() if each.how)]),
+        *(_listed("base_model", list(dict.fromkeys(bases))) if bases else []),
+        *(_listed("datasets", list(names)) if names else []),
+    ]
+    if scores:
+        lines += ["model-index:", f"- name: {_json(title)}", "  results:"]
+        for (dataset, digest), some in _by_rows(scores).items():
+            lines += ["  - task:", "      type: text-generation", "    dataset:"]
+            lines += [f"      name: {_json(dataset or 'benchmark')}", f"      type: {_json(dataset or 'benchmark')}"]
+            lines += [f"      revision: {_json(digest)}"] if digest else []
+            lines.append("    metrics:")
+            for each in some:
+                lines += [f"    - type: {_json(each.name.removeprefix(PREFIX))}", f"      value: {each.value:.6g}"]
+    return "\n".join(lines)
+
+
+def _about(weights: Mapping[str, str], run: RunRow | None, version: VersionRow | None) -> list[str]:
+    rows = []
+    if version:
+        named = f" ({', '.join(version.aliases)})" if version.aliases else ""
+        rows.append(("Registered", f"`{version.ref}`{named}"))
+    if run:
+        rows.append(("Run", f"`{run.name}` ({run.id}), project {run.project or '-'}"))
+    if weights.get("digest.weights"):
+        rows.append(("Weights (SHA-256)", f"`{weights['digest.weights']}`"))
+    if weights.get("bytes", "").isdecimal():
+        rows.append(("Size", console.size(int(weights["bytes"]))))
+    if weights.get("certificate"):
+        rows.append(("Certificate", weights["certificate"]))
+    if version and version.tags.get("decision"):
+        rows.append(("Decision", f"{version.tags['decision']}: {version.tags.get('decision.why', '')}"))
+    return [*_table(("", ""), rows), ""] if rows else []
+
+
+def _results(scores: Sequence[Measured], measured: Sequence[Measured]) -> list[str]:
+    if not scores:
+        return ["No evaluation of this model is in the record.", ""]
+    near = {(each.name, each.dataset, each.digest): each.value for each in measured}
+    rows = []
+    for each in sorted(scores, key=lambda one: (one.dataset, one.name)):
+        low, high = (near.get((f"{each.name}{end}", each.dataset, each.digest)) for end in ("_low", "_high"))
+        sure = f"{low:.4g} to {high:.4g}" if low is not None and high is not None else "-"
+        rows.append((each.name.removeprefix(PREFIX), each.dataset or "-", f"{each.value:.4g}", sure))
+    return [*_table(("score", "dataset", "value", "95 %"), rows), ""]
+
+
+def _data(lineage: Lineage) -> list[str]:
+    if not lineage.datasets:
+        return ["Not recorded.", ""]
+    rows = [
+        (each.name, each.version, each.context, f"{each.rows:,}", f"`{each.digests.get('canonical', '')[:16]}`")
+        for each in lineage.datasets
+    ]
+    return [*_table(("dataset", "version", "use", "rows", "digest"), rows), ""]
+
+
+def _made(run: RunRow | None) -> list[str]:
+    if run is None:
+        return []
+    told = [f"{key.rpartition('.')[2]} {run.params[key]}" for key in _SETTINGS if run.params.get(key, "None") != "None"]
+    versions = [f"{name} {run.tags[f'version.{name}']}" for name in _PACKAGES if run.tags.get(f"version.{name}")]
+    command = run.tags.get("command", "")
+    return [
+        *([f"Settings: {', '.join(told)}.", ""] if told else []),
+        *([f"Packages: {', '.join(versions)}; commit {run.tags.get('git.commit', '-')[:12]}.", ""] if versions else []),
+        *(["```bash", command, "```", ""] if command else []),
+    ]
+
+
+def _limits(scores: Sequence[Measured], lineage: Lineage) -> list[str]:
+    said = [f"- {each}" for each in (*lineage.unknown, *(f"influenced by {one}" for one in lineage.influences))]
+    if not scores:
+        said.append("- It was not evaluated.")
+    return ["## Limits", "", *said, ""] if said else []
+
+
+def _by_rows(scores: Sequence[Measured]) -> dict[tuple[str, str], list[Measured]]:
+    found = dict[tuple[str, str], list[Measured]]()
+    for each in scores:
+        found.setdefault((each.dataset, each.digest), []).append(each)
+    return found
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    written = [f"| {' | '.join(_cell(each) for each in row)} |" for row in rows]
+    return [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}", *written]
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _listed(key: str, values: Sequence[str]) -> list[str]:
+    return [f"{key}:", *(f"- {_json(each)}" for each in values)]
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

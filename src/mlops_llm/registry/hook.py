@@ -1,0 +1,82 @@
+"""After the champion has changed, whoever is to know is told, again where that fails, and the run says how it went."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+from mlops_llm import console
+from mlops_llm.record import Grid, Run
+from mlops_llm.tracking.registered import VersionRow
+
+ARTIFACT = "hooks.json"
+_LONGEST = 2000
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A change of the champion, as others are told it."""
+
+    model: str
+    """Registered model."""
+    version: int
+    """The champion now."""
+    before: int | None
+    """The champion until then."""
+    event: str
+    """`promoted`, `forced` or `rollback`."""
+    reason: str
+    run: str = ""
+    """Name of the run that did it."""
+    weights: str = ""
+    """Digest of the champion's weights."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """How telling one went."""
+
+    passed: bool
+    tries: int
+    said: str
+    """What it answered, or why it failed."""
+
+
+class Hook(Protocol):
+    """A component of the group `hook`."""
+
+    def check(self) -> None:
+        """See that it can be told.
+
+        Raises:
+            UserError: it cannot.
+        """
+        ...
+
+    def tell(self, changed: Changed) -> Answered:
+        """Tell it, again where that may help; nothing is raised."""
+        ...
+
+
+def tell(hooks: Mapping[str, Hook], changed: Changed, version: VersionRow, run: Run) -> tuple[Grid, int]:
+    """Tell all hooks; return what they answered, and how many failed.
+
+    Args:
+        hooks: by name.
+        changed: what happened.
+        version: the champion.
+        run: in which it is recorded.
+    """
+    weights = version.checkpoint.tags.get("digest.weights", "") if version.checkpoint else ""
+    told = Changed(**{**asdict(changed), "run": run.name, "weights": weights})
+    answers = {name: each.tell(told) for name, each in hooks.items()}
+    for name, each in answers.items():
+        if not each.passed:
+            console.warn(f"hook {name} failed ({each.said}); {changed.model} version {changed.version} stays the champion")
+    failed = sum(not each.passed for each in answers.values())
+    run.artifact(ARTIFACT, json.dumps({name: asdict(each) for name, each in answers.items()}, ensure_ascii=False, indent=1))
+    run.tags({f"hook.{name}": "told" if each.passed else f"failed: {each.said[:_LONGEST]}" for name, each in answers.items()})
+    rows = [["ok" if each.passed else "FAILED", name, each.tries, each.said] for name, each in answers.items()]
+    return Grid("hooks", ["", "hook", "tries", "said"], rows), failed

@@ -1,0 +1,45 @@
+"""What a request is about: a version, or a model by its ref."""
+
+from __future__ import annotations
+
+from mlops_llm.models.ref import Place, resolve
+from mlops_llm.registry.config import Registry
+from mlops_llm.tracking import registered
+from mlops_llm.tracking.registered import CHALLENGER, VersionRow
+from mlops_llm.tracking.store import Store, connect
+
+
+def version(store: Store, request: Registry) -> VersionRow:
+    """The version that is meant.
+
+    Raises:
+        UserError: model, version or alias is unknown; what there is, is named.
+    """
+    return registered.version(store, request.registered, request.version or CHALLENGER)
+
+
+def place(request: Registry) -> Place:
+    """The model that is meant, by its ref or as a version.
+
+    Raises:
+        UserError: there is none.
+    """
+    if request.model:
+        return resolve(request.model)
+    return resolve(version(connect(), request).ref)
+
+
+def maker(request: Registry) -> str:
+    """Id of the run that made the model in question; empty where the record knows none.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    if request.model:
+        return resolve(request.model).run
+    store = connect()
+    known = registered.model(store, request.registered)
+    if not request.version and CHALLENGER not in known.aliases:
+        rows = registered.versions(store, known.name, 1)
+        return rows[0].run if rows else ""
+    return version(store, request).run

@@ -1,0 +1,126 @@
+"""Checkpoints are deleted for a budget by a command; what an alias was made of never is."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from mlops_llm.tracking.environment import host, process_tags
+from mlops_llm.tracking.store import Store, connect_to, local_path
+from tests.surgeries import command
+
+
+class Shelf:
+    """A record with runs whose checkpoints are files of a thousand bytes each, in the record and in the run's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store: Store = connect_to(f"sqlite:///{folder / 'mlflow.db'}")
+        self.experiment = self.store.experiment("sales")
+        self.ids: dict[str, str] = {}
+
+    def run(self, name: str, losses: dict[int, float], status: str = "FINISHED", **tags: str) -> str:
+        client = self.store.client
+        run = str(client.create_run(self.experiment, run_name=name, tags={"project": "sales", **tags}).info.run_id)
+        for step, loss in losses.items():
+            own = self.folder / "outputs" / name / f"checkpoint-{step}"
+            own.mkdir(parents=True)
+            (own / "model.safetensors").write_bytes(b"x" * 1000)
+            (own / "optimizer.pt").write_bytes(b"y" * 500)
+            told = {"digest.weights": f"{len(self.ids):064d}", "checkpoint.uri": own.as_uri(), "checkpoint.storage": "hardlink"}
+            named = {"source_run_id": run, "model_type": "checkpoint", "params": {"step": str(step)}}
+            model = client.create_logged_model(self.experiment, own.name, tags={**told, **tags}, **named)
+            place = local_path(model.artifact_location)
+            assert place
+            place.mkdir(parents=True)
+            os.link(own / "model.safetensors", place / "model.safetensors")
+            client.log_metric(run, "eval/loss", loss, step=step, model_id=model.model_id)
+            client.finalize_logged_model(model.model_id, "READY")
+            self.ids[f"{name}/{step}"] = model.model_id
+        client.set_terminated(run, status) if status != "RUNNING" else None
+        return run
+
+    def champion(self, which: str, name: str) -> None:
+        client = self.store.client
+        client.create_registered_model(name)
+        with mock.patch.dict(os.environ, MLFLOW_TRACKING_URI=self.store.address):
+            made = client.create_model_version(name, f"models:/{self.ids[which]}")
+        client.set_registered_model_alias(name, "champion", made.version)
+
+    def there(self) -> set[str]:
+        return {name for name in self.ids if (self.folder / "outputs" / name.replace("/", "/checkpoint-")).is_dir()}
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    made = Shelf(tmp_path)
+    made.run("sft", {2: 3.0, 4: 2.0, 6: 1.0}, base="tiny")
+    made.run("spare", {2: 3.0, 4: 2.0}, base="tiny")
+    parents = json.dumps([f"models:/{made.ids['sft/2']}", f"models:/{made.ids['sft/6']}"])
+    made.run("merge", {0: 1.0}, operation="merge_linear", parents=parents)
+    made.run("loose", {0: 1.0}, operation="merge_linear", parents=parents)
+    made.champion("merge/0", "bot")
+    return made
+
+
+def test_what_goes_is_shown_first_and_then_deleted_but_its_numbers_stay(shelf: Shelf) -> None:
+    folder, client = shelf.folder, shelf.store.client
+    out = command(folder, "op=gc", "op.budget=8000", "project=sales", "run_name=plan", stage="registry")
+    plan = json.loads((folder / "outputs/plan/result.json").read_text("utf-8"))
+    assert plan["bytes"] == {"before": 7 * 1500, "after": 7500, "protected": 4500}, "two names are one content"
+    names = {model: name for name, model in shelf.ids.items()}
+    assert [(names[each["model"]], each["rank"]) for each in plan["going"]] == [
+        ("sft/4", "dominated"),
+        ("spare/2", "dominated"),
+    ]
+    assert "the same command with op.dry_run=false" in out and len(shelf.there()) == 7
+    out = command(folder, "op=gc", "op.budget=6000", "op.dry_run=false", "project=sales", "run_name=done", stage="registry")
+    assert shelf.there() == {"sft/2", "sft/6", "merge/0", "spare/4"} and "loose/checkpoint-0" in out
+    for name in ("sft/4", "spare/2", "loose/0"):
+        model = client.get_logged_model(shelf.ids[name])
+        assert model.tags["checkpoint.files"] == "removed" and model.tags["gc.run"] == "done"
+        assert {each.key for each in model.metrics} == {"eval/loss"}
+    assert model.tags["gc.lost"] == "nothing: its recipe makes the same weights again" and model.tags["parents"]
+    again = command(folder, "op=gc", "op.budget=6000", "project=sales", stage="registry")
+    assert "4 on this machine" in again
+
+
+def test_a_budget_below_what_is_protected_is_one_line(shelf: Shelf) -> None:
+    said = command(shelf.folder, "op=gc", "op.budget=4kB", "project=sales", code=2, stage="registry")
+    assert "op.budget: is 4 kB, and 4 kB are protected; give at least 4500, or move aliases first" in said
+    for words, error in (([], "is not given"), (["op.budget=lots"], "'lots' is no size")):
+        assert error in command(shelf.folder, "op=gc", *words, "project=sales", code=2, stage="registry")
+
+
+def test_what_a_running_run_reads_stays_and_what_comes_from_elsewhere(shelf: Shelf) -> None:
+    shelf.run("now", {2: 9.0, 4: 1.0}, "RUNNING", **{"base.checkpoint": shelf.ids["spare/4"], **process_tags()})
+    shelf.store.client.set_logged_model_tags(shelf.ids["sft/4"], {"checkpoint.origin": "mine"})
+    command(shelf.folder, "op=gc", "op.budget=11000", "project=sales", "run_name=p", stage="registry")
+    kept = json.loads((shelf.folder / "outputs/p/result.json").read_text("utf-8"))["kept"]
+    assert kept[shelf.ids["now/2"]] == "run now is running" and kept[shelf.ids["sft/4"]] == "comes from elsewhere"
+    assert kept[shelf.ids["spare/4"]].startswith("the running now reads it")
+    assert set(shelf.ids.values()) - set(kept) == {shelf.ids["spare/2"], shelf.ids["loose/0"]}
+
+
+def test_a_checkup_names_what_is_broken_with_its_remedy(shelf: Shelf) -> None:
+    folder, client = shelf.folder, shelf.store.client
+    gone = shelf.folder / "mlruns"
+    model = client.get_logged_model(shelf.ids["spare/2"])
+    place = local_path(model.artifact_location)
+    assert place and place.is_relative_to(gone)
+    place.rename(place.with_name("elsewhere"))
+    shelf.run("dead", {}, "RUNNING", **{"run.host": host(), "run.process": "1:1.00"})
+    out = command(folder, "op=doctor", "project=sales", "run_name=checked", code=1, stage="registry")
+    assert out == ""
+    told = json.loads((folder / "outputs/checked/result.json").read_text("utf-8"))["findings"]
+    found = {(each["state"], each["what"]): each for each in told}
+    assert "checkpoint-2" in found["broken", "files"]["said"] and found["broken", "files"]["remedy"]
+    assert "dead" in found["warning", "stale run"]["said"]
+    assert "is not the recorded" in found["broken", "weights"]["said"] or "cannot be read" in found["broken", "weights"]["said"]
+    assert {"GPU", "vLLM", "queue", "disk", "fonts"} <= {each["what"] for each in told}
+    run = client.search_runs([shelf.experiment], "attributes.run_name = 'dead'")[0]
+    assert run.info.status == "KILLED"
