@@ -69,6 +69,10 @@ def name_runs(name: str) -> None:
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 
 
+# In presets: ${equal:${values.peft},lora} is true or false.
+OmegaConf.register_new_resolver("equal", lambda one, other: str(one == other).lower(), replace=True)
+
+
 def is_output(path: Path) -> bool:
     """Whether a path is a run's folder, above it or in it."""
     place = path.absolute()

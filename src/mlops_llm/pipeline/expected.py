@@ -1,0 +1,66 @@
+"""What a stage will take, by what stages like it took."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mlops_llm import console
+from mlops_llm.tracking import nested
+from mlops_llm.tracking.ledger import RunRow
+from mlops_llm.tracking.store import Store
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Time and disk of a stage; None where no such stage was done before."""
+
+    seconds: float | None = None
+    bytes: float | None = None
+    of: int = 0
+    """How many earlier ones it is told by."""
+
+    @property
+    def time(self) -> str:
+        """For a person."""
+        return UNKNOWN if self.seconds is None else console.seconds(self.seconds)
+
+    @property
+    def disk(self) -> str:
+        """For a person."""
+        return UNKNOWN if self.bytes is None else console.size(self.bytes)
+
+
+def expected(store: Store | None, which: str) -> Expected:
+    """The median of finished stages with the same settings, whatever models and rows they had.
+
+    Args:
+        store: the record, where there is one.
+        which: digest of the settings.
+    """
+    return of_rows(nested.like(store, which)) if store else Expected()
+
+
+def of_rows(rows: Sequence[RunRow]) -> Expected:
+    """The medians of runs of stages."""
+    if not rows:
+        return Expected()
+    sizes = [float(each.tags[nested.BYTES]) for each in rows if nested.BYTES in each.tags]
+    seconds = statistics.median(float(each.tags[nested.SECONDS]) for each in rows)
+    return Expected(seconds, statistics.median(sizes) if sizes else None, len(rows))
+
+
+def left(times: Sequence[float | None]) -> str:
+    """How long stages take together that are to be done, for a person; empty where nothing is known.
+
+    Args:
+        times: seconds of each, None where that is not known.
+    """
+    known = [each for each in times if each is not None]
+    if not known:
+        return ""
+    more = "" if len(known) == len(times) else f" and {len(times) - len(known)} of unknown time"
+    return f"about {console.seconds(sum(known))}{more}"
