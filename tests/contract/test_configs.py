@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -64,15 +65,21 @@ def test_the_first_line_of_an_experiment_is_its_command_and_composes(path):
     assert isinstance(settings, STAGES[stage].schema)
     assert component.rebuilt(STAGES[stage].schema, json.loads(json.dumps(component.plain(settings)))) == settings
 
+    own = yaml.safe_load(path.read_text("utf-8"))
+
     def compare(wanted: dict, there) -> None:
         for key, value in wanted.items():
             if isinstance(value, dict):
                 compare(value, there[key] if isinstance(there, dict) else getattr(there, key))
             else:
-                found = getattr(there, key)
-                assert getattr(found, "name", found) == (float(value) if isinstance(found, float) else value)
+                found = there[key] if isinstance(there, dict) else getattr(there, key)
+                given = (
+                    re.sub(r"\$\{values\.(\w+)\}", lambda name: str(own["values"][name[1]]), value)
+                    if isinstance(value, str)
+                    else value
+                )
+                assert getattr(found, "name", found) == (type(found)(given) if isinstance(found, int | float) else given)
 
-    own = yaml.safe_load(path.read_text("utf-8"))
     compare({key: value for key, value in own.items() if key != "defaults"}, settings)
 
 

@@ -19,7 +19,7 @@ def arranged(words: list[str], split: Callable[[str], list[str]], quoted: Callab
     """Words as Hydra takes them.
 
     `stages.NAME.SETTING=VALUE` is a setting of that stage's command, and joins its `overrides`; `NAME=VALUE` is one of the
-    flow's `values` where the pipeline itself has no such setting.
+    flow's `values` where the pipeline itself has no such setting; `stages.NAME.search=optuna` is its method.
 
     Args:
         words: as typed.
@@ -34,6 +34,8 @@ def arranged(words: list[str], split: Callable[[str], list[str]], quoted: Callab
         if equals and found and found[2].partition(".")[0] not in _OF_STAGE:
             choices = split(value) if multirun else [value]
             of_stages.setdefault(found[1], []).append([f"{found[2]}={each}" for each in choices])
+        elif equals and found and found[2] == "search":
+            others.append(f"{key}.method={value}")
         elif equals and _KEY.fullmatch(key) and key not in (*_OWN, "experiment", "hydra"):
             others.append(f"values.{word}")
         else:

@@ -29,6 +29,41 @@ class Otherwise(Enum):
     """The pipeline ends there."""
 
 
+class Method(Enum):
+    """How settings to try are chosen."""
+
+    none = "none"
+    """The stage is done once, with its own settings."""
+    optuna = "optuna"
+    """Optuna's tree of Parzen estimators (Bergstra et al. 2011) proposes each next try by what came out before."""
+
+
+def _none() -> dict[str, Any]:
+    """No entries; groups of components have `dict` itself as their factory, by which the command line tells them."""
+    return {}
+
+
+@dataclass
+class Search:
+    """Tries of a stage with several settings; the best one is handed on, and registered where the stage registers."""
+
+    method: Method = Method.none
+    """none does the stage once, optuna searches; on the command line stages.NAME.search=optuna."""
+    over: dict[str, Any] = field(default_factory=_none)
+    """Setting -> [LOW, HIGH] of numbers, or the choices: {trainer.learning_rate: [1e-4, 1e-2], peft: [none, lora]}."""
+    tries: int = 10
+    """How many."""
+    by: str = "eval/loss"
+    """Number that counts, as the stage's run tells it while it runs; the best value that it had."""
+    prune: bool = True
+    """Give a try up that is worse than the median of the others at the same step."""
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if self.tries < 1:
+            raise UserError(f"is {self.tries}", "search.tries", "give a number from 1")
+
+
 @dataclass
 class Stage:
     """One command of a pipeline."""
@@ -48,6 +83,8 @@ class Stage:
     """How often it is tried again after it failed."""
     always: bool = False
     """Do it also where its inputs are those of a finished one: what it does depends on more, such as the registry."""
+    search: Search = field(default_factory=Search)
+    """Tries of it with several settings."""
 
     def __post_init__(self) -> None:
         """Check the range."""
@@ -65,11 +102,6 @@ class Server:
     """Path that answers, whatever it says, once the server is there: /health."""
     patience: float = 60.0
     """Seconds until it must be there."""
-
-
-def _none() -> dict[str, Any]:
-    """No entries; groups of components have `dict` itself as their factory, by which the command line tells them."""
-    return {}
 
 
 @dataclass

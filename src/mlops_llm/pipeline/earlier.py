@@ -17,6 +17,8 @@ from mlops_llm.tracking.store import Store
 
 STAGE = "pipeline.stage"
 """Tag of a stage's run: its name in the flow."""
+GIVEN_UP = "search.given_up"
+"""Tag of a try's run that was stopped since others were better: by which number."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Found:
     """One whose process is there."""
     resumable: RunRow | None = None
     """One that was cut off and can go on, where its stage can."""
+    given_up: Made | None = None
+    """One that a search gave up."""
     why: str = ""
     """What is another than the last time."""
 
@@ -66,6 +70,9 @@ def found(
         one = made.of_run(store, name, row, given)
         if one.is_there:
             return Found(one)
+    given_up = next((row for row in rows if GIVEN_UP in row.tags), None)
+    if given_up:
+        return Found(given_up=Made(name, given_up))
     ended = [row for row in rows if row.status in ("KILLED", "FAILED") and row.id not in barred]
     cut = next((row for row in ended if can_go_on(store, row)), None)
     return Found(resumable=cut, why="" if rows else _changed(store, name, which))

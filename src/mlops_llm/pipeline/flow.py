@@ -12,9 +12,9 @@ from mlops_llm import digest, order
 from mlops_llm.component import near
 from mlops_llm.data.ref import locate
 from mlops_llm.errors import UserError
-from mlops_llm.pipeline import condition, words
+from mlops_llm.pipeline import condition, search, words
 from mlops_llm.pipeline.condition import Condition
-from mlops_llm.pipeline.config import Pipeline, Stage
+from mlops_llm.pipeline.config import Method, Pipeline, Stage
 from mlops_llm.pipeline.words import Words
 
 _PLACEHOLDER = "http://127.0.0.1:9"
@@ -145,6 +145,8 @@ def checked(settings: Pipeline, compose: Compose, rooms: Sequence[str]) -> Flow:
         raise UserError(f"waits for itself: {error}", f"stages.{error.names[0]}.needs", "take one of these out") from error
     for step in steps.values():
         _check_handoffs(step, steps)
+        if step.stage.search.method is Method.optuna:
+            search.checked(step.name, step.stage.search)
     flow = Flow(settings, [steps[name] for name in names], compose)
     for step in flow.steps:
         known = flow.known[step.name] = flow.composed(step, flow.bare(step))

@@ -20,7 +20,16 @@ _PATIENCE = 60.0
 _LONGEST = 120
 
 
-def carried_out(name: str, command: Command, words: tuple[str, ...], mark: str, log: Path, *, adopt: bool) -> int:
+def carried_out(
+    name: str,
+    command: Command,
+    words: tuple[str, ...],
+    mark: str,
+    log: Path,
+    given_up: Callable[[], bool],
+    *,
+    adopt: bool,
+) -> int:
     """Run a stage's command to its end; return its exit code, negative for a signal.
 
     Args:
@@ -29,6 +38,7 @@ def carried_out(name: str, command: Command, words: tuple[str, ...], mark: str, 
         words: of this start.
         mark: tells the process that it was handed over.
         log: file at whose end its output goes.
+        given_up: tells whether it is to be stopped; asked all the time.
         adopt: the run waits in the record, and the process takes it over.
 
     Raises:
@@ -43,6 +53,9 @@ def carried_out(name: str, command: Command, words: tuple[str, ...], mark: str, 
         while (code := child.poll()) is None:
             time.sleep(_LOOK)
             shown()
+            if given_up():
+                process.stop(job, _PATIENCE)
+                return child.wait()
         return code
     except KeyboardInterrupt:
         console.say(f"stopping stage {name}")

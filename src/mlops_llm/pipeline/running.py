@@ -7,6 +7,7 @@ import logging
 import re
 import shlex
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from mlops_llm import console
 from mlops_llm.errors import UserError, unexpected
 from mlops_llm.files import writable
 from mlops_llm.pipeline import earlier, made, process, summary
+from mlops_llm.pipeline.config import Method
 from mlops_llm.pipeline.ended import Ended, State
 from mlops_llm.pipeline.expected import expected, left
 from mlops_llm.pipeline.flow import Flow, Step
 from mlops_llm.pipeline.identity import Identity, identity, settings
 from mlops_llm.pipeline.made import Made
+from mlops_llm.pipeline.searching import searched
 from mlops_llm.pipeline.serving import is_free, served
 from mlops_llm.pipeline.stage import Try, begun, resumed
 from mlops_llm.pipeline.words import Words
@@ -44,10 +47,10 @@ def carried_out(flow: Flow, run: Run) -> Result:
     """
     with contextlib.chdir(flow.folder):
         store = connect()
-        work = Work(flow, store, ledger.find_run(store, run.name))
+        work = Work(flow, store, run, ledger.find_run(store, run.name))
         began = time.time()
         for number, step in enumerate(flow.steps, 1):
-            work.ended[step.name] = work.one(number, step)
+            work.ended[step.name] = work.one(step, f"stage {number} of {len(flow.steps)}, {step.name}")
             counts = {"pipeline/stages": float(number), "pipeline/share": number / len(flow.steps)}
             run.metrics(counts, number)
         return summary.concluded(flow, list(work.ended.values()), store, run, began)
@@ -59,7 +62,10 @@ class Work:
 
     flow: Flow
     store: Store
+    run: Run
+    """Of the pipeline."""
     parent: ledger.RunRow
+    """The same as the record has it."""
     ended: dict[str, Ended] = field(default_factory=dict)
     times: dict[str, float | None] = field(default_factory=dict)
     """Seconds that stages are expected to take."""
@@ -77,8 +83,14 @@ class Work:
         """The folder of the pipeline's files."""
         return Path(self.parent.tags["output"])
 
-    def one(self, number: int, step: Step) -> Ended:
-        """Do a stage, unless it is there, is not wanted, or cannot be done; whatever goes wrong in it is its reason."""
+    def one(self, step: Step, head: str, watch: Callable[[str], bool] | None = None) -> Ended:
+        """Do a stage, unless it is there, is not wanted, or cannot be done; whatever goes wrong in it is its reason.
+
+        Args:
+            step: the stage.
+            head: what lines about it begin with.
+            watch: of a try of a search, from its run's id to whether it is to be given up.
+        """
         if self.over:
             return Ended(step, State.over, reason=self.over)
         lost = next((name for name in step.stage.needs if not self.ended[name].state.good), None)
@@ -86,7 +98,6 @@ class Work:
             reason = f"needs {lost}, which {'failed' if self.ended[lost].state is State.failed else 'was not done'}"
             console.warn(f"stage {step.name} is not begun: it {reason}")
             return Ended(step, State.lost, reason=reason)
-        head = f"stage {number} of {len(self.flow.steps)}, {step.name}"
         try:
             settled = self.flow.whole(step, step.words.put_in(self._handed, self.flow.addresses))
             known = self.flow.composed(step, settled).values
@@ -94,8 +105,10 @@ class Work:
                 holds, said = step.when.holds(self._number)
                 if not holds:
                     return self._not_wanted(step, head, said, known)
+            if step.stage.search.method is Method.optuna and watch is None:
+                return searched(self, step, head)
             which = identity(step.words.room, known, self.flow.served_by(step))
-            return self._done(step, head, which, known)
+            return self._done(step, head, which, known, watch)
         except Exception as error:
             said = str(error) if isinstance(error, UserError) else unexpected(error)
             logging.getLogger("mlops_llm").info("stage %s", step.name, exc_info=True)
@@ -120,7 +133,7 @@ class Work:
         console.say(f"{head}: left out, since {said}")
         return Ended(step, State.left_out, Made(step.name, None, {}, *made.inputs(known)), reason=said)
 
-    def _done(self, step: Step, head: str, which: Identity, known: Any) -> Ended:
+    def _done(self, step: Step, head: str, which: Identity, known: Any, watch: Callable[[str], bool] | None) -> Ended:
         """Do a stage whose inputs are known, or take what was made of them."""
         tries, barred, always = 0, set[str](), step.stage.always
         while True:
@@ -131,7 +144,9 @@ class Work:
             if found.made:
                 console.say(f"{head}: there already, with equal inputs ({found.made.run.name if found.made.run else ''})")
                 return Ended(step, State.there, found.made)
-            ended = self._tried(step, head, which, known, found)
+            if found.given_up:
+                return Ended(step, State.left_out, found.given_up, reason="given up")
+            ended = self._tried(step, head, which, known, found, watch)
             if ended.state is not State.failed:
                 return ended
             if found.resumable:  # it failed to go on, so the next start is a new one
@@ -152,7 +167,15 @@ class Work:
             time.sleep(_TURN)
             shown()
 
-    def _tried(self, step: Step, head: str, which: Identity, known: Any, found: earlier.Found) -> Ended:
+    def _tried(
+        self,
+        step: Step,
+        head: str,
+        which: Identity,
+        known: Any,
+        found: earlier.Found,
+        watch: Callable[[str], bool] | None,
+    ) -> Ended:
         """One start of a stage's command."""
         log = writable(self.output / "logs") / f"{step.name}.log"
         row = found.resumable
@@ -169,7 +192,7 @@ class Work:
                 folder = self.flow.known[step.name].folder
                 attempt = begun(self.store, step.name, words, which, self.parent, folder, tags)
             began = time.perf_counter()
-            code = attempt.carried_out(step.name, log)
+            code = attempt.carried_out(step.name, log, watch)
         return self._ended(step, words, attempt, code, time.perf_counter() - began, log, known)
 
     def _outlook(self, found: earlier.Found) -> str:
@@ -187,6 +210,8 @@ class Work:
                 f"; {each}" for each in (one.told, one.ref) if each))  # fmt: skip
             return one
         said = attempt.closed(self.store, row, code, log)
+        if earlier.GIVEN_UP in row.tags:
+            return Ended(step, State.left_out, made.Made(step.name, row), seconds, "given up", log=log)
         alone = words.shown()
         resumable = self.flow.known[step.name].resumes and earlier.can_go_on(self.store, nested.row(self.store, row.id))
         if resumable:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mlops_llm import files
@@ -20,6 +21,10 @@ from mlops_llm.tracking.run import Opening
 from mlops_llm.tracking.store import Store
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Try:
     """A command that is about to start, and its run."""
@@ -31,10 +36,18 @@ class Try:
     adopts: bool
     """The run waits for the process; else the process goes on with it."""
 
-    def carried_out(self, name: str, log: Path) -> int:
-        """Run it to its end; return its exit code, negative for a signal."""
+    def carried_out(self, name: str, log: Path, watch: Callable[[str], bool] | None) -> int:
+        """Run it to its end; return its exit code, negative for a signal.
+
+        Args:
+            name: of the stage.
+            log: file of its output.
+            watch: from the run's id to whether it is to be given up.
+        """
         command = Command(self.words.room, self.words.settings, self.run.name, self.run.id, "", Again.no)
-        return process.carried_out(name, command, self.words.settings, f"{self.pipeline}/{name}", log, adopt=self.adopts)
+        mark, words = f"{self.pipeline}/{name}", self.words.settings
+        given_up = partial(watch, self.run.id) if watch else _never
+        return process.carried_out(name, command, words, mark, log, given_up, adopt=self.adopts)
 
     def measure(self, store: Store, row: RunRow, seconds: float) -> None:
         """Note what it took, for plans; of one that went on only its disk is known."""
