@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from mlops_llm.entry import launch
+from mlops_llm.launch import process as launch_process
 from mlops_llm.pipeline import process
 from mlops_llm.pipeline.__main__ import STAGE
-from tests.commands import start, wait_for
+from tests.commands import Stages, start, wait_for
 from tests.record import artifacts_of, client, run_of
 
 FLOW = """# python -m mlops_llm.pipeline +experiment=short
@@ -63,8 +64,9 @@ def place(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run(place: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+def run(place: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """A function that runs a pipeline here and returns its result with what it printed, or its error."""
+    monkeypatch.setattr(launch_process, "subprocess", Stages)
 
     def given(*words: str, code: int = 0, name: str = "") -> Any:
         capfd.readouterr()
@@ -151,7 +153,7 @@ def test_a_pipeline_that_is_killed_in_every_stage_goes_on_and_does_nothing_twice
     assert set(states(again).values()) == {"there"} and again["out"].count("there already, with equal inputs") == 4
     (place / "datasets/own.jsonl").write_text(rows(12), "utf-8")
     plan = run(command, "op=plan")
-    assert "done again: another dataset" in plan and "to do after dedup" in plan and "about" in plan
+    assert "done again: dataset changed" in plan and "to do after dedup" in plan and "about" in plan
 
 
 def _ended(here: Path, name: str) -> bool:
@@ -183,7 +185,7 @@ def test_only_what_changed_is_done_again_and_the_plan_knows_what_it_took(place: 
     (place / "datasets/own.jsonl").write_text(rows(7), "utf-8")
     second = run("+experiment=cheap", name="two")
     assert states(second) == {"first": "done", "second": "done"}
-    assert "(done again: another dataset)" in second["out"] and "all that is left takes about" in second["out"]
+    assert "(done again: dataset changed)" in second["out"] and "all that is left takes about" in second["out"]
     assert states(run("+experiment=cheap", "stages.second.op.keep=3", name="three")) == {"first": "there", "second": "done"}
 
 

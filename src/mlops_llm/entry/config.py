@@ -250,6 +250,10 @@ def _known(error: BaseException, schema: type) -> UserError | None:
             return UserError(f"unknown {group or 'config'} '{name}'{component.near(name, names)}", remedy=remedy)
     found = re.search(r"Key '([^']+)' (?:is not in struct|not in '([^']+)')", text)
     if found:
+        parent = getattr(error, "parent_node", None)
+        if "." in key and isinstance(parent, DictConfig) and OmegaConf.get_type(parent) is dict:
+            there = [str(each) for each in parent]
+            return UserError(f"there is no '{found[1]}'{component.near(found[1], there)}", key, f"it has: {', '.join(there)}")
         cls = _class(schema, found[2]) if found[2] else schema
         names = [field.name for field in dataclasses.fields(cls)] if cls else []
         hint = component.near(found[1], names)

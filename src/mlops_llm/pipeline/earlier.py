@@ -94,4 +94,4 @@ def _changed(store: Store, name: str, which: Identity) -> str:
     except ValueError:
         return ""  # cut, since it was too long for a tag
     other = sorted(key for key in {*parts, *which.parts} if parts.get(key) != which.parts.get(key))
-    return f"done again: another {', '.join(other[:4])}" if other else ""
+    return f"done again: {', '.join(other[:4])} changed" if other else ""

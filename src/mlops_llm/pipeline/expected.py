@@ -20,37 +20,41 @@ class Expected:
 
     seconds: float | None = None
     bytes: float | None = None
-    of: int = 0
-    """How many earlier ones it is told by."""
+    near: bool = False
+    """Told by stages that did the same with other settings."""
 
     @property
     def time(self) -> str:
         """For a person."""
-        return UNKNOWN if self.seconds is None else console.seconds(self.seconds)
+        return UNKNOWN if self.seconds is None else f"{'about ' if self.near else ''}{console.seconds(self.seconds)}"
 
     @property
     def disk(self) -> str:
         """For a person."""
-        return UNKNOWN if self.bytes is None else console.size(self.bytes)
+        return UNKNOWN if self.bytes is None else f"{'about ' if self.near else ''}{console.size(self.bytes)}"
 
 
-def expected(store: Store | None, which: str) -> Expected:
-    """The median of finished stages with the same settings, whatever models and rows they had.
+def expected(store: Store | None, which: str, operation: str) -> Expected:
+    """The median of finished stages with the same settings, whatever models and rows they had, else of those that did the same.
 
     Args:
         store: the record, where there is one.
         which: digest of the settings.
+        operation: what the stage does.
     """
-    return of_rows(nested.like(store, which)) if store else Expected()
+    if store is None:
+        return Expected()
+    rows = nested.measured(store, nested.LIKE, which)
+    return of_rows(rows) if rows else of_rows(nested.measured(store, nested.OPERATION, operation), near=True)
 
 
-def of_rows(rows: Sequence[RunRow]) -> Expected:
+def of_rows(rows: Sequence[RunRow], *, near: bool = False) -> Expected:
     """The medians of runs of stages."""
     if not rows:
         return Expected()
     sizes = [float(each.tags[nested.BYTES]) for each in rows if nested.BYTES in each.tags]
     seconds = statistics.median(float(each.tags[nested.SECONDS]) for each in rows)
-    return Expected(seconds, statistics.median(sizes) if sizes else None, len(rows))
+    return Expected(seconds, statistics.median(sizes) if sizes else None, near)
 
 
 def left(times: Sequence[float | None]) -> str:

@@ -26,7 +26,7 @@ def shown(flow: Flow) -> Result:
         if found:
             there[step.name] = found
         values = flow.known[step.name].values
-        took = expected.expected(store, settings(step.words.room, values, flow.served_by(step)))
+        took = expected.expected(store, settings(step.words.room, values, flow.served_by(step)), step.operation)
         if not found:
             times.append(took.seconds)
             sizes += [took.bytes] if took.bytes is not None else []

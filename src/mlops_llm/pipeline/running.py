@@ -76,7 +76,8 @@ class Work:
         """Look up what stages took before."""
         for step in self.flow.steps:
             values = self.flow.known[step.name].values
-            self.times[step.name] = expected(self.store, settings(step.words.room, values, self.flow.served_by(step))).seconds
+            which = settings(step.words.room, values, self.flow.served_by(step))
+            self.times[step.name] = expected(self.store, which, step.operation).seconds
 
     @property
     def output(self) -> Path:
@@ -189,6 +190,7 @@ class Work:
             else:
                 console.say(f"{head}: {step.operation}{self._outlook(found)}")
                 tags = {f"{_SERVER}{name}": address for name, address in addresses.items()}
+                tags[nested.OPERATION] = step.operation
                 folder = self.flow.known[step.name].folder
                 attempt = begun(self.store, step.name, words, which, self.parent, folder, tags)
             began = time.perf_counter()

@@ -63,7 +63,10 @@ def verdict(store: Store, ended: Sequence[Ended], score: str | None) -> Verdict:
     rivals = [each for each in scored if name in each.values]
     higher = not name.endswith(LOWER)
     best = (max if higher else min)(rivals, key=lambda each: each.values[name]) if rivals else None
-    return Verdict(scored, name, best, [*_compared(rivals, best, name), *_reasons(ended)], higher)
+    why = [*_compared(rivals, best, name), *_reasons(ended)]
+    if len(rivals) > 1 and not any(each.step.words.value("op") == "compare" for each in ended):
+        why.insert(1, "whether that is more than chance was not tested; a stage with eval op=compare tells it")
+    return Verdict(scored, name, best, why, higher)
 
 
 def _evaluations(store: Store, one: Ended) -> Iterator[tuple[str, dict[str, float]]]:

@@ -14,8 +14,10 @@ from mlops_llm.tracking.opening import NameTakenError, recorded_text, schedule, 
 from mlops_llm.tracking.run import Opening
 from mlops_llm.tracking.store import Store
 
-INPUTS, LIKE, PARTS = "pipeline.inputs", "pipeline.like", "pipeline.parts"
-"""Tags of a stage's run: what its result depends on; the same without the content of models and rows; both part by part."""
+INPUTS, PARTS = "pipeline.inputs", "pipeline.parts"
+"""Tags of a stage's run: what its result depends on, as one digest and part by part."""
+LIKE, OPERATION = "pipeline.like", "pipeline.operation"
+"""Tags of a stage's run: digest of its settings, whatever its models and rows hold; what it does, for a person."""
 SECONDS, BYTES = "pipeline.seconds", "pipeline.bytes"
 """Tags of a stage's run: what it took."""
 SAYS_NO = "result.failed"
@@ -68,11 +70,10 @@ def lives(row: RunRow) -> bool:
     return row.status in ("SCHEDULED", "RUNNING") and environment.believed_alive(row.tags)
 
 
-def like(store: Store, which: str, most: int = 5) -> list[RunRow]:
-    """Finished runs of stages with these settings, whatever their models and rows were, newest first."""
-    return [row for row in ledger.tagged(store, {LIKE: which}, most * 4) if row.status == "FINISHED" and SECONDS in row.tags][
-        :most
-    ]
+def measured(store: Store, tag: str, value: str, most: int = 5) -> list[RunRow]:
+    """Finished runs of stages that are alike by a tag and whose time is known, newest first."""
+    rows = ledger.tagged(store, {tag: value}, most * 4)
+    return [each for each in rows if each.status == "FINISHED" and SECONDS in each.tags][:most]
 
 
 def row(store: Store, run: str) -> RunRow:
