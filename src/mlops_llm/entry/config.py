@@ -252,8 +252,8 @@ def _known(error: BaseException, schema: type) -> UserError | None:
     if found:
         parent = getattr(error, "parent_node", None)
         if "." in key and isinstance(parent, DictConfig) and OmegaConf.get_type(parent) is dict:
-            there = [str(each) for each in parent]
-            return UserError(f"there is no '{found[1]}'{component.near(found[1], there)}", key, f"it has: {', '.join(there)}")
+            own = [str(each) for each in parent]
+            return UserError(f"there is no '{found[1]}'{component.near(found[1], own)}", key, f"there are: {', '.join(own)}")
         cls = _class(schema, found[2]) if found[2] else schema
         names = [field.name for field in dataclasses.fields(cls)] if cls else []
         hint = component.near(found[1], names)

@@ -34,7 +34,7 @@ def page(name: str, project: str, ended: Sequence[Ended], found: Verdict, links:
         took: time of the whole, for a person.
     """
     failed = [each for each in ended if each.state is State.failed]
-    parts = [
+    parts: list[Html | None] = [
         tag("h1", name),
         tag("p", f"{project} · {len(ended)} stages · {took}", class_="sub"),
         *(tag("div", f"⚠ {each.step.name}: {each.reason}", class_="warning") for each in failed),
@@ -44,7 +44,7 @@ def page(name: str, project: str, ended: Sequence[Ended], found: Verdict, links:
         _reports(ended, links),
         _alone(failed),
     ]
-    return document(name, parts)
+    return document(name, [each for each in parts if each is not None])
 
 
 def _won(found: Verdict) -> Html:
