@@ -333,3 +333,27 @@ def test_a_multirun_over_whole_pipelines(place: Path, run: Callable[..., Any]) -
     assert all(each.data.tags["mlflow.parentRunId"] == parent.info.run_id for each in jobs)
     assert run_of(store, "m-1-second").data.tags["mlflow.parentRunId"] == jobs[1].info.run_id
     assert not _named(place, "m-1-first")  # it was there, of the first job
+
+
+def test_a_search_hands_its_best_try_on_and_goes_the_same_way_again(place: Path, run: Callable[..., Any]) -> None:
+    pytest.importorskip("optuna")
+    (place / "conf/experiment/search.yaml").write_text(
+        """# python -m mlops_llm.pipeline +experiment=search
+stages:
+  tried:
+    command: data op=validate dataset=own
+    search: {method: optuna, over: {op.max_tokens: [1, 60]}, tries: 3, by: data/warnings}
+  next: {command: data op=stats dataset=stage:tried/dataset op.near=false, needs: [tried]}
+""",
+        "utf-8",
+    )
+    found = run("+experiment=search", name="s")
+    assert states(found) == {"tried": "done", "next": "done"}
+    store = client(place)
+    tries = [run_of(store, f"s-tried-{number}") for number in (1, 2, 3)]
+    best = max(tries, key=lambda each: each.data.metrics["data/warnings"])
+    assert found["stages"]["tried"]["run"] == best.info.run_name and "best of 3 tries" in found["stages"]["tried"]["reason"]
+    assert len({each.data.params["op.max_tokens"] for each in tries}) == 3
+    assert run_of(store, "s").info.run_id in {each.data.tags["mlflow.parentRunId"] for each in tries}
+    again = run("+experiment=search", name="t")
+    assert again["out"].count("there already") >= 4 and not _named(place, "t-tried-%")

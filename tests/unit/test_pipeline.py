@@ -15,7 +15,7 @@ from mlops_llm.entry.arguments import quoted, split
 from mlops_llm.errors import UserError
 from mlops_llm.pipeline import condition, words
 from mlops_llm.pipeline.arranged import arranged
-from mlops_llm.pipeline.config import Pipeline, Server, Stage
+from mlops_llm.pipeline.config import Method, Pipeline, Search, Server, Stage
 from mlops_llm.pipeline.ended import Ended, State
 from mlops_llm.pipeline.expected import left
 from mlops_llm.pipeline.flow import Flow, checked
@@ -221,3 +221,35 @@ def test_the_page_shows_texts_as_texts() -> None:
     said = page("p", "sales", ended, Verdict([best], "score/bleu", best, ["since"]), {"a": "http://127.0.0.1:5000/#/x"}, "1 s")
     assert "<script>alert" not in said and "&lt;script&gt;" in said and "runs:/&lt;b&gt;/best" in said
     assert 'href="http://127.0.0.1:5000/#/x"' in said
+
+
+def test_a_search_goes_the_same_way_again_and_gives_up_what_is_worse() -> None:
+    pytest.importorskip("optuna")
+    from mlops_llm.pipeline.search import Study, checked
+
+    wish = Search(over={"trainer.learning_rate": [1e-4, 1e-1], "trainer.batch_size": [2, 8], "peft": ["none", "lora"]}, tries=6)
+    checked("sft", wish)
+
+    def course() -> list[tuple[dict[str, str], bool]]:
+        study, found = Study(wish, seed=3, higher_is_better=False), []
+        for number in range(6):
+            settings = study.ask()
+            given_up = study.report({step: float(number + step) for step in (1, 2)})
+            study.tell(float(number), pruned=given_up)
+            found.append((settings, given_up))
+        return found
+
+    first = course()
+    assert first == course()
+    assert [given_up for _, given_up in first] == [False, False, False, True, True, True]
+    assert all(1e-4 <= float(each["trainer.learning_rate"]) <= 1e-1 and each["peft"] in ("none", "lora") for each, _ in first)
+    assert {int(each["trainer.batch_size"]) for each, _ in first} <= set(range(2, 9))
+
+
+@pytest.mark.parametrize(
+    ("over", "said"),
+    [({}, "varies nothing"), ({"seed": 3}, "has no two ends"), ({"seed": [3, 1]}, "write the smaller number first")],
+)
+def test_a_search_without_a_place_to_look_in_is_refused(over: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        flow(a=Stage("train", search=Search(Method.optuna, over)))
