@@ -229,15 +229,15 @@ def test_a_failing_stage_names_its_log_and_its_command_and_is_tried_again(
     place: Path, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (place / "datasets/broken.jsonl").write_text('{"prompt": ""}\n', "utf-8")
-    flow = CHEAP + "  bad: {command: data op=validate dataset=broken kind=sft}\n"
+    flow = CHEAP + "  bad: {command: data op=validate dataset=broken kind=sft, needs: [first]}\n"
     flow += "  lost: {command: data op=stats dataset=own, needs: [bad]}\n"
     (place / "conf/experiment/fails.yaml").write_text(flow, "utf-8")
     found = run("+experiment=fails", code=1, name="f")
-    assert states(found) == {"first": "done", "second": "done", "bad": "failed", "lost": "lost"}
-    assert f"its log: {place / 'outputs/f/logs/bad.log'}" in found["out"]
-    assert "alone:   python -m mlops_llm.data op=validate dataset=broken kind=sft" in found["out"]
-    assert "stage bad failed" in found["err"] and "stage lost is not begun: it needs bad, which failed" in found["err"]
-    assert "next" in found
+    assert states(found) == {"first": "done", "second": "done", "bad": "no", "lost": "lost"}
+    assert "stage bad was done and says no" in found["err"] and "it needs bad, which said no" in found["err"]
+    found = run("+experiment=fails", "stages.bad.dataset=missing.jsonl", code=1, name="h")
+    assert states(found) == {"first": "there", "second": "there", "bad": "failed", "lost": "lost"}
+    assert "stage bad: there is no" in found["err"] and "it needs bad, which failed" in found["err"] and "next" in found
 
     calls = list[str]()
     real = process.carried_out
@@ -248,6 +248,11 @@ def test_a_failing_stage_names_its_log_and_its_command_and_is_tried_again(
 
     monkeypatch.setattr(process, "carried_out", failing)
     (place / "datasets/own.jsonl").write_text(rows(3), "utf-8")
+    once = run("+experiment=cheap", code=1, name="once")
+    assert states(once) == {"first": "failed", "second": "lost"}
+    assert f"its log: {place / 'outputs/once/logs/first.log'}" in once["out"]
+    assert "alone:   python -m mlops_llm.data op=stats dataset=own op.near=false" in once["out"]
+    calls.clear()
     again = run("+experiment=cheap", "stages.first.retries=2", name="g")
     assert states(again) == {"first": "done", "second": "done"} and calls == ["first"] * 3 + ["second"]
     assert "stage first failed; try 3 of 3" in again["err"]

@@ -17,6 +17,8 @@ class State(Enum):
     there = "there already"
     left_out = "left out"
     failed = "failed"
+    no = "said no"
+    """Its work was done, and says no: a check that found errors, a policy that refuses."""
     lost = "not begun"
     over = "not wanted"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mlops_llm.data.ref import locate
@@ -88,6 +89,8 @@ class Made:
                 return resolve(str(ref)).folder.is_dir()
             if "written" in self.result:
                 return locate(self._rows()).path.exists()
+            if isinstance(paths := self.result.get("paths"), Mapping):
+                return all(Path(str(each)).exists() for each in paths.values())
             if self.run.tags.get("stage") == "train":
                 return resolve(f"runs:/{self.run.id}/{self.run.tags.get('best.checkpoint') or 'last'}").folder.is_dir()
             return True

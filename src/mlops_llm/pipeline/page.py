@@ -15,6 +15,7 @@ _CHINESE = {
     State.there: "已有",
     State.left_out: "略过",
     State.failed: "失败",
+    State.no: "不通过",
     State.lost: "未开始",
     State.over: "不需要",
 }
@@ -75,7 +76,7 @@ def _tried(ended: Sequence[Ended], links: Mapping[str, str]) -> Html:
 
 
 def _shade(state: State) -> str | None:
-    return "chip bad" if state is State.failed else "chip"
+    return "chip bad" if state in (State.failed, State.no) else "chip"
 
 
 def _scores(found: Verdict) -> Html | None:

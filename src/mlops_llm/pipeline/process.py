@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlops_llm import console
@@ -20,16 +21,42 @@ _PATIENCE = 60.0
 _LONGEST = 120
 
 
-def carried_out(
-    name: str,
-    command: Command,
-    words: tuple[str, ...],
-    mark: str,
-    log: Path,
-    given_up: Callable[[], bool],
-    *,
-    adopt: bool,
-) -> int:
+def _never() -> bool:
+    return False
+
+
+def _nothing(seconds: float) -> str:
+    return ""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the pipeline does while a stage runs."""
+
+    log: Path
+    """File of the stage's output."""
+    outlook: Callable[[float], str] = _nothing
+    """From the seconds that it runs to how long all takes that is left, in words."""
+    given_up: Callable[[], bool] = _never
+    """Whether the stage is to be stopped; asked all the time."""
+
+    def showing(self, name: str) -> Callable[[], None]:
+        """A function that says now and then how long a stage runs, what is left, and the last line of its output."""
+        began = last = time.monotonic()
+
+        def shown() -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= _EVERY:
+                last = now
+                left = self.outlook(now - began)
+                head = f"  {name}, {console.seconds(now - began)}" + (f" ({left} left in all)" if left else "")
+                console.say(f"{head}: {last_line(self.log)}".rstrip(": "))
+
+        return shown
+
+
+def carried_out(name: str, command: Command, words: tuple[str, ...], mark: str, look: Look, *, adopt: bool) -> int:
     """Run a stage's command to its end; return its exit code, negative for a signal.
 
     Args:
@@ -37,23 +64,22 @@ def carried_out(
         command: what it is.
         words: of this start.
         mark: tells the process that it was handed over.
-        log: file at whose end its output goes.
-        given_up: tells whether it is to be stopped; asked all the time.
+        look: at it while it runs.
         adopt: the run waits in the record, and the process takes it over.
 
     Raises:
         UserError: its folder or its Python is gone.
         KeyboardInterrupt: the pipeline is stopped; the stage was, before.
     """
-    child = process.begin(command, words, mark, log, adopt)
+    child = process.begin(command, words, mark, look.log, adopt)
     tag, host = environment.process(child.pid), environment.host()
     job = Job(command, 1, state=State.running, process=tag, host=host)
-    shown = showing(name, log)
+    shown = look.showing(name)
     try:
         while (code := child.poll()) is None:
             time.sleep(_LOOK)
             shown()
-            if given_up():
+            if look.given_up():
                 process.stop(job, _PATIENCE)
                 return child.wait()
         return code
@@ -62,20 +88,6 @@ def carried_out(
         process.stop(job, _PATIENCE)
         child.wait()
         raise
-
-
-def showing(name: str, log: Path) -> Callable[[], None]:
-    """A function that says now and then how long a stage runs, with the last line of its output."""
-    began = last = time.monotonic()
-
-    def shown() -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= _EVERY:
-            last = now
-            console.say(f"  {name}, {console.seconds(now - began)}: {last_line(log)}".rstrip(": "))
-
-    return shown
 
 
 def last_line(log: Path) -> str:

@@ -9,19 +9,21 @@ import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mlops_llm import console
 from mlops_llm.errors import UserError, unexpected
 from mlops_llm.files import writable
-from mlops_llm.pipeline import earlier, made, process, summary
+from mlops_llm.pipeline import earlier, made, summary
 from mlops_llm.pipeline.config import Method
 from mlops_llm.pipeline.ended import Ended, State
 from mlops_llm.pipeline.expected import expected, left
 from mlops_llm.pipeline.flow import Flow, Step
 from mlops_llm.pipeline.identity import Identity, identity, settings
 from mlops_llm.pipeline.made import Made
+from mlops_llm.pipeline.process import Look
 from mlops_llm.pipeline.searching import searched
 from mlops_llm.pipeline.serving import is_free, served
 from mlops_llm.pipeline.stage import Try, begun, resumed
@@ -34,6 +36,7 @@ _MISTAKE = 2
 """Exit code of a command whose request was wrong: to try it again helps nobody."""
 _SERVER = "pipeline.server."
 """Begins the tags of a stage's run that say where its servers were, since it goes on with these addresses."""
+_LOST = {State.failed: "failed", State.no: "said no"}
 _TURN = 0.5
 """Seconds between two looks at a stage that another pipeline runs."""
 
@@ -96,7 +99,7 @@ class Work:
             return Ended(step, State.over, reason=self.over)
         lost = next((name for name in step.stage.needs if not self.ended[name].state.good), None)
         if lost:
-            reason = f"needs {lost}, which {'failed' if self.ended[lost].state is State.failed else 'was not done'}"
+            reason = f"needs {lost}, which {_LOST.get(self.ended[lost].state, 'was not done')}"
             console.warn(f"stage {step.name} is not begun: it {reason}")
             return Ended(step, State.lost, reason=reason)
         try:
@@ -163,7 +166,7 @@ class Work:
         """Wait for a stage that runs already, left by a pipeline that was killed or by another one."""
         pid = row.tags.get("run.process", "").partition(":")[0]
         console.say(f"{head}: runs already as {row.name} (process {pid}); waiting for it")
-        shown = process.showing(step.name, Path(row.tags.get("output", "")) / f"{step.words.room}.log")
+        shown = Look(Path(row.tags.get("output", "")) / f"{step.words.room}.log", partial(self._left, step)).showing(step.name)
         while nested.lives(ledger.find_run(self.store, row.id)):
             time.sleep(_TURN)
             shown()
@@ -194,13 +197,20 @@ class Work:
                 folder = self.flow.known[step.name].folder
                 attempt = begun(self.store, step.name, words, which, self.parent, folder, tags)
             began = time.perf_counter()
-            code = attempt.carried_out(step.name, log, watch)
+            given_up = partial(watch, attempt.run.id) if watch else _never
+            code = attempt.carried_out(step.name, Look(log, partial(self._left, step), given_up))
         return self._ended(step, words, attempt, code, time.perf_counter() - began, log, known)
 
     def _outlook(self, found: earlier.Found) -> str:
         """Why a stage is done again, and how long all takes that is left."""
         ahead = left([self.times[each.name] for each in self.flow.steps if each.name not in self.ended])
         return (f" ({found.why})" if found.why else "") + (f"; all that is left takes {ahead}" if ahead else "")
+
+    def _left(self, step: Step, seconds: float) -> str:
+        """How long all takes that is left, once a stage has run for so many seconds."""
+        ahead = [self.times[each.name] for each in self.flow.steps if each.name not in self.ended and each is not step]
+        own = self.times.get(step.name)
+        return left([None if own is None else max(0.0, own - seconds), *ahead])
 
     def _ended(self, step: Step, words: Words, attempt: Try, code: int, seconds: float, log: Path, known: Any) -> Ended:
         """What became of a start."""
@@ -215,6 +225,10 @@ class Work:
         if earlier.GIVEN_UP in row.tags:
             return Ended(step, State.left_out, made.Made(step.name, row), seconds, "given up", log=log)
         alone = words.shown()
+        if nested.SAYS_NO in row.tags:
+            one = Ended(step, State.no, made.of_run(self.store, step.name, row, known), seconds, log=log, code=code)
+            console.warn(f"stage {step.name} was done and says no; its log: {log}")
+            return one
         resumable = self.flow.known[step.name].resumes and earlier.can_go_on(self.store, nested.row(self.store, row.id))
         if resumable:
             alone = f"python -m mlops_llm.{step.words.room} resume={shlex.quote(row.name)}"
@@ -222,6 +236,10 @@ class Work:
         console.say(f"  its log: {log}")
         console.say(f"  alone:   {alone}")
         return Ended(step, State.failed, None, seconds, said, alone, log, code)
+
+
+def _never() -> bool:
+    return False
 
 
 def _ports(row: ledger.RunRow) -> dict[str, int]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from mlops_llm import files
@@ -14,15 +13,12 @@ from mlops_llm.launch.process import last_error
 from mlops_llm.pipeline import process
 from mlops_llm.pipeline.earlier import STAGE
 from mlops_llm.pipeline.identity import Identity
+from mlops_llm.pipeline.process import Look
 from mlops_llm.pipeline.words import Words
 from mlops_llm.tracking import nested, queued
 from mlops_llm.tracking.ledger import RunRow
 from mlops_llm.tracking.run import Opening
 from mlops_llm.tracking.store import Store
-
-
-def _never() -> bool:
-    return False
 
 
 @dataclass(frozen=True)
@@ -36,18 +32,16 @@ class Try:
     adopts: bool
     """The run waits for the process; else the process goes on with it."""
 
-    def carried_out(self, name: str, log: Path, watch: Callable[[str], bool] | None) -> int:
+    def carried_out(self, name: str, look: Look) -> int:
         """Run it to its end; return its exit code, negative for a signal.
 
         Args:
             name: of the stage.
-            log: file of its output.
-            watch: from the run's id to whether it is to be given up.
+            look: at it while it runs.
         """
         command = Command(self.words.room, self.words.settings, self.run.name, self.run.id, "", Again.no)
-        mark, words = f"{self.pipeline}/{name}", self.words.settings
-        given_up = partial(watch, self.run.id) if watch else _never
-        return process.carried_out(name, command, words, mark, log, given_up, adopt=self.adopts)
+        mark = f"{self.pipeline}/{name}"
+        return process.carried_out(name, command, self.words.settings, mark, look, adopt=self.adopts)
 
     def measure(self, store: Store, row: RunRow, seconds: float) -> None:
         """Note what it took, for plans; of one that went on only its disk is known."""
@@ -62,8 +56,6 @@ class Try:
             said = f"its process was killed (signal {-code})"
         elif code == 0:
             said = f"its process ended, but its run is {row.status}"
-        elif nested.SAYS_NO in row.tags and not said:
-            said = "its work was done and says no"
         queued.close(store.address, row.id, "KILLED" if code < 0 else "FAILED", said or f"exit code {code}")
         return f"{said} (exit code {code})" if said and code > 0 else said or f"exit code {code}"
 
