@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from mlops_llm import component
 from mlops_llm.entry import config
@@ -65,7 +65,7 @@ def test_the_first_line_of_an_experiment_is_its_command_and_composes(path):
     assert isinstance(settings, STAGES[stage].schema)
     assert component.rebuilt(STAGES[stage].schema, json.loads(json.dumps(component.plain(settings)))) == settings
 
-    own = yaml.safe_load(path.read_text("utf-8"))
+    own = OmegaConf.to_container(OmegaConf.create(yaml.safe_load(path.read_text("utf-8"))), resolve=True)
 
     def compare(wanted: dict, there) -> None:
         for key, value in wanted.items():
@@ -73,12 +73,7 @@ def test_the_first_line_of_an_experiment_is_its_command_and_composes(path):
                 compare(value, there[key] if isinstance(there, dict) else getattr(there, key))
             else:
                 found = there[key] if isinstance(there, dict) else getattr(there, key)
-                given = (
-                    re.sub(r"\$\{values\.(\w+)\}", lambda name: str(own["values"][name[1]]), value)
-                    if isinstance(value, str)
-                    else value
-                )
-                assert getattr(found, "name", found) == (type(found)(given) if isinstance(found, int | float) else given)
+                assert getattr(found, "name", found) == (float(value) if isinstance(found, float) else value)
 
     compare({key: value for key, value in own.items() if key != "defaults"}, settings)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,12 +14,14 @@ from hypothesis import strategies as st
 from mlops_llm import order
 from mlops_llm.entry.arguments import quoted, split
 from mlops_llm.errors import UserError
+from mlops_llm.models import tiny
 from mlops_llm.pipeline import condition, words
 from mlops_llm.pipeline.arranged import arranged
 from mlops_llm.pipeline.config import Method, Pipeline, Search, Server, Stage
 from mlops_llm.pipeline.ended import Ended, State
 from mlops_llm.pipeline.expected import left
 from mlops_llm.pipeline.flow import Flow, checked
+from mlops_llm.pipeline.identity import identity, settings
 from mlops_llm.pipeline.made import Made
 from mlops_llm.pipeline.page import page
 from mlops_llm.pipeline.verdict import Scored, Verdict
@@ -253,3 +256,29 @@ def test_a_search_goes_the_same_way_again_and_gives_up_what_is_worse() -> None:
 def test_a_search_without_a_place_to_look_in_is_refused(over: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         flow(a=Stage("train", search=Search(Method.optuna, over)))
+
+
+def test_what_a_stage_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    one, other = tmp_path / "one.jsonl", tmp_path / "other.jsonl"
+    for file in (one, other):
+        file.write_text('{"prompt": "a", "response": "b"}\n', "utf-8")
+    given = {"dataset": str(one), "model": "tiny", "op.keep": 3, "output": "x", "run_name": "y", "launch.tries": 2}
+    first = identity("data", given)
+    assert first.inputs == identity("data", {**given, "dataset": str(other), "output": "z", "run_name": None}).inputs
+    assert first.inputs == identity("data", {**given, "model": str(tiny.folder())}).inputs  # the same weights by another name
+    assert first.settings == settings("data", {**given, "dataset": "stage:dedup/dataset", "model": "stage:sft/best"})
+    other.write_text('{"prompt": "a", "response": "c"}\n', "utf-8")
+    changed = identity("data", {**given, "dataset": str(other)})
+    assert changed.inputs != first.inputs and changed.settings == first.settings
+    assert {key for key in first.parts if first.parts[key] != changed.parts[key]} == {"dataset"}
+    for more in ({"op.keep": 4}, {"op.new": 1}):
+        assert identity("data", {**given, **more}).settings != first.settings
+    assert identity("eval", given).inputs != first.inputs and identity("data", given, "a server").inputs != first.inputs
+    (tmp_path / "jobs.yaml").write_text("a")
+    named = identity("surgery", {"op.file": "jobs.yaml"})
+    (tmp_path / "jobs.yaml").write_text("b")
+    assert identity("surgery", {"op.file": "jobs.yaml"}).content != named.content
+    assert identity("train", {"reward.http.url": "http://127.0.0.1:5/x"}) == identity(
+        "train", {"reward.http.url": "http://127.0.0.1:9/x"}
+    )
