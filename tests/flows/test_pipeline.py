@@ -237,7 +237,11 @@ def test_a_failing_stage_names_its_log_and_its_command_and_is_tried_again(
     assert "stage bad was done and says no" in found["err"] and "it needs bad, which said no" in found["err"]
     found = run("+experiment=fails", "stages.bad.dataset=missing.jsonl", code=1, name="h")
     assert states(found) == {"first": "there", "second": "there", "bad": "failed", "lost": "lost"}
-    assert "stage bad: there is no" in found["err"] and "it needs bad, which failed" in found["err"] and "next" in found
+    assert (
+        "stage bad: missing.jsonl: there is no such dataset" in found["err"]
+        and "it needs bad, which failed" in found["err"]
+        and "next" in found
+    )
 
     calls = list[str]()
     real = process.carried_out

@@ -17,7 +17,7 @@ from mlops_llm.tracking.store import Store
 
 PAGE = "pipeline.html"
 """Artifact: the page for a person."""
-_SHOWN = 8
+_SHOWN = 5
 """Reasons that are printed; the page has all."""
 
 
@@ -43,14 +43,14 @@ def concluded(flow: Flow, ended: Sequence[Ended], store: Store, run: Run, began:
     run.artifact("stages.json", {name: [row[place] for row in stages.rows] for place, name in enumerate(stages.columns)})
     run.artifact(PAGE, page(run.name, flow.settings.project, ended, found, _links(store, ended), console.seconds(seconds)))
     said = ", ".join(f"{times} {state.value}" for state, times in count.items())
-    failed = good < len(ended)
+    failed, refused = good < len(ended), bool(count[State.no] and not count[State.failed])
     table = {
         "stages": said,
         "won": found.best.model if found.best else None,
         **{f"why{f' {place}' if place > 1 else ''}": each for place, each in enumerate(found.why[:_SHOWN], 1)},
         "page": f"{PAGE} among the artifacts",
         "time": console.seconds(seconds),
-        "next": "give the command again: what is done is not done twice" if failed else None,
+        "next": "give the command again: what is done is not done twice" if count[State.failed] else None,
     }
     values = {
         "stages": {each.step.name: _told(each) for each in ended},
@@ -60,7 +60,7 @@ def concluded(flow: Flow, ended: Sequence[Ended], store: Store, run: Run, began:
         "why": list(found.why),
     }
     return Result(
-        f"{run.name}: {'failed' if failed else 'done'}",
+        f"{run.name}: {'a stage said no' if refused else 'failed' if failed else 'done'}",
         {name: value for name, value in table.items() if value is not None},
         values,
         [stages, *([scores] if scores else [])],
