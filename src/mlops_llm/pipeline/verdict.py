@@ -122,7 +122,11 @@ def _compared(rivals: Sequence[Scored], best: Scored | None, name: str) -> Itera
 
 
 def _reasons(ended: Sequence[Ended]) -> Iterator[str]:
-    """What stages said of their own choices, comparisons first."""
+    """What stages said of their own choices: decisions of the registry, then comparisons, then the rest."""
+    for each in ended:
+        told = each.made.result if each.made else {}
+        if each.step.words.room == "registry" and told.get("decision") and isinstance(told.get("reasons"), list):
+            yield f"{each.step.name}, {told['decision']}: {'; '.join(map(str, told['reasons']))}"
     for each in ended:
         said = each.made.result.get("conclusion") if each.made else None
         if isinstance(said, list):
