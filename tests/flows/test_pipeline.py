@@ -202,7 +202,7 @@ def test_only_what_changed_is_done_again_and_the_plan_knows_what_it_took(place: 
     (place / "datasets/own.jsonl").write_text(rows(7), "utf-8")
     second = run("+experiment=cheap", name="two")
     assert states(second) == {"first": "done", "second": "done"}
-    assert "(done again: dataset changed)" in second["out"] and "all that is left takes about" in second["out"]
+    assert "(done again: dataset changed since one-first)" in second["out"] and "all that is left takes about" in second["out"]
     assert states(run("+experiment=cheap", "stages.second.op.keep=3", name="three")) == {"first": "there", "second": "done"}
 
 

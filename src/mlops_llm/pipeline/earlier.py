@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_llm.pipeline import made
+from mlops_llm.pipeline.flow import Step
 from mlops_llm.pipeline.identity import Identity
 from mlops_llm.pipeline.made import Made
 from mlops_llm.tracking import ledger, nested, queued
@@ -39,7 +40,7 @@ class Found:
 
 def found(
     store: Store,
-    name: str,
+    step: Step,
     which: Identity,
     given: Mapping[str, Any],
     pipeline: str = "",
@@ -51,7 +52,7 @@ def found(
 
     Args:
         store: the record.
-        name: of the stage.
+        step: the stage.
         which: what its result depends on.
         given: its settings, flat.
         pipeline: id of this pipeline's run.
@@ -67,15 +68,15 @@ def found(
             continue
         if always and row.tags.get("mlflow.parentRunId") != pipeline:
             continue
-        one = made.of_run(store, name, row, given)
+        one = made.of_run(store, step.name, row, given)
         if one.is_there:
             return Found(one)
     given_up = next((row for row in rows if GIVEN_UP in row.tags), None)
     if given_up:
-        return Found(given_up=Made(name, given_up))
+        return Found(given_up=Made(step.name, given_up))
     ended = [row for row in rows if row.status in ("KILLED", "FAILED") and row.id not in barred]
     cut = next((row for row in ended if can_go_on(store, row)), None)
-    return Found(resumable=cut, why="" if rows else _changed(store, name, which))
+    return Found(resumable=cut, why="" if rows else _changed(store, step, which))
 
 
 def can_go_on(store: Store, row: RunRow) -> bool:
@@ -84,9 +85,10 @@ def can_go_on(store: Store, row: RunRow) -> bool:
     return bool(folder) and Path(folder).is_dir() and row.status != "FINISHED" and queued.look(store.address, row.id).begun
 
 
-def _changed(store: Store, name: str, which: Identity) -> str:
-    """What the last finished run of a stage of this name and these settings had otherwise."""
-    before = next((row for row in ledger.tagged(store, {STAGE: name}, 20) if row.status == "FINISHED"), None)
+def _changed(store: Store, step: Step, which: Identity) -> str:
+    """What the last finished stage of this name that did the same had otherwise."""
+    rows = ledger.tagged(store, {STAGE: step.name, nested.OPERATION: step.operation}, 20)
+    before = next((row for row in rows if row.status == "FINISHED"), None)
     if before is None or nested.PARTS not in before.tags:
         return ""
     try:
@@ -94,4 +96,4 @@ def _changed(store: Store, name: str, which: Identity) -> str:
     except ValueError:
         return ""  # cut, since it was too long for a tag
     other = sorted(key for key in {*parts, *which.parts} if parts.get(key) != which.parts.get(key))
-    return f"done again: {', '.join(other[:4])} changed" if other else ""
+    return f"done again: {', '.join(other[:4])} changed since {before.name}" if other else ""

@@ -56,7 +56,7 @@ def _state(flow: Flow, step: Step, store: Store | None, there: dict[str, Made]) 
     with contextlib.suppress(UserError):
         words = step.words.put_in(lambda name, what: there[name].handed(what), flow.addresses)
         values = flow.composed(step, flow.whole(step, words)).values
-        found = earlier.found(store, step.name, identity(step.words.room, values, flow.served_by(step)), values,
+        found = earlier.found(store, step, identity(step.words.room, values, flow.served_by(step)), values,
                               always=step.stage.always)  # fmt: skip
         if found.made:
             return found.made, "there already"

@@ -141,7 +141,7 @@ class Work:
         """Do a stage whose inputs are known, or take what was made of them."""
         tries, barred, always = 0, set[str](), step.stage.always
         while True:
-            found = earlier.found(self.store, step.name, which, known, self.parent.id, always=always, barred=barred)
+            found = earlier.found(self.store, step, which, known, self.parent.id, always=always, barred=barred)
             if found.alive:
                 self._await(step, head, found.alive)
                 continue
