@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -100,3 +102,45 @@ def wait_for_step(folder: Path, run: str, step: int, process: subprocess.Popen[s
     """Wait until a run has done a step."""
     steps = folder / "outputs" / run / "steps.jsonl"
     wait_for(lambda: steps.is_file() and f'"step": {step},' in steps.read_text(), process)
+
+
+class Stages:
+    """Stands for `subprocess` where a pipeline in this process starts its stages: forks, which save seconds of each."""
+
+    DEVNULL, STDOUT = subprocess.DEVNULL, subprocess.STDOUT
+
+    class Popen:
+        """A stage whose output goes to a file."""
+
+        def __init__(self, argv: list[str], *, cwd: str, env: Mapping[str, str], stdout: IO[bytes], **others: Any) -> None:
+            """Start `python -m MODULE`; like a real one it leads a process group of its own."""
+            own = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLOPS_LLM_JOB")
+            more = {name: env[name] for name in own if name in env}
+            self._process = start(Path(cwd), *argv[3:], env=more, module=argv[2])
+            self.pid = self._process.pid
+            self._file = os.fdopen(os.dup(stdout.fileno()), "ab", buffering=0)
+            self._threads = [
+                threading.Thread(target=self._copy, args=[each], daemon=True)
+                for each in (self._process.stdout, self._process.stderr)
+            ]
+            for thread in self._threads:
+                thread.start()
+
+        def _copy(self, stream: IO[str]) -> None:
+            with stream:
+                for line in stream:
+                    self._file.write(line.encode())
+
+        def poll(self) -> int | None:
+            """The exit code, once all that it said is in the file."""
+            if self._process.poll() is None or any(thread.is_alive() for thread in self._threads):
+                return None
+            return self._process.returncode
+
+        def wait(self) -> int:
+            """Wait for its end."""
+            self._process.wait()
+            for thread in self._threads:
+                thread.join()
+            assert self._process.returncode is not None
+            return self._process.returncode

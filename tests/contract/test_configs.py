@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from mlops_llm import component
 from mlops_llm.entry import config
@@ -70,15 +71,16 @@ def test_the_first_line_of_an_experiment_is_its_command_and_composes(path):
     assert isinstance(settings, STAGES[stage].schema)
     assert component.rebuilt(STAGES[stage].schema, json.loads(json.dumps(component.plain(settings)))) == settings
 
+    own = OmegaConf.to_container(OmegaConf.create(yaml.safe_load(path.read_text("utf-8"))), resolve=True)
+
     def compare(wanted: dict, there) -> None:
         for key, value in wanted.items():
             if isinstance(value, dict):
                 compare(value, there[key] if isinstance(there, dict) else getattr(there, key))
             else:
-                found = getattr(there, key)
+                found = there[key] if isinstance(there, dict) else getattr(there, key)
                 assert getattr(found, "name", found) == (float(value) if isinstance(found, float) else value)
 
-    own = yaml.safe_load(path.read_text("utf-8"))
     compare({key: value for key, value in own.items() if key != "defaults"}, settings)
 
 

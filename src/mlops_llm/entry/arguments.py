@@ -17,6 +17,8 @@ _FLAGS_WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "
 _FLAGS = {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"}
 _OPTIONAL_VALUE = {"--info", "-i", "--shell-completion", "-sc"}
 
+_NO_EXPERIMENT = "+experiment@_global_="
+"""What a project hands over whose parameter `experiment` was given no value."""
 _OPEN = r"read\.columns(?=\.)|judge\.meanings|judge\.labels"
 """Settings whose keys the user names."""
 
@@ -60,14 +62,11 @@ def read(argv: list[str]) -> Arguments:
     `key=value` (their way to hand over a parameter that the project does not declare).
     """
     found = Arguments()
-    words = list(argv)
+    words = unpacked(argv)
     while words:
         word = words.pop(0)
         name = word.partition("=")[0]
-        if name == "--overrides":
-            value = word.partition("=")[2] if "=" in word else (words.pop(0) if words else "")
-            words = _words(value) + words
-        elif word in _FLAGS or name in _FLAGS_WITH_VALUE:
+        if word in _FLAGS or name in _FLAGS_WITH_VALUE:
             found.flags.append(word)
             if (
                 word in _FLAGS_WITH_VALUE
@@ -82,7 +81,21 @@ def read(argv: list[str]) -> Arguments:
             found.overrides.append(f"{key}={value if equals else (words.pop(0) if words else '')}")
         else:
             found.overrides.append(word)
-    found.overrides = [quote(_new_column(_at_top(item)), found.multirun) for item in found.overrides]
+    given = (_at_top(item) for item in found.overrides)
+    found.overrides = [quote(_new_column(item), found.multirun) for item in given if item != _NO_EXPERIMENT]
+    return found
+
+
+def unpacked(argv: list[str]) -> list[str]:
+    """A command line with the words of `--overrides "a=1 b=2"` in its place."""
+    found, words = list[str](), list(argv)
+    while words:
+        word = words.pop(0)
+        if word.partition("=")[0] == "--overrides":
+            value = word.partition("=")[2] if "=" in word else (words.pop(0) if words else "")
+            words = _words(value) + words
+        else:
+            found.append(word)
     return found
 
 
@@ -116,14 +129,14 @@ def quote(override: str, multirun: bool = False) -> str:
     """
     key, equals, value = override.partition("=")
     if re.fullmatch(r"\d+\.\d*0", value):
-        return f"{key}={_quoted(value)}"  # 1.10 is a label; to a setting that is a number its text means the same
+        return f"{key}={quoted(value)}"  # 1.10 is a label; to a setting that is a number its text means the same
     if not equals or key.startswith("~") or _readable(override, multirun):
         return override
     if multirun and value.startswith("choice(") and value.endswith(")"):
         value = value[7:-1]  # Hydra drops the quotes of a choice's values, but not those of a plain sweep's
-    parts = _split(value) if multirun else [value]
+    parts = split(value) if multirun else [value]
     inside = f"{key}={','.join(_quote_inside(part) for part in parts)}"
-    return inside if _readable(inside, multirun) else f"{key}={_quoted(value)}"
+    return inside if _readable(inside, multirun) else f"{key}={quoted(value)}"
 
 
 def first_choices(overrides: list[str]) -> list[list[str]]:
@@ -173,15 +186,15 @@ def _is_number(override: str, multirun: bool) -> bool:
 
 
 def _scalar(value: str) -> str:
-    return value if _readable(f"x={value}", multirun=False) else _quoted(value)
+    return value if _readable(f"x={value}", multirun=False) else quoted(value)
 
 
-def _quoted(value: str) -> str:
+def quoted(value: str) -> str:
     r"""In Hydra's quoted values only quotes, and backslashes before them, are escaped."""
     return "'" + re.sub(r"(\\*)'", lambda found: found[1] * 2 + r"\'", re.sub(r"\\+$", lambda f: f[0] * 2, value)) + "'"
 
 
-def _split(value: str) -> list[str]:
+def split(value: str) -> list[str]:
     """Split at commas outside brackets and quotes."""
     opening, closing = ("[{(", "]})") if value.count("(") == value.count(")") else ("[{", "]}")
     parts, depth, mark, start = [], 0, "", 0
@@ -203,8 +216,8 @@ def _split(value: str) -> list[str]:
 def _quote_inside(value: str) -> str:
     """Quote the scalars of a list or dict that Hydra cannot read."""
     if value[:1] == "[" and value[-1:] == "]":
-        return f"[{','.join(_quote_inside(part.strip()) for part in _split(value[1:-1]))}]"
+        return f"[{','.join(_quote_inside(part.strip()) for part in split(value[1:-1]))}]"
     if value[:1] == "{" and value[-1:] == "}":
-        pairs = [part.partition(":") for part in _split(value[1:-1])]
+        pairs = [part.partition(":") for part in split(value[1:-1])]
         return "{" + ",".join(f"{_quote_inside(key.strip())}:{_quote_inside(rest.strip())}" for key, _, rest in pairs) + "}"
     return _scalar(value)

@@ -69,6 +69,10 @@ def name_runs(name: str) -> None:
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 
 
+# In presets: ${equal:${values.peft},lora} is true or false.
+OmegaConf.register_new_resolver("equal", lambda one, other: str(one == other).lower(), replace=True)
+
+
 def is_output(path: Path) -> bool:
     """Whether a path is a run's folder, above it or in it."""
     place = path.absolute()
@@ -246,6 +250,10 @@ def _known(error: BaseException, schema: type) -> UserError | None:
             return UserError(f"unknown {group or 'config'} '{name}'{component.near(name, names)}", remedy=remedy)
     found = re.search(r"Key '([^']+)' (?:is not in struct|not in '([^']+)')", text)
     if found:
+        parent = getattr(error, "parent_node", None)
+        if "." in key and isinstance(parent, DictConfig) and OmegaConf.get_type(parent) is dict:
+            own = [str(each) for each in parent]
+            return UserError(f"there is no '{found[1]}'{component.near(found[1], own)}", key, f"there are: {', '.join(own)}")
         cls = _class(schema, found[2]) if found[2] else schema
         names = [field.name for field in dataclasses.fields(cls)] if cls else []
         hint = component.near(found[1], names)

@@ -7,6 +7,7 @@ import enum
 import inspect
 import shutil
 import textwrap
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,11 @@ def text(stage: str, schema: type, examples: tuple[str, ...], presets: Path) -> 
 
 def _settings(cls: type, prefix: str, groups: set[str]) -> list[str]:
     lines: list[str] = []
-    sentences = component.documentation(cls)
+    sentences, hints = component.documentation(cls), typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         if field.name in groups:
             continue
+        of_each = typing.get_args(hints[field.name])[1] if typing.get_origin(hints[field.name]) is dict else None
         if isinstance(field.default_factory, type) and dataclasses.is_dataclass(field.default_factory):
             lines += _settings(field.default_factory, f"{prefix}{field.name}.", set())
             continue
@@ -66,6 +68,8 @@ def _settings(cls: type, prefix: str, groups: set[str]) -> list[str]:
             lines.append(head)
             head = ""
         lines += [f"{start:<37} {line}".rstrip() for start, line in zip([head, *[""] * len(body)], body or [""], strict=False)]
+        if dataclasses.is_dataclass(of_each) and isinstance(of_each, type):
+            lines += _settings(of_each, f"{prefix}{field.name}.NAME.", set())
     return lines
 
 

@@ -176,6 +176,8 @@ def finish(stage: Stage, plan: Any, run: MlflowRun, opening: Opening, quiet: boo
     try:
         result = stage.work(plan, run)
         run.artifact("result.json", _keep(result, opening.output))
+        if result.failed:
+            run.tags({"result.failed": "true"})
         if result.score is not None:
             higher = str(result.higher_is_better).lower()
             run.tags({"best.score": repr(result.score), "best.metric": result.score_name, "best.higher": higher})

@@ -14,7 +14,7 @@ from secrets import token_hex
 from typing import Any
 
 from mlops_llm import console
-from mlops_llm.entry.arguments import Arguments, read
+from mlops_llm.entry.arguments import Arguments, read, unpacked
 from mlops_llm.entry.job import Outcome, Stage, single
 from mlops_llm.errors import RequestError, UserError, unexpected
 from mlops_llm.tracking.opening import NameTakenError
@@ -44,7 +44,7 @@ def launch(stage: Stage, argv: list[str] | None = None) -> int:
     outcome = Outcome()
     hook = sys.unraisablehook
     try:
-        arguments = read(stage.arrange(sys.argv[1:] if argv is None else argv))
+        arguments = read(stage.arrange(unpacked(sys.argv[1:] if argv is None else argv)))
         config.register(stage.name, stage.schema, stage.packages)
         config.name_runs(stage.name)
         if arguments.help:

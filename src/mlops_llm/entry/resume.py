@@ -54,7 +54,7 @@ def resume(stage: Stage, ref: str, arguments: Arguments, outcome: Outcome) -> in
         seed=settings.seed,
         storage=settings.checkpoints.storage.name if "checkpoints" in cfg else "auto",
         resume=run.id,
-        parent=run.tags.get("mlflow.parentRunId", ""),
+        parent=_multirun(run, store),
     )
     with open_run(opening) as opened:
         outcome.begin(run.name)
@@ -64,6 +64,12 @@ def resume(stage: Stage, ref: str, arguments: Arguments, outcome: Outcome) -> in
     if opening.parent:
         conclude_again(store, opening.parent)
     return 0
+
+
+def _multirun(run: RunRow, store: Store) -> str:
+    """Id of the multirun whose job a run is; one that is a stage of a pipeline is registered and closed as any other."""
+    parent = run.tags.get("mlflow.parentRunId", "")
+    return parent if parent and ledger.find_run(store, parent).tags.get("kind") == "multirun" else ""
 
 
 def checked(stage: Stage, ref: str, arguments: Arguments) -> RunRow:

@@ -144,6 +144,7 @@ def _tags(opening: Opening) -> dict[str, str]:
         "output": str(opening.output.absolute()),
         "folder": str(Path.cwd()),
         **parent,
+        **opening.tags,
     }
 
 

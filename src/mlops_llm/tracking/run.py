@@ -48,6 +48,8 @@ class Opening:
     """Id of the run to go on with."""
     parent: str = ""
     """Id of the multirun's parent."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """More that is known of it from its first moment on."""
 
 
 class MlflowRun:

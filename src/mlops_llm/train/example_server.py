@@ -1,8 +1,12 @@
-"""The example reward server of projects/rlhf, started within this process: for a first run without a second terminal."""
+"""The example reward server of projects/rlhf, started within this process: for a first run without a second terminal.
+
+`python -m mlops_llm.train.example_server --port 8100` is that server in a process of its own, also where only the package is.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import runpy
 import threading
 from functools import cache
 from http.server import ThreadingHTTPServer
@@ -27,3 +31,7 @@ def start() -> str:
     server = ThreadingHTTPServer(("127.0.0.1", 0), module.Handler)
     threading.Thread(target=server.serve_forever, name="reward server", daemon=True).start()
     return f"http://127.0.0.1:{server.server_address[1]}/rewards"
+
+
+if __name__ == "__main__":
+    runpy.run_path(str(file()), run_name="__main__")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlops_llm import order
 from mlops_llm.component import near
 from mlops_llm.errors import UserError, first_line
 
@@ -179,20 +180,10 @@ def ordered(jobs: Sequence[Job]) -> list[Job]:
                 raise UserError(
                     f"there is no job '{name}'{near(name, there)}", job.where(setting), "name one of the file's jobs"
                 )
-    done: dict[str, Job] = {}
-
-    def visit(job: Job, waiting: tuple[str, ...]) -> None:
-        if job.name in waiting:
-            circle = " -> ".join([*waiting[waiting.index(job.name) :], job.name])
-            raise UserError(f"waits for itself: {circle}", job.where(), "take one of these out")
-        if job.name not in done:
-            for name in job.needs:
-                visit(there[name], (*waiting, job.name))
-            done[job.name] = job
-
-    for job in jobs:
-        visit(job, ())
-    return list(done.values())
+    try:
+        return [there[name] for name in order.ordered({job.name: job.needs for job in jobs})]
+    except order.CircleError as error:
+        raise UserError(f"waits for itself: {error}", there[error.names[0]].where(), "take one of these out") from error
 
 
 def _texts(value: Any) -> list[str]:

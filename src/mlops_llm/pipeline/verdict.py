@@ -1,0 +1,140 @@
+"""What was tried, what came out best, and why: read from what the stages recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mlops_llm.console import number
+from mlops_llm.eval.recording import PREFIX, named
+from mlops_llm.pipeline.ended import Ended, State
+from mlops_llm.pipeline.scores import LOWER
+from mlops_llm.tracking import ledger
+from mlops_llm.tracking.store import Store
+
+_BESIDE = ("_low", "_high", "_unseen")
+"""How numbers end that stand beside a score."""
+_WHY = {"selected.why": "chosen", "sweep.said": "sweep", "best.reason": "best checkpoint", "certificate": "certificate"}
+"""Tags of runs that give a reason -> what it is a reason for."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model, and the numbers of its evaluations."""
+
+    model: str
+    stage: str
+    values: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a flow came to."""
+
+    scored: Sequence[Scored]
+    score: str = ""
+    """The number that models are set in order by; empty where there is none."""
+    best: Scored | None = None
+    why: Sequence[str] = ()
+    """Reasons, a line each."""
+    higher_is_better: bool = True
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all scores."""
+        return list(dict.fromkeys(name for each in self.scored for name in each.values))
+
+
+def verdict(store: Store, ended: Sequence[Ended], score: str | None) -> Verdict:
+    """Read what the stages recorded.
+
+    Args:
+        store: the record.
+        ended: the stages that are behind us.
+        score: the number that is wanted to decide; None takes the first that evaluations have in common.
+    """
+    found = dict[str, Scored]()
+    for each in ended:
+        for model, values in _evaluations(store, each):
+            known = found.setdefault(model, Scored(model, each.step.name))
+            known.values.update(values)
+    scored = list(found.values())
+    name = _decisive(scored, score)
+    rivals = [each for each in scored if name in each.values]
+    higher = not name.endswith(LOWER)
+    best = (max if higher else min)(rivals, key=lambda each: each.values[name]) if rivals else None
+    why = [*_compared(rivals, best, name), *_reasons(ended)]
+    if len(rivals) > 1 and not any(each.step.words.value("op") == "compare" for each in ended):
+        why.insert(1, "whether that is more than chance was not tested; a stage with eval op=compare tells it")
+    return Verdict(scored, name, best, why, higher)
+
+
+def _evaluations(store: Store, one: Ended) -> Iterator[tuple[str, dict[str, float]]]:
+    """Models that a stage evaluated, with their scores."""
+    run = one.made.run if one.made else None
+    if run is None or one.made is None:
+        return
+    if run.tags.get("stage") == "surgery":
+        values = _scores(run.metrics)
+        if values and (ref := one.made.result.get("ref")):
+            yield str(ref), values
+        return
+    if run.tags.get("stage") != "eval":
+        return
+    told = one.made.result.get("scores")
+    if isinstance(told, Mapping) and told and all(isinstance(each, Mapping) for each in told.values()):
+        for model, values in told.items():  # of a comparison
+            yield str(model), {named(str(name)): float(value) for name, value in values.items() if value is not None}
+        return
+    for row in (run, *(ledger.children(store, run.id) if run.tags.get("kind") == "multirun" else ())):
+        values = _scores(row.metrics)
+        if values and row.tags.get("model"):
+            yield row.tags["model"], values
+
+
+def _scores(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if name.startswith(PREFIX) and not name.endswith(_BESIDE)}
+
+
+def _decisive(scored: Sequence[Scored], wanted: str | None) -> str:
+    """The number by which models are set in order: the wanted one, or that which most of them have."""
+    if wanted:
+        return wanted if wanted.startswith(PREFIX) else PREFIX + wanted
+    counts: dict[str, int] = {}
+    for each in scored:
+        for name in each.values:
+            if not name.endswith(LOWER):
+                counts[name] = counts.get(name, 0) + 1
+    return max(counts, key=lambda name: counts[name], default="")
+
+
+def _compared(rivals: Sequence[Scored], best: Scored | None, name: str) -> Iterator[str]:
+    if best is None:
+        return
+    others = [each for each in rivals if each is not best]
+    if not others:
+        yield f"{name} of {best.model} is {number(best.values[name])}; no other model was asked"
+        return
+    said = ", ".join(f"{number(each.values[name])} ({each.model})" for each in others)
+    tied = [each.model for each in others if each.values[name] == best.values[name]]
+    also = f"; {', '.join(tied)} {'has' if len(tied) == 1 else 'have'} the same" if tied else ""
+    yield f"{name} of {best.model} is {number(best.values[name])}; the others have {said}{also}"
+
+
+def _reasons(ended: Sequence[Ended]) -> Iterator[str]:
+    """What stages said of their own choices: decisions of the registry, then comparisons, then the rest."""
+    for each in ended:
+        told = each.made.result if each.made else {}
+        if each.step.words.room == "registry" and told.get("decision") and isinstance(told.get("reasons"), list):
+            yield f"{each.step.name}, {told['decision']}: {'; '.join(map(str, told['reasons']))}"
+    for each in ended:
+        said = each.made.result.get("conclusion") if each.made else None
+        if isinstance(said, list):
+            yield from (f"{each.step.name}: {one}" for one in said)
+    for each in ended:
+        if each.state is State.left_out:
+            yield f"{each.step.name} was left out: {each.reason}"
+        run = each.made.run if each.made else None
+        for tag, what in _WHY.items() if run else ():
+            if run and tag in run.tags:
+                yield f"{each.step.name}, {what}: {run.tags[tag]}"

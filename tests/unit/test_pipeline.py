@@ -1,0 +1,284 @@
+"""Flows without a record: their order, commands, hand-offs and conditions, and what is refused before anything begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlops_llm import order
+from mlops_llm.entry.arguments import quoted, split
+from mlops_llm.errors import UserError
+from mlops_llm.models import tiny
+from mlops_llm.pipeline import condition, words
+from mlops_llm.pipeline.arranged import arranged
+from mlops_llm.pipeline.config import Method, Pipeline, Search, Server, Stage
+from mlops_llm.pipeline.ended import Ended, State
+from mlops_llm.pipeline.expected import left
+from mlops_llm.pipeline.flow import Flow, checked
+from mlops_llm.pipeline.identity import identity, settings
+from mlops_llm.pipeline.made import Made
+from mlops_llm.pipeline.page import page
+from mlops_llm.pipeline.verdict import Scored, Verdict
+from mlops_llm.tracking.ledger import RunRow
+
+ROOMS = ("data", "train", "eval", "surgery")
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a command is taken for here."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    fields: frozenset[str] = frozenset({"project", "seed"})
+    folder: str = "output"
+    records: bool = True
+    resumes: bool = True
+
+
+def compose(room: str, found: Sequence[str]) -> Known:
+    return Known(records="op=list" not in found)
+
+
+def flow(**stages: Stage) -> Flow:
+    return checked(Pipeline(stages=stages, project="sales"), compose, ROOMS)
+
+
+def stage(command: str, *needs: str, **more: Any) -> Stage:
+    return Stage(command, needs=list(needs), **more)
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> dict[str, list[str]]:
+    """Names that need earlier ones, in any order."""
+    names = [f"s{each}" for each in range(draw(st.integers(1, 7)))]
+    needs = {name: draw(st.lists(st.sampled_from(names[:at]), unique=True)) if at else [] for at, name in enumerate(names)}
+    return {name: needs[name] for name in draw(st.permutations(names))}
+
+
+@given(graphs())
+def test_each_comes_after_what_it_needs_and_once(needs: dict[str, list[str]]) -> None:
+    found = order.ordered(needs)
+    assert sorted(found) == sorted(needs)
+    assert all(found.index(before) < found.index(name) for name, each in needs.items() for before in each)
+
+
+@given(st.lists(st.text("abc", min_size=1), unique=True))
+def test_what_needs_nothing_stays_as_it_stands(names: list[str]) -> None:
+    assert order.ordered({name: [] for name in names}) == names
+
+
+def test_a_circle_is_named_from_where_it_closes() -> None:
+    with pytest.raises(order.CircleError, match="a -> b -> c -> a"):
+        order.ordered({"x": ["a"], "a": ["b"], "b": ["c"], "c": ["a"]})
+
+
+def test_a_command_is_read_with_its_overrides() -> None:
+    found = words.read("sft", Stage("train +experiment=sft_sales seed=1 note='a b'", overrides=["seed=2", "peft=lora"]), ROOMS)
+    assert (found.room, found.settings) == ("train", ("+experiment=sft_sales", "seed=2", "note=a b", "peft=lora"))
+    assert found.shown() == "python -m mlops_llm.train +experiment=sft_sales seed=2 'note=a b' peft=lora"
+
+
+def test_handoffs_are_put_in_wherever_they_stand() -> None:
+    found = words.read(
+        "m", stage("eval models=[stage:a/best,stage:b-1,models:/x@y] run=stage:c/run url=server:r/rewards"), ROOMS
+    )
+    assert found.handoffs == [("a", "best"), ("b-1", ""), ("c", "run")] and found.servers == ["r"]
+    put = found.put_in(lambda name, what: f"<{name}|{what}>", {"r": "http://127.0.0.1:5"})
+    assert put.settings == ("models=[<a|best>,<b-1|>,models:/x@y]", "run=<c|run>", "url=http://127.0.0.1:5/rewards")
+
+
+def test_a_model_that_two_stages_hand_on_is_compared_once() -> None:
+    found = words.read("m", stage("eval op=compare models=[stage:a,stage:b,stage:c]"), ROOMS)
+    assert found.put_in(lambda name, what: "x" if name < "c" else "y", {}).value("models") == "[x,y]"
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("lora == lora", True),
+        ("none == lora", False),
+        ("1e-3 < 0.01", True),
+        ("stage:b/score/bleu > stage:a/score/bleu", True),
+        ("stage:b/score/bleu > stage:a/score/bleu + 0.2", False),
+        ("stage:b/score/bleu >= stage:a/score/bleu - 0.5", True),
+        ("stage:a/score/bleu != 0.25", False),
+    ],
+)
+def test_conditions(text: str, holds: bool) -> None:
+    known = {"a": 0.25, "b": 0.375}
+    found = condition.read(text, "when")
+    verdict, said = found.holds(lambda name, what: known[name])
+    assert verdict is holds and ("is not " in said) is not holds
+
+
+@pytest.mark.parametrize("text", ["", "bleu", "a = b", "a > b c", "stage:a > 1"])
+def test_what_is_no_condition(text: str) -> None:
+    with pytest.raises(UserError):
+        condition.read(text, "when")
+
+
+def test_a_number_that_a_run_lacks_is_told_with_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"no number 'score/blue' \(did you mean score/bleu\?\)"):
+        condition.metric("score/blue", {"score/bleu": 1.0, "perf/seconds": 2.0}, "stage:eval")
+
+
+def test_a_flow_is_put_in_order_and_its_commands_know_project_and_seed() -> None:
+    found = flow(b=stage("eval model=stage:a/best", "a"), a=stage("train dataset=x seed=3"))
+    assert [each.name for each in found.steps] == ["a", "b"]
+    assert found.bare(found.steps[0]).settings == ("dataset=x", "seed=3", "project=sales")
+    assert found.bare(found.steps[1]).settings == ("model=stage:a/best", "seed=0", "project=sales")
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        ({}, "stages: names no stages"),
+        ({"a": stage("")}, "stages.a.command: names no command"),
+        ({"a": stage("trian x=1")}, r"there is no stage 'trian' (did you mean train?)"),
+        ({"a": stage("train note='x")}, "has an open quote"),
+        ({"sft": stage("train"), "b": stage("eval", "stf")}, "stages.b.needs: there is no stage 'stf' (did you mean sft?)"),
+        ({"a": stage("train", "b"), "b": stage("train", "a")}, "waits for itself: a -> b -> a"),
+        ({"a": stage("train", "a")}, "waits for itself: a -> a"),
+        ({"sft": stage("train"), "b": stage("eval model=stage:sft/best")}, "takes of stage 'sft', which it does not need"),
+        ({"sft": stage("train"), "b": stage("eval model=stage:sfx", "sft")}, "which there is not (did you mean sft?)"),
+        ({"a": stage("train", when="stage:b/x > 1"), "b": stage("train")}, "stages.a.when: takes of stage 'b'"),
+        ({"a": stage("train run_name=x")}, "stages.a, run_name: is not for a stage"),
+        ({"a": stage("train launch=queue")}, "stages.a, launch: is not for a stage; give it to the pipeline"),
+        ({"a": stage("data op=list")}, "stages.a.command: leaves no run"),
+        ({"a": stage("train url=server:rewards/x")}, "there is no server 'rewards'"),
+        ({"a": stage("train", when="x")}, "stages.a.when: 'x' is no condition"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_begins(stages: dict[str, Stage], said: str) -> None:
+    with pytest.raises(UserError) as refused:
+        flow(**stages)
+    assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_stage_needs_also_what_its_needs_need() -> None:
+    found = flow(a=stage("train"), b=stage("eval model=stage:a", "a"), c=stage("eval models=[stage:a,stage:b]", "b"))
+    assert len(found.steps) == 3
+
+
+def test_servers_are_part_of_what_a_stage_depends_on() -> None:
+    settings = Pipeline(stages={"a": stage("train url=server:r/x")}, servers={"r": Server("python r.py --port {port}")})
+    found = checked(settings, compose, ROOMS)
+    assert found.bare(found.steps[0]).value("url") == "http://127.0.0.1:9/x"
+    assert found.served_by(found.steps[0]) == "python r.py --port {port}"
+
+
+@pytest.mark.parametrize(
+    ("typed", "taken"),
+    [
+        (["model=smollm2", "seed=3"], ["values.model=smollm2", "seed=3"]),
+        (["+experiment=rlhf_short", "op=plan"], ["+experiment=rlhf_short", "op=plan"]),
+        (["stages.sft.trainer.max_steps=2"], ["stages.sft.overrides=['trainer.max_steps=2']"]),
+        (["stages.sft.note=it's", "stages.sft.seed=1"], [r"stages.sft.overrides=['note=it\'s','seed=1']"]),
+        (["stages.sft.retries=2", "values.x=1"], ["stages.sft.retries=2", "values.x=1"]),
+        (["stages.a.run=R"], ["stages.a.overrides=['run=R']"]),
+        (["-m", "stages.a.seed=1,2"], ["-m", "stages.a.overrides=['seed=1'],['seed=2']"]),
+        (["-m", "stages.a.metric=[x,y],[z]"], ["-m", "stages.a.overrides=['metric=[x,y]'],['metric=[z]']"]),
+        (["stages.a.note=x,y"], ["stages.a.overrides=['note=x,y']"]),
+    ],
+)
+def test_how_settings_of_stages_are_typed(typed: list[str], taken: list[str]) -> None:
+    assert arranged(typed, split, quoted) == taken
+
+
+def row(name: str = "p-a", **tags: str) -> RunRow:
+    return RunRow("0" * 32, name, "1", "sales", "FINISHED", dict(tags), {}, {"score/bleu": 0.5})
+
+
+def test_what_is_handed_on() -> None:
+    merged = Made("m", row(), {"ref": "runs:/p-a/merged"})
+    assert merged.handed("") == merged.handed("merged") == "runs:/p-a/merged" and merged.handed("run") == "p-a"
+    rows = Made("d", row(), {"written": {"name": "sales_dedup", "version": "v1.1"}})
+    assert rows.handed("dataset") == "sales_dedup@v1.1"
+    assert Made("d", row(), {"version": "sales@v2.0 (current)"}).handed("dataset") == "sales@v2.0"
+    assert Made("d", row(), {}, dataset="sales").handed("dataset") == "sales"
+    out = Made("x", None, {}, model="runs:/b/best")
+    assert out.handed("") == out.handed("best") == "runs:/b/best"
+    with pytest.raises(UserError, match="was left out, and has no 'run'"):
+        out.handed("run")
+    compared = Made("c", row(), {"scores": {"a": {"length": 9, "bleu": 1.0}, "b": {"length": 1, "bleu": 2.0}}})
+    assert compared.handed("winner") == "b" and compared.handed("result.scores.a.bleu") == "1.0"
+    with pytest.raises(UserError, match=r"its result has no 'scores\.z'"):
+        compared.handed("result.scores.z")
+
+
+def test_time_that_is_left() -> None:
+    assert left([10.0, 20.0]) == "about 30 s" and left([None]) == "" and left([]) == ""
+    assert left([60.0, None]) == "about 60 s and 1 of unknown time"
+
+
+def test_the_page_shows_texts_as_texts() -> None:
+    found = flow(a=stage("train dataset=x"))
+    ended = [Ended(found.steps[0], State.failed, reason="<script>alert(1)</script>", command="python -m x")]
+    best = Scored("runs:/<b>/best", "a", {"score/bleu": 0.5})
+    said = page("p", "sales", ended, Verdict([best], "score/bleu", best, ["since"]), {"a": "http://127.0.0.1:5000/#/x"}, "1 s")
+    assert "<script>alert" not in said and "&lt;script&gt;" in said and "runs:/&lt;b&gt;/best" in said
+    assert 'href="http://127.0.0.1:5000/#/x"' in said
+
+
+def test_a_search_goes_the_same_way_again_and_gives_up_what_is_worse() -> None:
+    pytest.importorskip("optuna")
+    from mlops_llm.pipeline.search import Study, checked
+
+    wish = Search(over={"trainer.learning_rate": [1e-4, 1e-1], "trainer.batch_size": [2, 8], "peft": ["none", "lora"]}, tries=6)
+    checked("sft", wish)
+
+    def course() -> list[tuple[dict[str, str], bool]]:
+        study, found = Study(wish, seed=3, higher_is_better=False), []
+        for number in range(6):
+            settings = study.ask()
+            given_up = study.report({step: float(number + step) for step in (1, 2)})
+            study.tell(float(number), pruned=given_up)
+            found.append((settings, given_up))
+        return found
+
+    first = course()
+    assert first == course()
+    assert [given_up for _, given_up in first] == [False, False, False, True, True, True]
+    assert all(1e-4 <= float(each["trainer.learning_rate"]) <= 1e-1 and each["peft"] in ("none", "lora") for each, _ in first)
+    assert {int(each["trainer.batch_size"]) for each, _ in first} <= set(range(2, 9))
+
+
+@pytest.mark.parametrize(
+    ("over", "said"),
+    [({}, "varies nothing"), ({"seed": 3}, "has no two ends"), ({"seed": [3, 1]}, "write the smaller number first")],
+)
+def test_a_search_without_a_place_to_look_in_is_refused(over: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        flow(a=Stage("train", search=Search(Method.optuna, over)))
+
+
+def test_what_a_stage_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    one, other = tmp_path / "one.jsonl", tmp_path / "other.jsonl"
+    for file in (one, other):
+        file.write_text('{"prompt": "a", "response": "b"}\n', "utf-8")
+    given = {"dataset": str(one), "model": "tiny", "op.keep": 3, "output": "x", "run_name": "y", "launch.tries": 2}
+    first = identity("data", given)
+    assert first.inputs == identity("data", {**given, "dataset": str(other), "output": "z", "run_name": None}).inputs
+    assert first.inputs == identity("data", {**given, "model": str(tiny.folder())}).inputs  # the same weights by another name
+    assert first.settings == settings("data", {**given, "dataset": "stage:dedup/dataset", "model": "stage:sft/best"})
+    other.write_text('{"prompt": "a", "response": "c"}\n', "utf-8")
+    changed = identity("data", {**given, "dataset": str(other)})
+    assert changed.inputs != first.inputs and changed.settings == first.settings
+    assert {key for key in first.parts if first.parts[key] != changed.parts[key]} == {"dataset"}
+    for more in ({"op.keep": 4}, {"op.new": 1}):
+        assert identity("data", {**given, **more}).settings != first.settings
+    assert identity("eval", given).inputs != first.inputs and identity("data", given, "a server").inputs != first.inputs
+    (tmp_path / "jobs.yaml").write_text("a")
+    named = identity("surgery", {"op.file": "jobs.yaml"})
+    (tmp_path / "jobs.yaml").write_text("b")
+    assert identity("surgery", {"op.file": "jobs.yaml"}).content != named.content
+    assert identity("train", {"reward.http.url": "http://127.0.0.1:5/x"}) == identity(
+        "train", {"reward.http.url": "http://127.0.0.1:9/x"}
+    )
