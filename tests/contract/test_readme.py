@@ -23,7 +23,7 @@ PAGES = {"README.md": "README.zh.md", "docs/train.md": "docs/train.zh.md"}
 """English page -> the same page in Chinese."""
 PYTHON = "python -m mlops_llm.train "
 EVALUATING = ["README.md", "README.zh.md", "docs/eval.md", "docs/eval.zh.md", "docs/launch.md", "docs/launch.zh.md"]
-EVALUATING += ["docs/surgery.md", "docs/surgery.zh.md", "docs/registry.md", "docs/registry.zh.md", "docs/pipeline.md", "docs/pipeline.zh.md"]
+EVALUATING += [f"docs/{name}{tongue}.md" for name in ("surgery", "registry", "pipeline") for tongue in ("", ".zh")]
 STAGED = re.compile(r"^python -m mlops_llm\.(eval|launch|data|train|surgery|registry|pipeline) (.+)$")
 # Whatever else stands in a bash block of the pages.
 OTHERS = re.compile(r"source \.venv/bin/activate|export MLFLOW_TRACKING_URI=http://127\.0\.0\.1:\d+")

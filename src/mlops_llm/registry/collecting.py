@@ -40,7 +40,7 @@ def collected(store: Store) -> Collected:
     rows = [each for each in ledger.everywhere(store) if each.tags.get("checkpoint.storage") != "upload"]
     places = {each.id: _folders(each) for each in rows}
     rows = [each for each in rows if places[each.id]]
-    needed = forgetting.ancestors_of_aliases(store)
+    needed = forgetting.needed_by_registry(store)
     named = {each.checkpoint.id: each.ref for each in registered.versions(store) if each.checkpoint}
     runs = registered.runs(store, {each.run for each in rows})
     started = _started(store)
