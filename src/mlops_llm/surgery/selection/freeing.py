@@ -65,7 +65,7 @@ def freeing(store: Store, rows: Sequence[CheckpointRow], chosen: str) -> Freeing
 def beneath_adapters(store: Store) -> dict[str, str]:
     """LoggedModel id of what an adapter lies on, at any depth -> which adapter: without it that is no model any more."""
     found: dict[str, str] = {}
-    for row in ledger.everywhere(store):
+    for row in ledger.maybe_adapters(store):
         is_reference = row.tags.get("checkpoint.storage") == "reference"
         folder = local_path(row.tags["checkpoint.uri"] if is_reference else row.location)
         told = adapter.read_origin(folder) if folder and folder.is_dir() else {}
