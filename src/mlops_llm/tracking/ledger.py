@@ -15,7 +15,7 @@ from mlops_llm.tracking.store import Store, local_path
 
 REMOVED = "removed"
 """Value of the tag `checkpoint.files` when the files are gone and the numbers stay."""
-_TRIES = 5
+_TRIES, _TOGETHER = 5, 1000
 _PAGE = 100
 """Models that the registry is asked for at once."""
 
@@ -141,17 +141,26 @@ def checkpoints(store: Store, run: str) -> list[CheckpointRow]:
             return sorted(rows, key=lambda row: (row.step, not row.name.endswith("-ema")))
 
 
-def everywhere(store: Store) -> Iterator[CheckpointRow]:
-    """Every whole checkpoint of the record whose files are there."""
+def everywhere(store: Store, query: str | None = None) -> Iterator[CheckpointRow]:
+    """Every whole checkpoint of the record whose files are there, or those that a query of MLflow's finds."""
     experiments = [each.experiment_id for each in store.client.search_experiments()]
     token = None
     while True:
-        page = store.client.search_logged_models(experiments, max_results=100, page_token=token)
+        page = store.client.search_logged_models(experiments, query, max_results=_TOGETHER, page_token=token)
         rows = map(checkpoint_of, page)
         yield from (row for row in rows if row.status == "READY" and row.tags.get("checkpoint.files") != REMOVED)
         token = page.token
         if not token:
             return
+
+
+def maybe_adapters(store: Store) -> Iterator[CheckpointRow]:
+    """Every whole checkpoint that can be an adapter: trainings say so; operations, and what comes from elsewhere, do not.
+
+    Of ten thousand checkpoints most are none, and reading them all takes many seconds.
+    """
+    for query in ("params.peft != 'full'", "tags.operation LIKE '%'", "tags.`checkpoint.origin` LIKE '%'"):
+        yield from everywhere(store, query)
 
 
 def find_checkpoint(store: Store, run: str, name: str, experiment: str = "") -> Any:

@@ -70,7 +70,7 @@ def beneath_adapters(store: Store) -> dict[str, str]:
         LoggedModel id, or digest of the weights where an adapter knows only the folder of its base -> which adapter.
     """
     found: dict[str, str] = {}
-    for row in ledger.everywhere(store):
+    for row in ledger.maybe_adapters(store):
         is_reference = row.tags.get("checkpoint.storage") == "reference"
         folder = local_path(row.tags["checkpoint.uri"] if is_reference else row.location)
         told = adapter.read_origin(folder) if folder and folder.is_dir() else {}
