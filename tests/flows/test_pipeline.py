@@ -366,3 +366,16 @@ stages:
     assert run_of(store, "s").info.run_id in {each.data.tags["mlflow.parentRunId"] for each in tries}
     again = run("+experiment=search", name="t")
     assert again["out"].count("there already") >= 4 and not _named(place, "t-tried-%")
+
+
+def test_a_stage_whose_pipeline_died_goes_on_and_the_next_pipeline_waits_for_it(place: Path, run: Callable[..., Any]) -> None:
+    (place / "datasets/own.jsonl").write_text(rows(30_000), "utf-8")  # keeps the first stage busy for a while
+    process = start(place, "+experiment=cheap", "run_name=d", stage="pipeline")
+    wait_for(begun(place, "d-first"), process)
+    process.kill()
+    process.communicate()
+    found = run("+experiment=cheap", name="e")
+    assert "first: runs already as d-first" in found["out"] and states(found) == {"first": "there", "second": "done"}
+    store = client(place)
+    assert run_of(store, "d-first").info.status == "FINISHED" and run_of(store, "d").info.status == "KILLED"
+    assert not _named(place, "e-first")

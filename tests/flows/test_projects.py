@@ -30,6 +30,16 @@ def mlflow_run(here: Path, project: Path, *words: str, manager: str = "local") -
     )  # fmt: skip
 
 
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The checkout's project in a folder of its own: commands leave their files where the project lies."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    for name in ("MLproject", "python_env.yaml"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
 def lacking() -> str:
     """Why MLflow cannot make an environment here; empty where it can."""
     root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
@@ -68,7 +78,7 @@ def test_every_entry_point_is_a_command_with_experiment_and_overrides(project: P
     assert project != ROOT or {"data", "train", "eval", "surgery", "pipeline"} <= {*found} <= {*STAGES, "main"}
 
 
-def test_one_argument_is_split_and_an_undeclared_parameter_is_a_setting(here: Path) -> None:
+def test_one_argument_is_split_and_an_undeclared_parameter_is_a_setting(here: Path, project: Path) -> None:
     file = rows(here, "数据.jsonl", 4)
     overrides = f"op=stats dataset='{file}' op.near=false run_name='统计 一'"
     done = mlflow_run(
@@ -81,10 +91,10 @@ def test_one_argument_is_split_and_an_undeclared_parameter_is_a_setting(here: Pa
     assert runs_in(here) == 1
 
 
-def test_a_multirun_nests_its_jobs_in_the_run_that_mlflow_opened(here: Path) -> None:
+def test_a_multirun_nests_its_jobs_in_the_run_that_mlflow_opened(here: Path, project: Path) -> None:
     files = [rows(here, f"{name}.jsonl", 3) for name in ("a", "b")]
     overrides = f"-m op=stats op.near=false dataset={files[0]},{files[1]} run_name=both"
-    done = mlflow_run(here, ROOT, "-e", "data", "--experiment-name", "default", "-P", f"overrides={overrides}")
+    done = mlflow_run(here, project, "-e", "data", "--experiment-name", "default", "-P", f"overrides={overrides}")
     assert done.returncode == 0, done.stdout + done.stderr
     store = client(here)
     parent = run_of(store, "both")

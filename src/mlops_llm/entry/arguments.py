@@ -76,9 +76,6 @@ def read(argv: list[str]) -> Arguments:
                 found.flags.append(words.pop(0))
         elif re.fullmatch(r"-\w+", word):
             raise UserError(f"there is no option '{word}'", remedy="see --help; settings are written KEY=VALUE")
-        elif word.startswith("--"):
-            key, equals, value = word[2:].partition("=")
-            found.overrides.append(f"{key}={value if equals else (words.pop(0) if words else '')}")
         else:
             found.overrides.append(word)
     given = (_at_top(item) for item in found.overrides)
@@ -87,13 +84,15 @@ def read(argv: list[str]) -> Arguments:
 
 
 def unpacked(argv: list[str]) -> list[str]:
-    """A command line with the words of `--overrides "a=1 b=2"` in its place."""
+    """A command line with the words of `--overrides "a=1 b=2"` in its place, and `key=value` for an unknown `--key value`."""
     found, words = list[str](), list(argv)
     while words:
         word = words.pop(0)
-        if word.partition("=")[0] == "--overrides":
-            value = word.partition("=")[2] if "=" in word else (words.pop(0) if words else "")
-            words = _words(value) + words
+        name, equals, value = word.partition("=")
+        if name == "--overrides":
+            words = _words(value if equals else (words.pop(0) if words else "")) + words
+        elif word.startswith("--") and word not in _FLAGS and name not in _FLAGS_WITH_VALUE:
+            found.append(f"{name[2:]}={value if equals else (words.pop(0) if words else '')}")
         else:
             found.append(word)
     return found
