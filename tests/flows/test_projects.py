@@ -82,12 +82,12 @@ def test_one_argument_is_split_and_an_undeclared_parameter_is_a_setting(here: Pa
     file = rows(here, "数据.jsonl", 4)
     overrides = f"op=stats dataset='{file}' op.near=false run_name='统计 一'"
     done = mlflow_run(
-        here, ROOT, "-e", "data", "--experiment-name", "数据", "-P", f"overrides={overrides}", "-P", "project=数据"
+        here, project, "-e", "data", "--experiment-name", "数据", "-P", f"overrides={overrides}", "-P", "project=数据"
     )
     assert done.returncode == 0, done.stdout + done.stderr
     run = run_of(client(here), "统计 一")
     assert run.info.status == "FINISHED" and run.data.params["dataset"] == str(file) and run.data.metrics["data/rows"] == 4
-    assert run.data.tags["mlflow.project.entryPoint"] == "data" and run.data.params["project"] == "数据"
+    assert run.data.tags["mlflow.project.entryPoint"] == "data" and run.data.tags["project"] == "数据"
     assert runs_in(here) == 1
 
 
