@@ -319,7 +319,7 @@ def test_a_student_of_a_teacher_beats_one_of_labels_alone(tmp_path: Path, jsonl)
     store = client(tmp_path)
     ends = {run: value(store, run, "eval/loss", 40) for run in ("labels", "taught", "top")}
     assert ends["taught"] < ends["labels"] - 0.05 and ends["top"] < ends["labels"]
-    assert "of the teacher (held-out loss" in said and "times the teacher's" in said
+    assert "of the teacher with its last weights (loss of a held-out token" in said and "times the teacher's" in said
     run = run_of(store, "taught")
     last = checkpoints_of(store, run_of(store, "teacher"))["checkpoint-150"]
     assert run.data.tags["digest.teacher"] == last.tags["digest.weights"]

@@ -36,6 +36,7 @@ def store(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     address = f"sqlite:///{folder / 'mlflow.db'}"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", address)  # where MLflow's registry looks for what is registered
         yield Store(MlflowClient(address), address)
 
 

@@ -135,6 +135,7 @@ def test_what_an_adapter_lies_on_stays(own, monkeypatch):
     store = Store(client(own), f"sqlite:///{own / 'mlflow.db'}")
     model = checkpoints_of(store.client, run_of(store.client, "mine"))["checkpoint-6"].model_id
     run, adapter = made(store, "on_six")
+    store.client.log_model_params(adapter, {"peft": "lora"})  # as a training says of its checkpoints
     place = local_path(store.client.get_logged_model(adapter).artifact_location)
     miniatures.adapter(place, own / "outputs/mine/checkpoint-6", origin=False)
     write_origin(place, load.inspect(resolve("runs:/mine/checkpoint-6"), load.ModelLoad()))
