@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -69,3 +70,33 @@ def test_the_record_has_every_number_and_why_what_stays(selection):
     assert made["eval/loss"] == [4.5, None, 4.5] and made["mark"][2] == "eval/loss rose"
     assert made["choice"] == ["chosen", "has no eval/loss", "is overfit"]
     assert made["to free"] == ["", "stays: sales@challenger was made of it", "6.4 MB"]
+
+
+def test_scores_of_the_same_rows_count_whichever_command_told_them(monkeypatch):
+    """The newest evaluation of a score tells it; one of another score on the same rows takes nothing away."""
+    from types import SimpleNamespace
+
+    from mlops_llm.surgery.selection import rows as module
+
+    def told(id: str, rows: str, **scores: float) -> Any:
+        metrics = {f"score/{name}": value for name, value in scores.items()}
+        return SimpleNamespace(id=id, status="FINISHED", tags={"data.evaluation.digest.canonical": rows}, metrics=metrics)
+
+    newest_first = [
+        told("d", "other", bleu=9.0),
+        told("c", "same", bleu=2.0),
+        told("b", "same", perplexity=5.0),
+        told("a", "same", perplexity=7.0, bleu=1.0),
+    ]
+    monkeypatch.setattr(module.ledger, "tagged", lambda *_: newest_first)
+    row = SimpleNamespace(tags={"digest.weights": "1a"}, name="checkpoint-4", step=4, own={}, status="READY", metrics={})
+    made = module._evaluations(None, row)
+    assert {rows: [each.id for each in runs] for rows, runs in made.items()} == {"other": ["d"], "same": ["c", "b"]}
+    held = [
+        SimpleNamespace(outcome=SimpleNamespace(scores=[SimpleNamespace(name=name, value=value, higher_is_better=up, count=6)]))
+        for name, value, up in (("bleu", 2.0, True), ("perplexity", 5.0, False))
+    ]
+    found = Rows(None, [row], {}, {"checkpoint-4": held}, "same")
+    (candidate,) = found.candidates
+    assert candidate.values == {"score/bleu": 2.0, "score/perplexity": 5.0}
+    assert found.higher("score/bleu") and not found.higher("score/perplexity") and found.tests("score/perplexity")

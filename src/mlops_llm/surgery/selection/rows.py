@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from mlops_llm import component
+from mlops_llm.eval.outcome import Score
 from mlops_llm.eval.recorded import Recorded, read, side_by_side
 from mlops_llm.eval.recording import IDENTITY, PREFIX, named
 from mlops_llm.surgery.selection.rules import LOSS, Candidate, Seen
@@ -28,8 +29,8 @@ class Rows:
     checkpoints: Sequence[CheckpointRow]
     losses: Mapping[int, float]
     """Step -> training loss."""
-    evaluations: Mapping[str, Recorded] = field(default_factory=dict)
-    """Checkpoint -> its newest evaluation on the rows in question."""
+    evaluations: Mapping[str, Sequence[Recorded]] = field(default_factory=dict)
+    """Checkpoint -> its evaluations on the rows in question, newest first; each tells a score that no newer one does."""
     asked: str = ""
     """Canonical digest of these rows; empty where nothing was asked."""
 
@@ -43,19 +44,27 @@ class Rows:
         steps = [step for step in self.losses if step <= row.step]
         if LOSS not in values and steps:
             values[LOSS] = self.losses[max(steps)]
-        if found := self.evaluations.get(row.name):
+        for found in reversed(self.evaluations.get(row.name, ())):
             values |= {named(each.name): each.value for each in found.outcome.scores}
         return Candidate(row.name, row.step, values, row.tags.get("overfit", ""), _gone(row))
 
     @cached_property
     def _evaluated(self) -> set[str]:
         """Scores that evaluations of the same rows tell: what a checkpoint has of others does not compare with them."""
-        return {named(score.name) for each in self.evaluations.values() for score in each.outcome.scores}
+        return {named(score.name) for held in self.evaluations.values() for each in held for score in each.outcome.scores}
+
+    def _telling(self, checkpoint: str, name: str) -> Recorded | None:
+        """The newest evaluation of a checkpoint that tells a score."""
+        return next((each for each in self.evaluations.get(checkpoint, ()) if _score(each, name)), None)
+
+    def _scores(self, name: str) -> list[Score]:
+        """A score of each checkpoint that has it."""
+        held = [each for checkpoint in self.evaluations if (each := self._telling(checkpoint, name))]
+        return [score for each in held if (score := _score(each, name))]
 
     def higher(self, name: str) -> bool:
         """Whether larger values of a number are better: as its metric says, else by the name."""
-        scores = [score for each in self.evaluations.values() for score in each.outcome.scores if named(score.name) == name]
-        if scores:
+        if scores := self._scores(name):
             return bool(scores[0].higher_is_better)
         for cls in component.groups().get("metric", {}).values() if name.startswith(PREFIX) else ():
             names = getattr(cls, "names", ())  # of some metrics a property, which depends on settings
@@ -65,7 +74,7 @@ class Rows:
 
     def test(self, first: Candidate, second: Candidate, name: str) -> Seen | None:
         """The difference of two checkpoints by a score, on the samples that both were asked; None where it is not known."""
-        found = [self.evaluations.get(each.name) for each in (first, second)]
+        found = [self._telling(each.name, name) for each in (first, second)]
         there = [each for each in found if each is not None]
         if len(there) < 2:
             return None
@@ -79,12 +88,16 @@ class Rows:
 
     def samples(self, name: str) -> int | None:
         """Of how many samples a score is, at the checkpoint with the fewest; None where fewer than two have it."""
-        scores = [score for each in self.evaluations.values() for score in each.outcome.scores if named(score.name) == name]
+        scores = self._scores(name)
         return min(each.count for each in scores) if len(scores) > 1 else None
 
     def tests(self, name: str) -> bool:
         """Whether a number is one of an evaluation, whose samples are known."""
         return name in self._evaluated
+
+
+def _score(recorded: Recorded, name: str) -> Score | None:
+    return next((each for each in recorded.outcome.scores if named(each.name) == name), None)
 
 
 def _gone(row: CheckpointRow) -> str:
@@ -114,22 +127,25 @@ def rows(store: Store, ref: str, asked: str = "", by: Sequence[str] = ()) -> Row
     if not asked:
         counts: dict[str, int] = {}
         for evaluations in found.values():
-            for digest, each in evaluations.items():
-                if any(name in each.metrics for name in by) or not any(name.startswith(PREFIX) for name in by):
+            for digest, runs in evaluations.items():
+                told = {name for each in runs for name in each.metrics}
+                if told & set(by) or not any(name.startswith(PREFIX) for name in by):
                     counts[digest] = counts.get(digest, 0) + 1
         asked = max(counts, key=lambda digest: counts[digest], default="")
     there = {name: evaluations[asked] for name, evaluations in found.items() if asked in evaluations}
-    held = {name: read(store, [each.id])[0] for name, each in there.items()}
+    held = {name: [read(store, [each.id])[0] for each in runs] for name, runs in there.items()}
     return Rows(run, checkpoints, losses, held, asked)
 
 
-def _evaluations(store: Store, row: CheckpointRow) -> dict[str, RunRow]:
-    """Digest of rows -> the newest finished evaluation of a checkpoint on them."""
+def _evaluations(store: Store, row: CheckpointRow) -> dict[str, list[RunRow]]:
+    """Digest of rows -> finished evaluations of a checkpoint on them, newest first, that tell what no newer one does."""
     weights = row.tags.get("digest.weights")
     if not weights:
         return {}
-    made: dict[str, RunRow] = {}
+    made, known = dict[str, list[RunRow]](), dict[str, set[str]]()
     for each in ledger.tagged(store, {"stage": "eval", "digest.weights": weights, IDENTITY: "%"}, 100):
-        if each.status == "FINISHED" and each.tags.get(_ROWS):
-            made.setdefault(each.tags[_ROWS], each)
+        digest, told = each.tags.get(_ROWS, ""), {name for name in each.metrics if name.startswith(PREFIX)}
+        if each.status == "FINISHED" and digest and told - known.get(digest, set()):
+            made.setdefault(digest, []).append(each)
+            known.setdefault(digest, set()).update(told)
     return made

@@ -99,7 +99,8 @@ class Selecting:
         unknown = next((name for name in by if name not in known), None)
         if found.candidates and unknown:
             remedy = f"one of: {', '.join(known)}; or op.evaluate=true dataset=REF metric=[..]"
-            return f"no checkpoint has '{unknown}'{near(unknown, known)}", "op.by", remedy
+            where = " on the rows that most were asked" if unknown.startswith("score/") and found.asked else ""
+            return f"no checkpoint has '{unknown}'{near(unknown, known)}{where}", "op.by", remedy
         whys = "; ".join(f"{name} {why}" for name, why in made.left_out.items()) or "it has none"
         return f"no checkpoint of run '{found.run.name}' can be chosen: {whys}", "run", "take another run"
 
