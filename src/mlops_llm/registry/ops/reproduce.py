@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import ClassVar, Optional
+from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
 from mlops_llm.record import Grid, Result, Run
 from mlops_llm.registry.config import Registry, Work
+
+if TYPE_CHECKING:
+    from mlops_llm.registry.reproduction import Difference
+    from mlops_llm.registry.rerunning import Again
+    from mlops_llm.tracking.ledger import RunRow
+    from mlops_llm.tracking.store import Store
 
 
 @component("op", "reproduce")
@@ -54,40 +62,64 @@ class Reproduce:
             *reproduction.hardware(began.tags, now.tags),
         ]
 
-        def work(run: Run) -> Result:
-            folder = Path(request.output or ".")
-            found, drift, after = list(differs), None, list[dict[str, object]]()
-            if not wanted.missing:
-                with rerunning.code(wanted, folder) as (source, of_code):
-                    found = [*of_code, *found]
-                    name = f"{run.name}-again"
-                    text = rerunning.rerun(wanted, source, folder / "again", name, self.steps, store.address)
-                after = reproduction.steps(text)
-                drift = reproduction.drift(before, after, self.steps)
-                if drift is None and self.steps is None:
-                    drift = reproduction.weights(rerunning.weights(store, row.id), rerunning.weights(store, name))
-            is_same = not wanted.missing and drift is None
-            verdict = reproduction.REPRODUCED if is_same else reproduction.DRIFTED
-            run.tags({"reproduces": row.name, "verdict": verdict})
-            compared = len([each for each in before if self.steps is None or each["step"] <= self.steps]) if after else 0
-            table = {
-                "run": row.name,
-                "verdict": verdict,
-                "steps compared": compared,
-                "first difference": str(drift) if drift else None,
-                ("because" if not is_same else "though"): str(found[0]) if found else None,
-                "weights": "the same" if is_same and self.steps is None else None,
-            }
-            values = {
-                "verdict": verdict,
-                "drift": asdict(drift) if drift else None,
-                "differences": [asdict(each) for each in found],
-                "steps": compared,
-            }
-            run.artifact("reproduction.json", json.dumps(values, ensure_ascii=False, indent=1))
-            grid = Grid("what is another now", ["", "what", "then", "now"], [[*asdict(each).values()] for each in found[:20]])
-            title = f"reproduce {row.name}: {verdict}"
-            told = {key: value for key, value in table.items() if value is not None}
-            return Result(title, told, values, [grid] if found else [], failed=not is_same)
+        return partial(_carried_out, _Asked(store, row, before, wanted, differs, self.steps), Path(request.output or "."))
 
-        return work
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be reproduced."""
+
+    store: Store
+    row: RunRow
+    before: Sequence[Mapping[str, Any]]
+    """Every step as it was."""
+    wanted: Again
+    differs: Sequence[Difference]
+    """Inputs that are known to be others now."""
+    steps: int | None
+
+
+def _carried_out(asked: _Asked, folder: Path, run: Run) -> Result:
+    """Train again in a folder, and compare."""
+    from mlops_llm.registry import reproduction, rerunning
+
+    found, drift, after = list(asked.differs), None, list[Mapping[str, Any]]()
+    if not asked.wanted.missing:
+        with rerunning.code(asked.wanted, folder) as (source, of_code):
+            found = [*of_code, *found]
+            name = f"{run.name}-again"
+            text = rerunning.rerun(asked.wanted, source, folder / "again", name, asked.steps, asked.store.address)
+        after = list(reproduction.steps(text))
+        drift = reproduction.drift(asked.before, after, asked.steps)
+        if drift is None and asked.steps is None:
+            drift = reproduction.weights(rerunning.weights(asked.store, asked.row.id), rerunning.weights(asked.store, name))
+    compared = len([each for each in asked.before if asked.steps is None or each["step"] <= asked.steps]) if after else 0
+    return _told(asked, found, drift, compared, run)
+
+
+def _told(asked: _Asked, found: Sequence[Difference], drift: Any, compared: int, run: Run) -> Result:
+    """The verdict, recorded and as a table."""
+    from mlops_llm.registry import reproduction
+
+    is_same = not asked.wanted.missing and drift is None
+    verdict = reproduction.REPRODUCED if is_same else reproduction.DRIFTED
+    run.tags({"reproduces": asked.row.name, "verdict": verdict})
+    table = {
+        "run": asked.row.name,
+        "verdict": verdict,
+        "steps compared": compared,
+        "first difference": str(drift) if drift else None,
+        ("because" if not is_same else "though"): str(found[0]) if found else None,
+        "weights": "the same" if is_same and asked.steps is None else None,
+    }
+    values = {
+        "verdict": verdict,
+        "drift": asdict(drift) if drift else None,
+        "differences": [asdict(each) for each in found],
+        "steps": compared,
+    }
+    run.artifact("reproduction.json", json.dumps(values, ensure_ascii=False, indent=1))
+    grid = Grid("what is another now", ["", "what", "then", "now"], [[*asdict(each).values()] for each in found[:20]])
+    title = f"reproduce {asked.row.name}: {verdict}"
+    told = {key: value for key, value in table.items() if value is not None}
+    return Result(title, told, values, [grid] if found else [], failed=not is_same)
