@@ -7,9 +7,10 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import configuration, settings
@@ -25,6 +26,7 @@ for name, value in {
     "TOKENIZERS_PARALLELISM": "false",
 }.items():
     os.environ.setdefault(name, value)
+os.environ.pop("MLFLOW_TRACKING_URI", None)  # each test has a record of its own
 commands.START.update(os.environ)
 
 # A shell has what runs in its background ignore Ctrl-C, and so would the commands that are to heed it.
@@ -42,6 +44,13 @@ def _no_waiting() -> None:
     """MLflow, once a test has loaded it, does not wait for the disk."""
     if "mlflow.store.db.utils" in sys.modules:
         hasten()
+
+
+@pytest.fixture(autouse=True)
+def _own_environment() -> Iterator[None]:
+    """What a command that ran in this process has set (where its record is, say) ends with the test."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture

@@ -24,7 +24,6 @@ SALES = "+experiment=sft_sales"
 @pytest.fixture
 def refused(here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """A function that runs a train command which must be refused, and returns its one line."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
     def run(*words: str, code: int = 2, record: bool = False) -> str:
         capfd.readouterr()
@@ -282,7 +281,6 @@ def test_requests_that_do_not_fit(refused: Callable[..., str], words: list[str],
 def test_resume_of_what_cannot_be_resumed(
     here: Path, jsonl: Callable[..., Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     rows = [{"prompt": f"问题 {place}", "response": f"回答 {place}"} for place in range(20)]
     data = jsonl(rows)
     words = [f"dataset={data}", "trainer.max_steps=2", "trainer.save_steps=1", "trainer.eval_steps=1", "samples.count=0"]

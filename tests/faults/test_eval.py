@@ -54,7 +54,6 @@ def test_a_killed_evaluation_goes_on_and_asks_nothing_twice(here: Path) -> None:
 def test_what_is_seen_late_to_be_the_users_to_mend_is_one_line_and_exit_2(
     here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("CANARY_KEY", KEY)
     monkeypatch.setattr(vllm, "SERVE", "mlops_llm.no_such_server")
     monkeypatch.setattr(release, "check", lambda *_: None)
@@ -81,7 +80,6 @@ def test_what_is_seen_late_to_be_the_users_to_mend_is_one_line_and_exit_2(
 @pytest.fixture
 def refused(here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """A function that runs an evaluation which must be refused, and returns its one line."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
     def run(*words: str) -> str:
         capfd.readouterr()

@@ -179,7 +179,6 @@ class Breaking:
 @pytest.fixture
 def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return lambda name: open_run(Opening("registry", "race", name, tmp_path / name))
 
 

@@ -102,7 +102,6 @@ def test_dpo_from_an_adapter_holds_to_that_adapter_and_not_to_its_base(preferred
 
 def test_every_row_behind_a_chain_of_trainings_is_known(preferred: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(preferred)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     store = connect()
     lineage = trace(store, resolve("runs:/chained/last"))
     used = [(each.name, each.context, each.run) for each in lineage.datasets]

@@ -29,7 +29,6 @@ def evaluated(
 ) -> Callable[..., Any]:
     """A function that runs an evaluation beside the training `first` and returns its result.json with what was said."""
     monkeypatch.chdir(trained)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("MLOPS_LLM_CACHE", str(tmp_path / "cache"))
 
     def run(name: str, *words: str) -> Any:
@@ -163,7 +162,6 @@ def test_without_outputs_only_numbers_are_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A text that stands in every prompt, reference, answer and comment, and in what a server says of a failure."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("MLOPS_LLM_CACHE", str(here / "cache"))
     given = tmp_path_factory.mktemp("given")
     prompts = [f"{CANARY} {place}" for place in range(4)] + [f"{CANARY} <<400>>"]

@@ -22,7 +22,6 @@ def test_a_score_is_told_with_what_it_is_without_rows_seen_in_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(trained)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("MLOPS_LLM_CACHE", str(tmp_path / "cache"))
     learned, chose, new = (open_dataset(name).rows for name in ("sales_sft", "sales_sft_val", "sales_eval"))
     rows = [*learned[:12], *chose[:6], *new[:12]]
