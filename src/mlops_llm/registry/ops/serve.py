@@ -65,7 +65,6 @@ class Serve:
         from mlops_llm.endpoint import read_key
         from mlops_llm.models import load
         from mlops_llm.registry import subject
-        from mlops_llm.registry.deploying.deployment import Reached
         from mlops_llm.registry.serving.service import Service, free_port, names_of, refuse_port
         from mlops_llm.registry.serving.starting import Starting
         from mlops_llm.tracking.store import connect
@@ -90,7 +89,8 @@ class Serve:
                 request.engine,
                 request.model_load,
                 names,
-                Reached(names[0], port, self.api_key_env),
+                port,
+                self.api_key_env,
                 Path(request.output or "."),
                 self.tolerance,
             ),

@@ -14,7 +14,7 @@ from mlops_llm.inference.server import Server
 from mlops_llm.models import load
 from mlops_llm.models.load import Dtype, Files, ModelLoad
 from mlops_llm.models.ref import Place
-from mlops_llm.registry.deploying.deployment import Deployment, Reached, deployment
+from mlops_llm.registry.deploying.deployment import KEY, Deployment, deployment
 from mlops_llm.registry.serving import probe
 from mlops_llm.registry.serving.expected import Expected, expected
 from mlops_llm.registry.serving.standing import Standing
@@ -54,8 +54,10 @@ class Starting:
     engine: Serving
     how: ModelLoad
     names: tuple[str, ...]
-    reached: Reached
-    """How clients reach the server, for what is written for other machines."""
+    port: int
+    """On which clients reach it; written down for other machines, too."""
+    key_env: str
+    """Name of the variable with their key."""
     output: Path
     """Where deployment folders are put, each in one of its own."""
     tolerance: float | None
@@ -71,8 +73,8 @@ class Starting:
         Raises:
             UserError: its files are broken, it does not start, or it does not answer as it must; its process has ended then.
         """
-        files = load.inspect(place, self.how)
-        made = deployment(place, files, self.how, self.output / _folder_name(version), self.reached, version)
+        out = self.output / (f"version-{version}" if version else "deployment")
+        made = deployment(place, self.how, out, name=self.names[0], port=self.port, api_key_env=self.key_env or KEY)
         whole = load.inspect(Place(str(made.model), made.model), self.how)
         dtype = self.engine.dtype(whole, self.how).name
         console.detail(f"asking transformers what {place.ref} must say")
@@ -107,8 +109,3 @@ class Starting:
 
 
 _REMEDY = "see that engine, template and files are those that were evaluated; op.tolerance=NATS allows more"
-
-
-def _folder_name(version: str) -> str:
-    """A name for a model's deployment folder among those of one server."""
-    return f"version-{version}" if version else "model"
