@@ -74,7 +74,7 @@ def _gguf(served: Served) -> list[str]:
 
 def _ollama(served: Served, is_there: bool, remarks: Sequence[str]) -> list[str]:
     said = [f"- {each}" for each in remarks]
-    command = _bash(f"ollama create {served.name} -f {modelfile.NAME}", f"ollama run {served.name}") if is_there else []
+    command = _bash(f"ollama create {served.image} -f {modelfile.NAME}", f"ollama run {served.image}") if is_there else []
     return ["## Ollama", "", *command, *said, *([""] if said else [])]
 
 
@@ -95,7 +95,7 @@ def _asked(served: Served) -> list[str]:
             f'curl -fsS {address}/v1/chat/completions -H "Authorization: Bearer ${served.key}" \\',
             f"  -H 'Content-Type: application/json' -d '{json.dumps(body, ensure_ascii=False)}'",
         ),
-        "Ollama answers the same questions on http://127.0.0.1:11434. Ollama 的地址为 http://127.0.0.1:11434。",
+        f"Ollama answers the same questions on http://127.0.0.1:11434 as `{served.image}`. Ollama 的地址为 http://127.0.0.1:11434。",
     ]
 
 
