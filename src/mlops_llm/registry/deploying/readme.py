@@ -26,7 +26,7 @@ def text(served: Served, there: Collection[str], remarks: Sequence[str], version
         f"# {served.name}",
         "",
         f"A model to be served from this folder{of}. What it is made of, its scores and the digest of every file stand in "
-        f"`{manifest.NAME}`. 由此文件夹提供模型服务;来源、得分与每个文件的摘要见 `{manifest.NAME}`。",
+        f"`{manifest.NAME}`. 由此文件夹提供模型服务；来源、得分与每个文件的摘要见 `{manifest.NAME}`。",
         "",
         "## Check the files 检查文件",
         "",
@@ -44,7 +44,7 @@ def _vllm(served: Served) -> list[str]:
         "## vLLM",
         "",
         f"Answers on http://127.0.0.1:{served.port} (`SERVE_PORT`, `SERVE_HOST`); where `{served.key}` is set, clients must "
-        "give its value as their key. 只监听本机;设置了该变量时,客户端须以其值为密钥。",
+        "give its value as their key. 只监听本机；设置了该变量时，客户端须以其值为密钥。",
         "",
         *_bash(f"sh {servers.SCRIPT}"),
         "## Docker",
@@ -66,7 +66,7 @@ def _gguf(served: Served) -> list[str]:
     return [
         "## llama.cpp",
         "",
-        "The model is a GGUF, which vLLM does not open. 此模型为 GGUF,vLLM 不能读取。",
+        "The model is a GGUF, which vLLM does not open. 此模型为 GGUF，vLLM 不能读取。",
         "",
         *_bash(f"llama-server -m model/*.gguf --alias {served.name} --host 127.0.0.1 --port {served.port}{window} --jinja"),
     ]
