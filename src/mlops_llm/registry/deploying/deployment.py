@@ -11,7 +11,7 @@ from typing import Any
 
 from mlops_llm import console, digest
 from mlops_llm.errors import UserError
-from mlops_llm.files import clear_drafts, free_bytes, link_file, read_object, whole_folder
+from mlops_llm.files import clear_drafts, free_bytes, link_file, read_object, whole_folder, writable
 from mlops_llm.models import load, packed, template
 from mlops_llm.models.load import Files, ModelLoad
 from mlops_llm.models.ref import Place
@@ -137,7 +137,7 @@ class Plan:
     @cached_property
     def inputs(self) -> str:
         """Digest of all that decides what is written, but for what the record says of the model."""
-        beside = {each.name: digest.raw(each) for each in placing.sources(self.files) if not _is_weights(each)}
+        beside = {each.name: digest.raw(each) for each in placing.sources(self.files) if not placing.is_weights(each)}
         told = {
             "format": _FORMAT,
             "parts": [each["weights"] for each in self.parts],
@@ -218,7 +218,7 @@ class Plan:
         own = packed.gguf_file(self.files.place.folder)
         source = f"./{_GGUF}/{self.gguf.name}" if self.gguf else f"./{MODEL}/{own.name}" if own else f"./{MODEL}"
         form = "" if self.gguf or own else packed.form(self.files.config)
-        return modelfile.ollama(self.tokenizer, source, form, self.ends, self.context, self.name)
+        return modelfile.ollama(self.tokenizer, source, form, self.ends, self.context, self.served.image)
 
     @cached_property
     def ends(self) -> list[str]:
@@ -232,14 +232,14 @@ class Plan:
 
     def _told(self, model: Path, run: str) -> dict[str, Any]:
         """The manifest, but for the files."""
-        place, known = self.files.place, self.known
+        known = self.known
         return {
             "format": _FORMAT,
             "inputs": self.inputs,
             "name": self.name,
-            "ref": facts.said(place.ref),
+            "ref": facts.said(self.files.place.ref),
             "registered": known.registration,
-            "checkpoint": place.checkpoint,
+            "checkpoint": known.checkpoint,
             "digest.weights": load.digest_now(model),
             "digest.template": template.template_digest(self.tokenizer),
             "made_of": self.parts,
@@ -247,7 +247,7 @@ class Plan:
             "packed": "GGUF" if packed.gguf_file(model) else packed.form(self.files.config),
             "context": self.context,
             "ends": self.ends,
-            "certificate": place.tags.get("certificate", ""),
+            "certificate": known.certificate,
             "scores": [dict(each) for each in known.scores],
             "lineage": known.lineage,
             "starts": sorted(self.starts),
@@ -295,7 +295,4 @@ def _check(files: Files, out: Path, wish: Wish) -> None:
     if files.is_adapter and files.bytes > free:
         what = f"{console.size(files.bytes)} are needed and {console.size(free)} are free"
         raise UserError(what, str(out.parent), "free some disk or choose another folder")
-
-
-def _is_weights(file: Path) -> bool:
-    return file.suffix in (".safetensors", ".gguf")
+    writable(out.parent)

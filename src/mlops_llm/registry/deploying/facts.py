@@ -14,7 +14,7 @@ from typing import Any
 from mlops_llm.eval.recording import PREFIX
 from mlops_llm.models.ref import Place, unpinned
 from mlops_llm.registry import descent
-from mlops_llm.tracking import environment, lineage, registered
+from mlops_llm.tracking import environment, ledger, lineage, registered
 from mlops_llm.tracking.lineage import Ancestor
 from mlops_llm.tracking.registered import VersionRow
 from mlops_llm.tracking.store import Store, connect, exists
@@ -28,6 +28,9 @@ class Known:
 
     version: VersionRow | None = None
     """As which it is registered."""
+    checkpoint: str = ""
+    """Its LoggedModel id."""
+    certificate: str = ""
     scores: tuple[Mapping[str, Any], ...] = ()
     """Name, dataset, digest of its rows and value of each."""
     lineage: str = ""
@@ -57,10 +60,16 @@ def known(place: Place, weights: str, name: str = "") -> Known:
         return Known()
     store = connect()
     found, _ = lineage.tree(store, place, "" if place.checkpoint else weights)
-    measured = registered.measured(store, place.checkpoint) if place.checkpoint else ()
-    scores = [each for each in measured if each.name.startswith(PREFIX) and not each.name.endswith(_BESIDE)]
+    row = ledger.by_model_id(store, place.checkpoint) if place.checkpoint else ledger.by_weights(store, weights)
+    if row is None:
+        return Known(lineage=chain(found))
+    scores = [
+        each for each in registered.measured(store, row.id) if each.name.startswith(PREFIX) and not each.name.endswith(_BESIDE)
+    ]
     return Known(
-        _version(store, place, name),
+        _version(store, place.ref, row.id, name),
+        row.id,
+        row.tags.get("certificate", ""),
         tuple(
             {"name": each.name, "dataset": each.dataset, "digest": each.digest, "value": each.value}
             for each in sorted(scores, key=lambda each: (each.name, each.dataset, each.digest))
@@ -69,10 +78,10 @@ def known(place: Place, weights: str, name: str = "") -> Known:
     )
 
 
-def _version(store: Store, place: Place, name: str) -> VersionRow | None:
-    if found := re.fullmatch(r"models:/([^/@]+)(?:@([^/]+)|/(\d+))", unpinned(place.ref)):
+def _version(store: Store, ref: str, checkpoint: str, name: str) -> VersionRow | None:
+    if found := re.fullmatch(r"models:/([^/@]+)(?:@([^/]+)|/(\d+))", unpinned(ref)):
         return registered.version(store, found[1], found[2] or found[3])
-    return registered.of_checkpoint(store, place.checkpoint, name) if place.checkpoint else None
+    return registered.of_checkpoint(store, checkpoint, name)
 
 
 def chain(found: Mapping[str, Ancestor]) -> str:
