@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from mlops_llm.errors import RequestError, UserError
 from mlops_llm.eval.config import Cache
 from mlops_llm.inference.engines.hf import Hf
-from mlops_llm.inference.engines.vllm import _dtype
+from mlops_llm.inference.engines.vllm import Vllm
 from mlops_llm.models import gptq, load, packed
 from mlops_llm.models.load import Dtype, ModelLoad
 from mlops_llm.models.ref import resolve
@@ -208,9 +208,9 @@ def test_vllm_on_a_cpu_multiplies_packed_weights_in_sixteen_bits(tmp_path):
         pytest.skip("there is a GPU")
     written(QuantizeInt4(), tmp_path / "int4", model="tiny")
     written(QuantizeInt8(), tmp_path / "int8", model="tiny")
-    assert _dtype(inspected(tmp_path / "int4"), ModelLoad()) == "bfloat16"
-    assert _dtype(inspected(tmp_path / "int4"), ModelLoad(dtype=Dtype.float16)) == "float16"
-    assert _dtype(inspected(tmp_path / "int8"), ModelLoad()) == "float32"
+    assert Vllm().dtype(inspected(tmp_path / "int4"), ModelLoad()) is Dtype.bfloat16
+    assert Vllm().dtype(inspected(tmp_path / "int4"), ModelLoad(dtype=Dtype.float16)) is Dtype.float16
+    assert Vllm().dtype(inspected(tmp_path / "int8"), ModelLoad()) is Dtype.float32
 
 
 # refused
