@@ -72,6 +72,10 @@ def adapted(tmp_path_factory) -> Path:
 
 def test_a_version_is_deployed_whole_and_says_what_it_is(beside):
     store = client(beside)
+    (one,) = store.search_model_versions("name = 'sales'")
+    logged = one.source.removeprefix("models:/")
+    for name, value in (("score/bleu", 12.5), ("score/bleu_low", 11.0)):
+        store.log_metric(one.run_id, name, value, model_id=logged, dataset_name="sales_eval", dataset_digest="ab12")
     out = registry(beside, "op=deploy", "name=sales", "version=challenger", "op.api_key_env=SALES_KEY", "run_name=deployed")
     folder = beside / "outputs" / "deployed" / "deployment"
     assert "models:/sales/1" in out and str(folder) in out
@@ -81,6 +85,7 @@ def test_a_version_is_deployed_whole_and_says_what_it_is(beside):
     assert found["digest.weights"] == row.tags["digest.weights"] == digest.weights(folder / "model")
     assert found["digest.template"] == row.tags["digest.template"]
     assert (found["name"], found["dtype"], found["context"], found["ends"]) == ("sales", "float32", 512, ["<|im_end|>"])
+    assert found["scores"] == [{"name": "score/bleu", "dataset": "sales_eval", "digest": "ab12", "value": 12.5}]
     assert found["lineage"].startswith("first/checkpoint-") and found["lineage"].endswith("<- tiny")
     assert found["deployed"]["run"] == "deployed" and found["deployed"]["by"] and found["deployed"]["time"]
     assert set(found["files"]) == {each.relative_to(folder).as_posix() for each in folder.rglob("*") if each.is_file()} - {

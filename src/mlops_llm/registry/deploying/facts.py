@@ -45,13 +45,12 @@ class Known:
         return {"name": one.model, "version": one.version, "aliases": list(one.aliases), "ref": one.ref}
 
 
-def known(place: Place, weights: str, name: str = "") -> Known:
+def known(place: Place, weights: str) -> Known:
     """Ask the record.
 
     Args:
         place: the model.
         weights: digest of its own weights.
-        name: of the registered model, where it is registered under several; empty takes that of the ref, else the newest.
 
     Raises:
         UserError: the record cannot be reached.
@@ -67,7 +66,7 @@ def known(place: Place, weights: str, name: str = "") -> Known:
         each for each in registered.measured(store, row.id) if each.name.startswith(PREFIX) and not each.name.endswith(_BESIDE)
     ]
     return Known(
-        _version(store, place.ref, row.id, name),
+        _version(store, place.ref, row.id),
         row.id,
         row.tags.get("certificate", ""),
         tuple(
@@ -78,10 +77,11 @@ def known(place: Place, weights: str, name: str = "") -> Known:
     )
 
 
-def _version(store: Store, ref: str, checkpoint: str, name: str) -> VersionRow | None:
+def _version(store: Store, ref: str, checkpoint: str) -> VersionRow | None:
+    """The version that a ref names, else the newest that is made of the checkpoint."""
     if found := re.fullmatch(r"models:/([^/@]+)(?:@([^/]+)|/(\d+))", unpinned(ref)):
         return registered.version(store, found[1], found[2] or found[3])
-    return registered.of_checkpoint(store, checkpoint, name)
+    return registered.of_checkpoint(store, checkpoint)
 
 
 def chain(found: Mapping[str, Ancestor]) -> str:
