@@ -13,6 +13,10 @@ from unittest import mock
 import pytest
 from mlflow import MlflowClient
 
+from mlops_llm.registry import recording
+from mlops_llm.registry.config import Registry
+from mlops_llm.registry.policy import Policy
+from mlops_llm.registry.preparing import promotion
 from mlops_llm.tracking import champions
 from mlops_llm.tracking.opening import open_run
 from mlops_llm.tracking.run import Opening
@@ -67,7 +71,7 @@ def register(store: Store, folder: Path, count: int, name: str = "bot") -> None:
     store.client.create_registered_model(name)
     for number in range(1, count + 1):
         place = folder / f"weights-{number}"
-        place.mkdir()
+        place.mkdir(exist_ok=True)
         tags = {"digest.weights": f"{number:064d}", "checkpoint.storage": "reference", "checkpoint.uri": place.as_uri()}
         model = store.client.create_logged_model(experiment, f"checkpoint-{number}", tags=tags, model_type="checkpoint")
         store.client.finalize_logged_model(model.model_id, "READY")
@@ -209,6 +213,28 @@ def test_a_move_that_breaks_at_any_write_is_completed_once(tmp_path: Path, opene
             assert [each.number for each in moves] == list(range(1, len(before) + 2))
             assert aliases(store) == {"champion": other, "previous": now} and champions.JOURNAL not in model.tags
     assert not broke, "each write was tried"
+
+
+def test_what_a_version_says_of_its_decision_is_true_wherever_the_process_dies(
+    tmp_path: Path, opened: Callable[[str], Any]
+) -> None:
+    store = connect_to(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    register(store, tmp_path, 1)
+    with opened("dies") as dies:
+        asked = Registry(op=None, name="bot", version="1", policy=Policy(), output=str(tmp_path / "dies"))
+        found = promotion(asked, evaluate=False, force=False, reason="")
+        with mock.patch.object(champions, "_carry_out", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+            found.work(dies)
+        assert store.client.get_model_version("bot", "1").tags["decision"] == "promoted" and not aliases(store)
+        with champions.turn_of(store, dies.id, "bot"):
+            assert aliases(store) == {"champion": 1}
+    with opened("cut") as cut, mock.patch.object(recording, "mark", side_effect=KeyboardInterrupt):
+        register(store, tmp_path, 1, "other")
+        asked = Registry(op=None, name="other", version="1", policy=Policy(), output=str(tmp_path / "cut"))
+        with pytest.raises(KeyboardInterrupt):
+            promotion(asked, evaluate=False, force=False, reason="").work(cut)
+        with champions.turn_of(store, cut.id, "other"):
+            assert int(store.client.get_registered_model("other").aliases["champion"]) == 1, "nothing is said before it is sure"
 
 
 def test_who_died_is_passed_over_and_who_lives_is_waited_for(

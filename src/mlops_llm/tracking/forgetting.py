@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from mlops_llm.errors import UserError
@@ -15,7 +18,25 @@ from mlops_llm.tracking.store import Store, is_away, local_path
 T = TypeVar("T")
 
 
-def forget(store: Store, model: str) -> bool:
+def folders(row: CheckpointRow) -> tuple[Path, ...]:
+    """Where a checkpoint's files are: in the record and, as the training left them, in the run's folder on this machine."""
+    written, host = row.tags.get("checkpoint.uri"), row.tags.get("checkpoint.host")
+    own = local_path(written) if written and host in (None, socket.gethostname()) else None
+    places = (local_path(row.location), own if own is not None and own.name == row.name else None)
+    return tuple(dict.fromkeys(each.resolve() for each in places if each is not None and each.is_dir()))
+
+
+def delete(store: Store, row: CheckpointRow, tags: Mapping[str, str] | None = None) -> bool:
+    """Delete a checkpoint's files wherever they are on this machine, as `forget` does in the record."""
+    places = folders(row)
+    if not forget(store, row.id, tags):
+        return False
+    for folder in places:
+        shutil.rmtree(folder, ignore_errors=True)
+    return True
+
+
+def forget(store: Store, model: str, tags: Mapping[str, str] | None = None) -> bool:
     """Remove a checkpoint's files from the record unless the registry names it; its numbers stay.
 
     It is marked before the first file goes, so that one that was cut off in between is not taken for whole.
@@ -23,6 +44,7 @@ def forget(store: Store, model: str) -> bool:
     Args:
         store: the record.
         model: its LoggedModel id.
+        tags: more that is said of it.
 
     Returns:
         Whether nothing of the record needs the files any more.
@@ -32,7 +54,7 @@ def forget(store: Store, model: str) -> bool:
     row = ledger.by_model_id(store, model)
     if row.tags.get("checkpoint.storage") == "upload":
         return True  # the server keeps its own copy
-    store.client.set_logged_model_tags(model, {"checkpoint.files": ledger.REMOVED})
+    store.client.set_logged_model_tags(model, {**(tags or {}), "checkpoint.files": ledger.REMOVED})
     place = local_path(row.location)
     for file in place.iterdir() if place and place.is_dir() else ():
         file.unlink()
