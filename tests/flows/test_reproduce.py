@@ -64,30 +64,31 @@ CHANGED = """diff --git a/src/mlops_llm/train/steps.py b/src/mlops_llm/train/ste
 --- a/src/mlops_llm/train/steps.py
 +++ b/src/mlops_llm/train/steps.py
 @@ -1,3 +1,4 @@
-+import changed_then
++# changed
  \"\"\"What happened at every single step, in a file beside the checkpoints: the proof that a resumed run repeats itself.\"\"\"
  
  from __future__ import annotations
-diff --git a/src/changed_then.py b/src/changed_then.py
+diff --git a/src/sitecustomize.py b/src/sitecustomize.py
 new file mode 100644
 --- /dev/null
-+++ b/src/changed_then.py
++++ b/src/sitecustomize.py
 @@ -0,0 +1,1 @@
 +raise SystemExit("这是当时没有提交的改动")
 # untracked: notes.bin
 """
-"""What was not committed when a training began: a changed file and a new one, by which any command ends at once."""
+"""What was not committed when a training began: a changed file, and a new one with which Python ends at once."""
 
 
 def test_what_was_not_committed_is_there_again(own):
     if not environment.checkout(Path(rerunning.__file__).parent):
         pytest.skip("the package lies in no checkout")
     patch = artifact(own, "environment/uncommitted.patch")
-    before = patch.read_bytes() if patch.is_file() else None
+    before = patch.read_bytes() if patch.is_file() else b""
     patch.write_text(CHANGED, "utf-8")
-    words = ["op=reproduce", "run=mine", "run_name=patched"]
-    said = command(own, *words, code=2, stage="registry")
-    patch.write_bytes(before) if before is not None else patch.unlink()
+    try:
+        said = command(own, "op=reproduce", "run=mine", "run_name=patched", code=1, stage="registry")
+    finally:
+        patch.write_bytes(before)
     assert "the rerun did not train (这是当时没有提交的改动)" in said and not (own / "outputs/patched/code").exists()
 
 
@@ -100,7 +101,9 @@ def test_a_patch_that_does_not_fit_is_a_difference_and_leaves_nothing(tmp_path):
     for patch, told in ((CHANGED.replace("What happened", "Who knows"), ["uncommitted changes", "notes.bin"]),
                         (CHANGED, ["notes.bin"]), ("", [])):  # fmt: skip
         with rerunning.code(Again((), tmp_path, now, patch, Beginning({}, ())), tmp_path) as (source, differs):
-            assert source == tmp_path / "code/src" and (source / "changed_then.py").is_file() == (told == ["notes.bin"])
+            assert source == tmp_path / "code/src" and (source / "sitecustomize.py").is_file() == (told == ["notes.bin"])
+            is_changed = (source / "mlops_llm/train/steps.py").read_text("utf-8").startswith("# changed")
+            assert is_changed == (told == ["notes.bin"])
             assert [each.what for each in differs] == told
         assert not (tmp_path / "code").exists() and environment.git(root, "worktree", "list") == trees
     with rerunning.code(Again((), tmp_path, "0" * 40, "", Beginning({}, ())), tmp_path) as (source, differs):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mlops_llm.errors import UserError
-from mlops_llm.tracking import ledger
+from mlops_llm.tracking import ledger, registered
 from mlops_llm.tracking.ledger import CheckpointRow
 from mlops_llm.tracking.lineage import ancestors
 from mlops_llm.tracking.store import Store, is_away, local_path
@@ -71,29 +71,23 @@ def needed_by_registry(store: Store) -> dict[str, str]:
         LoggedModel id -> why it is needed, for a person.
     """
     found: dict[str, str] = {}
-    for model in ledger.registered(store):
-        for alias in sorted(model.aliases):
-            name, row = f"{model.name}@{alias}", _behind(store, model.name, alias, alias=True)
-            for each, role in ancestors(store, row.id).items() if row else ():
+    versions = [(each, each.checkpoint) for each in registered.versions(store) if each.checkpoint]
+    for each, row in versions:
+        for alias in each.aliases:
+            name = f"{each.model}@{alias}"
+            for ancestor, role in ancestors(store, row.id).items():
                 said = f"{name} learned from it, its {role}" if role else f"{name} was made of it"
-                found.setdefault(each, f"{name} points to it" if row and each == row.id else said)
-    for model in ledger.registered(store):
-        for version in ledger.versions(store, model.name):
-            row = _behind(store, model.name, str(version.version), alias=False)
-            for each in _beneath(store, row) if row else ():
-                found.setdefault(each, f"the adapter {model.name}/{version.version} lies on it")
+                found.setdefault(ancestor, f"{name} points to it" if ancestor == row.id else said)
+    for each, row in versions:
+        for base in _beneath(store, row):
+            found.setdefault(base, f"the adapter {each.model}/{each.version} lies on it")
     return found
-
-
-def _behind(store: Store, name: str, which: str, *, alias: bool) -> CheckpointRow | None:
-    """The checkpoint of a version; None of a model that another program registered."""
-    return _known(lambda: ledger.by_version(store, name, which, alias=alias))
 
 
 def _beneath(store: Store, row: CheckpointRow) -> Iterator[str]:
     """What an adapter lies on, at any depth; nothing of a whole model."""
     met, here = {row.id}, row
-    while here.run and (run := _known(partial(ledger.find_run, store, here.run))):
+    while here.run and here.peft != ledger.WHOLE and (run := _known(partial(ledger.find_run, store, here.run))):
         base = run.tags.get("base.checkpoint", "")
         if run.params.get("choice.peft", "none") == "none" or not base or base in met:
             return
