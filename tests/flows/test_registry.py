@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,9 +18,9 @@ import yaml
 from huggingface_hub import ModelCard
 
 from mlops_llm.tracking import champions
-from mlops_llm.tracking.store import Store
+from mlops_llm.tracking.store import Store, local_path
 from tests.commands import SMOKE, ok, train
-from tests.record import artifacts_of, client, run_of
+from tests.record import artifacts_of, checkpoints_of, client, run_of
 from tests.surgeries import command
 
 SHORT = ["trainer.max_steps=6", "trainer.save_steps=2", "trainer.eval_steps=2", "trainer.logging_steps=2", "samples.count=0"]
@@ -90,6 +91,22 @@ def test_the_way_of_a_model_from_its_first_champion_to_a_rollback(own):
     shown = registry(own, "op=show", "name=bot")
     assert "it answers in English" in shown and "rollback" in shown and "champions" in shown
     assert "last decision: promoted by policy not_worse" in registry(own, "op=show", "name=bot", "version=2")
+
+
+def test_a_checkup_reads_the_weights_again(own):
+    store = client(own)
+    place = local_path(checkpoints_of(store, run_of(store, "mine"))["checkpoint-2"].artifact_location)
+    assert place
+    file = place / "model.safetensors"
+    before = file.read_bytes()
+    try:
+        file.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+        with mock.patch("mlops_llm.registry.surroundings.surroundings", list):
+            registry(own, "op=doctor", "op.digests=every", "run_name=read", code=1)
+    finally:
+        file.write_bytes(before)
+    (found,) = [each for each in result(own, "read")["findings"] if each["state"] == "broken"]
+    assert found["what"] == "weights" and found["said"].startswith("checkpoint-2 of") and "is not the recorded" in found["said"]
 
 
 def test_force_is_possible_and_loud_and_history_knows_it(own):
@@ -188,6 +205,11 @@ def test_lineage_and_card_tell_where_a_model_comes_from(own):
     (score,) = [each for each in read.data.eval_results if each.dataset_name == "sales_eval[3]"]
     assert score.metric_type == "bleu" and score.dataset_revision and "batch_size 8" in read.text
     assert str(own) not in read.text.replace(f"output={own}", "") and "sales_sft.jsonl" not in read.text
+    shutil.copytree(own / "outputs/mine/checkpoint-2", own / "lora")
+    (own / "lora/adapter_config.json").write_text("{}", "utf-8")
+    registry(own, "op=card", "model=./lora", "run_name=adapter_card")
+    front = yaml.safe_load((own / "outputs/adapter_card/README.md").read_text("utf-8").split("---\n")[1])
+    assert front["library_name"] == "peft"
     assert "runs:/tiny" not in registry(own, "op=lineage", "model=tiny", "run_name=base")
 
 

@@ -11,7 +11,7 @@ from mlops_llm import console
 from mlops_llm.eval.recording import BESIDE, higher
 from mlops_llm.files import contents
 from mlops_llm.models import adapter
-from mlops_llm.registry.sweeping import Content, Node, Stored, Sweep
+from mlops_llm.registry.sweeping import Content, Node, Stored, Sweep, protected
 from mlops_llm.tracking import environment, forgetting, ledger, registered
 from mlops_llm.tracking.ledger import CheckpointRow, RunRow
 from mlops_llm.tracking.lineage import PARENTS, checkpoint_ids, listed
@@ -53,23 +53,30 @@ def collected(store: Store) -> Collected:
     return Collected(tuple(nodes), stored, {each.id: each for each in rows})
 
 
-def carry_out(store: Store, found: Collected, plan: Sweep, run: str) -> list[str]:
+def carry_out(store: Store, plan: Sweep, run: str) -> list[str]:
     """Delete the files of what goes; return the names. Numbers and recipe stay, and the record says what was lost.
+
+    The record is looked at again first: what somebody has begun to use since the plan was made stays.
 
     Args:
         store: the record.
-        found: what is there.
         plan: what goes.
         run: name of the run that does it.
     """
-    gone = list[str]()
+    found, gone = collected(store), list[str]()
+    kept = protected(found.nodes)
     for each in plan.going:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         tags = {"gc.run": run, "gc.time": now, "gc.lost": each.lost, "gc.bytes": str(each.freed)}
-        if forgetting.delete(store, found.rows[each.node.id], tags):
-            gone.append(f"{each.node.run}/{each.node.name}")
+        name, row = f"{each.node.run}/{each.node.name}", found.rows.get(each.node.id)
+        if row is None:
+            console.warn(f"{name} is gone already")
+        elif why := kept.get(each.node.id):
+            console.warn(f"{name} stays, since meanwhile {why}")
+        elif forgetting.delete(store, row, tags):
+            gone.append(name)
         else:
-            console.warn(f"{each.node.run}/{each.node.name} was registered meanwhile: it stays")
+            console.warn(f"{name} was registered meanwhile: it stays")
     return gone
 
 
