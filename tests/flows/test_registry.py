@@ -234,6 +234,10 @@ def test_lineage_and_card_tell_where_a_model_comes_from(own):
         (["op=promote", "name=bot", "version=2", "policy.dataset=sales_evil"], "sales_evil"),
         (["op=promote", "name=bot", "version=2", "policy.limit=99999"], "policy.limit: is 99999, sales_eval has"),
         (["op=rollback", "name=bot"], "op.reason: names no reason"),
+        (
+            ["op=rollback", "name=bot", "version=2", "op.reason=x"],
+            "version: is not for a rollback, which leads to the champion",
+        ),
         (["op=rollback", "name=empty", "op.reason=x"], "'empty' has no champion"),
         (["op=show"], "name: names no registered model"),
         (["op=lineage", "model=models:/bot@nobody"], "'bot' has no alias 'nobody'"),

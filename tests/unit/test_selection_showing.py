@@ -107,4 +107,4 @@ def test_which_end_of_a_number_is_the_good_one_is_what_its_metric_says():
     component.load("mlops_llm.eval.metrics")
     wanted = {"score/bleu": True, "score/latency_mean": False, "score/perplexity": False, "eval/loss": False, "score/x": True}
     assert {name: higher(name) for name in wanted} == wanted
-    assert higher("score/length_tokens") is None
+    assert higher("score/length_tokens") is None and higher("eval/entropy") is None

@@ -21,7 +21,7 @@ PREFIX = "score/"
 """What the names of scores begin with in the record."""
 BESIDE = ("_low", "_high", "_unseen")
 """How numbers end that stand beside a score."""
-_LOWER = ("loss", "perplexity", "bits_per_byte", "entropy")
+_LOWER, _NEITHER = ("loss", "perplexity", "bits_per_byte"), ("entropy",)
 IDENTITY = "evaluation.digest"
 """Tag of a run: what its scores depend on, see `Plan.identity`."""
 TABLE, PAGE = "eval_results.json", "evaluation.html"
@@ -34,7 +34,7 @@ def higher(name: str) -> bool | None:
         names = getattr(cls, "names", ())  # of some metrics a property, which depends on settings
         if isinstance(names, tuple) and name.removeprefix(PREFIX) in names:
             return cls.higher_is_better  # type: ignore[attr-defined, no-any-return]
-    return not name.endswith(_LOWER)
+    return None if name.endswith(_NEITHER) else not name.endswith(_LOWER)
 
 
 def inputs(plan: Plan, run: Run) -> None:

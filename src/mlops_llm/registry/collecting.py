@@ -100,7 +100,8 @@ def _node(
     made_of = tuple(dict.fromkeys([*parents, *([base] if base else [])]))
     rebuildable = bool(row.tags.get("operation")) and len(parents) == len(listed(row.tags.get(PARENTS, "")))
     of = run.name if run else row.run
-    return Node(row.id, row.name, of, made_of, tuple(rests), numbers, rebuildable, names, kept)
+    weights = row.tags.get("digest.weights", "")
+    return Node(row.id, row.name, of, made_of, tuple(rests), numbers, rebuildable, names, weights, kept)
 
 
 def _kept(row: CheckpointRow, run: RunRow | None, named: Mapping[str, str], started: Mapping[str, str]) -> str:
