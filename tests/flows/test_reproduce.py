@@ -90,7 +90,8 @@ def test_what_was_not_committed_is_there_again(own):
         said = command(own, "op=reproduce", "run=mine", "run_name=patched", code=1, stage="registry")
     finally:
         patch.write_bytes(before)
-    assert re.search(r"the rerun did not train \(.*这是当时没有提交的改动\)", said) and not (own / "outputs/patched/code").exists()
+    assert re.search(r"the rerun did not train \(.*这是当时没有提交的改动\)", said)
+    assert not (own / "outputs/patched/code").exists()
 
 
 def test_a_patch_that_does_not_fit_is_a_difference_and_leaves_nothing(tmp_path):
