@@ -46,11 +46,16 @@ def checkup(store: Store, digests: Digests) -> Iterator[Finding]:
 
 def _stale(store: Store) -> Iterator[Finding]:
     dead = [each for each in ledger.running(store, {}) if not environment.believed_alive(each.tags)]
+    foreign = [each for each in dead if "run.host" not in each.tags]  # of another program, or one that `mlflow run` left behind
+    for each in foreign:
+        said = f"{each.name} is called running by another program, and nobody can tell whether it is"
+        yield warning("stale run", said, f"where it is not: MlflowClient().set_terminated('{each.id}', 'KILLED')")
+    dead = [each for each in dead if each not in foreign]
     here = [each for each in dead if each.tags.get("run.host", "").partition("/")[0] == environment.host().partition("/")[0]]
     for each in here:
         yield warning("stale run", f"{each.name} is called running, and its process is gone", MENDED)
     for each in (each for each in dead if each not in here):
-        where = each.tags.get("run.host", "another machine").partition("/")[0]
+        where = each.tags["run.host"].partition("/")[0]
         yield warning("stale run", f"{each.name} of {where} has given no sign of life", f"start any command on {where}")
     if not dead:
         yield fine("runs", "none is called running whose process is gone")

@@ -15,6 +15,8 @@ from mlops_llm.tracking.store import Store, local_path
 
 REMOVED = "removed"
 """Value of the tag `checkpoint.files` when the files are gone and the numbers stay."""
+WHOLE = "full"
+"""Param `peft` of a checkpoint that is no adapter."""
 _TRIES, _TOGETHER = 5, 1000
 _PAGE = 100
 """Models that the registry is asked for at once."""
@@ -49,6 +51,8 @@ class CheckpointRow:
     """Of every run that told any; of the same name the last."""
     own: dict[str, float] = field(default_factory=dict)
     """Those that the run which made it told, so that they are of the same rows at each checkpoint."""
+    peft: str = ""
+    """How a training changed it: `WHOLE`, or the kind of adapter that it is; empty of what no training made."""
 
 
 def find_run(store: Store, ref: str) -> RunRow:
@@ -159,7 +163,7 @@ def maybe_adapters(store: Store) -> Iterator[CheckpointRow]:
 
     Of ten thousand checkpoints most are none, and reading them all takes many seconds.
     """
-    for query in ("params.peft != 'full'", "tags.operation LIKE '%'", "tags.`checkpoint.origin` LIKE '%'"):
+    for query in (f"params.peft != '{WHOLE}'", "tags.operation LIKE '%'", "tags.`checkpoint.origin` LIKE '%'"):
         yield from everywhere(store, query)
 
 
@@ -195,19 +199,6 @@ def registered(store: Store) -> Iterator[Any]:
     token = None
     while True:
         page = store.client.search_registered_models(max_results=_PAGE, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
-def versions(store: Store, name: str) -> Iterator[Any]:
-    """Every version of a registered model, the newest first."""
-    token, quote = None, '"' if "'" in name else "'"
-    while True:
-        page = store.client.search_model_versions(
-            f"name = {quote}{name}{quote}", max_results=_PAGE, page_token=token, order_by=["version_number DESC"]
-        )
         yield from page
         token = page.token
         if not token:
@@ -347,4 +338,5 @@ def checkpoint_of(model: Any) -> CheckpointRow:
         dict(model.tags),
         metrics,
         own,
+        model.params.get("peft", ""),
     )

@@ -81,6 +81,21 @@ class Named(Protocol):
         """Run that made it."""
 
 
+def listed(text: str) -> list[str]:
+    """What a tag `parents` names; nothing where it is no list."""
+    try:
+        found = json.loads(text or "[]")
+    except ValueError:
+        return []
+    return [str(each) for each in found] if isinstance(found, list) else []
+
+
+def checkpoint_ids(text: str) -> list[str]:
+    """LoggedModel ids among what a tag `parents` names."""
+    found = (re.fullmatch(r"(?:models:/)?(m-[0-9a-f]{32})", each) for each in listed(text))
+    return [each[1] for each in found if each]
+
+
 def trace(store: Store | None, place: Named, weights: str = "") -> Lineage:
     """Follow a model back to what it was made of.
 
