@@ -6,12 +6,13 @@ from mlops_llm.errors import UserError
 from mlops_llm.models import load
 from mlops_llm.models.ref import Place, resolve
 from mlops_llm.registry import evaluating, subject
+from mlops_llm.registry.already import is_held
 from mlops_llm.registry.config import Registry
 from mlops_llm.registry.evidence import Asked, gather
-from mlops_llm.registry.promoting import Promoting, champion, refuse_champion, refuse_lacking
+from mlops_llm.registry.promoting import Promoting, champion, refuse_lacking
 from mlops_llm.tracking import ledger, registered
 from mlops_llm.tracking.ledger import CheckpointRow
-from mlops_llm.tracking.registered import VersionRow
+from mlops_llm.tracking.registered import CHAMPION, VersionRow
 from mlops_llm.tracking.store import Store, connect
 
 
@@ -35,8 +36,9 @@ def promotion(request: Registry, *, evaluate: bool, force: bool, reason: str) ->
     seen = version or _to_be(store, name, place)
     _refuse_unusable(store, seen)
     held = champion(store, name) if version or _is_known(store, name) else None
-    refuse_champion(seen, held)
     asked = Asked(request.policy, request.read)
+    if is_held(seen, held):
+        return Promoting(request, store, asked, version, place, evaluate, force, reason)
     found = gather(store, asked, seen, held, request.seed)
     if evaluate:
         refs = {seen.version: place.ref} if place and version is None else {}
@@ -47,12 +49,13 @@ def promotion(request: Registry, *, evaluate: bool, force: bool, reason: str) ->
 
 
 def _there(store: Store, name: str, place: Place) -> VersionRow | None:
-    """The version that a model is already, the newest of several; None where it is none."""
+    """The version that a model is already, of several the champion or else the newest; None where it is none."""
     if not place.checkpoint or not _is_known(store, name):
         return None
     same = store.client.search_model_versions(f"source_path = 'models:/{place.checkpoint}'")
     numbers = [int(each.version) for each in same if each.name == name]
-    return registered.version(store, name, str(max(numbers))) if numbers else None
+    held = registered.model(store, name).aliases.get(CHAMPION)
+    return registered.version(store, name, str(held if held in numbers else max(numbers))) if numbers else None
 
 
 def _is_known(store: Store, name: str) -> bool:
