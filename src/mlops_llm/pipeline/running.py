@@ -36,7 +36,7 @@ _MISTAKE = 2
 """Exit code of a command whose request was wrong: to try it again helps nobody."""
 _SERVER = "pipeline.server."
 """Begins the tags of a stage's run that say where its servers were, since it goes on with these addresses."""
-_LOST = {State.failed: "failed", State.no: "said no"}
+_LOST = {State.failed: "failed", State.no: "said no", State.refused: "said no"}
 _TURN = 0.5
 """Seconds between two looks at a stage that another pipeline runs."""
 
@@ -97,11 +97,9 @@ class Work:
         """
         if self.over:
             return Ended(step, State.over, reason=self.over)
-        lost = next((name for name in step.stage.needs if not self.ended[name].state.good), None)
+        lost = [self.ended[name] for name in step.stage.needs if not self.ended[name].state.good]
         if lost:
-            reason = f"needs {lost}, which {_LOST.get(self.ended[lost].state, 'was not done')}"
-            console.warn(f"stage {step.name} is not begun: it {reason}")
-            return Ended(step, State.lost, reason=reason)
+            return _not_begun(step, max(lost, key=lambda each: each.state.fails))
         try:
             settled = self.flow.whole(step, step.words.put_in(self._handed, self.flow.addresses))
             known = self.flow.composed(step, settled).values
@@ -226,9 +224,9 @@ class Work:
             return Ended(step, State.left_out, made.Made(step.name, row), seconds, "given up", log=log)
         alone = words.shown()
         if nested.SAYS_NO in row.tags:
-            one = Ended(step, State.no, made.of_run(self.store, step.name, row, known), seconds, log=log, code=code)
-            console.warn(f"stage {step.name} was done and says no; its log: {log}")
-            return one
+            state = State.refused if step.stage.decides else State.no
+            (console.say if step.stage.decides else console.warn)(f"stage {step.name} was done and says no; its log: {log}")
+            return Ended(step, state, made.of_run(self.store, step.name, row, known), seconds, log=log, code=code)
         resumable = self.flow.known[step.name].resumes and earlier.can_go_on(self.store, nested.row(self.store, row.id))
         if resumable:
             alone = f"python -m mlops_llm.{step.words.room} resume={shlex.quote(row.name)}"
@@ -236,6 +234,16 @@ class Work:
         console.say(f"  its log: {log}")
         console.say(f"  alone:   {alone}")
         return Ended(step, State.failed, None, seconds, said, alone, log, code)
+
+
+def _not_begun(step: Step, before: Ended) -> Ended:
+    """The end of a stage that needs one which did not end well."""
+    reason = f"needs {before.step.name}, which {_LOST.get(before.state, 'was not done')}"
+    if before.state.fails:
+        console.warn(f"stage {step.name} is not begun: it {reason}")
+        return Ended(step, State.lost, reason=reason)
+    console.say(f"stage {step.name} is left out: it {reason}")
+    return Ended(step, State.over, reason=reason)
 
 
 def _never() -> bool:

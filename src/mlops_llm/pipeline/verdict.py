@@ -17,6 +17,15 @@ _BESIDE = ("_low", "_high", "_unseen")
 _WHY = {"selected.why": "chosen", "sweep.said": "sweep", "best.reason": "best checkpoint", "certificate": "certificate"}
 """Tags of runs that give a reason -> what it is a reason for."""
 
+_REFUSED = "is not promoted"
+_BECAME = {
+    "promoted": "is the champion now",
+    "forced": "is the champion now, against the policy",
+    "champion": "is the champion",
+    "refused": _REFUSED,
+}
+"""Verdict of the registry -> what became of the model."""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -37,6 +46,8 @@ class Verdict:
     best: Scored | None = None
     why: Sequence[str] = ()
     """Reasons, a line each."""
+    decisions: Sequence[str] = ()
+    """What the registry decided, a line each."""
     higher_is_better: bool = True
 
     @property
@@ -66,7 +77,7 @@ def verdict(store: Store, ended: Sequence[Ended], score: str | None) -> Verdict:
     why = [*_compared(rivals, best, name), *_reasons(ended)]
     if len(rivals) > 1 and not any(each.step.words.value("op") == "compare" for each in ended):
         why.insert(1, "whether that is more than chance was not tested; a stage with eval op=compare tells it")
-    return Verdict(scored, name, best, why, higher)
+    return Verdict(scored, name, best, why, list(_decisions(ended)), higher)
 
 
 def _evaluations(store: Store, one: Ended) -> Iterator[tuple[str, dict[str, float]]]:
@@ -121,12 +132,19 @@ def _compared(rivals: Sequence[Scored], best: Scored | None, name: str) -> Itera
     yield f"{name} of {best.model} is {number(best.values[name])}; the others have {said}{also}"
 
 
-def _reasons(ended: Sequence[Ended]) -> Iterator[str]:
-    """What stages said of their own choices: decisions of the registry, then comparisons, then the rest."""
+def _decisions(ended: Sequence[Ended]) -> Iterator[str]:
+    """What the registry made of models, and why."""
     for each in ended:
         told = each.made.result if each.made else {}
-        if each.step.words.room == "registry" and told.get("decision") and isinstance(told.get("reasons"), list):
-            yield f"{each.step.name}, {told['decision']}: {'; '.join(map(str, told['reasons']))}"
+        said = _BECAME.get(str(told.get("verdict")))
+        if each.step.words.room != "registry" or not said or not isinstance(told.get("reasons"), list):
+            continue
+        stays = f"; the champion stays version {told['champion']}" if said == _REFUSED and told.get("champion") else ""
+        yield f"{told.get('ref') or each.step.name} {said}{stays}: {'; '.join(map(str, told['reasons']))}"
+
+
+def _reasons(ended: Sequence[Ended]) -> Iterator[str]:
+    """What stages said of their own choices: comparisons, then the rest."""
     for each in ended:
         said = each.made.result.get("conclusion") if each.made else None
         if isinstance(said, list):
