@@ -27,7 +27,7 @@ from mlops_llm.pipeline.page import page
 from mlops_llm.pipeline.verdict import Scored, Verdict
 from mlops_llm.tracking.ledger import RunRow
 
-ROOMS = ("data", "train", "eval", "surgery")
+ROOMS = ("data", "train", "eval", "surgery", "registry")
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,21 @@ def test_conditions(text: str, holds: bool) -> None:
     known = {"a": 0.25, "b": 0.375}
     found = condition.read(text, "when")
     verdict, said = found.holds(lambda name, what: known[name])
-    assert verdict is holds and ("is not " in said) is not holds
+    assert verdict is holds and " is " in said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("none == lora", "none is not lora"),
+        ("none != none", "it is none"),
+        ("full != none", "full is not none"),
+        ("stage:a/x > 1", "stage:a/x 1 is not > 1"),
+        ("stage:a/x >= 1", "stage:a/x 1 is >= 1"),
+    ],
+)
+def test_what_is_said_of_a_condition(text: str, said: str) -> None:
+    assert condition.read(text, "when").holds(lambda name, what: 1.0)[1] == said
 
 
 @pytest.mark.parametrize("text", ["", "bleu", "a = b", "a > b c", "stage:a > 1"])
@@ -210,6 +224,25 @@ def test_what_is_handed_on() -> None:
     assert compared.handed("winner") == "b" and compared.handed("result.scores.a.bleu") == "1.0"
     with pytest.raises(UserError, match=r"its result has no 'scores\.z'"):
         compared.handed("result.scores.z")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        ("promoted", "models:/bot/2 (runs:/a/b) is the champion now: primary: 3 on 20 rows"),
+        ("champion", "models:/bot/2 (runs:/a/b) is the champion: primary: 3 on 20 rows"),
+        ("refused", "models:/bot/2 (runs:/a/b) is not promoted; the champion stays version 1: primary: 3 on 20 rows"),
+    ],
+)
+def test_what_the_registry_decided_is_told_once_and_a_no_is_no_failure(verdict: str, said: str) -> None:
+    from mlops_llm.pipeline.verdict import _decisions
+
+    (step,) = flow(p=stage("registry op=promote name=bot version=2", decides=True)).steps
+    told = {"verdict": verdict, "ref": "models:/bot/2", "champion": 1, "reasons": ["primary: 3 on 20 rows"]}
+    ended = Ended(step, State.refused, Made("p", row(), told, model="runs:/a/b"))
+    assert list(_decisions([ended])) == [said] and not ended.state.fails and not ended.state.good
+    decided = page("p", "sales", [ended], Verdict([], decisions=[said]), {}, "1 s")
+    assert said in decided and "refused 未获准" in decided
 
 
 def test_time_that_is_left() -> None:

@@ -69,7 +69,7 @@ class Step:
     def operation(self) -> str:
         """What it does, in a word or two: `train dpo`, `surgery merge_slerp`."""
         said = self.words.value("op") or self.words.value("algo") or self.words.value("experiment") or ""
-        return f"{self.words.room} {said}".strip()
+        return f"{self.words.room} {said or ('score' if self.words.room == 'eval' else '')}".strip()
 
 
 @dataclass(frozen=True)

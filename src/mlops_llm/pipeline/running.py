@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
 import shlex
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, chdir
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from mlops_llm.pipeline.words import Words
 from mlops_llm.record import Result, Run
 from mlops_llm.tracking import ledger, nested
 from mlops_llm.tracking.store import Store, connect
+from mlops_llm.tracking.turns import turn
 
 _MISTAKE = 2
 """Exit code of a command whose request was wrong: to try it again helps nobody."""
@@ -48,7 +49,7 @@ def carried_out(flow: Flow, run: Run) -> Result:
         flow: checked.
         run: open; those of the stages are nested in it.
     """
-    with contextlib.chdir(flow.folder):
+    with chdir(flow.folder):
         store = connect()
         work = Work(flow, store, run, ledger.find_run(store, run.name))
         began = time.time()
@@ -137,18 +138,24 @@ class Work:
 
     def _done(self, step: Step, head: str, which: Identity, known: Any, watch: Callable[[str], bool] | None) -> Ended:
         """Do a stage whose inputs are known, or take what was made of them."""
-        tries, barred, always = 0, set[str](), step.stage.always
+        tries, awaited, barred = 0, set[str](), set[str]()
         while True:
-            found = earlier.found(self.store, step, which, known, self.parent.id, always=always, barred=barred)
+            with ExitStack() as mine:  # nobody else begins it, until it has begun here
+                mine.enter_context(turn(self.store, self.parent.id, f"stage {which.inputs}"))
+                found = earlier.found(
+                    self.store, step, which, known, self.parent.id, always=step.stage.always, awaited=awaited, barred=barred
+                )
+                if found.made:
+                    console.say(f"{head}: there already, with equal inputs ({found.made.run.name if found.made.run else ''})")
+                    return Ended(step, State.there, found.made)
+                if found.given_up:
+                    return Ended(step, State.left_out, found.given_up, reason="given up")
+                ended = None if found.alive else self._tried(step, head, which, known, found, mine.close, watch)
             if found.alive:
                 self._await(step, head, found.alive)
+                awaited.add(found.alive.id)
+            if ended is None:
                 continue
-            if found.made:
-                console.say(f"{head}: there already, with equal inputs ({found.made.run.name if found.made.run else ''})")
-                return Ended(step, State.there, found.made)
-            if found.given_up:
-                return Ended(step, State.left_out, found.given_up, reason="given up")
-            ended = self._tried(step, head, which, known, found, watch)
             if ended.state is not State.failed:
                 return ended
             if found.resumable:  # it failed to go on, so the next start is a new one
@@ -176,9 +183,10 @@ class Work:
         which: Identity,
         known: Any,
         found: earlier.Found,
+        begins: Callable[[], None],
         watch: Callable[[str], bool] | None,
     ) -> Ended:
-        """One start of a stage's command."""
+        """One start of a stage's command; `begins` is called when the record knows of it."""
         log = writable(self.output / "logs") / f"{step.name}.log"
         row = found.resumable
         ports = _ports(row) if row else {}
@@ -194,6 +202,7 @@ class Work:
                 tags[nested.OPERATION] = step.operation
                 folder = self.flow.known[step.name].folder
                 attempt = begun(self.store, step.name, words, which, self.parent, folder, tags)
+            begins()
             began = time.perf_counter()
             given_up = partial(watch, attempt.run.id) if watch else _never
             code = attempt.carried_out(step.name, Look(log, partial(self._left, step), given_up))

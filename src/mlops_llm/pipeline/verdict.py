@@ -140,7 +140,8 @@ def _decisions(ended: Sequence[Ended]) -> Iterator[str]:
         if each.step.words.room != "registry" or not said or not isinstance(told.get("reasons"), list):
             continue
         stays = f"; the champion stays version {told['champion']}" if said == _REFUSED and told.get("champion") else ""
-        yield f"{told.get('ref') or each.step.name} {said}{stays}: {'; '.join(map(str, told['reasons']))}"
+        of = f" ({each.made.model})" if each.made and each.made.model else ""
+        yield f"{told.get('ref') or each.step.name}{of} {said}{stays}: {'; '.join(map(str, told['reasons']))}"
 
 
 def _reasons(ended: Sequence[Ended]) -> Iterator[str]:
