@@ -59,8 +59,7 @@ class Subject:
     @property
     def window(self) -> int | None:
         """Tokens that it takes in, where its config says."""
-        most = self.files.config.get("max_position_embeddings")
-        return int(most) if most else None
+        return self.files.window
 
     @property
     def checkpoint(self) -> Checkpoint | None:

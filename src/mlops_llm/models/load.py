@@ -81,6 +81,12 @@ class Files:
         return self.base is not None
 
     @property
+    def window(self) -> int | None:
+        """Tokens that it takes in, where its config says."""
+        most = self.config.get("max_position_embeddings")
+        return int(most) if most else None
+
+    @property
     def whole(self) -> Files:
         """The whole model beneath all adapters."""
         return self if self.base is None else self.base.whole
