@@ -167,6 +167,7 @@ def test_a_flow_is_put_in_order_and_its_commands_know_project_and_seed() -> None
         ({"a": stage("data op=list")}, "stages.a.command: leaves no run"),
         ({"a": stage("train url=server:rewards/x")}, "there is no server 'rewards'"),
         ({"a": stage("train", when="x")}, "stages.a.when: 'x' is no condition"),
+        ({"a": stage("registry op=serve model=tiny")}, "stages.a.command: serves until it is stopped; add op.check=true"),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_begins(stages: dict[str, Stage], said: str) -> None:

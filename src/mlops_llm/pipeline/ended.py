@@ -54,10 +54,10 @@ class Ended:
 
     @property
     def ref(self) -> str:
-        """What it made, for a person: a model, rows, or nothing."""
+        """What it made, for a person: a model, rows, a folder for servers, or nothing."""
         if not self.made or not self.made.run:
             return ""
-        found = self.made.result.get("ref")
+        found = (self.made.result.get("folder") if self.step.words.room == "registry" else "") or self.made.result.get("ref")
         if found:
             return str(found)
         if best := self.made.run.tags.get("best.checkpoint"):

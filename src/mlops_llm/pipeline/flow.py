@@ -152,6 +152,8 @@ def checked(settings: Pipeline, compose: Compose, rooms: Sequence[str]) -> Flow:
         known = flow.known[step.name] = flow.composed(step, flow.bare(step))
         if not known.records:
             raise UserError("leaves no run", f"stages.{step.name}.command", "take it out: it only shows something")
+        if step.words.room == "registry" and step.words.value("op") == "serve" and not known.values.get("op.check"):
+            raise UserError("serves until it is stopped", f"stages.{step.name}.command", "add op.check=true: start, prove, end")
         if not step.stage.needs:
             _check_rows(step, known)
     return flow

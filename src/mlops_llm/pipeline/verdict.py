@@ -151,6 +151,8 @@ def _reasons(ended: Sequence[Ended]) -> Iterator[str]:
         if isinstance(said, list):
             yield from (f"{each.step.name}: {one}" for one in said)
     for each in ended:
+        if each.made and each.made.result.get("proof"):
+            yield f"{each.step.name}, proof: {each.made.result['proof']}"
         if each.state is State.left_out:
             yield f"{each.step.name} was left out: {each.reason}"
         run = each.made.run if each.made else None
