@@ -227,6 +227,13 @@ def test_what_is_handed_on() -> None:
         compared.handed("result.scores.z")
 
 
+def test_a_deployment_is_there_as_long_as_its_folder(tmp_path: Path) -> None:
+    made = Made("d", row(stage="registry"), {"ref": str(tmp_path), "folder": str(tmp_path / "deployment")})
+    assert not made.is_there
+    (tmp_path / "deployment").mkdir()
+    assert made.is_there and made.handed("") == str(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("verdict", "said"),
     [
