@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from mlops_llm.pipeline.flow import Flow, checked
 from mlops_llm.pipeline.identity import identity, settings
 from mlops_llm.pipeline.made import Made
 from mlops_llm.pipeline.page import page
-from mlops_llm.pipeline.verdict import Scored, Verdict
+from mlops_llm.pipeline.verdict import Scored, Verdict, verdict
 from mlops_llm.tracking.ledger import RunRow
+from mlops_llm.tracking.store import Store
 
 ROOMS = ("data", "train", "eval", "surgery", "registry")
 
@@ -251,6 +252,18 @@ def test_what_the_registry_decided_is_told_once_and_a_no_is_no_failure(verdict: 
     assert list(_decisions([ended])) == [said] and not ended.state.fails and not ended.state.good
     decided = page("p", "sales", [ended], Verdict([], decisions=[said]), {}, "1 s")
     assert said in decided and "refused 未获准" in decided
+
+
+def test_what_was_never_set_beside_the_others_wins_nothing() -> None:
+    found = flow(c=stage("eval op=compare models=[a,b]"), q=stage("surgery op=quantize_int8 model=b", "c"))
+    compared = Made("c", row(stage="eval"), {"scores": {"a": {"bleu": 1.0}, "b": {"bleu": 2.0}}})
+    packed = Made("q", replace(row(stage="surgery"), metrics={"score/bleu": 3.0}), {"ref": "q"})
+    ended = [Ended(step, State.done, made) for step, made in zip(found.steps, (compared, packed), strict=True)]
+    said = verdict(Store.__new__(Store), ended, "bleu")
+    assert said.best and said.best.model == "b" and [each.model for each in said.scored] == ["a", "b", "q"]
+    assert "q has 3, and was not compared with these" in said.why
+    alone = verdict(Store.__new__(Store), ended[1:], "bleu")
+    assert alone.best and alone.best.model == "q"
 
 
 def test_time_that_is_left() -> None:

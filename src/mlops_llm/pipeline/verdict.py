@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mlops_llm.console import number
 from mlops_llm.eval.recording import PREFIX, named
@@ -34,6 +34,8 @@ class Scored:
     model: str
     stage: str
     values: dict[str, float] = field(default_factory=dict)
+    compared: bool = False
+    """It was set beside others on the same rows, and differences were tested."""
 
 
 @dataclass(frozen=True)
@@ -66,41 +68,43 @@ def verdict(store: Store, ended: Sequence[Ended], score: str | None) -> Verdict:
     """
     found = dict[str, Scored]()
     for each in ended:
-        for model, values in _evaluations(store, each):
-            known = found.setdefault(model, Scored(model, each.step.name))
-            known.values.update(values)
+        for one in _evaluations(store, each):
+            known = found.get(one.model, one)
+            found[one.model] = replace(known, values=known.values | one.values, compared=known.compared or one.compared)
     scored = list(found.values())
     name = _decisive(scored, score)
-    rivals = [each for each in scored if name in each.values]
+    asked = [each for each in scored if name in each.values]
+    rivals = [each for each in asked if each.compared] or asked  # what was never set beside the others wins nothing
     higher = not name.endswith(LOWER)
     best = (max if higher else min)(rivals, key=lambda each: each.values[name]) if rivals else None
-    why = [*_compared(rivals, best, name), *_reasons(ended)]
-    if len(rivals) > 1 and not any(each.step.words.value("op") == "compare" for each in ended):
+    why = [*_compared(rivals, best, name), *_alone(asked, rivals, name), *_reasons(ended)]
+    if len(rivals) > 1 and not rivals[0].compared:
         why.insert(1, "whether that is more than chance was not tested; a stage with eval op=compare tells it")
     return Verdict(scored, name, best, why, list(_decisions(ended)), higher)
 
 
-def _evaluations(store: Store, one: Ended) -> Iterator[tuple[str, dict[str, float]]]:
+def _evaluations(store: Store, one: Ended) -> Iterator[Scored]:
     """Models that a stage evaluated, with their scores."""
-    run = one.made.run if one.made else None
+    run, stage = one.made.run if one.made else None, one.step.name
     if run is None or one.made is None:
         return
     if run.tags.get("stage") == "surgery":
         values = _scores(run.metrics)
         if values and (ref := one.made.result.get("ref")):
-            yield str(ref), values
+            yield Scored(str(ref), stage, values)
         return
     if run.tags.get("stage") != "eval":
         return
     told = one.made.result.get("scores")
     if isinstance(told, Mapping) and told and all(isinstance(each, Mapping) for each in told.values()):
         for model, values in told.items():  # of a comparison
-            yield str(model), {named(str(name)): float(value) for name, value in values.items() if value is not None}
+            known = {named(str(name)): float(value) for name, value in values.items() if value is not None}
+            yield Scored(str(model), stage, known, compared=True)
         return
     for row in (run, *(ledger.children(store, run.id) if run.tags.get("kind") == "multirun" else ())):
         values = _scores(row.metrics)
         if values and row.tags.get("model"):
-            yield row.tags["model"], values
+            yield Scored(row.tags["model"], stage, values)
 
 
 def _scores(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -130,6 +134,12 @@ def _compared(rivals: Sequence[Scored], best: Scored | None, name: str) -> Itera
     tied = [each.model for each in others if each.values[name] == best.values[name]]
     also = f"; {', '.join(tied)} {'has' if len(tied) == 1 else 'have'} the same" if tied else ""
     yield f"{name} of {best.model} is {number(best.values[name])}; the others have {said}{also}"
+
+
+def _alone(asked: Sequence[Scored], rivals: Sequence[Scored], name: str) -> Iterator[str]:
+    for each in asked:
+        if each not in rivals:
+            yield f"{each.model} has {number(each.values[name])}, and was not compared with these"
 
 
 def _decisions(ended: Sequence[Ended]) -> Iterator[str]:
