@@ -37,6 +37,7 @@ stages:
     needs: [average]
     always: true
     decides: true
+  card: {command: registry op=card model=stage:promote, needs: [promote]}
 """
 POINTS = {
     "dedup": "mlops_llm.tracking.datasets:add+",  # the version is there, and nobody was told
@@ -109,10 +110,11 @@ def test_killed_at_every_boundary_and_in_every_stage(
             killed(whole, where, "whole", f"{kind}{number}")
             assert ended(whole, stage)[-1] == ("RUNNING" if kind == "in" else "FINISHED")
     last = run("+experiment=whole", name="last")
-    assert {name: state for name, state in states(last).items() if name != "promote"} == dict.fromkeys(
-        ("dedup", "sft", "eval", "average"), "there"
-    )
-    assert [ended(whole, stage).count("FINISHED") for stage in ("dedup", "sft", "eval", "average")] == [1] * 4
+    done = ("dedup", "sft", "eval", "average")
+    assert states(last) == {**dict.fromkeys(done, "there"), "promote": "done", "card": "done"}
+    assert last["decisions"][0].startswith("models:/bot/1 (runs:/after3-average/averaged) is the champion: version 1 is the")
+    assert run_of(client(whole), "last-card").data.params["model"] == "models:/bot/1"
+    assert [ended(whole, stage).count("FINISHED") for stage in done] == [1] * 4
     assert len(champions.history(client(whole).get_registered_model("bot").tags)) == 1, "it became the champion once"
     assert digests(whole) == digests(unbroken)
     assert not list(whole.glob("outputs/*/average/.averaged.*"))
@@ -120,6 +122,14 @@ def test_killed_at_every_boundary_and_in_every_stage(
     trained = run_of(store, "in1-sft")
     assert trained.data.tags["resumed"] == "true"
     assert trained.data.tags["mlflow.parentRunId"] == run_of(store, "after1").info.run_id, "it moved to who went on with it"
+    unsigned = ("+experiment=whole", "stages.promote.name=other", "stages.promote.policy.sign_off=1")
+    refused = run(*unsigned, name="refused")
+    assert states(refused) == {**dict.fromkeys(done, "there"), "promote": "refused", "card": "over"}
+    assert "models:/other/1" in refused["decisions"][0] and "is not promoted: sign-off: 0 of 1" in refused["decisions"][0]
+    assert "needs promote, which said no" in refused["stages"]["card"]["reason"] and refused["err"] == ""
+    failed = run(*unsigned, "stages.promote.decides=false", code=1, name="failed")
+    assert states(failed) == {**dict.fromkeys(done, "there"), "promote": "no", "card": "lost"}
+
     (whole / "datasets/own.jsonl").write_text(rows(12), "utf-8")
     plan = run("+experiment=whole", "op=plan")
     assert "done again: dataset changed" in plan and "to do after dedup" in plan

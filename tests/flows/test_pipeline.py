@@ -133,6 +133,7 @@ stages:
 """,
         "utf-8",
     )
+    assert "left out, since none is not lora" in run("+experiment=when", "op=plan")
     found = run("+experiment=when", "kind=full", name="c")
     assert states(found) == {"first": "done", "some": "left_out", "second": "there", "third": "over", "fourth": "over"}
     assert "left out, since full is not lora" in found["out"]

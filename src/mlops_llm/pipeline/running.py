@@ -79,6 +79,9 @@ class Work:
     def __post_init__(self) -> None:
         """Look up what stages took before."""
         for step in self.flow.steps:
+            if self.flow.left_out(step):
+                self.times[step.name] = 0.0
+                continue
             values = self.flow.known[step.name].values
             which = settings(step.words.room, values, self.flow.served_by(step))
             self.times[step.name] = expected(self.store, which, step.operation).seconds
