@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -80,6 +81,10 @@ def test_the_way_of_a_model_from_its_first_champion_to_a_rollback(own):
     assert told["verdict"] == "champion" and told["ref"] == "models:/bot/2" and "by three" in told["reasons"][0]
     assert len(champions.history(store.get_registered_model("bot").tags)) == 2 and aliases(store, "bot")["previous"] == 1
     assert store.get_model_version("bot", "2").tags == tags
+    shutil.copytree(own / "outputs/mine/checkpoint-6", own / "twin")
+    registry(own, "op=promote", "name=bot", f"model={own / 'twin'}", "policy=rated", "run_name=five")
+    assert f"{own / 'twin'} has the same weights" in result(own, "five")["reasons"]
+    assert len(store.search_model_versions("name = 'bot'")) == 2
 
     listed = registry(own, "op=list")
     assert "bleu on sales_eval[4]" in listed and "mine/checkpoint-6: sft of tiny on sales_sft" in listed

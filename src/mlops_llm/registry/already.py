@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mlops_llm.models.ref import Place
 from mlops_llm.record import Result, Run
 from mlops_llm.registry.hook import Changed, Hook
 from mlops_llm.registry.recording import FORCED, LONGEST, PROMOTED
@@ -23,18 +24,21 @@ def is_held(version: VersionRow, champion: VersionRow | None) -> bool:
     return champion is not None and champion.version == version.version
 
 
-def held(store: Store, version: VersionRow, run: Run) -> Result:
+def held(store: Store, version: VersionRow, run: Run, place: Place | None) -> Result:
     """Say that a version is the champion, since when and why.
 
     Args:
         store: the record.
         version: the champion.
         run: of the command; the version's own record stays as it is.
+        place: the model that was named; None where the version was.
     """
     move = _made_by(store, version)
     since = f"version {version.version} is the champion already"
     since += f", since {move.time} by {move.run}" if move else ""
-    reasons = [since, *([move.reason] if move and move.reason else [])]
+    twin = place is not None and version.checkpoint is not None and place.checkpoint != version.checkpoint.id
+    also = [f"{place.ref} has the same weights"] if place and twin else []
+    reasons = [since, *also, *([move.reason] if move and move.reason else [])]
     told, why = f"{version.model}/{version.version}", "; ".join(reasons)[:LONGEST]
     run.tags({"registered": told, "decision": CHAMPION, "decision.why": why})
     table = {

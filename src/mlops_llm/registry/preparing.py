@@ -12,7 +12,7 @@ from mlops_llm.registry.evidence import Asked, gather
 from mlops_llm.registry.promoting import Promoting, champion, refuse_lacking
 from mlops_llm.tracking import ledger, registered
 from mlops_llm.tracking.ledger import CheckpointRow
-from mlops_llm.tracking.registered import CHAMPION, VersionRow
+from mlops_llm.tracking.registered import VersionRow
 from mlops_llm.tracking.store import Store, connect
 
 
@@ -49,13 +49,25 @@ def promotion(request: Registry, *, evaluate: bool, force: bool, reason: str) ->
 
 
 def _there(store: Store, name: str, place: Place) -> VersionRow | None:
-    """The version that a model is already, of several the champion or else the newest; None where it is none."""
-    if not place.checkpoint or not _is_known(store, name):
+    """The version that a model is already: the champion where its weights are these, else the newest of its checkpoint."""
+    if not _is_known(store, name):
+        return None
+    held = champion(store, name)
+    if held and held.checkpoint and _same(held.checkpoint, place):
+        return held
+    if not place.checkpoint:
         return None
     same = store.client.search_model_versions(f"source_path = 'models:/{place.checkpoint}'")
     numbers = [int(each.version) for each in same if each.name == name]
-    held = registered.model(store, name).aliases.get(CHAMPION)
-    return registered.version(store, name, str(held if held in numbers else max(numbers))) if numbers else None
+    return registered.version(store, name, str(max(numbers))) if numbers else None
+
+
+def _same(row: CheckpointRow, place: Place) -> bool:
+    """Whether a checkpoint and a model are the same: weights, and chat template where both are known."""
+    if row.id == place.checkpoint:
+        return True
+    weights, templates = row.tags.get("digest.weights"), {row.tags.get("digest.template"), place.tags.get("digest.template")}
+    return bool(weights) and len(templates - {None}) <= 1 and weights == load.weights_digest(place)
 
 
 def _is_known(store: Store, name: str) -> bool:

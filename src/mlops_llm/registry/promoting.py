@@ -73,7 +73,7 @@ class Promoting:
             with champions.turn_of(store, own, name):
                 held = champion(store, name)
                 if already.is_held(version, held):
-                    return already.held(store, version, run)
+                    return already.held(store, version, run, self.place)
                 found = gather(store, self.asked, version, held, self.request.seed)
                 if self.evaluate and any(each.key not in tried for each in found.lacks):
                     continue  # another champion meanwhile, which nobody evaluated
