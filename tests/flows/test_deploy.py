@@ -25,6 +25,7 @@ from mlops_llm.inference.engines.hf import Hf
 from mlops_llm.models import load, tiny
 from mlops_llm.models.load import ModelLoad
 from mlops_llm.models.ref import Place, resolve
+from mlops_llm.registry.deploying import placing
 from mlops_llm.registry.deploying.deployment import deployment
 from mlops_llm.surgery.ops.quantize_int8 import QuantizeInt8
 from mlops_llm.tracking.store import connect_to
@@ -152,6 +153,20 @@ def test_packed_weights_are_handed_on_as_they_are(tmp_path, monkeypatch):
     assert any("does not read weights packed by torchao" in each for each in told(made.folder)["ollama"])
     assert answered(made.model) == answered(tmp_path / "int8")
     assert not deployment(Place("int8", tmp_path / "int8"), ModelLoad(), tmp_path / "out", name="small", port=9000).is_new
+
+
+def test_of_two_at_once_the_second_finds_the_folder_of_the_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    place, put, made = Place("tiny", tiny.folder()), placing.place, list[bool]()
+
+    def meanwhile(*given: Any) -> None:
+        monkeypatch.setattr(placing, "place", put)
+        made.append(deployment(place, ModelLoad(), tmp_path / "out").is_new)
+        put(*given)
+
+    monkeypatch.setattr(placing, "place", meanwhile)
+    assert not deployment(place, ModelLoad(), tmp_path / "out").is_new and made == [True]
+    assert [each.name for each in tmp_path.iterdir()] == ["out"], "no draft is left"
 
 
 def test_a_gguf_goes_along_if_it_is_this_model(tmp_path):

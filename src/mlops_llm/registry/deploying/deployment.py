@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -148,7 +149,6 @@ class Plan:
         }
         return digest.row(told)
 
-    @cached_property
     def is_there(self) -> bool:
         """Whether the folder holds the same already.
 
@@ -172,13 +172,18 @@ class Plan:
         Raises:
             UserError: it holds something else, or an adapter does not fit its base.
         """
-        if self.is_there:
+        if self.is_there():
             return self._found(manifest.read(self.out), is_new=False)
         clear_drafts(self.out)
         if self.out.is_dir():
             self.out.rmdir()  # empty, else it were refused
-        with whole_folder(self.out) as draft:
-            self._fill(draft, run)
+        try:
+            with whole_folder(self.out) as draft:
+                self._fill(draft, run)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and self.is_there():  # another process was first
+                return self._found(manifest.read(self.out), is_new=False)
+            raise
         script = self.out / servers.SCRIPT
         if script.is_file():
             script.chmod(0o755)
@@ -278,7 +283,7 @@ def planned(place: Place, how: ModelLoad, out: Path, wish: Wish) -> Plan:
     if other and packed.gguf_file(place.folder):
         raise UserError("is given, and the model is a GGUF itself", "op.gguf", "leave it out")
     plan = Plan(files, how, out.absolute(), wish, facts.known(place, weights), tokenizer, source == "own", other, weights)
-    plan.is_there  # noqa: B018 (for its error)
+    plan.is_there()  # for its error
     return plan
 
 
