@@ -9,7 +9,7 @@ import pytest
 
 from mlops_llm.record import Checkpoint
 from mlops_llm.surgery.selection.freeing import beneath_adapters, freeing
-from mlops_llm.tracking import ledger
+from mlops_llm.tracking import checkpoints
 from mlops_llm.tracking.aliases import register
 from mlops_llm.tracking.forgetting import needed_by_registry
 from mlops_llm.tracking.models import entered
@@ -90,6 +90,6 @@ def test_an_adapter_that_knows_only_the_folder_of_its_base_keeps_the_checkpoint_
     entered(store, store.experiment("lineage"), Checkpoint("n-adapter", 0, tmp_path / "adapter", {"digest.weights": "4a" * 32}))
     assert beneath_adapters(store)["3a" * 32] == "the adapter n-adapter lies on it"
     same, other = (made(store, f"n-folder-{end}", base="tiny", **{"digest.weights": end * 32}) for end in ("3a", "5a"))
-    rows = [row for run, _ in (same, other) for row in ledger.checkpoints(store, run)]
+    rows = [row for run, _ in (same, other) for row in checkpoints.of_run(store, run)]
     kept = {each.row.id: each.kept for each in freeing(store, rows, "none").fates}
     assert "lies on it" in kept[same[1]] and kept[other[1]] == "its files are not on this machine"

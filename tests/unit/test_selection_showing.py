@@ -13,7 +13,8 @@ from mlops_llm.surgery.selection import showing
 from mlops_llm.surgery.selection.freeing import Fate, Freeing
 from mlops_llm.surgery.selection.rows import Rows
 from mlops_llm.surgery.selection.rules import Choice
-from mlops_llm.tracking.ledger import CheckpointRow, RunRow
+from mlops_llm.tracking.checkpoints import CheckpointRow
+from mlops_llm.tracking.ledger import RunRow
 
 SCORES = ("bleu", "rouge1", "rouge2", "rougeL", "exact_match", "perplexity", "bits_per_byte", "length", "latency_seconds")
 BY = ("eval/loss", "score/perplexity")

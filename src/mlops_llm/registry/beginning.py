@@ -9,7 +9,7 @@ from pathlib import Path
 from mlops_llm.data.read import raw_digest
 from mlops_llm.errors import UserError
 from mlops_llm.registry.reproduction import Difference
-from mlops_llm.tracking import datasets, ledger, lineage
+from mlops_llm.tracking import checkpoints, datasets, lineage
 from mlops_llm.tracking.lineage import Used
 from mlops_llm.tracking.origin import Origin
 from mlops_llm.tracking.store import Store
@@ -78,10 +78,10 @@ def _models(store: Store, origin: Origin) -> Iterator[tuple[str, str | Differenc
         if not weights or not ref.startswith(("models:/", "runs:/")):
             continue
         try:
-            row = ledger.by_model_id(store, known) if known else ledger.by_weights(store, weights)
+            row = checkpoints.by_id(store, known) if known else checkpoints.by_weights(store, weights)
             if row is None:
                 raise UserError("not in the record any more")
-            ledger.place_of_checkpoint(store, row)
+            checkpoints.place_of(store, row)
         except UserError as error:
             yield setting, Difference("weights", ref, f"{weights[:12]}…", error.what)
         else:

@@ -12,8 +12,9 @@ from mlops_llm.eval.recording import BESIDE, higher
 from mlops_llm.files import contents
 from mlops_llm.models import adapter
 from mlops_llm.registry.sweeping import Content, Node, Stored, Sweep, protected
-from mlops_llm.tracking import environment, forgetting, ledger, registered
-from mlops_llm.tracking.ledger import CheckpointRow, RunRow
+from mlops_llm.tracking import checkpoints, environment, forgetting, ledger, registered
+from mlops_llm.tracking.checkpoints import CheckpointRow
+from mlops_llm.tracking.ledger import RunRow
 from mlops_llm.tracking.lineage import PARENTS, checkpoint_ids, listed
 from mlops_llm.tracking.store import Store
 
@@ -33,7 +34,7 @@ class Collected:
 
 def collected(store: Store) -> Collected:
     """Read what is there, and why some of it stays."""
-    rows = [each for each in ledger.everywhere(store) if each.tags.get("checkpoint.storage") != "upload"]
+    rows = [each for each in checkpoints.everywhere(store) if each.tags.get("checkpoint.storage") != "upload"]
     places = {each.id: forgetting.folders(each) for each in rows}
     rows = [each for each in rows if places[each.id]]
     needed = forgetting.needed_by_registry(store)

@@ -13,7 +13,8 @@ from mlops_llm.eval.recording import BESIDE, PREFIX
 from mlops_llm.record import Grid
 from mlops_llm.registry.policy import Policy
 from mlops_llm.tracking import registered
-from mlops_llm.tracking.ledger import REMOVED, CheckpointRow, RunRow
+from mlops_llm.tracking.checkpoints import REMOVED, CheckpointRow
+from mlops_llm.tracking.ledger import RunRow
 from mlops_llm.tracking.lineage import PARENTS, checkpoint_ids, listed
 from mlops_llm.tracking.registered import Measured, VersionRow
 from mlops_llm.tracking.store import Store
@@ -107,7 +108,7 @@ def lines(store: Store, versions: Sequence[VersionRow], shown: Sequence[Column])
         shown: the scores.
     """
     ids = {name for each in versions if each.checkpoint for name in checkpoint_ids(each.checkpoint.tags.get(PARENTS, ""))}
-    parents = registered.checkpoints(store, ids)
+    parents = registered.by_ids(store, ids)
     told = sorted(versions, key=lambda each: not each.aliases)[:MOST_TOLD]
     runs = registered.runs(store, [*(each.run for each in told), *(each.run for each in parents.values())])
     return [_line(each, shown, parents, runs) for each in versions]

@@ -9,8 +9,8 @@ from mlops_llm.registry.already import is_held
 from mlops_llm.registry.config import Registry
 from mlops_llm.registry.evidence import Asked, gather
 from mlops_llm.registry.promoting import Promoting, champion, refuse_lacking
-from mlops_llm.tracking import ledger, registered
-from mlops_llm.tracking.ledger import CheckpointRow
+from mlops_llm.tracking import checkpoints, registered
+from mlops_llm.tracking.checkpoints import CheckpointRow
 from mlops_llm.tracking.registered import VersionRow
 from mlops_llm.tracking.store import Store, connect
 
@@ -78,7 +78,7 @@ def _to_be(store: Store, name: str, place: Place | None) -> VersionRow:
     """What a model will be once it is registered."""
     assert place is not None
     if place.checkpoint:
-        row = ledger.by_model_id(store, place.checkpoint)
+        row = checkpoints.by_id(store, place.checkpoint)
     else:
         tags = {"digest.weights": load.weights_digest(place)}
         row = CheckpointRow("", place.ref, place.step, "READY", place.folder.as_uri(), "", tags, {})

@@ -18,7 +18,7 @@ from mlops_llm.errors import UserError
 from mlops_llm.files import writable
 from mlops_llm.registry.beginning import Beginning, beginning
 from mlops_llm.registry.reproduction import Difference, steps
-from mlops_llm.tracking import environment, ledger
+from mlops_llm.tracking import checkpoints, environment, ledger
 from mlops_llm.tracking.opening import PARENT
 from mlops_llm.tracking.origin import Origin
 from mlops_llm.tracking.store import Store
@@ -149,7 +149,7 @@ def rerun(wanted: Again, source: Path, output: Path, name: str, most: int | None
 
 def weights(store: Store, run: str) -> dict[str, str]:
     """Checkpoint of a run -> digest of its weights, in the order of their steps."""
-    found = ledger.checkpoints(store, ledger.find_run(store, run).id)
+    found = checkpoints.of_run(store, ledger.find_run(store, run).id)
     return {each.name: each.tags["digest.weights"] for each in found if "digest.weights" in each.tags}
 
 

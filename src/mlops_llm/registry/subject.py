@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlops_llm.errors import UserError
 from mlops_llm.models.ref import Place, resolve
 from mlops_llm.registry.config import Registry
-from mlops_llm.tracking import ledger, registered
+from mlops_llm.tracking import checkpoints, registered
 from mlops_llm.tracking.registered import CHALLENGER, VersionRow
 from mlops_llm.tracking.store import Store, connect
 
@@ -57,4 +57,4 @@ def refuse_unusable(store: Store, version: VersionRow) -> None:
         what = f"version {version.version} is made of no checkpoint of this record"
         raise UserError(what, "version", "name another version; op=show lists them")
     if row.id and row.tags.get("checkpoint.storage") != "upload":
-        ledger.place_of_checkpoint(store, row)
+        checkpoints.place_of(store, row)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from mlops_llm.errors import UserError
-from mlops_llm.tracking import ledger, registered
-from mlops_llm.tracking.ledger import CheckpointRow
+from mlops_llm.tracking import checkpoints, ledger, registered
+from mlops_llm.tracking.checkpoints import CheckpointRow
 from mlops_llm.tracking.lineage import ancestors
 from mlops_llm.tracking.store import Store, is_away, local_path
 
@@ -51,10 +51,10 @@ def forget(store: Store, model: str, tags: Mapping[str, str] | None = None) -> b
     """
     if ledger.is_registered(store, model):
         return False
-    row = ledger.by_model_id(store, model)
+    row = checkpoints.by_id(store, model)
     if row.tags.get("checkpoint.storage") == "upload":
         return True  # the server keeps its own copy
-    store.client.set_logged_model_tags(model, {**(tags or {}), "checkpoint.files": ledger.REMOVED})
+    store.client.set_logged_model_tags(model, {**(tags or {}), "checkpoint.files": checkpoints.REMOVED})
     place = local_path(row.location)
     for file in place.iterdir() if place and place.is_dir() else ():
         file.unlink()
@@ -87,13 +87,13 @@ def needed_by_registry(store: Store) -> dict[str, str]:
 def _beneath(store: Store, row: CheckpointRow) -> Iterator[str]:
     """What an adapter lies on, at any depth; nothing of a whole model."""
     met, here = {row.id}, row
-    while here.run and here.peft != ledger.WHOLE and (run := _known(partial(ledger.find_run, store, here.run))):
+    while here.run and here.peft != checkpoints.WHOLE and (run := _known(partial(ledger.find_run, store, here.run))):
         base = run.tags.get("base.checkpoint", "")
         if run.params.get("choice.peft", "none") == "none" or not base or base in met:
             return
         met.add(base)
         yield base
-        found = _known(partial(ledger.by_model_id, store, base))
+        found = _known(partial(checkpoints.by_id, store, base))
         if found is None:
             return
         here = found

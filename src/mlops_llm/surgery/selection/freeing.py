@@ -8,8 +8,8 @@ from pathlib import Path
 
 from mlops_llm.files import contents
 from mlops_llm.models import adapter
-from mlops_llm.tracking import forgetting, ledger
-from mlops_llm.tracking.ledger import CheckpointRow
+from mlops_llm.tracking import checkpoints, forgetting, ledger
+from mlops_llm.tracking.checkpoints import CheckpointRow
 from mlops_llm.tracking.store import Store, local_path
 
 
@@ -51,7 +51,7 @@ def freeing(store: Store, rows: Sequence[CheckpointRow], chosen: str) -> Freeing
     needed = beneath_adapters(store) | forgetting.needed_by_registry(store)
     fates = []
     for row in rows:
-        if row.name == chosen or row.tags.get("checkpoint.files") == ledger.REMOVED:
+        if row.name == chosen or row.tags.get("checkpoint.files") == checkpoints.REMOVED:
             continue
         folders = forgetting.folders(row)
         why = needed.get(row.id) or needed.get(row.tags.get("digest.weights", ""), "")
@@ -68,7 +68,7 @@ def beneath_adapters(store: Store) -> dict[str, str]:
         LoggedModel id, or digest of the weights where an adapter knows only the folder of its base -> which adapter.
     """
     found: dict[str, str] = {}
-    for row in ledger.maybe_adapters(store):
+    for row in checkpoints.maybe_adapters(store):
         is_reference = row.tags.get("checkpoint.storage") == "reference"
         folder = local_path(row.tags["checkpoint.uri"] if is_reference else row.location)
         said = f"the adapter {row.name}{f' of {row.run}' if row.run else ''} lies on it"

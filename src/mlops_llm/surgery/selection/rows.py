@@ -13,8 +13,9 @@ from mlops_llm.eval.recorded import Recorded, evaluations, read, side_by_side
 from mlops_llm.eval.recording import PREFIX, named
 from mlops_llm.eval.report.source import ROWS
 from mlops_llm.surgery.selection.rules import LOSS, Candidate, Seen
-from mlops_llm.tracking import ledger
-from mlops_llm.tracking.ledger import CheckpointRow, RunRow
+from mlops_llm.tracking import checkpoints, ledger
+from mlops_llm.tracking.checkpoints import CheckpointRow
+from mlops_llm.tracking.ledger import RunRow
 from mlops_llm.tracking.store import Store
 
 FAILED = "failed"
@@ -98,7 +99,7 @@ def _score(recorded: Recorded, name: str) -> Score | None:
 def _gone(row: CheckpointRow) -> str:
     if row.status != "READY":
         return "is unfinished"
-    if row.tags.get("checkpoint.files") == ledger.REMOVED:
+    if row.tags.get("checkpoint.files") == checkpoints.REMOVED:
         return "its files were removed"
     return "its certificate failed" if row.tags.get("certificate") == FAILED else ""
 
@@ -116,9 +117,9 @@ def rows(store: Store, ref: str, asked: str = "", by: Sequence[str] = ()) -> Row
         UserError: there is no such run.
     """
     run = ledger.find_run(store, ref)
-    checkpoints = sorted(ledger.checkpoints(store, run.id), key=lambda each: (each.step, each.name))
+    made = sorted(checkpoints.of_run(store, run.id), key=lambda each: (each.step, each.name))
     losses = {each.step: each.value for each in ledger.history(store, run.id, LOSS) if math.isfinite(each.value)}
-    found = {each.name: _evaluations(store, each) for each in checkpoints}
+    found = {each.name: _evaluations(store, each) for each in made}
     if not asked:
         counts: dict[str, int] = {}
         for of_rows in found.values():
@@ -129,7 +130,7 @@ def rows(store: Store, ref: str, asked: str = "", by: Sequence[str] = ()) -> Row
         asked = max(counts, key=lambda digest: counts[digest], default="")
     there = {name: of_rows[asked] for name, of_rows in found.items() if asked in of_rows}
     held = {name: [read(store, [each.id])[0] for each in runs] for name, runs in there.items()}
-    return Rows(run, checkpoints, losses, held, asked)
+    return Rows(run, made, losses, held, asked)
 
 
 def _evaluations(store: Store, row: CheckpointRow) -> dict[str, list[RunRow]]:
