@@ -27,7 +27,7 @@ def test_the_first_ten_minutes_do_what_the_guide_says(here: Path, tmp_path: Path
         shown[module.rpartition(".")[2], next((word for word in words if word.startswith("op=")), "")] = out
     assert "sales_sft_val" in shown["data", "op=list"]
     assert "⟦" in shown["data", "op=preview"]
-    assert "best checkpoint" in shown["train", ""] and "why" not in shown["train", ""]
+    assert "best checkpoint" in shown["train", ""]
     assert "没有" in shown["eval", "op=compare"] or "优于" in shown["eval", "op=compare"]
     assert "challenger" in shown["registry", "op=list"]
     metrics = run_of(client(here), "first").data.metrics
