@@ -14,7 +14,7 @@ from typing import Any
 from mlops_llm.eval.recording import PREFIX
 from mlops_llm.models.ref import Place, unpinned
 from mlops_llm.registry import descent
-from mlops_llm.tracking import environment, ledger, lineage, registered
+from mlops_llm.tracking import checkpoints, environment, lineage, registered
 from mlops_llm.tracking.lineage import Ancestor
 from mlops_llm.tracking.registered import VersionRow
 from mlops_llm.tracking.store import Store, connect, exists
@@ -59,7 +59,7 @@ def known(place: Place, weights: str) -> Known:
         return Known()
     store = connect()
     found, _ = lineage.tree(store, place, "" if place.checkpoint else weights)
-    row = ledger.by_model_id(store, place.checkpoint) if place.checkpoint else ledger.by_weights(store, weights)
+    row = checkpoints.by_model_id(store, place.checkpoint) if place.checkpoint else checkpoints.by_weights(store, weights)
     if row is None:
         return Known(lineage=chain(found))
     scores = [
