@@ -59,7 +59,7 @@ def known(place: Place, weights: str) -> Known:
         return Known()
     store = connect()
     found, _ = lineage.tree(store, place, "" if place.checkpoint else weights)
-    row = checkpoints.by_model_id(store, place.checkpoint) if place.checkpoint else checkpoints.by_weights(store, weights)
+    row = checkpoints.by_id(store, place.checkpoint) if place.checkpoint else checkpoints.by_weights(store, weights)
     if row is None:
         return Known(lineage=chain(found))
     scores = [
