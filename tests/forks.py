@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -18,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-from tests.zygote import ANSWER, LIBRARIES, PROGRAM
+from tests.zygote import ANSWER, LIBRARIES, PROGRAM, serve
 
 ROOT = Path(__file__).parents[1]
 FREE = {"MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "PYTEST_CURRENT_TEST", "PYTHONUNBUFFERED"}
@@ -165,6 +166,23 @@ class Zygote:
 
 _ZYGOTES: dict[int, Zygote] = {}
 """That of this process."""
+
+
+def inherit() -> None:
+    """Let this process, itself a fork, have forks of what it is now, so that none imports the libraries again.
+
+    To be called before anything else, while there is one thread.
+    """
+    mine, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if not os.fork():
+        mine.close()
+        runpy._run_module_as_main(serve(other.detach(), []))  # type: ignore[attr-defined]
+        sys.exit()
+    other.close()
+    facts = json.loads(mine.recv(1 << 20))
+    found = _ZYGOTES[os.getpid()] = Zygote.__new__(Zygote)
+    usual = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    found._line, found.threads, found._environments = mine, facts["threads"], (usual, facts["environment"])
 
 
 def start(

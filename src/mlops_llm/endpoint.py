@@ -123,6 +123,7 @@ class Endpoint:
         settings: tuple[str, str] = ("url", "api_key_env"),
         example: str = "http://HOST:PORT/PATH",
         remedies: dict[int, str] | None = None,
+        key: str = "",
     ) -> None:
         """Check address and key, without asking the server.
 
@@ -135,13 +136,14 @@ class Endpoint:
             settings: what messages call the settings with the address and with the name of the variable.
             example: how an address is written.
             remedies: what to do about an HTTP status, in addition to 401 and 403; 0 for a server that keeps failing.
+            key: where the caller made it, instead of a variable.
 
         Raises:
             UserError: the address is none, or the variable is not set.
         """
         self._setting, self._key_setting = settings
         check_address(where or address, self._setting, example)
-        self._key = read_key(key_env, self._key_setting) if key_env else ""
+        self._key = read_key(key_env, self._key_setting) if key_env else key
         self._address, self._where, self._timeout, self._largest = address, where or address, timeout, largest
         named = f"{self._key_setting} ({key_env})" if key_env else self._key_setting
         denied = f"check the key in {named}" if key_env else f"name the variable with the key in {named}"

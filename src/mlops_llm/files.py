@@ -35,7 +35,8 @@ def whole_folder(out: Path) -> Iterator[Path]:
     try:
         yield draft
         for path in (draft, *draft.rglob("*")):
-            path.chmod(0o755 if path.is_dir() else 0o644)  # some libraries write for their own user only
+            if path.is_dir() or path.stat().st_nlink == 1:  # what has another name elsewhere keeps its rights
+                path.chmod(0o755 if path.is_dir() else 0o644)  # some libraries write for their own user only
         draft.rename(out)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
@@ -175,14 +176,23 @@ def link_files(files: list[Path], folder: Path) -> bool:
         if target.exists() and target.samefile(file):
             continue
         target.unlink(missing_ok=True)
-        try:
-            os.link(file, target)
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOTSUP):
-                raise
-            shutil.copy2(file, target)
-            linked = False
+        linked = link_file(file, target) and linked
     return linked
+
+
+def link_file(file: Path, target: Path) -> bool:
+    """Hard-link a file under a name that is free, or copy it where the file system refuses; return whether it was linked.
+
+    Of a symbolic link, such as those in the hub's cache, the file behind it is taken.
+    """
+    try:
+        os.link(file.resolve(), target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOTSUP):
+            raise
+        shutil.copy2(file, target)
+        return False
+    return True
 
 
 def size(folder: Path) -> int:

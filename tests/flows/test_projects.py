@@ -75,7 +75,7 @@ def test_every_entry_point_is_a_command_with_experiment_and_overrides(project: P
         assert name in ("main", stage) and set(entry["parameters"]) == {"experiment", "overrides"}
         default = entry["parameters"]["experiment"]["default"]
         assert not default or presets[default].startswith(f"# python -m mlops_llm.{stage} ")
-    assert project != ROOT or {"data", "train", "eval", "surgery", "pipeline"} <= {*found} <= {*STAGES, "main"}
+    assert project != ROOT or {"data", "train", "eval", "surgery", "registry", "pipeline"} <= {*found} <= {*STAGES, "main"}
 
 
 def test_one_argument_is_split_and_an_undeclared_parameter_is_a_setting(here: Path, project: Path) -> None:

@@ -78,7 +78,17 @@ def test_the_way_of_a_model_from_its_first_champion_to_a_rollback(own):
     out = registry(own, *again, "policy.margin=100", "run_name=three")
     assert "not worse within 100" in out and "evaluated now" not in out
     assert aliases(store, "bot") == {"champion": 2, "previous": 1}
-    assert "version: version 2 is the champion already" in registry(own, *again, code=2)
+    tags = store.get_model_version("bot", "2").tags
+    out = registry(own, *again, "run_name=four")
+    assert "promote bot: version 2 is the champion already" in out
+    told = result(own, "four")
+    assert told["verdict"] == "champion" and told["ref"] == "models:/bot/2" and "by three" in told["reasons"][0]
+    assert len(champions.history(store.get_registered_model("bot").tags)) == 2 and aliases(store, "bot")["previous"] == 1
+    assert store.get_model_version("bot", "2").tags == tags
+    shutil.copytree(own / "outputs/mine/checkpoint-6", own / "twin")
+    registry(own, "op=promote", "name=bot", f"model={own / 'twin'}", "policy=rated", "run_name=five")
+    assert f"{own / 'twin'} has the same weights" in result(own, "five")["reasons"]
+    assert len(store.search_model_versions("name = 'bot'")) == 2
 
     listed = registry(own, "op=list")
     assert "bleu on sales_eval[4]" in listed and "mine/checkpoint-6: sft of tiny on sales_sft" in listed
@@ -160,6 +170,9 @@ def test_hooks_are_told_again_where_they_fail_and_undo_nothing(own, listener):
     assert heard[1]["version"] == 1 and heard[1]["event"] == "promoted" and len(heard[1]["weights"]) == 64
     assert "hooks.json" in artifacts_of(store, run_of(store, "told"))
     assert aliases(store, "hooked") == {"champion": 1}
+    out = registry(own, *words, *hooks, "hook.command.run=/bin/true", "run_name=once_more")
+    assert "hook.command" in run_of(store, "once_more").data.tags and len(heard) == 2, "only whom the promotion did not reach"
+    assert run_of(store, "once_more").data.tags["hook.command"] == "told"
     late = champions.Move(2, "promote", 7, 1, 1, "later", "", "me", "now", "")  # another one's, while this one was deciding
     moved = champions.move
 

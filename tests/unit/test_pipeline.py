@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,11 @@ from mlops_llm.pipeline.flow import Flow, checked
 from mlops_llm.pipeline.identity import identity, settings
 from mlops_llm.pipeline.made import Made
 from mlops_llm.pipeline.page import page
-from mlops_llm.pipeline.verdict import Scored, Verdict
+from mlops_llm.pipeline.verdict import Scored, Verdict, verdict
 from mlops_llm.tracking.ledger import RunRow
+from mlops_llm.tracking.store import Store
 
-ROOMS = ("data", "train", "eval", "surgery")
+ROOMS = ("data", "train", "eval", "surgery", "registry")
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,21 @@ def test_conditions(text: str, holds: bool) -> None:
     known = {"a": 0.25, "b": 0.375}
     found = condition.read(text, "when")
     verdict, said = found.holds(lambda name, what: known[name])
-    assert verdict is holds and ("is not " in said) is not holds
+    assert verdict is holds and " is " in said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("none == lora", "none is not lora"),
+        ("none != none", "it is none"),
+        ("full != none", "full is not none"),
+        ("stage:a/x > 1", "stage:a/x 1 is not > 1"),
+        ("stage:a/x >= 1", "stage:a/x 1 is >= 1"),
+    ],
+)
+def test_what_is_said_of_a_condition(text: str, said: str) -> None:
+    assert condition.read(text, "when").holds(lambda name, what: 1.0)[1] == said
 
 
 @pytest.mark.parametrize("text", ["", "bleu", "a = b", "a > b c", "stage:a > 1"])
@@ -153,6 +168,7 @@ def test_a_flow_is_put_in_order_and_its_commands_know_project_and_seed() -> None
         ({"a": stage("data op=list")}, "stages.a.command: leaves no run"),
         ({"a": stage("train url=server:rewards/x")}, "there is no server 'rewards'"),
         ({"a": stage("train", when="x")}, "stages.a.when: 'x' is no condition"),
+        ({"a": stage("registry op=serve model=tiny")}, "stages.a.command: serves until it is stopped; add op.check=true"),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_begins(stages: dict[str, Stage], said: str) -> None:
@@ -210,6 +226,44 @@ def test_what_is_handed_on() -> None:
     assert compared.handed("winner") == "b" and compared.handed("result.scores.a.bleu") == "1.0"
     with pytest.raises(UserError, match=r"its result has no 'scores\.z'"):
         compared.handed("result.scores.z")
+
+
+def test_a_deployment_is_there_as_long_as_its_folder(tmp_path: Path) -> None:
+    made = Made("d", row(stage="registry"), {"ref": str(tmp_path), "folder": str(tmp_path / "deployment")})
+    assert not made.is_there
+    (tmp_path / "deployment").mkdir()
+    assert made.is_there and made.handed("") == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        ("promoted", "models:/bot/2 (runs:/a/b) is the champion now: primary: 3 on 20 rows"),
+        ("champion", "models:/bot/2 (runs:/a/b) is the champion: primary: 3 on 20 rows"),
+        ("refused", "models:/bot/2 (runs:/a/b) is not promoted; the champion stays version 1: primary: 3 on 20 rows"),
+    ],
+)
+def test_what_the_registry_decided_is_told_once_and_a_no_is_no_failure(verdict: str, said: str) -> None:
+    from mlops_llm.pipeline.verdict import _decisions
+
+    (step,) = flow(p=stage("registry op=promote name=bot version=2", decides=True)).steps
+    told = {"verdict": verdict, "ref": "models:/bot/2", "champion": 1, "reasons": ["primary: 3 on 20 rows"]}
+    ended = Ended(step, State.refused, Made("p", row(), told, model="runs:/a/b"))
+    assert list(_decisions([ended])) == [said] and not ended.state.fails and not ended.state.good
+    decided = page("p", "sales", [ended], Verdict([], decisions=[said]), {}, "1 s")
+    assert said in decided and "refused 未获准" in decided
+
+
+def test_what_was_never_set_beside_the_others_wins_nothing() -> None:
+    found = flow(c=stage("eval op=compare models=[a,b]"), q=stage("surgery op=quantize_int8 model=b", "c"))
+    compared = Made("c", row(stage="eval"), {"scores": {"a": {"bleu": 1.0}, "b": {"bleu": 2.0}}})
+    packed = Made("q", replace(row(stage="surgery"), metrics={"score/bleu": 3.0}), {"ref": "q"})
+    ended = [Ended(step, State.done, made) for step, made in zip(found.steps, (compared, packed), strict=True)]
+    said = verdict(Store.__new__(Store), ended, "bleu")
+    assert said.best and said.best.model == "b" and [each.model for each in said.scored] == ["a", "b", "q"]
+    assert "q has 3, and was not compared with these" in said.why
+    alone = verdict(Store.__new__(Store), ended[1:], "bleu")
+    assert alone.best and alone.best.model == "q"
 
 
 def test_time_that_is_left() -> None:

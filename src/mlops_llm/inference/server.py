@@ -1,4 +1,4 @@
-"""A vLLM server on this machine that lives as long as a `with` block."""
+"""A server of models on this machine that lives as long as a `with` block."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from mlops_llm.console import seconds
 from mlops_llm.errors import RequestError, UserError
 from mlops_llm.inference import guard
 
+KEY = "MLOPS_LLM_SERVER_KEY"
+"""Variable from which our own server takes the key that it asks for."""
 _PAUSE = 0.2
 _FOREIGN = ("VLLM_API_KEY", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Variables of this process that would make the server ask for a key, or take itself for a part of a training."""
@@ -33,14 +35,14 @@ _ERROR = re.compile(r"^[\w.]*(Error|Exception)\b.*:|: error: |^Value error, ")
 class Server:
     """A server that was started here."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, model: str, log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], port: int, model: str, log: Path, program: str, key: str) -> None:
         """Keep what belongs to it."""
-        self._process, self.model, self.log = process, model, log
+        self._process, self.model, self.log, self.program, self.key = process, model, log, program, key
         self.address = f"http://127.0.0.1:{port}"
 
     @property
     def pid(self) -> int:
-        """Of the process that started vLLM and leads its group."""
+        """Of the process that started the program and leads its group."""
         return self._process.pid
 
     def check(self) -> None:
@@ -50,36 +52,50 @@ class Server:
             UserError: it has ended; what it said last is told.
         """
         if self._process.poll() is not None:
-            raise UserError(f"vLLM has ended: {last_words(self.log)}", "engine", f"see its log {self.log}")
+            raise UserError(f"{self.program} has ended: {last_words(self.log)}", "engine", f"see its log {self.log}")
 
 
 @contextmanager
-def serving(command: Sequence[str], more: Mapping[str, str], patience: float) -> Iterator[Server]:
+def serving(
+    command: Sequence[str],
+    more: Mapping[str, str],
+    patience: float,
+    names: Sequence[str] = (),
+    program: str = "vLLM",
+    *,
+    locked: bool = False,
+) -> Iterator[Server]:
     """Start a server on a free port of this machine alone, wait until it answers, and end it with its children afterwards.
 
     Args:
         command: what starts it; `--host`, `--port` and `--served-model-name` are added.
         more: environment variables that are set unless the user has set them.
         patience: seconds that it may take to start.
+        names: of the model there, besides one that nobody else has.
+        program: what messages call it.
+        locked: answer only to who knows the server's `key`.
 
     Raises:
         RequestError: it ends before it answers, or takes too long; what it said last is told.
     """
     model, port = f"model-{secrets.token_hex(4)}", _free_port()
-    handle, name = tempfile.mkstemp(prefix="vllm-", suffix=".log")
-    log, is_well = Path(name), False
-    own = ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", model]
+    handle, name = tempfile.mkstemp(prefix="server-", suffix=".log")
+    log, is_well, key = Path(name), False, secrets.token_hex(16) if locked else ""
+    own = ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", *names, model]
     process = subprocess.Popen(
         [sys.executable, "-I", str(guard.__file__), *command, *own],
         stdin=subprocess.PIPE,
         stdout=handle,
         stderr=handle,
-        env={name: value for name, value in ({**more, **os.environ}).items() if name not in _FOREIGN},
+        env={
+            **{name: value for name, value in ({**more, **os.environ}).items() if name not in _FOREIGN},
+            **({KEY: key, "VLLM_API_KEY": key} if locked else {}),
+        },
         start_new_session=True,
     )
     os.close(handle)
     try:
-        server = Server(process, port, model, log)
+        server = Server(process, port, model, log, program, key)
         _wait(server, patience)
         yield server
         is_well = True
@@ -105,17 +121,18 @@ def _wait(server: Server, patience: float) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while True:
         if server._process.poll() is not None:
-            what = f"vLLM does not start: {last_words(server.log)}"
+            what = f"{server.program} does not start: {last_words(server.log)}"
             raise RequestError(what, "engine", f"see its log {server.log}")
         try:
             opener.open(f"{server.address}/health", timeout=5).close()
-            with opener.open(f"{server.address}/v1/models", timeout=5) as answer:
+            asked = urllib.request.Request(f"{server.address}/v1/models", headers={"Authorization": f"Bearer {server.key}"})
+            with opener.open(asked, timeout=5) as answer:
                 if server.model in [each["id"] for each in json.loads(answer.read())["data"]]:
                     return
         except (OSError, ValueError, LookupError, TypeError):
             pass
         if time.monotonic() - began > patience:
-            what = f"vLLM does not answer after {seconds(patience)}; it said last: {last_words(server.log)}"
+            what = f"{server.program} does not answer after {seconds(patience)}; it said last: {last_words(server.log)}"
             raise RequestError(what, "engine.start_timeout", f"give it more time, or see its log {server.log}")
         time.sleep(_PAUSE)
 

@@ -56,7 +56,14 @@ class Condition:
         verdict = _SIGNS[self.sign](left, right)
         sides = [f"{side} {number(value)}" if HANDOFF.fullmatch(side) else number(value) for side, value in
                  ((self.left, left), (self.right, right))]  # fmt: skip
-        return verdict, f"{sides[0]} is {'' if verdict else 'not '}{self.sign} {sides[1]}"
+        return verdict, _said(self.sign, verdict, *sides)
+
+
+def _said(sign: str, verdict: bool, left: str, right: str) -> str:
+    if sign in ("==", "!="):
+        equal = verdict is (sign == "==")
+        return f"{left if left != right else 'it'} is {'' if equal else 'not '}{right}"
+    return f"{left} is {'' if verdict else 'not '}{sign} {right}"
 
 
 def read(text: str, where: str) -> Condition:

@@ -83,6 +83,8 @@ class Stage:
     """How often it is tried again after it failed."""
     always: bool = False
     """Do it also where its inputs are those of a finished one: what it does depends on more, such as the registry."""
+    decides: bool = False
+    """Its no is an answer, as a policy's, and no failure: what needs it is left out, and the pipeline ends well."""
     search: Search = field(default_factory=Search)
     """Tries of it with several settings."""
 

@@ -46,6 +46,7 @@ def found(
     pipeline: str = "",
     *,
     always: bool = False,
+    awaited: Collection[str] = (),
     barred: Collection[str] = (),
 ) -> Found:
     """Look for runs of a stage.
@@ -56,7 +57,8 @@ def found(
         which: what its result depends on.
         given: its settings, flat.
         pipeline: id of this pipeline's run.
-        always: take no finished run but one of this pipeline itself.
+        always: take no finished run but one of this pipeline itself, or one that it has waited for.
+        awaited: ids of those.
         barred: ids of runs that are not to go on.
     """
     rows = nested.of_inputs(store, which.inputs)
@@ -66,7 +68,7 @@ def found(
     for row in rows:
         if row.status != "FINISHED" or nested.SAYS_NO in row.tags:
             continue
-        if always and row.tags.get("mlflow.parentRunId") != pipeline:
+        if always and row.tags.get("mlflow.parentRunId") != pipeline and row.id not in awaited:
             continue
         one = made.of_run(store, step.name, row, given)
         if one.is_there:

@@ -18,7 +18,9 @@ class State(Enum):
     left_out = "left out"
     failed = "failed"
     no = "said no"
-    """Its work was done, and says no: a check that found errors, a policy that refuses."""
+    """Its work was done, and says no: a check that found errors."""
+    refused = "refused"
+    """The same of one that decides, such as a policy: what needs it is not wanted."""
     lost = "not begun"
     over = "not wanted"
 
@@ -26,6 +28,11 @@ class State(Enum):
     def good(self) -> bool:
         """Whether stages that need it can be done."""
         return self in (State.done, State.there, State.left_out)
+
+    @property
+    def fails(self) -> bool:
+        """Whether the pipeline fails by it."""
+        return self in (State.failed, State.no, State.lost)
 
 
 @dataclass(frozen=True)
@@ -47,10 +54,10 @@ class Ended:
 
     @property
     def ref(self) -> str:
-        """What it made, for a person: a model, rows, or nothing."""
+        """What it made, for a person: a model, rows, a folder for servers, or nothing."""
         if not self.made or not self.made.run:
             return ""
-        found = self.made.result.get("ref")
+        found = (self.made.result.get("folder") if self.step.words.room == "registry" else "") or self.made.result.get("ref")
         if found:
             return str(found)
         if best := self.made.run.tags.get("best.checkpoint"):

@@ -69,7 +69,7 @@ class Step:
     def operation(self) -> str:
         """What it does, in a word or two: `train dpo`, `surgery merge_slerp`."""
         said = self.words.value("op") or self.words.value("algo") or self.words.value("experiment") or ""
-        return f"{self.words.room} {said}".strip()
+        return f"{self.words.room} {said or ('score' if self.words.room == 'eval' else '')}".strip()
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,17 @@ class Flow:
             where = f"stages.{step.name}" + (f", {error.where}" if error.where else "")
             raise UserError(error.what, where, error.remedy) from error
 
+    def left_out(self, step: Step) -> str:
+        """Why a step is left out whatever other steps come to; empty where it is not, or that is not known yet.
+
+        Raises:
+            UserError: words are compared by size.
+        """
+        if step.when is None or step.when.handoffs:
+            return ""
+        holds, said = step.when.holds(lambda name, what: "")
+        return "" if holds else said
+
     def served_by(self, step: Step) -> str:
         """The programs that a step's servers are, which its result depends on: their commands and the files named there."""
         commands = [self.settings.servers[each].command for each in step.words.servers]
@@ -152,6 +163,9 @@ def checked(settings: Pipeline, compose: Compose, rooms: Sequence[str]) -> Flow:
         known = flow.known[step.name] = flow.composed(step, flow.bare(step))
         if not known.records:
             raise UserError("leaves no run", f"stages.{step.name}.command", "take it out: it only shows something")
+        if step.words.room == "registry" and step.words.value("op") == "serve" and not known.values.get("op.check"):
+            raise UserError("serves until it is stopped", f"stages.{step.name}.command", "add op.check=true: start, prove, end")
+        flow.left_out(step)
         if not step.stage.needs:
             _check_rows(step, known)
     return flow

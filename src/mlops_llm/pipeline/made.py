@@ -85,6 +85,8 @@ class Made:
         if self.run is None:
             return True
         with contextlib.suppress(UserError):
+            if self.run.tags.get("stage") == "registry" and (folder := self.result.get("folder")) and not Path(folder).is_dir():
+                return False
             if ref := self.result.get("ref"):
                 return resolve(str(ref)).folder.is_dir()
             if "written" in self.result:

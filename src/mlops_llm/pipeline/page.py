@@ -16,6 +16,7 @@ _CHINESE = {
     State.left_out: "略过",
     State.failed: "失败",
     State.no: "不通过",
+    State.refused: "未获准",
     State.lost: "未开始",
     State.over: "不需要",
 }
@@ -50,12 +51,13 @@ def page(name: str, project: str, ended: Sequence[Ended], found: Verdict, links:
 
 def _won(found: Verdict) -> Html:
     head = tag("p", tag("b", found.best.model), class_="best") if found.best else tag("p", "nothing was evaluated 没有评测")
+    decided = tag("div", *(tag("p", tag("b", each)) for each in found.decisions), class_="said") if found.decisions else None
     reasons = tag("div", *(tag("p", each) for each in found.why), class_="said") if found.why else None
     card = None
     if found.best:
         inside = tag("span", found.score), tag("b", number(found.best.values[found.score]))
         card = tag("div", tag("div", *inside, class_="card main"), class_="cards")
-    return section("What won, and why", "结果与理由", head, card, reasons)
+    return section("What won, and why", "结果与理由", head, card, decided, reasons)
 
 
 def _tried(ended: Sequence[Ended], links: Mapping[str, str]) -> Html:

@@ -7,7 +7,7 @@ import contextlib
 from mlops_llm import console
 from mlops_llm.data.ref import record
 from mlops_llm.errors import UserError
-from mlops_llm.pipeline import earlier, expected
+from mlops_llm.pipeline import earlier, expected, made
 from mlops_llm.pipeline.expected import Expected
 from mlops_llm.pipeline.flow import Flow, Step
 from mlops_llm.pipeline.identity import identity, settings
@@ -25,6 +25,9 @@ def shown(flow: Flow) -> Result:
         found, state = _state(flow, step, store, there)
         if found:
             there[step.name] = found
+        elif flow.left_out(step):
+            rows.append([step.name, step.operation, ", ".join(step.stage.needs) or "-", state, "-", "-"])
+            continue
         values = flow.known[step.name].values
         took = expected.expected(store, settings(step.words.room, values, flow.served_by(step)), step.operation)
         if not found:
@@ -33,7 +36,7 @@ def shown(flow: Flow) -> Result:
         rows.append([step.name, step.operation, ", ".join(step.stage.needs) or "-", state, *_told(took)])
     columns = ["stage", "what", "needs", "state", "time", "disk"]
     table = {
-        "stages": f"{len(flow.steps)}, {len(there)} of them there",
+        "stages": f"{len(flow.steps)}, {sum(each.run is not None for each in there.values())} of them there",
         "time": (expected.left(times) or expected.UNKNOWN) if times else "nothing is left to do",
         "disk": (f"about {console.size(sum(sizes))}" if sizes else expected.UNKNOWN) if times else None,
     }
@@ -49,13 +52,18 @@ def _told(took: Expected) -> tuple[str, str]:
 def _state(flow: Flow, step: Step, store: Store | None, there: dict[str, Made]) -> tuple[Made | None, str]:
     """What is there of a step, and that in words."""
     missing = next((name for name in step.stage.needs if name not in there), None)
+    left_out = f"left out, since {said}" if (said := flow.left_out(step)) else ""
+    if missing and left_out:
+        return None, left_out
     if missing:
         return None, f"to do after {missing}"
     if store is None:
-        return None, "to do"
+        return None, left_out or "to do"
     with contextlib.suppress(UserError):
         words = step.words.put_in(lambda name, what: there[name].handed(what), flow.addresses)
         values = flow.composed(step, flow.whole(step, words)).values
+        if left_out:
+            return Made(step.name, None, {}, *made.inputs(values)), left_out
         found = earlier.found(store, step, identity(step.words.room, values, flow.served_by(step)), values,
                               always=step.stage.always)  # fmt: skip
         if found.made:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ _EVERY = 15.0
 _PATIENCE = 60.0
 """Seconds that a stage has to close its run when the pipeline is stopped."""
 _LONGEST = 120
+_PARTING = re.compile(r"look at it:|run \S+ \([0-9a-f]{32}\)")
+"""How the lines begin that a command ends with, which say nothing of its work."""
 
 
 def _never() -> bool:
@@ -97,4 +100,4 @@ def last_line(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 4096))
         lines = [" ".join(line.split()) for line in file.read().decode("utf-8", "replace").splitlines()]
-    return next((line[:_LONGEST] for line in reversed(lines) if line), "")
+    return next((line[:_LONGEST] for line in reversed(lines) if line and not _PARTING.match(line)), "")

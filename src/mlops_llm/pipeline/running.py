@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
 import shlex
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, chdir
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -31,12 +31,13 @@ from mlops_llm.pipeline.words import Words
 from mlops_llm.record import Result, Run
 from mlops_llm.tracking import ledger, nested
 from mlops_llm.tracking.store import Store, connect
+from mlops_llm.tracking.turns import turn
 
 _MISTAKE = 2
 """Exit code of a command whose request was wrong: to try it again helps nobody."""
 _SERVER = "pipeline.server."
 """Begins the tags of a stage's run that say where its servers were, since it goes on with these addresses."""
-_LOST = {State.failed: "failed", State.no: "said no"}
+_LOST = {State.failed: "failed", State.no: "said no", State.refused: "said no"}
 _TURN = 0.5
 """Seconds between two looks at a stage that another pipeline runs."""
 
@@ -48,7 +49,7 @@ def carried_out(flow: Flow, run: Run) -> Result:
         flow: checked.
         run: open; those of the stages are nested in it.
     """
-    with contextlib.chdir(flow.folder):
+    with chdir(flow.folder):
         store = connect()
         work = Work(flow, store, run, ledger.find_run(store, run.name))
         began = time.time()
@@ -78,6 +79,9 @@ class Work:
     def __post_init__(self) -> None:
         """Look up what stages took before."""
         for step in self.flow.steps:
+            if self.flow.left_out(step):
+                self.times[step.name] = 0.0
+                continue
             values = self.flow.known[step.name].values
             which = settings(step.words.room, values, self.flow.served_by(step))
             self.times[step.name] = expected(self.store, which, step.operation).seconds
@@ -97,11 +101,9 @@ class Work:
         """
         if self.over:
             return Ended(step, State.over, reason=self.over)
-        lost = next((name for name in step.stage.needs if not self.ended[name].state.good), None)
+        lost = [self.ended[name] for name in step.stage.needs if not self.ended[name].state.good]
         if lost:
-            reason = f"needs {lost}, which {_LOST.get(self.ended[lost].state, 'was not done')}"
-            console.warn(f"stage {step.name} is not begun: it {reason}")
-            return Ended(step, State.lost, reason=reason)
+            return _not_begun(step, max(lost, key=lambda each: each.state.fails))
         try:
             settled = self.flow.whole(step, step.words.put_in(self._handed, self.flow.addresses))
             known = self.flow.composed(step, settled).values
@@ -139,18 +141,24 @@ class Work:
 
     def _done(self, step: Step, head: str, which: Identity, known: Any, watch: Callable[[str], bool] | None) -> Ended:
         """Do a stage whose inputs are known, or take what was made of them."""
-        tries, barred, always = 0, set[str](), step.stage.always
+        tries, awaited, barred = 0, set[str](), set[str]()
         while True:
-            found = earlier.found(self.store, step, which, known, self.parent.id, always=always, barred=barred)
+            with ExitStack() as mine:  # nobody else begins it, until it has begun here
+                mine.enter_context(turn(self.store, self.parent.id, f"stage {which.inputs}"))
+                found = earlier.found(
+                    self.store, step, which, known, self.parent.id, always=step.stage.always, awaited=awaited, barred=barred
+                )
+                if found.made:
+                    console.say(f"{head}: there already, with equal inputs ({found.made.run.name if found.made.run else ''})")
+                    return Ended(step, State.there, found.made)
+                if found.given_up:
+                    return Ended(step, State.left_out, found.given_up, reason="given up")
+                ended = None if found.alive else self._tried(step, head, which, known, found, mine.close, watch)
             if found.alive:
                 self._await(step, head, found.alive)
+                awaited.add(found.alive.id)
+            if ended is None:
                 continue
-            if found.made:
-                console.say(f"{head}: there already, with equal inputs ({found.made.run.name if found.made.run else ''})")
-                return Ended(step, State.there, found.made)
-            if found.given_up:
-                return Ended(step, State.left_out, found.given_up, reason="given up")
-            ended = self._tried(step, head, which, known, found, watch)
             if ended.state is not State.failed:
                 return ended
             if found.resumable:  # it failed to go on, so the next start is a new one
@@ -178,9 +186,10 @@ class Work:
         which: Identity,
         known: Any,
         found: earlier.Found,
+        begins: Callable[[], None],
         watch: Callable[[str], bool] | None,
     ) -> Ended:
-        """One start of a stage's command."""
+        """One start of a stage's command; `begins` is called when the record knows of it."""
         log = writable(self.output / "logs") / f"{step.name}.log"
         row = found.resumable
         ports = _ports(row) if row else {}
@@ -196,6 +205,7 @@ class Work:
                 tags[nested.OPERATION] = step.operation
                 folder = self.flow.known[step.name].folder
                 attempt = begun(self.store, step.name, words, which, self.parent, folder, tags)
+            begins()
             began = time.perf_counter()
             given_up = partial(watch, attempt.run.id) if watch else _never
             code = attempt.carried_out(step.name, Look(log, partial(self._left, step), given_up))
@@ -226,9 +236,9 @@ class Work:
             return Ended(step, State.left_out, made.Made(step.name, row), seconds, "given up", log=log)
         alone = words.shown()
         if nested.SAYS_NO in row.tags:
-            one = Ended(step, State.no, made.of_run(self.store, step.name, row, known), seconds, log=log, code=code)
-            console.warn(f"stage {step.name} was done and says no; its log: {log}")
-            return one
+            state = State.refused if step.stage.decides else State.no
+            (console.say if step.stage.decides else console.warn)(f"stage {step.name} was done and says no; its log: {log}")
+            return Ended(step, state, made.of_run(self.store, step.name, row, known), seconds, log=log, code=code)
         resumable = self.flow.known[step.name].resumes and earlier.can_go_on(self.store, nested.row(self.store, row.id))
         if resumable:
             alone = f"python -m mlops_llm.{step.words.room} resume={shlex.quote(row.name)}"
@@ -236,6 +246,16 @@ class Work:
         console.say(f"  its log: {log}")
         console.say(f"  alone:   {alone}")
         return Ended(step, State.failed, None, seconds, said, alone, log, code)
+
+
+def _not_begun(step: Step, before: Ended) -> Ended:
+    """The end of a stage that needs one which did not end well."""
+    reason = f"needs {before.step.name}, which {_LOST.get(before.state, 'was not done')}"
+    if before.state.fails:
+        console.warn(f"stage {step.name} is not begun: it {reason}")
+        return Ended(step, State.lost, reason=reason)
+    console.say(f"stage {step.name} is left out: it {reason}")
+    return Ended(step, State.over, reason=reason)
 
 
 def _never() -> bool:

@@ -148,7 +148,8 @@ def _best(work: Work, step: Step, tried: list[Tried], seconds: float) -> Ended:
     if name and (checkpoint := made.run.tags.get("best.checkpoint")):
         work.run.register(Registration(checkpoint, str(name), "challenger", why, made.run.id))
     console.say(f"  {step.name}: {why}")
-    return replace(best.ended, step=step, made=replace(made, name=step.name), seconds=seconds, reason=why)
+    state = State.done if any(each.ended.state is State.done for each in tried) else best.ended.state
+    return replace(best.ended, step=step, state=state, made=replace(made, name=step.name), seconds=seconds, reason=why)
 
 
 def _known(one: Tried) -> float:

@@ -84,5 +84,5 @@ def begun(store: Store, name: str, words: Words, which: Identity, parent: RunRow
 
 def resumed(store: Store, row: RunRow, parent: RunRow) -> Try:
     """A start that goes on with a run, which moves below this pipeline."""
-    nested.nest(store, row.id, parent.id)
+    nested.reopen(store, row.id, parent.id)
     return Try(row, Words(row.tags["stage"], (f"resume={row.id}",)), parent.id, adopts=False)

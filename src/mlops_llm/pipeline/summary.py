@@ -34,7 +34,6 @@ def concluded(flow: Flow, ended: Sequence[Ended], store: Store, run: Run, began:
     found = verdict(store, ended, flow.settings.score)
     seconds = time.time() - began
     count = Counter(each.state for each in ended)
-    good = sum(count[state] for state in State if state.good) + count[State.over]
     stages, scores = _stages(ended), _scores(found)
     run.metrics({f"stages/{state.name}": float(count[state]) for state in State} | {"perf/seconds": seconds}, len(ended))
     if found.best:
@@ -43,10 +42,12 @@ def concluded(flow: Flow, ended: Sequence[Ended], store: Store, run: Run, began:
     run.artifact("stages.json", {name: [row[place] for row in stages.rows] for place, name in enumerate(stages.columns)})
     run.artifact(PAGE, page(run.name, flow.settings.project, ended, found, _links(store, ended), console.seconds(seconds)))
     said = ", ".join(f"{times} {state.value}" for state, times in count.items())
-    failed, refused = good < len(ended), bool(count[State.no] and not count[State.failed])
+    failed = any(each.state.fails for each in ended)
+    said_no = [each.step.name for each in ended if each.state in (State.no, State.refused)]
     table = {
         "stages": said,
         "won": found.best.model if found.best else None,
+        **{f"decision{f' {place}' if place > 1 else ''}": each for place, each in enumerate(found.decisions, 1)},
         **{f"why{f' {place}' if place > 1 else ''}": each for place, each in enumerate(found.why[:_SHOWN], 1)},
         "page": f"{PAGE} among the artifacts",
         "time": console.seconds(seconds),
@@ -58,9 +59,10 @@ def concluded(flow: Flow, ended: Sequence[Ended], store: Store, run: Run, began:
         "score": found.score or None,
         "scores": {each.model: each.values for each in found.scored},
         "why": list(found.why),
+        "decisions": list(found.decisions),
     }
     return Result(
-        f"{run.name}: {'a stage said no' if refused else 'failed' if failed else 'done'}",
+        f"{run.name}: {_said(failed, said_no, bool(count[State.failed]))}",
         {name: value for name, value in table.items() if value is not None},
         values,
         [stages, *([scores] if scores else [])],
@@ -69,6 +71,12 @@ def concluded(flow: Flow, ended: Sequence[Ended], store: Store, run: Run, began:
         higher_is_better=found.higher_is_better,
         score_name=found.score,
     )
+
+
+def _said(failed: bool, said_no: Sequence[str], broken: bool) -> str:
+    if broken or (failed and not said_no):
+        return "failed"
+    return f"{'' if failed else 'done; '}{', '.join(said_no)} said no" if said_no else "done"
 
 
 def _stages(ended: Sequence[Ended]) -> Grid:

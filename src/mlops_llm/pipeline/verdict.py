@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mlops_llm.console import number
 from mlops_llm.eval.recording import PREFIX, named
@@ -17,6 +17,15 @@ _BESIDE = ("_low", "_high", "_unseen")
 _WHY = {"selected.why": "chosen", "sweep.said": "sweep", "best.reason": "best checkpoint", "certificate": "certificate"}
 """Tags of runs that give a reason -> what it is a reason for."""
 
+_REFUSED = "is not promoted"
+_BECAME = {
+    "promoted": "is the champion now",
+    "forced": "is the champion now, against the policy",
+    "champion": "is the champion",
+    "refused": _REFUSED,
+}
+"""Verdict of the registry -> what became of the model."""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -25,6 +34,8 @@ class Scored:
     model: str
     stage: str
     values: dict[str, float] = field(default_factory=dict)
+    compared: bool = False
+    """It was set beside others on the same rows, and differences were tested."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,8 @@ class Verdict:
     best: Scored | None = None
     why: Sequence[str] = ()
     """Reasons, a line each."""
+    decisions: Sequence[str] = ()
+    """What the registry decided, a line each."""
     higher_is_better: bool = True
 
     @property
@@ -55,41 +68,43 @@ def verdict(store: Store, ended: Sequence[Ended], score: str | None) -> Verdict:
     """
     found = dict[str, Scored]()
     for each in ended:
-        for model, values in _evaluations(store, each):
-            known = found.setdefault(model, Scored(model, each.step.name))
-            known.values.update(values)
+        for one in _evaluations(store, each):
+            known = found.get(one.model, one)
+            found[one.model] = replace(known, values=known.values | one.values, compared=known.compared or one.compared)
     scored = list(found.values())
     name = _decisive(scored, score)
-    rivals = [each for each in scored if name in each.values]
+    asked = [each for each in scored if name in each.values]
+    rivals = [each for each in asked if each.compared] or asked  # what was never set beside the others wins nothing
     higher = not name.endswith(LOWER)
     best = (max if higher else min)(rivals, key=lambda each: each.values[name]) if rivals else None
-    why = [*_compared(rivals, best, name), *_reasons(ended)]
-    if len(rivals) > 1 and not any(each.step.words.value("op") == "compare" for each in ended):
+    why = [*_compared(rivals, best, name), *_alone(asked, rivals, name), *_reasons(ended)]
+    if len(rivals) > 1 and not rivals[0].compared:
         why.insert(1, "whether that is more than chance was not tested; a stage with eval op=compare tells it")
-    return Verdict(scored, name, best, why, higher)
+    return Verdict(scored, name, best, why, list(_decisions(ended)), higher)
 
 
-def _evaluations(store: Store, one: Ended) -> Iterator[tuple[str, dict[str, float]]]:
+def _evaluations(store: Store, one: Ended) -> Iterator[Scored]:
     """Models that a stage evaluated, with their scores."""
-    run = one.made.run if one.made else None
+    run, stage = one.made.run if one.made else None, one.step.name
     if run is None or one.made is None:
         return
     if run.tags.get("stage") == "surgery":
         values = _scores(run.metrics)
         if values and (ref := one.made.result.get("ref")):
-            yield str(ref), values
+            yield Scored(str(ref), stage, values)
         return
     if run.tags.get("stage") != "eval":
         return
     told = one.made.result.get("scores")
     if isinstance(told, Mapping) and told and all(isinstance(each, Mapping) for each in told.values()):
         for model, values in told.items():  # of a comparison
-            yield str(model), {named(str(name)): float(value) for name, value in values.items() if value is not None}
+            known = {named(str(name)): float(value) for name, value in values.items() if value is not None}
+            yield Scored(str(model), stage, known, compared=True)
         return
     for row in (run, *(ledger.children(store, run.id) if run.tags.get("kind") == "multirun" else ())):
         values = _scores(row.metrics)
         if values and row.tags.get("model"):
-            yield row.tags["model"], values
+            yield Scored(row.tags["model"], stage, values)
 
 
 def _scores(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -121,17 +136,33 @@ def _compared(rivals: Sequence[Scored], best: Scored | None, name: str) -> Itera
     yield f"{name} of {best.model} is {number(best.values[name])}; the others have {said}{also}"
 
 
-def _reasons(ended: Sequence[Ended]) -> Iterator[str]:
-    """What stages said of their own choices: decisions of the registry, then comparisons, then the rest."""
+def _alone(asked: Sequence[Scored], rivals: Sequence[Scored], name: str) -> Iterator[str]:
+    for each in asked:
+        if each not in rivals:
+            yield f"{each.model} has {number(each.values[name])}, and was not compared with these"
+
+
+def _decisions(ended: Sequence[Ended]) -> Iterator[str]:
+    """What the registry made of models, and why."""
     for each in ended:
         told = each.made.result if each.made else {}
-        if each.step.words.room == "registry" and told.get("decision") and isinstance(told.get("reasons"), list):
-            yield f"{each.step.name}, {told['decision']}: {'; '.join(map(str, told['reasons']))}"
+        said = _BECAME.get(str(told.get("verdict")))
+        if each.step.words.room != "registry" or not said or not isinstance(told.get("reasons"), list):
+            continue
+        stays = f"; the champion stays version {told['champion']}" if said == _REFUSED and told.get("champion") else ""
+        of = f" ({each.made.model})" if each.made and each.made.model else ""
+        yield f"{told.get('ref') or each.step.name}{of} {said}{stays}: {'; '.join(map(str, told['reasons']))}"
+
+
+def _reasons(ended: Sequence[Ended]) -> Iterator[str]:
+    """What stages said of their own choices: comparisons, then the rest."""
     for each in ended:
         said = each.made.result.get("conclusion") if each.made else None
         if isinstance(said, list):
             yield from (f"{each.step.name}: {one}" for one in said)
     for each in ended:
+        if each.made and each.made.result.get("proof"):
+            yield f"{each.step.name}, proof: {each.made.result['proof']}"
         if each.state is State.left_out:
             yield f"{each.step.name} was left out: {each.reason}"
         run = each.made.run if each.made else None

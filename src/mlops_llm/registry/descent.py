@@ -36,7 +36,7 @@ def boxes(found: Mapping[str, Ancestor]) -> dict[str, Box]:
         said += f", weights {weights[:10]}…" if weights else ""
         made[key] = Box(key, kind, each.name, said, (*each.parents, *data))
         for name, used in data.items():
-            made.setdefault(name, Box(name, "data", _titled(used), f"{used.context}, {used.rows:,} rows"))
+            made.setdefault(name, Box(name, "data", titled(used), f"{used.context}, {used.rows:,} rows"))
     return made
 
 
@@ -94,7 +94,7 @@ def page(title: str, all_boxes: Mapping[str, Box], lineage: Lineage) -> str:
     kinds = tag("p", "blue: checkpoints · green: datasets · yellow: bases", class_="note")
     parts = [tag("h1", cut(title, 200)), section("Lineage", "来源", tag("div", picture(all_boxes), class_="scroll"), kinds)]
     heads = ("dataset", "use", "rows", "run", "digest of the rows")
-    rows = [(_titled(each), each.context, each.rows, each.run, each.digests.get("canonical", "")) for each in lineage.datasets]
+    rows = [(titled(each), each.context, each.rows, each.run, each.digests.get("canonical", "")) for each in lineage.datasets]
     if rows:
         parts.append(section("Datasets", "数据", table(heads, rows, {2: "number"})))
     parts.append(section("Tree", "树", tag("pre", "\n".join(lines(all_boxes)))))
@@ -142,7 +142,7 @@ def _edge(child: tuple[float, float], parent: tuple[float, float]) -> Html:
 
 
 def _data_key(used: Used) -> str:
-    return f"data {_titled(used)} {used.context} {used.digests.get('canonical', '')}"
+    return f"data {titled(used)} {used.context} {used.digests.get('canonical', '')}"
 
 
 def label(used: Used) -> str:
@@ -150,7 +150,8 @@ def label(used: Used) -> str:
     return used.version if "/" not in used.version else ""
 
 
-def _titled(used: Used) -> str:
+def titled(used: Used) -> str:
+    """A dataset version as a person names it."""
     return f"{used.name}@{label(used)}" if label(used) else f"{used.name} (no version)"
 
 
@@ -158,7 +159,7 @@ def summary(lineage: Lineage) -> Sequence[tuple[str, str]]:
     """What the record knows, in a few lines."""
     return [
         ("runs", ", ".join(lineage.runs)),
-        ("trained on", ", ".join(dict.fromkeys(_titled(each) for each in lineage.datasets if each.context == "training"))),
+        ("trained on", ", ".join(dict.fromkeys(titled(each) for each in lineage.datasets if each.context == "training"))),
         ("bases", ", ".join(lineage.bases)),
         ("influences", "; ".join(lineage.influences)),
         ("not recorded", "; ".join(lineage.unknown)),

@@ -83,7 +83,7 @@ def tell(store: Store, hooks: Mapping[str, Hook], changed: Changed, version: Ver
     try:
         with turn(store, ledger.find_run(store, run.name).id, f"hooks of {changed.model}"):
             last = champions.history(registered.model(store, changed.model).tags)[-1]
-            if last.run == run.name:
+            if last.version == changed.version:
                 answers = {name: each.tell(told) for name, each in hooks.items()}
             else:
                 answers = dict.fromkeys(hooks, Answered(True, 0, f"not told: version {last.version} came after it"))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from mlops_llm.models import load
 from mlops_llm.models.ref import Place, check_registered, resolve
 from mlops_llm.registry import evaluating, subject
+from mlops_llm.registry.already import is_held
 from mlops_llm.registry.config import Registry
 from mlops_llm.registry.evidence import Asked, gather
-from mlops_llm.registry.promoting import Promoting, champion, refuse_champion, refuse_lacking
+from mlops_llm.registry.promoting import Promoting, champion, refuse_lacking
 from mlops_llm.tracking import checkpoints, registered
 from mlops_llm.tracking.checkpoints import CheckpointRow
 from mlops_llm.tracking.registered import VersionRow
@@ -35,8 +36,9 @@ def promotion(request: Registry, *, evaluate: bool, force: bool, reason: str) ->
     seen = version or _to_be(store, name, place)
     subject.refuse_unusable(store, seen)
     held = champion(store, name) if version or _is_known(store, name) else None
-    refuse_champion(seen, held)
     asked = Asked(request.policy, request.read)
+    if is_held(seen, held):
+        return Promoting(request, store, asked, version, place, evaluate, force, reason)
     found = gather(store, asked, seen, held, request.seed)
     if evaluate:
         refs = {seen.version: place.ref} if place and version is None else {}
@@ -47,12 +49,25 @@ def promotion(request: Registry, *, evaluate: bool, force: bool, reason: str) ->
 
 
 def _there(store: Store, name: str, place: Place) -> VersionRow | None:
-    """The version that a model is already, the newest of several; None where it is none."""
-    if not place.checkpoint or not _is_known(store, name):
+    """The version that a model is already: the champion where its weights are these, else the newest of its checkpoint."""
+    if not _is_known(store, name):
+        return None
+    held = champion(store, name)
+    if held and held.checkpoint and _same(held.checkpoint, place):
+        return held
+    if not place.checkpoint:
         return None
     same = store.client.search_model_versions(f"source_path = 'models:/{place.checkpoint}'")
     numbers = [int(each.version) for each in same if each.name == name]
     return registered.version(store, name, str(max(numbers))) if numbers else None
+
+
+def _same(row: CheckpointRow, place: Place) -> bool:
+    """Whether a checkpoint and a model are the same: weights, and chat template where both are known."""
+    if row.id == place.checkpoint:
+        return True
+    weights, templates = row.tags.get("digest.weights"), {row.tags.get("digest.template"), place.tags.get("digest.template")}
+    return bool(weights) and len(templates - {None}) <= 1 and weights == load.weights_digest(place)
 
 
 def _is_known(store: Store, name: str) -> bool:

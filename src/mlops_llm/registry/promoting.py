@@ -12,7 +12,7 @@ from mlops_llm.errors import RequestError, UserError
 from mlops_llm.models import load
 from mlops_llm.models.ref import Place
 from mlops_llm.record import Checkpoint, Result, Run
-from mlops_llm.registry import evaluating, recording
+from mlops_llm.registry import already, evaluating, recording
 from mlops_llm.registry.config import Registry
 from mlops_llm.registry.decision import Decision, Evidence, decide
 from mlops_llm.registry.evidence import Asked, Gathered, gather
@@ -48,25 +48,32 @@ class Promoting:
         """
         version = self.version or self._registered(run)
         run.tags({"model": version.ref})
-        result = self._decided(version, run)
-        if result.failed or not self.request.hook:
+        result, hooks = self._decided(version, run), self.request.hook
+        if result.failed or not hooks:
             return result
-        changed = Changed(version.model, version.version, result.values["champion"], result.values["verdict"], self.reason)
-        grid, said = tell(self.store, self.request.hook, changed, version, run)
+        if result.values["verdict"] == already.CHAMPION:
+            changed, hooks = already.untold(self.store, version, hooks)
+        else:
+            changed = Changed(version.model, version.version, result.values["champion"], result.values["verdict"], self.reason)
+        if changed is None or not hooks:
+            return result
+        grid, said = tell(self.store, hooks, changed, version, run)
         return replace(result, table={**result.table, "hooks": said}, shown=[*result.shown, grid])
 
     def _decided(self, version: VersionRow, run: Run) -> Result:
         store, name, tried = self.store, version.model, set[tuple[int, str]]()
         own, evaluated = ledger.find_run(store, run.name).id, list[str]()
         for _ in range(_ROUNDS):
-            if self.evaluate:
-                lacks = gather(store, self.asked, version, champion(store, name), self.request.seed).lacks
+            held = champion(store, name)
+            if self.evaluate and not already.is_held(version, held):
+                lacks = gather(store, self.asked, version, held, self.request.seed).lacks
                 tried |= {each.key for each in lacks}
                 plans = evaluating.plans(self.request, lacks, first=len(evaluated) + 1)
                 evaluated += evaluating.carry_out(plans, Path(self.request.output or "."), run)
             with champions.turn_of(store, own, name):
                 held = champion(store, name)
-                refuse_champion(version, held)
+                if already.is_held(version, held):
+                    return already.held(store, version, run, self.place)
                 found = gather(store, self.asked, version, held, self.request.seed)
                 if self.evaluate and any(each.key not in tried for each in found.lacks):
                     continue  # another champion meanwhile, which nobody evaluated
@@ -82,7 +89,7 @@ class Promoting:
     ) -> Result:
         """Write the decision down, then do what it says; the caller's turn lasts."""
         name, reason = version.model, self.reason or "; ".join(decision.reasons)
-        told = recording.values(self.asked.policy, evidence, decision, became, self.reason)
+        told = recording.values(self.asked.policy, evidence, decision, became, self.reason) | {"ref": version.ref}
         recording.record(told, decision, name, became, run)
         moved = became != recording.REFUSED
         mark = partial(recording.mark, self.store, version, decision, became, self.reason, run)
@@ -130,16 +137,6 @@ def champion(store: Store, name: str) -> VersionRow | None:
     """The champion of a registered model, if there is one."""
     aliased = registered.model(store, name).aliases
     return registered.version(store, name, CHAMPION) if CHAMPION in aliased else None
-
-
-def refuse_champion(version: VersionRow, held: VersionRow | None) -> None:
-    """See that a version is not the champion already.
-
-    Raises:
-        UserError: it is.
-    """
-    if held and held.version == version.version:
-        raise RequestError(f"version {version.version} is the champion already", "version", "name another")
 
 
 def refuse_lacking(found: Gathered) -> None:

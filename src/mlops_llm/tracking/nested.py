@@ -50,19 +50,28 @@ def note(store: Store, run: str, tags: Mapping[str, str]) -> None:
         store.client.set_tag(run, key, value)
 
 
-def nest(store: Store, run: str, parent: str) -> None:
-    """Move a run that goes on below the pipeline that goes on with it."""
-    store.client.set_tag(run, _PARENT, parent)
+def reopen(store: Store, run: str, parent: str) -> None:
+    """Let a run that was cut off wait for the process that goes on with it, below the pipeline that starts that.
+
+    Until the process is there, this one stands for it, as in `begin`.
+    """
+    note(store, run, {_PARENT: parent, **environment.process_tags()})
+    store.client.update_run(run, status="SCHEDULED")
 
 
 def of_inputs(store: Store, inputs: str) -> list[RunRow]:
     """Runs of stages with these inputs, newest first; those of dead processes are closed, what never began is taken away."""
     settle(store)
-    rows = ledger.tagged(store, {INPUTS: inputs})
-    never = [each for each in rows if each.status == "SCHEDULED" and not environment.believed_alive(each.tags)]
-    for each in never:
-        withdraw(each.id)
-    return [each for each in rows if each not in never]
+    found = list[RunRow]()
+    for each in ledger.tagged(store, {INPUTS: inputs}):
+        if each.status != "SCHEDULED" or environment.believed_alive(each.tags):
+            found.append(each)
+        elif each.params:  # it was to go on
+            store.client.set_terminated(each.id, "KILLED")
+            found.append(replace(each, status="KILLED"))
+        else:
+            withdraw(each.id)
+    return found
 
 
 def lives(row: RunRow) -> bool:

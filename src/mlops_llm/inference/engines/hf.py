@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any, ClassVar
 
 from mlops_llm.component import component
 from mlops_llm.inference.draws import Draws, StopTexts
 from mlops_llm.inference.engine import Care, Class, Failure, Generation, Request, Sampling, Session
 from mlops_llm.inference.prompts import Prompt, coded
+from mlops_llm.inference.server import Server, serving
 from mlops_llm.inference.stops import cut, told_apart
 from mlops_llm.models import load
-from mlops_llm.models.load import Files, ModelLoad
+from mlops_llm.models.load import Dtype, Files, ModelLoad
 
+SERVE = "mlops_llm.inference.hf_server"
+PATIENCE = 900.0
+"""Seconds that a server may take to load its model."""
 LARGEST = 2**28
 """Numbers in the logits of one forward pass of `logprobs`, at most: 1 GiB in float32."""
 
@@ -51,6 +57,22 @@ class Hf:
         model = load.model(files, how, merge=True).to("cuda" if torch.cuda.is_available() else "cpu")
         yield HfSession(model.eval(), tokenizer, window)
 
+    def dtype(self, files: Files, how: ModelLoad) -> Dtype:
+        """The number format of arithmetic."""
+        return load.dtype_of(how.dtype)
+
+    @contextmanager
+    def serve(self, folder: Path, how: ModelLoad, names: Sequence[str]) -> Iterator[Server]:
+        """Start our server of transformers on a whole model.
+
+        Raises:
+            UserError: it does not start; what it said last is told.
+        """
+        command = [sys.executable, "-m", SERVE, str(folder), "--dtype", how.dtype.name]
+        more = {"TOKENIZERS_PARALLELISM": "false"}
+        with serving(command, more, PATIENCE, names, "transformers' server", locked=True) as server:
+            yield server
+
 
 class HfSession:
     """An open model of transformers."""
@@ -66,7 +88,8 @@ class HfSession:
         self.own = model.generation_config
         """What the model's files say of sampling; lm-eval goes by it."""
         ends = model.generation_config.eos_token_id
-        self._ends = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
+        self.ends = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
+        """Ids of tokens that end an answer."""
         model.generation_config = GenerationConfig()
 
     def generate(
@@ -96,7 +119,7 @@ class HfSession:
         ids = torch.tensor([[pad] * (asked - len(each.ids)) + each.ids for each in prompts], device=device)
         mask = torch.tensor([[0] * (asked - len(each.ids)) + [1] * len(each.ids) for each in prompts], device=device)
         special, texts = told_apart(self.tokenizer, sampling.stop)
-        ends = self._ends | set(special)
+        ends = self.ends | set(special)
         how = GenerationConfig(
             max_new_tokens=most,
             do_sample=False,  # each row is drawn from by its own seed, see Draws

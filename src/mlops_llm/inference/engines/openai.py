@@ -57,6 +57,14 @@ class OpenAI:
         """
         self._first = next(iter(self._listed()), "")
 
+    def first(self) -> str:
+        """The model that the server lists first.
+
+        Raises:
+            UserError: it does not answer, refuses the key, or lists none.
+        """
+        return self._listed()[0]
+
     def _endpoint(self, path: str, timeout: float) -> Endpoint:
         if not self.base_url:
             raise UserError("is not given", "engine.base_url", f"name the server: engine.base_url={EXAMPLE}")
@@ -94,7 +102,7 @@ class OpenAI:
         Raises:
             UserError: none is named, and the server lists none.
         """
-        yield OpenAISession(self, self.model or self._first or self._listed()[0])
+        yield OpenAISession(self, self.model or self._first or self.first())
 
 
 class OpenAISession:

