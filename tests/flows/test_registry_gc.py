@@ -120,7 +120,7 @@ def test_what_somebody_began_to_use_since_the_plan_was_made_stays(shelf: Shelf, 
     assert {"spare/2", "spare/4", "late/0"} <= shelf.there()
     said = capfd.readouterr().err
     assert "spare/checkpoint-4 stays, since meanwhile the running now reads it" in said
-    assert "spare/checkpoint-2 stays, since meanwhile late/checkpoint-0 was made of it" in said
+    assert "spare/checkpoint-2 stays, since meanwhile other@champion was made of it" in said
 
 
 def test_all_that_an_adapter_may_lie_on_stays_and_goes_after_it(shelf: Shelf) -> None:
