@@ -9,8 +9,10 @@ import os
 import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +200,25 @@ def size(folder: Path) -> int:
     if folder.is_file():
         return folder.stat().st_size
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a file holds, whatever names it has: several are one content where they are hard links."""
+
+    bytes: int
+    names: int
+    """In the folders that were looked at."""
+    everywhere: int
+    """On the whole disk."""
+
+
+def contents(folders: Iterable[Path]) -> dict[tuple[int, int], Content]:
+    """Device and inode -> content, of all files below some folders."""
+    found = {file for folder in folders for file in folder.rglob("*") if file.is_file() and not file.is_symlink()}
+    told = [file.stat() for file in found]
+    names = Counter((each.st_dev, each.st_ino) for each in told)
+    return {(each.st_dev, each.st_ino): Content(each.st_size, names[each.st_dev, each.st_ino], each.st_nlink) for each in told}
 
 
 def free_bytes(folder: Path) -> int:

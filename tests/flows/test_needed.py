@@ -9,7 +9,7 @@ import pytest
 
 from mlops_llm.record import Checkpoint
 from mlops_llm.surgery.selection.freeing import beneath_adapters, freeing
-from mlops_llm.tracking import ledger
+from mlops_llm.tracking import checkpoints
 from mlops_llm.tracking.aliases import register
 from mlops_llm.tracking.forgetting import needed_by_registry
 from mlops_llm.tracking.models import entered
@@ -64,7 +64,11 @@ def test_however_many_models_there_are_all_are_asked(store: Store, monkeypatch: 
     bases = [made(store, f"n-under-{number}", base="tiny") for number in range(3)]
     for number, each in enumerate(bases):
         registered(store, made(store, f"n-on-{number}", **on(each), params={"choice.peft": "lora"}), "n-on")
-    monkeypatch.setattr(ledger, "_PAGE", 1)
+    for name in ("search_registered_models", "search_model_versions", "search_logged_models"):
+        asked = getattr(store.client, name)
+        monkeypatch.setattr(store.client, name, lambda *words, asked=asked, **more: asked(*words, **more | {"max_results": 1}))
+    for name in ("get_registered_model", "get_model_version", "get_model_version_by_alias"):
+        monkeypatch.setattr(store.client, name, None)  # of a thousand versions nobody asks one by one
     assert {each[1] for each in (*many, *bases)} <= needed_by_registry(store).keys()
 
 
@@ -86,6 +90,6 @@ def test_an_adapter_that_knows_only_the_folder_of_its_base_keeps_the_checkpoint_
     entered(store, store.experiment("lineage"), Checkpoint("n-adapter", 0, tmp_path / "adapter", {"digest.weights": "4a" * 32}))
     assert beneath_adapters(store)["3a" * 32] == "the adapter n-adapter lies on it"
     same, other = (made(store, f"n-folder-{end}", base="tiny", **{"digest.weights": end * 32}) for end in ("3a", "5a"))
-    rows = [row for run, _ in (same, other) for row in ledger.checkpoints(store, run)]
+    rows = [row for run, _ in (same, other) for row in checkpoints.of_run(store, run)]
     kept = {each.row.id: each.kept for each in freeing(store, rows, "none").fates}
     assert "lies on it" in kept[same[1]] and kept[other[1]] == "its files are not on this machine"

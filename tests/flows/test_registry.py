@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from unittest import mock
 from xml.etree import ElementTree
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 
 from mlops_llm.tracking import champions
+from mlops_llm.tracking.store import Store, local_path
 from tests.commands import SMOKE, ok, train
-from tests.record import artifacts_of, client, run_of
+from tests.record import artifacts_of, checkpoints_of, client, run_of
 from tests.surgeries import command
 
 SHORT = ["trainer.max_steps=6", "trainer.save_steps=2", "trainer.eval_steps=2", "trainer.logging_steps=2", "samples.count=0"]
@@ -99,6 +103,22 @@ def test_the_way_of_a_model_from_its_first_champion_to_a_rollback(own):
     assert "last decision: promoted by policy not_worse" in registry(own, "op=show", "name=bot", "version=2")
 
 
+def test_a_checkup_reads_the_weights_again(own):
+    store = client(own)
+    place = local_path(checkpoints_of(store, run_of(store, "mine"))["checkpoint-2"].artifact_location)
+    assert place
+    file = place / "model.safetensors"
+    before = file.read_bytes()
+    try:
+        file.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+        with mock.patch("mlops_llm.registry.surroundings.surroundings", list):
+            registry(own, "op=doctor", "op.digests=every", "run_name=read", code=1)
+    finally:
+        file.write_bytes(before)
+    (found,) = [each for each in result(own, "read")["findings"] if each["state"] == "broken"]
+    assert found["what"] == "weights" and found["said"].startswith("checkpoint-2 of") and "is not the recorded" in found["said"]
+
+
 def test_force_is_possible_and_loud_and_history_knows_it(own):
     words = ["op=promote", "name=forced", "policy=rated", "policy.limit=4", "model=runs:/mine/checkpoint-4"]
     said = registry(own, *words, "op.force=true", code=2)
@@ -153,6 +173,17 @@ def test_hooks_are_told_again_where_they_fail_and_undo_nothing(own, listener):
     out = registry(own, *words, *hooks, "hook.command.run=/bin/true", "run_name=once_more")
     assert "hook.command" in run_of(store, "once_more").data.tags and len(heard) == 2, "only whom the promotion did not reach"
     assert run_of(store, "once_more").data.tags["hook.command"] == "told"
+    late = champions.Move(2, "promote", 7, 1, 1, "later", "", "me", "now", "")  # another one's, while this one was deciding
+    moved = champions.move
+
+    def overtaken(store: Store, name: str, *words: Any, **more: Any) -> Any:
+        made = moved(store, name, *words, **more)
+        store.client.set_registered_model_tag(name, "registry.history.000009", json.dumps(asdict(late) | {"number": 9}))
+        return made
+
+    with mock.patch.object(champions, "move", overtaken):
+        registry(own, *words[:-1], "model=runs:/mine/checkpoint-4", *hooks, "run_name=slow")
+    assert len(heard) == 2 and run_of(store, "slow").data.tags["hook.webhook"] == "not told: version 7 came after it"
     said = registry(own, *words[:-1], "model=tiny", "hook=[command]", "hook.command.run=./nothing-here", code=2)
     assert "hook.command.run: there is no command './nothing-here'" in said
 
@@ -183,6 +214,15 @@ def test_lineage_and_card_tell_where_a_model_comes_from(own):
     front = yaml.safe_load((own / "outputs/scored_card/README.md").read_text("utf-8").split("---\n")[1])
     found = [each for each in front["model-index"][0]["results"] if each["dataset"]["name"] == "sales_eval[3]"]
     assert found[0]["metrics"][0]["type"] == "bleu" and found[0]["dataset"]["revision"]
+    read = ModelCard.load(own / "outputs/scored_card/README.md")
+    (score,) = [each for each in read.data.eval_results if each.dataset_name == "sales_eval[3]"]
+    assert score.metric_type == "bleu" and score.dataset_revision and "batch_size 8" in read.text
+    assert str(own) not in read.text.replace(f"output={own}", "") and "sales_sft.jsonl" not in read.text
+    shutil.copytree(own / "outputs/mine/checkpoint-2", own / "lora")
+    (own / "lora/adapter_config.json").write_text("{}", "utf-8")
+    registry(own, "op=card", "model=./lora", "run_name=adapter_card")
+    front = yaml.safe_load((own / "outputs/adapter_card/README.md").read_text("utf-8").split("---\n")[1])
+    assert front["library_name"] == "peft"
     assert "runs:/tiny" not in registry(own, "op=lineage", "model=tiny", "run_name=base")
 
 
@@ -190,6 +230,7 @@ def test_lineage_and_card_tell_where_a_model_comes_from(own):
     ("words", "error"),
     [
         (["op=promote"], "name: names no registered model"),
+        (["op=promote", "name=bot/x", "model=tiny", "policy=gate"], "name: is 'bot/x', which names no registered model"),
         (["op=promote", "name=bott"], "name: no registered model is called 'bott' (did you mean bot?)"),
         (["op=promote", "name=bot", "version=champio"], "'bot' has no alias 'champio' (did you mean champion?)"),
         (["op=promote", "name=bot", "version=9"], "'bot' has no version 9, or it was deleted; it has: 1, 2"),
@@ -206,6 +247,10 @@ def test_lineage_and_card_tell_where_a_model_comes_from(own):
         (["op=promote", "name=bot", "version=2", "policy.dataset=sales_evil"], "sales_evil"),
         (["op=promote", "name=bot", "version=2", "policy.limit=99999"], "policy.limit: is 99999, sales_eval has"),
         (["op=rollback", "name=bot"], "op.reason: names no reason"),
+        (
+            ["op=rollback", "name=bot", "version=2", "op.reason=x"],
+            "version: is not for a rollback, which leads to the champion",
+        ),
         (["op=rollback", "name=empty", "op.reason=x"], "'empty' has no champion"),
         (["op=show"], "name: names no registered model"),
         (["op=lineage", "model=models:/bot@nobody"], "'bot' has no alias 'nobody'"),
@@ -244,4 +289,10 @@ def test_a_champion_whose_files_are_gone_and_a_failed_certificate(own):
     assert out == "" and store.get_model_version("gone", "1").tags["decision"] == "refused"
     store.set_logged_model_tags(model, {"certificate": "passed", "checkpoint.files": "removed"})
     assert "the files of checkpoint-4 were removed" in registry(own, "op=promote", "name=gone", "policy=gate", code=2)
+    store.delete_logged_model_tag(model, "checkpoint.files")
+    registry(own, "op=promote", "name=gone", "policy=gate")
+    registry(own, "op=promote", "name=gone", "model=runs:/mine/checkpoint-6", "policy=gate")
+    store.set_logged_model_tags(model, {"checkpoint.files": "removed"})
+    said = registry(own, "op=rollback", "name=gone", "op.reason=why", code=2)
+    assert "the files of checkpoint-4 were removed" in said and aliases(store, "gone")["champion"] == 2
     store.delete_logged_model_tag(model, "checkpoint.files")

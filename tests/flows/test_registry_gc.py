@@ -9,6 +9,8 @@ from unittest import mock
 
 import pytest
 
+from mlops_llm.registry.collecting import carry_out, collected
+from mlops_llm.registry.sweeping import protected, sweep
 from mlops_llm.tracking.environment import host, process_tags
 from mlops_llm.tracking.store import Store, connect_to, local_path
 from tests.surgeries import command
@@ -106,6 +108,32 @@ def test_what_a_running_run_reads_stays_and_what_comes_from_elsewhere(shelf: She
     assert set(shelf.ids.values()) - set(kept) == {shelf.ids["spare/2"], shelf.ids["loose/0"]}
 
 
+def test_what_somebody_began_to_use_since_the_plan_was_made_stays(shelf: Shelf, capfd: pytest.CaptureFixture[str]) -> None:
+    planned = collected(shelf.store)
+    plan = sweep(planned.nodes, planned.stored, 4500)
+    assert {each.node.id for each in plan.going} >= {shelf.ids["spare/2"], shelf.ids["spare/4"], shelf.ids["loose/0"]}
+    shelf.run("now", {}, "RUNNING", **{"base.checkpoint": shelf.ids["spare/4"], **process_tags()})
+    parents = json.dumps([f"models:/{shelf.ids['spare/2']}"])
+    shelf.run("late", {0: 1.0}, operation="merge_linear", parents=parents)
+    shelf.champion("late/0", "other")
+    assert carry_out(shelf.store, plan, "gc") == ["sft/checkpoint-4", "loose/checkpoint-0"]
+    assert {"spare/2", "spare/4", "late/0"} <= shelf.there()
+    said = capfd.readouterr().err
+    assert "spare/checkpoint-4 stays, since meanwhile the running now reads it" in said
+    assert "spare/checkpoint-2 stays, since meanwhile late/checkpoint-0 was made of it" in said
+
+
+def test_all_that_an_adapter_may_lie_on_stays_and_goes_after_it(shelf: Shelf) -> None:
+    shelf.run("twin", {2: 1.0, 4: 1.0}, **{"digest.weights": "t" * 64})
+    shelf.run("lora", {2: 1.0})
+    told = {"base": "./here", "base.digest": "t" * 64}
+    (shelf.folder / "outputs/lora/checkpoint-2/mlops_llm.json").write_text(json.dumps(told), "utf-8")
+    nodes = {each.id: each for each in collected(shelf.store).nodes}
+    assert set(nodes[shelf.ids["lora/2"]].rests_on) == {shelf.ids["twin/2"], shelf.ids["twin/4"]}
+    shelf.champion("lora/2", "adapted")
+    assert {shelf.ids["twin/2"], shelf.ids["twin/4"]} <= set(protected(collected(shelf.store).nodes))
+
+
 def test_a_checkup_names_what_is_broken_with_its_remedy(shelf: Shelf) -> None:
     folder, client = shelf.folder, shelf.store.client
     gone = shelf.folder / "mlruns"
@@ -114,13 +142,15 @@ def test_a_checkup_names_what_is_broken_with_its_remedy(shelf: Shelf) -> None:
     assert place and place.is_relative_to(gone)
     place.rename(place.with_name("elsewhere"))
     shelf.run("dead", {}, "RUNNING", **{"run.host": host(), "run.process": "1:1.00"})
+    shelf.run("foreign", {}, "RUNNING")
     out = command(folder, "op=doctor", "project=sales", "run_name=checked", code=1, stage="registry")
     assert out == ""
     told = json.loads((folder / "outputs/checked/result.json").read_text("utf-8"))["findings"]
     found = {(each["state"], each["what"]): each for each in told}
     assert "checkpoint-2" in found["broken", "files"]["said"] and found["broken", "files"]["remedy"]
-    assert "dead" in found["warning", "stale run"]["said"]
-    assert "is not the recorded" in found["broken", "weights"]["said"] or "cannot be read" in found["broken", "weights"]["said"]
+    stale = {each["said"].split()[0]: each["remedy"] for each in told if each["what"] == "stale run"}
+    assert stale["dead"] == "mended by this command" and "set_terminated" in stale["foreign"] and len(stale) == 2
+    assert "cannot be read" in found["broken", "weights"]["said"]
     assert {"GPU", "vLLM", "queue", "disk", "fonts"} <= {each["what"] for each in told}
     run = client.search_runs([shelf.experiment], "attributes.run_name = 'dead'")[0]
     assert run.info.status == "KILLED"

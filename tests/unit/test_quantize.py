@@ -15,9 +15,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from mlops_llm.errors import RequestError, UserError
+from mlops_llm.eval import speed
 from mlops_llm.eval.config import Cache
 from mlops_llm.inference.engines.hf import Hf
-from mlops_llm.inference.engines.vllm import _dtype
+from mlops_llm.inference.engines.vllm import Vllm
 from mlops_llm.models import gptq, load, packed
 from mlops_llm.models.load import Dtype, ModelLoad
 from mlops_llm.models.ref import resolve
@@ -143,6 +144,21 @@ def test_what_is_said_on_the_way_is_of_the_output_not_of_its_draft(tmp_path, cap
     assert f"opening {tmp_path / 'out'}\n" in said and ".out." not in said
 
 
+def test_speed_is_measured_of_files_that_are_there(tmp_path, monkeypatch):
+    """The process that measures opens the draft, for the output is not there before its certificate."""
+    asked = []
+
+    def answered(settings):
+        asked.append(inspected(resolve(settings.model).folder).parameters)
+        return speed.Speed(seconds=1.0, tokens=100.0, memory=10**6)
+
+    monkeypatch.setattr(speed, "_in_a_process", answered)
+    found = made(QuantizeInt8(), tmp_path / "out", model="tiny", engine=Hf())
+    told = {each.name: each.value for each in found.certificate.checks}
+    assert (told["hf_speed"], told["hf_tokens_per_second"]) == (1.0, 100.0)
+    assert len(asked) == 2
+
+
 def test_one_broken_tensor_makes_the_certificate_fail(tmp_path):
     planned = plan(QuantizeInt8(measure=[]), tmp_path / "out", model="tiny", engine=Hf())
     made(QuantizeInt8(measure=[]), tmp_path / "out", model="tiny", engine=Hf())
@@ -208,9 +224,9 @@ def test_vllm_on_a_cpu_multiplies_packed_weights_in_sixteen_bits(tmp_path):
         pytest.skip("there is a GPU")
     written(QuantizeInt4(), tmp_path / "int4", model="tiny")
     written(QuantizeInt8(), tmp_path / "int8", model="tiny")
-    assert _dtype(inspected(tmp_path / "int4"), ModelLoad()) == "bfloat16"
-    assert _dtype(inspected(tmp_path / "int4"), ModelLoad(dtype=Dtype.float16)) == "float16"
-    assert _dtype(inspected(tmp_path / "int8"), ModelLoad()) == "float32"
+    assert Vllm().dtype(inspected(tmp_path / "int4"), ModelLoad()) is Dtype.bfloat16
+    assert Vllm().dtype(inspected(tmp_path / "int4"), ModelLoad(dtype=Dtype.float16)) is Dtype.float16
+    assert Vllm().dtype(inspected(tmp_path / "int8"), ModelLoad()) is Dtype.float32
 
 
 # refused

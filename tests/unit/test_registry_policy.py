@@ -7,7 +7,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mlops_llm.component import plain, rebuilt
@@ -161,14 +161,16 @@ def moved(steps: list[tuple[str, int]]) -> list[Move]:
     return moves
 
 
-@given(st.lists(st.integers(1, 9), min_size=2, max_size=8, unique=True), st.data())
+@given(st.lists(st.integers(1, 4), min_size=2, max_size=8), st.data())
 def test_rollbacks_go_back_one_by_one_and_never_forth(versions, data):
+    versions = [each for place, each in enumerate(versions) if place == 0 or each != versions[place - 1]]
+    assume(len(versions) > 1)
     moves = moved([(PROMOTE, each) for each in versions])
     back = data.draw(st.integers(1, len(versions) - 1))
     for place in range(back):
         tags = {f"registry.history.{each.number:06d}": _json(each) for each in moves}
         to = target(ModelRow("m", {"champion": moves[-1].version}, tags), set(versions))
-        assert to == versions[-2 - place]
+        assert to == versions[-2 - place], "also where a version was the champion more than once"
         moves.append(Move(len(moves) + 1, ROLLBACK, to, moves[-1].version, None, "run", "id", "me", "now", "why"))
     assert reign(moves) == versions[: len(versions) - back]
 
@@ -182,6 +184,10 @@ def test_what_was_deleted_is_passed_over_and_what_was_moved_by_hand_counts():
     tags = {f"registry.history.{each.number:06d}": _json(each) for each in moves}
     assert target(ModelRow("m", {"champion": 3}, tags), {1, 3}) == 1
     assert target(ModelRow("m", {"champion": 7, "previous": 2}, tags), {1, 2, 3, 7}) == 3
+    back = {f"registry.history.{each.number:06d}": _json(each) for each in moved([(PROMOTE, 1), (PROMOTE, 2), (PROMOTE, 1)])}
+    assert target(ModelRow("m", {"champion": 1}, back), {1, 2}) == 2
+    with pytest.raises(UserError, match="had no champion before"):
+        target(ModelRow("m", {"champion": 1}, back), {1})
     with pytest.raises(UserError, match="had no champion before"):
         target(ModelRow("m", {"champion": 3}, tags), {3})
     with pytest.raises(UserError, match="has no champion"):

@@ -31,6 +31,7 @@ def lineages(draw) -> tuple[list[Node], dict[tuple[int, int], Stored]]:
                 draw(st.dictionaries(st.sampled_from(["x", "y"]), st.integers(0, 3).map(float))),
                 draw(st.booleans()) and bool(made_of),
                 contents,
+                "",
                 draw(st.sampled_from(["", "", "", "an alias points to it", "its run is running"])),
             )
         )
@@ -92,6 +93,29 @@ def test_dominated_ones_go_before_rebuildable_ones_and_these_before_unique_ones(
         gone = {one.node.id for one in plan.going}
         again = each.node.rebuildable and not set(each.node.made_of) & gone and set(each.node.made_of) <= set(by_id)
         assert each.lost.startswith("nothing") == again
+
+
+@given(lineages(), st.lists(st.sampled_from(["a", "b", ""]), min_size=12, max_size=12))
+def test_of_the_same_weights_one_stays_until_all_doubles_are_gone(lineage, weights):
+    nodes, stored = lineage
+    nodes = [Node(**{**each.__dict__, "rests_on": (), "weights": one}) for each, one in zip(nodes, weights, strict=False)]
+    plan, gone = sweep(nodes, stored, -1), set()
+    for each in plan.going:
+        gone.add(each.node.id)
+        alike = [one for one in nodes if one.weights and one.weights == each.node.weights and one.id != each.node.id]
+        left = [one for one in alike if one.id not in gone]
+        if each.rank is Rank.double:
+            assert left, "the last one is no double"
+        elif alike and not left:
+            assert all(one.rank is Rank.double for one in plan.going if one.node in alike)
+    assert [each.rank for each in plan.going] == sorted(each.rank for each in plan.going)
+
+
+def test_a_double_is_what_nothing_keeps():
+    kept, other = Node("1", "z", "r", weights="w", kept="an alias points to it", contents={(1, 1): 1}), Node(
+        "2", "a", "q", weights="w", contents={(1, 2): 1})  # fmt: skip
+    (going,) = sweep([kept, other], {(1, 1): Stored(5, 1), (1, 2): Stored(5, 1)}, 5).going
+    assert (going.node, going.rank, going.lost) == (other, Rank.double, "nothing: r/z has the same weights")
 
 
 def test_a_checkpoint_without_numbers_dominates_nothing_and_is_not_dominated():

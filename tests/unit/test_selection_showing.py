@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from mlops_llm import console
+from mlops_llm import component, console
+from mlops_llm.eval.recording import higher
 from mlops_llm.surgery.selection import showing
 from mlops_llm.surgery.selection.freeing import Fate, Freeing
 from mlops_llm.surgery.selection.rows import Rows
 from mlops_llm.surgery.selection.rules import Choice
-from mlops_llm.tracking.ledger import CheckpointRow, RunRow
+from mlops_llm.tracking.checkpoints import CheckpointRow
+from mlops_llm.tracking.ledger import RunRow
 
 SCORES = ("bleu", "rouge1", "rouge2", "rougeL", "exact_match", "perplexity", "bits_per_byte", "length", "latency_seconds")
 BY = ("eval/loss", "score/perplexity")
@@ -100,3 +102,10 @@ def test_scores_of_the_same_rows_count_whichever_command_told_them(monkeypatch):
     (candidate,) = found.candidates
     assert candidate.values == {"score/bleu": 2.0, "score/perplexity": 5.0}
     assert found.higher("score/bleu") and not found.higher("score/perplexity") and found.tests("score/perplexity")
+
+
+def test_which_end_of_a_number_is_the_good_one_is_what_its_metric_says():
+    component.load("mlops_llm.eval.metrics")
+    wanted = {"score/bleu": True, "score/latency_mean": False, "score/perplexity": False, "eval/loss": False, "score/x": True}
+    assert {name: higher(name) for name in wanted} == wanted
+    assert higher("score/length_tokens") is None and higher("eval/entropy") is None

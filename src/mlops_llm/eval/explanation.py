@@ -15,7 +15,7 @@ from mlops_llm.eval.plan import Plan
 from mlops_llm.models import load
 from mlops_llm.models.ref import Place
 from mlops_llm.record import Grid, Result, Run
-from mlops_llm.tracking.ledger import by_weights
+from mlops_llm.tracking.checkpoints import by_weights
 from mlops_llm.tracking.lineage import trace
 from mlops_llm.tracking.origin import Origin, origin, recipe
 

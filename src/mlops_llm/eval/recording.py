@@ -6,6 +6,7 @@ import json
 import math
 import re
 
+from mlops_llm import component
 from mlops_llm.eval import figures, shown
 from mlops_llm.eval.benchmarks.seen import questions
 from mlops_llm.eval.outcome import Outcome, Score
@@ -18,10 +19,22 @@ from mlops_llm.tracking import prompts
 
 PREFIX = "score/"
 """What the names of scores begin with in the record."""
+BESIDE = ("_low", "_high", "_unseen")
+"""How numbers end that stand beside a score."""
+_LOWER, _NEITHER = ("loss", "perplexity", "bits_per_byte"), ("entropy",)
 IDENTITY = "evaluation.digest"
 """Tag of a run: what its scores depend on, see `Plan.identity`."""
 TABLE, PAGE = "eval_results.json", "evaluation.html"
 """Artifacts: every answer as a table, which MLflow's evaluation view opens, and the page for a person."""
+
+
+def higher(name: str) -> bool | None:
+    """Whether larger values of a number are better: as its metric says, else by the name; None of what is neither."""
+    for cls in component.groups().get("metric", {}).values() if name.startswith(PREFIX) else ():
+        names = getattr(cls, "names", ())  # of some metrics a property, which depends on settings
+        if isinstance(names, tuple) and name.removeprefix(PREFIX) in names:
+            return cls.higher_is_better  # type: ignore[attr-defined, no-any-return]
+    return None if name.endswith(_NEITHER) else not name.endswith(_LOWER)
 
 
 def inputs(plan: Plan, run: Run) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,14 +65,7 @@ class Subject:
         """The model as the record names it; None of one that is only in memory."""
         if self.session is not None:
             return None
-        place = self.place
-        tags = {
-            "digest.weights": load.weights_digest(place),
-            "digest.template": template.template_digest(self.tokenizer),
-            "ref": place.ref,
-        }
-        name = place.name or re.sub(r"[^\w.\-]+", "_", place.ref).strip("_")
-        return Checkpoint(name, place.step, place.folder, tags, place.checkpoint)
+        return load.as_recorded(self.place, digest_template=template.template_digest(self.tokenizer))
 
 
 def subject(ref: str, how: ModelLoad) -> Subject:

@@ -42,6 +42,16 @@ def read_origin(folder: Path) -> dict[str, Any]:
     return read_object(file) if file.is_file() else {}
 
 
+def beneath(folder: Path) -> list[str]:
+    """What an adapter lies on, at any depth: ids of checkpoints, and the digests of other weights."""
+    told, found = read_origin(folder), list[str]()
+    while told:
+        base = str(told.get("base", ""))
+        found.append(base.removeprefix("models:/") if base.startswith("models:/m-") else str(told.get("base.digest", base)))
+        told = told.get("base.of") or {}
+    return found
+
+
 def check_origin(folder: Path, origin: dict[str, Any], base: Files) -> None:
     """See that the base's weights, and those that it lies on itself, are the ones that the adapter was trained on.
 

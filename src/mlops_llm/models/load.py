@@ -18,6 +18,7 @@ from mlops_llm.errors import UserError, first_line
 from mlops_llm.files import read_object
 from mlops_llm.models import adapter, gptq, packed, tensors
 from mlops_llm.models.ref import Place
+from mlops_llm.record import Checkpoint
 
 
 class Dtype(Enum):
@@ -373,6 +374,22 @@ def weights_digest(place: Place) -> str:
             "bring the old files back, or take another checkpoint",
         )
     return found
+
+
+def as_recorded(place: Place, **tags: str) -> Checkpoint:
+    """A model that is read, as the record names it and knows it by the digest of its weights.
+
+    Args:
+        place: where it is.
+        tags: more that is known of it; an underscore stands for a dot.
+
+    Raises:
+        UserError: the weights are not those that the record says.
+    """
+    told = {"digest.weights": weights_digest(place), "ref": place.ref}
+    told |= {name.replace("_", "."): value for name, value in tags.items()}
+    name = place.name or re.sub(r"[^\w.\-]+", "_", place.ref).strip("_")
+    return Checkpoint(name, place.step, place.folder, told, place.checkpoint)
 
 
 def digest_now(folder: Path) -> str:

@@ -104,20 +104,20 @@ def _pinned(place: Place, weights: str) -> Place:
 
 
 def _recorded(ref: str) -> Place:
-    from mlops_llm.tracking import ledger
+    from mlops_llm.tracking import checkpoints
     from mlops_llm.tracking.store import connect
 
     store = connect()
     kind, _, rest = ref.partition(":/")
     if kind == "models":
         if re.fullmatch(r"m-[0-9a-f]{32}", rest):
-            row = ledger.by_model_id(store, rest)
+            row = checkpoints.by_id(store, rest)
         elif "@" in rest:
             name, _, alias = rest.partition("@")
-            row = ledger.by_version(store, name, alias, alias=True)
+            row = checkpoints.by_version(store, name, alias, alias=True)
         elif "/" in rest:
             name, _, version = rest.rpartition("/")
-            row = ledger.by_version(store, name, version, alias=False)
+            row = checkpoints.by_version(store, name, version, alias=False)
         else:
             raise UserError("names no version", ref, f"use models:/{rest}@challenger or models:/{rest}/1")
     else:
@@ -125,14 +125,14 @@ def _recorded(ref: str) -> Place:
         if not run:
             raise UserError("names no checkpoint", ref, f"use runs:/{rest}/best, /last or /checkpoint-STEP")
         row = _of_run(store, run, which, ref)
-    return Place(ref, ledger.place_of_checkpoint(store, row), row.id, row.run, row.tags, row.name, row.step)
+    return Place(ref, checkpoints.place_of(store, row), row.id, row.run, row.tags, row.name, row.step)
 
 
 def _of_run(store, run: str, which: str, ref: str):  # type: ignore[no-untyped-def]
-    from mlops_llm.tracking import ledger
+    from mlops_llm.tracking import checkpoints, ledger
 
     found = ledger.find_run(store, run)
-    rows = [row for row in ledger.checkpoints(store, found.id) if row.status == "READY"]
+    rows = [row for row in checkpoints.of_run(store, found.id) if row.status == "READY"]
     if not rows:
         raise UserError(f"run '{found.name}' has no whole checkpoint", ref, "take another run or resume it")
     names = {row.name: row for row in rows}

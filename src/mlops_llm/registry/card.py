@@ -6,21 +6,23 @@ The form is that of https://huggingface.co/docs/hub/model-cards; results stand i
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlops_llm import console
-from mlops_llm.eval.recording import PREFIX
+from mlops_llm.eval.recording import BESIDE, PREFIX
 from mlops_llm.registry import descent
 from mlops_llm.tracking.ledger import RunRow
 from mlops_llm.tracking.lineage import Ancestor, Lineage
 from mlops_llm.tracking.registered import Measured, VersionRow
 
-_BESIDE = ("_low", "_high", "_unseen")
 _PACKAGES = ("torch", "transformers", "trl", "peft", "mlops-llm")
-_SETTINGS = ("choice.algo", "choice.peft", "trainer.max_steps", "trainer.num_train_epochs", "trainer.learning_rate",
-             "trainer.per_device_train_batch_size", "trainer.gradient_accumulation_steps", "seed")  # fmt: skip
+_SETTINGS = ("choice.algo", "choice.peft", "trainer.max_steps", "trainer.epochs", "trainer.learning_rate", "trainer.schedule",
+             "trainer.batch_size", "trainer.gradient_accumulation_steps", "seed")  # fmt: skip
 """Settings of a training that a card tells."""
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+"""A base that is named: folders of somebody's machine are none for others."""
 
 
 def card(
@@ -30,6 +32,8 @@ def card(
     run: RunRow | None,
     found: tuple[Mapping[str, Ancestor], Lineage],
     version: VersionRow | None,
+    *,
+    is_adapter: bool = False,
 ) -> str:
     """Write the card.
 
@@ -40,12 +44,13 @@ def card(
         run: that made it, if the record knows it.
         found: what `lineage.tree` returns.
         version: as which it is registered, if it is.
+        is_adapter: its weights lie on a base.
     """
     ancestors, lineage = found
-    scores = [each for each in measured if each.name.startswith(PREFIX) and not each.name.endswith(_BESIDE)]
+    scores = [each for each in measured if each.name.startswith(PREFIX) and not each.name.endswith(BESIDE)]
     parts = [
         "---",
-        _front(title, scores, lineage, ancestors),
+        _front(title, scores, lineage, ancestors, is_adapter=is_adapter),
         "---",
         "",
         f"# {title}",
@@ -69,17 +74,18 @@ def card(
     return "\n".join(parts) + "\n"
 
 
-def _front(title: str, scores: Sequence[Measured], lineage: Lineage, ancestors: Mapping[str, Ancestor]) -> str:
+def _front(
+    title: str, scores: Sequence[Measured], lineage: Lineage, ancestors: Mapping[str, Ancestor], *, is_adapter: bool
+) -> str:
     """YAML, each value as JSON writes it, which every reader of YAML takes."""
     bases = [*lineage.bases, *(each.name for each in ancestors.values() if not each.run and not each.parents)]
+    bases = [each for each in dict.fromkeys(bases) if _HUB_ID.fullmatch(each)]
     names = dict.fromkeys(each.name for each in lineage.datasets if each.context == "training")
-    adapters = any("adapter" in key for each in ancestors.values() for key in each.tags)
     lines = [
-        *_listed("language", ["zh", "en"]),
-        "library_name: " + ("peft" if adapters else "transformers"),
+        "library_name: " + ("peft" if is_adapter else "transformers"),
         "pipeline_tag: text-generation",
         *_listed("tags", ["mlops-llm", *dict.fromkeys(each.how for each in ancestors.values() if each.how)]),
-        *(_listed("base_model", list(dict.fromkeys(bases))) if bases else []),
+        *(_listed("base_model", bases) if bases else []),
         *(_listed("datasets", list(names)) if names else []),
     ]
     if scores:
@@ -128,7 +134,7 @@ def _data(lineage: Lineage) -> list[str]:
     if not lineage.datasets:
         return ["Not recorded.", ""]
     rows = [
-        (each.name, each.version, each.context, f"{each.rows:,}", f"`{each.digests.get('canonical', '')[:16]}`")
+        (each.name, descent.label(each) or "-", each.context, f"{each.rows:,}", f"`{each.digests.get('canonical', '')[:16]}`")
         for each in lineage.datasets
     ]
     return [*_table(("dataset", "version", "use", "rows", "digest"), rows), ""]

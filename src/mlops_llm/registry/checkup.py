@@ -8,7 +8,7 @@ from enum import Enum
 from mlops_llm.errors import UserError
 from mlops_llm.models import load
 from mlops_llm.registry.finding import Finding, broken, fine, warning
-from mlops_llm.tracking import champions, datasets, environment, ledger, registered
+from mlops_llm.tracking import champions, checkpoints, datasets, environment, ledger, registered
 from mlops_llm.tracking.registered import VersionRow
 from mlops_llm.tracking.store import Store, local_path
 
@@ -46,11 +46,16 @@ def checkup(store: Store, digests: Digests) -> Iterator[Finding]:
 
 def _stale(store: Store) -> Iterator[Finding]:
     dead = [each for each in ledger.running(store, {}) if not environment.believed_alive(each.tags)]
+    foreign = [each for each in dead if "run.host" not in each.tags]  # of another program, or one that `mlflow run` left behind
+    for each in foreign:
+        said = f"{each.name} is called running by another program, and nobody can tell whether it is"
+        yield warning("stale run", said, f"where it is not: MlflowClient().set_terminated('{each.id}', 'KILLED')")
+    dead = [each for each in dead if each not in foreign]
     here = [each for each in dead if each.tags.get("run.host", "").partition("/")[0] == environment.host().partition("/")[0]]
     for each in here:
         yield warning("stale run", f"{each.name} is called running, and its process is gone", MENDED)
     for each in (each for each in dead if each not in here):
-        where = each.tags.get("run.host", "another machine").partition("/")[0]
+        where = each.tags["run.host"].partition("/")[0]
         yield warning("stale run", f"{each.name} of {where} has given no sign of life", f"start any command on {where}")
     if not dead:
         yield fine("runs", "none is called running whose process is gone")
@@ -69,7 +74,7 @@ def _aliases(versions: Sequence[VersionRow]) -> Iterator[Finding]:
         remedy = f"give another version the alias: op=promote or op=rollback name={each.model}"
         if row is None:
             yield broken("alias", f"{named} is made of no checkpoint of this record", remedy)
-        elif row.tags.get("checkpoint.files") == ledger.REMOVED:
+        elif row.tags.get("checkpoint.files") == checkpoints.REMOVED:
             yield broken("alias", f"{named}: its files were removed", remedy)
     if aliased:
         yield fine("aliases", f"{sum(len(each.aliases) for each in aliased)} in {len({each.model for each in aliased})} models")
@@ -77,12 +82,12 @@ def _aliases(versions: Sequence[VersionRow]) -> Iterator[Finding]:
 
 def _files(store: Store) -> Iterator[Finding]:
     gone, count = list[str](), 0
-    for row in ledger.everywhere(store):
+    for row in checkpoints.everywhere(store):
         count += 1
         if row.tags.get("checkpoint.storage") == "upload":
             continue
         try:
-            place = ledger.place_of_checkpoint(store, row)
+            place = checkpoints.place_of(store, row)
         except UserError as error:
             gone.append(f"{row.name} of {row.run or 'elsewhere'}: {error.what}")
             continue
@@ -116,14 +121,14 @@ def _digests(store: Store, versions: Sequence[VersionRow], digests: Digests) -> 
         return
     rows = {each.checkpoint.id: each.checkpoint for each in versions if each.aliases and each.checkpoint}
     if digests is Digests.every:
-        rows |= {each.id: each for each in ledger.everywhere(store)}
+        rows |= {each.id: each for each in checkpoints.everywhere(store)}
     read = 0
     for row in rows.values():
         wanted = row.tags.get("digest.weights")
         if not wanted or row.tags.get("checkpoint.storage") == "upload":
             continue
         try:
-            now = load.digest_now(ledger.place_of_checkpoint(store, row))
+            now = load.digest_now(checkpoints.place_of(store, row))
         except (UserError, OSError, ValueError) as error:
             if not isinstance(error, UserError):
                 yield broken("weights", f"{row.name} of {row.run}: cannot be read ({error})", "take another checkpoint")

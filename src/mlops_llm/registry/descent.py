@@ -145,10 +145,14 @@ def _data_key(used: Used) -> str:
     return f"data {titled(used)} {used.context} {used.digests.get('canonical', '')}"
 
 
+def label(used: Used) -> str:
+    """Label of a registered version; empty where a file was used that is none, whose place is nobody's business."""
+    return used.version if "/" not in used.version else ""
+
+
 def titled(used: Used) -> str:
     """A dataset version as a person names it."""
-    is_label = bool(used.version) and "/" not in used.version
-    return f"{used.name}@{used.version}" if is_label else f"{used.name} (no version)"
+    return f"{used.name}@{label(used)}" if label(used) else f"{used.name} (no version)"
 
 
 def summary(lineage: Lineage) -> Sequence[tuple[str, str]]:

@@ -12,7 +12,7 @@ from mlops_llm.data.ref import open_dataset
 from mlops_llm.errors import UserError
 from mlops_llm.eval.outcome import Score
 from mlops_llm.eval.recorded import Recorded, evaluations, read, side_by_side
-from mlops_llm.eval.recording import PREFIX, named
+from mlops_llm.eval.recording import BESIDE, PREFIX, named
 from mlops_llm.eval.report.source import ROWS
 from mlops_llm.registry.decision import Beside, Evidence, Value
 from mlops_llm.registry.policy import Floor, Policy
@@ -250,8 +250,7 @@ def _lack(store: Store, check: str, side: _Side, rows: Rows, score: str) -> Lack
 def logged(store: Store, rows: Rows) -> list[str]:
     """Names of the scores that any evaluation of some rows has told."""
     runs = ledger.evaluations_of(store, rows.digest, 50)
-    ends = ("_low", "_high", "_unseen")
-    return sorted({key for run in runs for key in run.metrics if key.startswith(PREFIX) and not key.endswith(ends)})
+    return sorted({key for run in runs for key in run.metrics if key.startswith(PREFIX) and not key.endswith(BESIDE)})
 
 
 def _value(one: Recorded, score: str, rows: Rows | None) -> Value | None:

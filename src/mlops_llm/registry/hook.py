@@ -8,8 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from mlops_llm import console
+from mlops_llm.errors import UserError
 from mlops_llm.record import Grid, Run
+from mlops_llm.tracking import champions, ledger, registered
 from mlops_llm.tracking.registered import VersionRow
+from mlops_llm.tracking.store import Store
+from mlops_llm.tracking.turns import turn
 
 ARTIFACT = "hooks.json"
 _LONGEST = 2000
@@ -40,6 +44,7 @@ class Answered:
 
     passed: bool
     tries: int
+    """0 where nothing was told."""
     said: str
     """What it answered, or why it failed."""
 
@@ -60,10 +65,14 @@ class Hook(Protocol):
         ...
 
 
-def tell(hooks: Mapping[str, Hook], changed: Changed, version: VersionRow, run: Run) -> tuple[Grid, int]:
-    """Tell all hooks; return what they answered, and how many failed.
+def tell(store: Store, hooks: Mapping[str, Hook], changed: Changed, version: VersionRow, run: Run) -> tuple[Grid, str]:
+    """Tell all hooks; return what they answered, as a table and in a word.
+
+    Of several changes at once each waits for those who are telling, and where another one came after it, says nothing: what
+    hooks hear last is the champion.
 
     Args:
+        store: the record.
         hooks: by name.
         changed: what happened.
         version: the champion.
@@ -71,12 +80,27 @@ def tell(hooks: Mapping[str, Hook], changed: Changed, version: VersionRow, run: 
     """
     weights = version.checkpoint.tags.get("digest.weights", "") if version.checkpoint else ""
     told = Changed(**{**asdict(changed), "run": run.name, "weights": weights})
-    answers = {name: each.tell(told) for name, each in hooks.items()}
+    try:
+        with turn(store, ledger.find_run(store, run.name).id, f"hooks of {changed.model}"):
+            last = champions.history(registered.model(store, changed.model).tags)[-1]
+            if last.version == changed.version:
+                answers = {name: each.tell(told) for name, each in hooks.items()}
+            else:
+                answers = dict.fromkeys(hooks, Answered(True, 0, f"not told: version {last.version} came after it"))
+    except UserError as error:  # others have been telling for minutes
+        answers = dict.fromkeys(hooks, Answered(False, 0, str(error)))
     for name, each in answers.items():
         if not each.passed:
             console.warn(f"hook {name} failed ({each.said}); {changed.model} version {changed.version} stays the champion")
-    failed = sum(not each.passed for each in answers.values())
     run.artifact(ARTIFACT, json.dumps({name: asdict(each) for name, each in answers.items()}, ensure_ascii=False, indent=1))
-    run.tags({f"hook.{name}": "told" if each.passed else f"failed: {each.said[:_LONGEST]}" for name, each in answers.items()})
+    run.tags({f"hook.{name}": _state(each)[:_LONGEST] for name, each in answers.items()})
     rows = [["ok" if each.passed else "FAILED", name, each.tries, each.said] for name, each in answers.items()]
-    return Grid("hooks", ["", "hook", "tries", "said"], rows), failed
+    failed = sum(not each.passed for each in answers.values())
+    said = f"{failed} failed; the champion stays" if failed else next(iter(map(_state, answers.values())))
+    return Grid("hooks", ["", "hook", "tries", "said"], rows), said
+
+
+def _state(answered: Answered) -> str:
+    if not answered.passed:
+        return f"failed: {answered.said}"
+    return "told" if answered.tries else answered.said

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlops_llm import console
-from mlops_llm.eval.recording import PREFIX
+from mlops_llm.eval.recording import BESIDE, PREFIX
 from mlops_llm.record import Grid
 from mlops_llm.registry.policy import Policy
 from mlops_llm.tracking import registered
-from mlops_llm.tracking.ledger import REMOVED, CheckpointRow, RunRow
-from mlops_llm.tracking.lineage import PARENTS
+from mlops_llm.tracking.checkpoints import REMOVED, CheckpointRow
+from mlops_llm.tracking.ledger import RunRow
+from mlops_llm.tracking.lineage import PARENTS, checkpoint_ids, listed
 from mlops_llm.tracking.registered import Measured, VersionRow
 from mlops_llm.tracking.store import Store
 
@@ -24,7 +23,6 @@ MOST_SCORES = 4
 """Columns of scores."""
 MOST_TOLD = 200
 """Versions whose runs are read; of more, which are many settings to read for one word each, only these tell what made them."""
-_BESIDE = ("_low", "_high", "_unseen")
 _OVERLAP = "overlap/share"
 
 
@@ -86,7 +84,7 @@ def columns(versions: Sequence[VersionRow], policy: Policy) -> list[Column]:
             {
                 Column(each.name, each.dataset, each.digest)
                 for each in version.measured
-                if each.name.startswith(PREFIX) and not each.name.endswith(_BESIDE)
+                if each.name.startswith(PREFIX) and not each.name.endswith(BESIDE)
             }
         )
     wanted = [(policy.primary, policy.dataset), *((each.score, each.dataset) for each in policy.floors)]
@@ -109,8 +107,8 @@ def lines(store: Store, versions: Sequence[VersionRow], shown: Sequence[Column])
         versions: in their order.
         shown: the scores.
     """
-    ids = {name for each in versions if each.checkpoint for name in _parents(each.checkpoint)}
-    parents = registered.checkpoints(store, ids)
+    ids = {name for each in versions if each.checkpoint for name in checkpoint_ids(each.checkpoint.tags.get(PARENTS, ""))}
+    parents = registered.by_ids(store, ids)
     told = sorted(versions, key=lambda each: not each.aliases)[:MOST_TOLD]
     runs = registered.runs(store, [*(each.run for each in told), *(each.run for each in parents.values())])
     return [_line(each, shown, parents, runs) for each in versions]
@@ -145,9 +143,9 @@ def origin(version: VersionRow, parents: Mapping[str, CheckpointRow], runs: Mapp
         return "no checkpoint of this record"
     gone = " (its files were removed)" if row.tags.get("checkpoint.files") == REMOVED else ""
     own = _named(row, runs)
-    if listed := _listed(row):
+    if made_of := listed(row.tags.get(PARENTS, "")):
         made = row.tags.get("method") or row.tags.get("operation", "made")
-        return f"{own}: {made} of {', '.join(_short(each, parents, runs) for each in listed)}{gone}"
+        return f"{own}: {made} of {', '.join(_short(each, parents, runs) for each in made_of)}{gone}"
     if row.tags.get("checkpoint.origin"):
         return f"{row.tags['checkpoint.origin']}, from elsewhere{gone}"
     run = runs.get(version.run)
@@ -178,19 +176,6 @@ def _line(
 
 def _is_of(each: Measured, column: Column) -> bool:
     return (each.name, each.dataset, each.digest) == (column.score, column.dataset, column.digest)
-
-
-def _listed(row: CheckpointRow) -> list[str]:
-    try:
-        found = json.loads(row.tags.get(PARENTS, "[]"))
-    except ValueError:
-        return []
-    return [str(each) for each in found] if isinstance(found, list) else []
-
-
-def _parents(row: CheckpointRow) -> list[str]:
-    """LoggedModel ids of what a checkpoint was made of."""
-    return [found[1] for each in _listed(row) if (found := re.fullmatch(r"(?:models:/)?(m-[0-9a-f]{32})", each))]
 
 
 def _short(ref: str, parents: Mapping[str, CheckpointRow], runs: Mapping[str, RunRow]) -> str:

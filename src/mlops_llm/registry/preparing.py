@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from mlops_llm.errors import UserError
 from mlops_llm.models import load
-from mlops_llm.models.ref import Place, resolve
+from mlops_llm.models.ref import Place, check_registered, resolve
 from mlops_llm.registry import evaluating, subject
 from mlops_llm.registry.already import is_held
 from mlops_llm.registry.config import Registry
 from mlops_llm.registry.evidence import Asked, gather
 from mlops_llm.registry.promoting import Promoting, champion, refuse_lacking
-from mlops_llm.tracking import ledger, registered
-from mlops_llm.tracking.ledger import CheckpointRow
+from mlops_llm.tracking import checkpoints, registered
+from mlops_llm.tracking.checkpoints import CheckpointRow
 from mlops_llm.tracking.registered import VersionRow
 from mlops_llm.tracking.store import Store, connect
 
@@ -29,12 +28,13 @@ def promotion(request: Registry, *, evaluate: bool, force: bool, reason: str) ->
         UserError: there is no such version, it cannot be used, or evidence is missing that nobody is to compute.
     """
     store, name = connect(), request.registered
+    check_registered(name, "name")
     for hook in request.hook.values():
         hook.check()
     place = resolve(request.model) if request.model else None
     version = _there(store, name, place) if place else subject.version(store, request)
     seen = version or _to_be(store, name, place)
-    _refuse_unusable(store, seen)
+    subject.refuse_unusable(store, seen)
     held = champion(store, name) if version or _is_known(store, name) else None
     asked = Asked(request.policy, request.read)
     if is_held(seen, held):
@@ -78,23 +78,9 @@ def _to_be(store: Store, name: str, place: Place | None) -> VersionRow:
     """What a model will be once it is registered."""
     assert place is not None
     if place.checkpoint:
-        row = ledger.by_model_id(store, place.checkpoint)
+        row = checkpoints.by_id(store, place.checkpoint)
     else:
         tags = {"digest.weights": load.weights_digest(place)}
         row = CheckpointRow("", place.ref, place.step, "READY", place.folder.as_uri(), "", tags, {})
     numbers = [each.version for each in registered.versions(store, name, 1)] if _is_known(store, name) else []
     return VersionRow(name, max(numbers, default=0) + 1, (), 0, "", {}, place.run, row)
-
-
-def _refuse_unusable(store: Store, version: VersionRow) -> None:
-    """See that a version's files are there.
-
-    Raises:
-        UserError: they are not.
-    """
-    row = version.checkpoint
-    if row is None:
-        what = f"version {version.version} is made of no checkpoint of this record"
-        raise UserError(what, "version", "name another version; op=show lists them")
-    if row.id and row.tags.get("checkpoint.storage") != "upload":
-        ledger.place_of_checkpoint(store, row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from mlops_llm import console
@@ -56,9 +57,8 @@ class Promoting:
             changed = Changed(version.model, version.version, result.values["champion"], result.values["verdict"], self.reason)
         if changed is None or not hooks:
             return result
-        grid, failed = tell(hooks, changed, version, run)
-        table = {**result.table, "hooks": f"{failed} failed; the champion stays" if failed else "told"}
-        return replace(result, table=table, shown=[*result.shown, grid])
+        grid, said = tell(self.store, hooks, changed, version, run)
+        return replace(result, table={**result.table, "hooks": said}, shown=[*result.shown, grid])
 
     def _decided(self, version: VersionRow, run: Run) -> Result:
         store, name, tried = self.store, version.model, set[tuple[int, str]]()
@@ -91,11 +91,13 @@ class Promoting:
         name, reason = version.model, self.reason or "; ".join(decision.reasons)
         told = recording.values(self.asked.policy, evidence, decision, became, self.reason) | {"ref": version.ref}
         recording.record(told, decision, name, became, run)
-        recording.mark(self.store, version, decision, became, self.reason, run)
         moved = became != recording.REFUSED
+        mark = partial(recording.mark, self.store, version, decision, became, self.reason, run)
         if moved:
             kind = champions.FORCE if became == recording.FORCED else champions.PROMOTE
-            champions.move(self.store, name, version.version, kind, run.name, reason)
+            champions.move(self.store, name, version.version, kind, run.name, reason, begun=mark)
+        else:
+            mark()
         if became == recording.FORCED:
             console.warn(f"{version.ref} is the champion against the policy '{decision.policy}': {self.reason}")
         table = {

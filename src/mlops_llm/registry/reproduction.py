@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,17 @@ FIRST = ("mlops-llm", "torch", "transformers", "trl", "peft", "accelerate", "dat
 """Packages that are named before others where several differ."""
 HARDWARE = ("host.cpu", "host.gpu", "device.name", "torch.threads", "python", "host.system")
 """Tags of a run that say what it ran on."""
+INPUTS = {
+    "data.train.digest.canonical": ("data", "training rows"),
+    "data.validation.digest.canonical": ("data", "validation rows"),
+    "data.evaluation.digest.canonical": ("data", "rows of the score that chooses"),
+    "data.train.digest.seen": ("data", "token ids of the training rows"),
+    "digest.base": ("weights", "the model that it started from"),
+    "digest.teacher": ("weights", "the teacher"),
+    "digest.reward.model": ("weights", "the reward model"),
+    "digest.template": ("template", "the chat template"),
+}
+"""Tags of a training that say what it read -> kind and name of that."""
 _EQUAL = 1e-12
 
 
@@ -21,7 +32,7 @@ class Difference:
     """Something that a training began from and that is another now."""
 
     kind: str
-    """`data`, `code`, `package` or `hardware`."""
+    """`setting`, `data`, `weights`, `template`, `code`, `package` or `hardware`."""
     what: str
     then: str
     now: str
@@ -44,6 +55,24 @@ class Drift:
     def __str__(self) -> str:
         """For a person."""
         return f"step {self.step}: {self.what} was {self.then}, is {self.now}"
+
+
+def settings(then: Mapping[str, str], now: Mapping[str, str], own: Collection[str]) -> list[Difference]:
+    """Settings that came out otherwise: of an experiment's file that was edited, say.
+
+    Args:
+        then: of the training.
+        now: of the other run.
+        own: settings that may differ.
+    """
+    names = [name for name in then if name not in own and then[name] != now.get(name, "")]
+    return [Difference("setting", name, then[name], now.get(name, "")) for name in names]
+
+
+def inputs(then: Mapping[str, str], now: Mapping[str, str]) -> list[Difference]:
+    """What two trainings read, by the digests in their tags, as far as both tell it."""
+    told = [(key, *named) for key, named in INPUTS.items() if key in then and key in now and then[key] != now[key]]
+    return [Difference(kind, what, f"{then[key][:12]}…", f"{now[key][:12]}…") for key, kind, what in told]
 
 
 def packages(then: Mapping[str, str], now: Mapping[str, str]) -> list[Difference]:

@@ -1,4 +1,4 @@
-"""A training started once more: its code in a worktree, its rows by digest, its settings as they were typed."""
+"""A training started once more: its code in a worktree, its settings as they were typed."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlops_llm import console
-from mlops_llm.data.read import raw_digest
 from mlops_llm.errors import UserError
 from mlops_llm.files import writable
+from mlops_llm.registry.beginning import Beginning, beginning
 from mlops_llm.registry.reproduction import Difference, steps
-from mlops_llm.tracking import datasets, environment, ledger, lineage
+from mlops_llm.tracking import checkpoints, environment, ledger
 from mlops_llm.tracking.opening import PARENT
 from mlops_llm.tracking.origin import Origin
 from mlops_llm.tracking.store import Store
 
 _LOOK = 0.2
-_ITS_OWN = ("run_name=", "output=", "register_as=", "resume=", "launch=", "dataset=")
+ITS_OWN = ("run_name", "output", "register_as", "resume", "launch")
 """Settings that a rerun has of its own."""
 
 
@@ -38,8 +38,8 @@ class Again:
     commit: str
     """Of this package; empty where no checkout was recorded."""
     patch: str
-    missing: tuple[Difference, ...]
-    """Rows that are nowhere any more."""
+    beginning: Beginning
+    """Its rows and models."""
 
 
 def again(store: Store, origin: Origin, overrides: str, run: str) -> Again:
@@ -51,34 +51,17 @@ def again(store: Store, origin: Origin, overrides: str, run: str) -> Again:
         overrides: its settings, one a line.
         run: its id.
     """
+    began = beginning(store, run, origin)
+    dropped = {*ITS_OWN, *began.settings}
     typed = [line for line in overrides.splitlines() if line.strip()]
-    words = [each for each in typed if not each.lstrip("+").startswith(_ITS_OWN)]
-    rows, missing = _rows(store, run)
-    asked = next((each for each in typed if each.startswith("dataset=")), "")
-    words += [rows or asked] if rows or asked else []
+    words = [each for each in typed if each.lstrip("+").partition("=")[0] not in dropped]
+    words += [f"{name}={value}" for name, value in began.settings.items()]
     own = "git.mlops_llm_commit" in origin.tags
     commit = origin.tags.get("git.mlops_llm_commit" if own else "git.commit", "")
     patch = origin.patches.get("mlops_llm" if own else "uncommitted", "")
     folder = Path(origin.tags.get("folder", "."))
     where = folder if folder.is_dir() else Path.cwd()
-    return Again(tuple(words), where, "" if commit == "none" else commit, patch, tuple(missing))
-
-
-def _rows(store: Store, run: str) -> tuple[str, list[Difference]]:
-    """How the rows of a training are named now where their file has changed, and those that are nowhere."""
-    used = lineage.used(store, run, "training")
-    if used is None:
-        return "", []
-    wanted = used.digests.get("raw", "")
-    file = Path(used.source)
-    if file.is_file() and raw_digest(file, ()) == wanted:
-        return "", []
-    known = datasets.find(store, used.name)
-    version = next((each for each in known.versions if each.raw == wanted), None) if known else None
-    if known and version:
-        return f"dataset={known.name}@{version.label}", []
-    now = raw_digest(file, ())[:12] if file.is_file() else ""
-    return "", [Difference("data", f"{used.name} ({file})", f"{wanted[:12]}…", f"{now}…" if now else "")]
+    return Again(tuple(words), where, "" if commit == "none" else commit, patch, began)
 
 
 @contextmanager
@@ -102,21 +85,26 @@ def code(wanted: Again, folder: Path) -> Iterator[tuple[Path, list[Difference]]]
     if not (tree / "src").is_dir():
         raise UserError(f"the commit {wanted.commit[:12]} cannot be checked out", str(root), "see: git worktree list")
     try:
-        if wanted.patch:
-            done = subprocess.run(
-                ["git", "-C", str(tree), "apply", "--whitespace=nowarn", "-"],
-                input=wanted.patch,
-                text=True,
-                capture_output=True,
-                check=False,
-            )
-            if done.returncode:
-                said = (done.stderr.strip().splitlines() or ["?"])[0][:200]
-                differs.append(Difference("code", "uncommitted changes", "there", f"not applied ({said})"))
+        if wanted.patch and (said := _applied(tree, wanted.patch)):
+            differs.append(Difference("code", "uncommitted changes", "there", f"not applied ({said})"))
+        unknown = (line.partition(": ")[2] for line in wanted.patch.splitlines() if line.startswith("# untracked: "))
+        differs += [Difference("code", name, "there, too long to be recorded", "") for name in unknown]
         yield tree / "src", differs
     finally:
         environment.git(root, "worktree", "remove", "--force", str(tree))
         shutil.rmtree(tree, ignore_errors=True)
+
+
+def _applied(tree: Path, patch: str) -> str:
+    """Apply changes; return what git says against it."""
+    done = subprocess.run(
+        ["git", "-C", str(tree), "apply", "--allow-empty", "--whitespace=nowarn", "-"],
+        input=patch,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    return (done.stderr.strip().splitlines() or ["?"])[0][:200] if done.returncode else ""
 
 
 def rerun(wanted: Again, source: Path, output: Path, name: str, most: int | None, address: str) -> str:
@@ -161,7 +149,7 @@ def rerun(wanted: Again, source: Path, output: Path, name: str, most: int | None
 
 def weights(store: Store, run: str) -> dict[str, str]:
     """Checkpoint of a run -> digest of its weights, in the order of their steps."""
-    found = ledger.checkpoints(store, ledger.find_run(store, run).id)
+    found = checkpoints.of_run(store, ledger.find_run(store, run).id)
     return {each.name: each.tags["digest.weights"] for each in found if "digest.weights" in each.tags}
 
 

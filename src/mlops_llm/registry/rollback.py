@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mlops_llm.errors import RequestError
 from mlops_llm.record import Result, Run
+from mlops_llm.registry import subject
 from mlops_llm.registry.config import Registry
 from mlops_llm.registry.hook import Changed, tell
 from mlops_llm.tracking import champions, ledger, registered
@@ -28,6 +29,7 @@ class RollingBack:
         with champions.turn_of(store, ledger.find_run(store, run.name).id, name):
             known = registered.model(store, name)
             to = target(known, champions.known_versions(store, name))
+            subject.refuse_unusable(store, registered.version(store, name, str(to)))
             made = champions.move(store, name, to, champions.ROLLBACK, run.name, self.reason)
             for key, value in {"at": made.time, "by": made.by, "why": made.reason, "to": str(to)}.items():
                 store.client.set_model_version_tag(name, str(made.before), f"rolled_back.{key}", value)
@@ -47,21 +49,22 @@ class RollingBack:
         name = self.request.registered
         changed = Changed(name, made.version, made.before, champions.ROLLBACK, self.reason)
         version = registered.version(self.store, name, str(made.version))
-        grid, failed = tell(self.request.hook, changed, version, run)
-        hooks = f"{failed} failed; the champion stays" if failed else "told"
-        return Result(result.title, {**result.table, "hooks": hooks}, result.values, [grid])
+        grid, said = tell(self.store, self.request.hook, changed, version, run)
+        return Result(result.title, {**result.table, "hooks": said}, result.values, [grid])
 
 
 def rollback(request: Registry, reason: str) -> RollingBack:
     """Check a rollback.
 
     Raises:
-        UserError: there is no champion, or none before it.
+        UserError: there is no champion, none before it, or that one's files are gone.
     """
     store = connect()
     for hook in request.hook.values():
         hook.check()
-    target(registered.model(store, request.registered), champions.known_versions(store, request.registered))
+    name = request.registered
+    to = target(registered.model(store, name), champions.known_versions(store, name))
+    subject.refuse_unusable(store, registered.version(store, name, str(to)))
     return RollingBack(request, store, reason)
 
 
@@ -80,9 +83,9 @@ def target(known: ModelRow, there: set[int]) -> int:
     if now is None:
         raise RequestError(f"'{known.name}' has no champion", "name", "op=promote makes one")
     moves = [*champions.history(known.tags), *([left] if left else [])]
-    stack = [each for each in champions.reign(moves) if each in there]
-    below = stack[: stack.index(now)] if now in stack else stack
-    before = below[-1] if below else known.aliases.get(PREVIOUS) if now not in stack else None
+    below = champions.beneath(moves, now, there)
+    by_hand = known.aliases.get(PREVIOUS) if now not in champions.reign(moves) else None
+    before = below[-1] if below else by_hand
     if before is None or before == now:
         raise RequestError(f"'{known.name}' had no champion before version {now}", "name", "op=promote makes another one")
     return before

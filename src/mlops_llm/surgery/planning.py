@@ -44,10 +44,10 @@ class Source:
             return f"models:/{place.checkpoint}"
         if self.ref in EMBEDDED or not Path(self.ref).expanduser().is_dir():
             return self.ref
-        from mlops_llm.tracking import ledger
+        from mlops_llm.tracking import checkpoints
         from mlops_llm.tracking.store import connect, exists
 
-        row = ledger.by_weights(connect(), self.digest) if exists() else None
+        row = checkpoints.by_weights(connect(), self.digest) if exists() else None
         return f"models:/{row.id}" if row else str(place.folder)
 
     @cached_property

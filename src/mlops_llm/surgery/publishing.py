@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
@@ -50,10 +49,7 @@ def inputs(planned: Planned, run: Run) -> None:
 
 def used(source: Source) -> Checkpoint:
     """A source as the record names it."""
-    place = source.files.place
-    tags = {"digest.weights": load.weights_digest(place), "ref": place.ref}
-    name = place.name or re.sub(r"[^\w.\-]+", "_", place.ref).strip("_")
-    return Checkpoint(name, place.step, place.folder, tags, place.checkpoint)
+    return load.as_recorded(source.files.place)
 
 
 def publish(planned: Planned, made: Made, run: Run, seconds: float) -> Result:

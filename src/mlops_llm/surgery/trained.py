@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mlops_llm.errors import UserError
 from mlops_llm.surgery.config import Surgery
-from mlops_llm.tracking import ledger
+from mlops_llm.tracking import checkpoints, ledger
 from mlops_llm.tracking.store import connect
 
 AVERAGED = "-ema"
@@ -28,8 +28,8 @@ def refs(request: Surgery) -> list[str]:
     found = ledger.find_run(store, request.run)
     rows = [
         row
-        for row in ledger.checkpoints(store, found.id)
-        if row.status == "READY" and not row.name.endswith(AVERAGED) and row.tags.get("checkpoint.files") != ledger.REMOVED
+        for row in checkpoints.of_run(store, found.id)
+        if row.status == "READY" and not row.name.endswith(AVERAGED) and row.tags.get("checkpoint.files") != checkpoints.REMOVED
     ]
     if not rows:
         raise UserError(f"run '{found.name}' has no whole checkpoint", "run", "take another run or resume it")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlops_llm.tracking import ledger
+from mlops_llm.tracking import checkpoints
 from mlops_llm.tracking.store import Store
 
 
@@ -11,7 +11,7 @@ def register(store: Store, run: str, checkpoint: str, model: str, alias: str, de
 
     Registering the same checkpoint again finds the version that is there.
     """
-    version = register_model(store, ledger.checkpoint_id(store, run, checkpoint), run, checkpoint, model, description)
+    version = register_model(store, checkpoints.id_of(store, run, checkpoint), run, checkpoint, model, description)
     if alias:
         store.client.set_registered_model_alias(model, alias, version)
     return version

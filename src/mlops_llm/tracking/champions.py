@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import getpass
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from mlops_llm import console
@@ -76,7 +76,25 @@ def reign(moves: Sequence[Move]) -> list[int]:
     return stack
 
 
-def move(store: Store, name: str, version: int, kind: str, run: str, reason: str) -> Move:
+def beneath(moves: Sequence[Move], now: int, there: Collection[int]) -> list[int]:
+    """Versions to which rollbacks lead from a champion, the next one last.
+
+    Args:
+        moves: the history.
+        now: the champion.
+        there: versions that were not deleted.
+    """
+    stack = [each for each in reign(moves) if each in there or each == now]
+    if now in stack:
+        stack = stack[: len(stack) - stack[::-1].index(now)]  # of a champion that came back, its last time counts
+    while stack and stack[-1] == now:
+        stack.pop()
+    return stack
+
+
+def move(
+    store: Store, name: str, version: int, kind: str, run: str, reason: str, begun: Callable[[], None] = lambda: None
+) -> Move:
     """Make a version the champion; for a caller whose `turn` it is, see `turn_of`.
 
     Args:
@@ -86,29 +104,27 @@ def move(store: Store, name: str, version: int, kind: str, run: str, reason: str
         kind: `promote`, `force` or `rollback`.
         run: name of the run that does it.
         reason: for a person.
+        begun: called as soon as the move is written down: whatever happens from then on, it is made.
     """
     row = registered.model(store, name)
     told, before = history(row.tags), row.aliases.get(CHAMPION)
-    if kind == ROLLBACK:
-        there = known_versions(store, name)
-        beneath = [each for each in reign(told) if each in there]
-        below = beneath[: beneath.index(version)] if version in beneath else []
-        previous = below[-1] if below else None
-    else:
-        previous = before
     entry = Move(
         1 + max((each.number for each in told), default=0),
         kind,
         version,
         before,
-        previous,
+        before,
         run,
         ledger.find_run(store, run).id,
         getpass.getuser(),
         datetime.now(UTC).isoformat(timespec="seconds"),
         reason[:LONGEST_REASON],
     )
+    if kind == ROLLBACK:
+        below = beneath([*told, entry], version, known_versions(store, name))
+        entry = replace(entry, previous=below[-1] if below else None)
     store.client.set_registered_model_tag(name, JOURNAL, json.dumps(asdict(entry), ensure_ascii=False))
+    begun()
     _carry_out(store, name, entry)
     return entry
 

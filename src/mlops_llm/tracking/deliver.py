@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_llm.files import link_files
-from mlops_llm.tracking import evaluations, ledger
+from mlops_llm.tracking import checkpoints, evaluations, ledger
 from mlops_llm.tracking.store import Store, local_path
 
 CHECKPOINT = "checkpoint"
@@ -56,7 +56,7 @@ def _metrics(store: Store, run: str, write: dict[str, Any], again: bool, models:
 
 def _model(store: Store, run: str, owner: str) -> str:
     """LoggedModel id of a checkpoint that is given by it, or by its name in the run."""
-    return owner if re.fullmatch(r"m-[0-9a-f]{32}", owner) else ledger.checkpoint_id(store, run, owner)
+    return owner if re.fullmatch(r"m-[0-9a-f]{32}", owner) else checkpoints.id_of(store, run, owner)
 
 
 def _params(store: Store, run: str, write: dict[str, Any], again: bool) -> None:
@@ -99,7 +99,7 @@ def _checkpoint(store: Store, run: str, write: dict[str, Any], again: bool) -> N
 
     client, folder = store.client, Path(write["folder"])
     made = client.get_run(run)
-    model = ledger.find_checkpoint(store, run, write["name"], made.info.experiment_id)
+    model = checkpoints.find(store, run, write["name"], made.info.experiment_id)
     begun = model is not None
     if model is None:
         model = client.create_logged_model(
@@ -176,7 +176,7 @@ def _register(store: Store, run: str, write: dict[str, Any], again: bool) -> Non
 
 def _finish(store: Store, run: str, write: dict[str, Any], again: bool) -> None:
     if write["status"] != "FINISHED":
-        for row in ledger.checkpoints(store, run):
+        for row in checkpoints.of_run(store, run):
             if row.status == "PENDING":  # cut off; a resumed run publishes it again
                 store.client.finalize_logged_model(row.id, "FAILED")
     store.client.set_terminated(run, write["status"], end_time=write["time"])

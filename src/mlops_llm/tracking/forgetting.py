@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from mlops_llm.errors import UserError
-from mlops_llm.tracking import ledger
-from mlops_llm.tracking.ledger import CheckpointRow
+from mlops_llm.tracking import checkpoints, ledger, registered
+from mlops_llm.tracking.checkpoints import CheckpointRow
 from mlops_llm.tracking.lineage import ancestors
 from mlops_llm.tracking.store import Store, is_away, local_path
 
 T = TypeVar("T")
 
 
-def forget(store: Store, model: str) -> bool:
+def folders(row: CheckpointRow) -> tuple[Path, ...]:
+    """Where a checkpoint's files are: in the record and, as the training left them, in the run's folder on this machine."""
+    written, host = row.tags.get("checkpoint.uri"), row.tags.get("checkpoint.host")
+    own = local_path(written) if written and host in (None, socket.gethostname()) else None
+    places = (local_path(row.location), own if own is not None and own.name == row.name else None)
+    return tuple(dict.fromkeys(each.resolve() for each in places if each is not None and each.is_dir()))
+
+
+def delete(store: Store, row: CheckpointRow, tags: Mapping[str, str] | None = None) -> bool:
+    """Delete a checkpoint's files wherever they are on this machine, as `forget` does in the record."""
+    places = folders(row)
+    if not forget(store, row.id, tags):
+        return False
+    for folder in places:
+        shutil.rmtree(folder, ignore_errors=True)
+    return True
+
+
+def forget(store: Store, model: str, tags: Mapping[str, str] | None = None) -> bool:
     """Remove a checkpoint's files from the record unless the registry names it; its numbers stay.
 
     It is marked before the first file goes, so that one that was cut off in between is not taken for whole.
@@ -23,16 +44,17 @@ def forget(store: Store, model: str) -> bool:
     Args:
         store: the record.
         model: its LoggedModel id.
+        tags: more that is said of it.
 
     Returns:
         Whether nothing of the record needs the files any more.
     """
     if ledger.is_registered(store, model):
         return False
-    row = ledger.by_model_id(store, model)
+    row = checkpoints.by_id(store, model)
     if row.tags.get("checkpoint.storage") == "upload":
         return True  # the server keeps its own copy
-    store.client.set_logged_model_tags(model, {"checkpoint.files": ledger.REMOVED})
+    store.client.set_logged_model_tags(model, {**(tags or {}), "checkpoint.files": checkpoints.REMOVED})
     place = local_path(row.location)
     for file in place.iterdir() if place and place.is_dir() else ():
         file.unlink()
@@ -49,35 +71,29 @@ def needed_by_registry(store: Store) -> dict[str, str]:
         LoggedModel id -> why it is needed, for a person.
     """
     found: dict[str, str] = {}
-    for model in ledger.registered(store):
-        for alias in sorted(model.aliases):
-            name, row = f"{model.name}@{alias}", _behind(store, model.name, alias, alias=True)
-            for each, role in ancestors(store, row.id).items() if row else ():
+    versions = [(each, each.checkpoint) for each in registered.versions(store) if each.checkpoint]
+    for each, row in versions:
+        for alias in each.aliases:
+            name = f"{each.model}@{alias}"
+            for ancestor, role in ancestors(store, row.id).items():
                 said = f"{name} learned from it, its {role}" if role else f"{name} was made of it"
-                found.setdefault(each, f"{name} points to it" if row and each == row.id else said)
-    for model in ledger.registered(store):
-        for version in ledger.versions(store, model.name):
-            row = _behind(store, model.name, str(version.version), alias=False)
-            for each in _beneath(store, row) if row else ():
-                found.setdefault(each, f"the adapter {model.name}/{version.version} lies on it")
+                found.setdefault(ancestor, f"{name} points to it" if ancestor == row.id else said)
+    for each, row in versions:
+        for base in _beneath(store, row):
+            found.setdefault(base, f"the adapter {each.model}/{each.version} lies on it")
     return found
-
-
-def _behind(store: Store, name: str, which: str, *, alias: bool) -> CheckpointRow | None:
-    """The checkpoint of a version; None of a model that another program registered."""
-    return _known(lambda: ledger.by_version(store, name, which, alias=alias))
 
 
 def _beneath(store: Store, row: CheckpointRow) -> Iterator[str]:
     """What an adapter lies on, at any depth; nothing of a whole model."""
     met, here = {row.id}, row
-    while here.run and (run := _known(partial(ledger.find_run, store, here.run))):
+    while here.run and here.peft != checkpoints.WHOLE and (run := _known(partial(ledger.find_run, store, here.run))):
         base = run.tags.get("base.checkpoint", "")
         if run.params.get("choice.peft", "none") == "none" or not base or base in met:
             return
         met.add(base)
         yield base
-        found = _known(partial(ledger.by_model_id, store, base))
+        found = _known(partial(checkpoints.by_id, store, base))
         if found is None:
             return
         here = found

@@ -1,21 +1,17 @@
-"""Questions to the record, answered with typed rows."""
+"""Questions to the record about runs, answered with typed rows."""
 
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from mlops_llm.component import near
 from mlops_llm.errors import UserError
-from mlops_llm.tracking.store import Store, local_path
+from mlops_llm.tracking.store import Store
 
-REMOVED = "removed"
-"""Value of the tag `checkpoint.files` when the files are gone and the numbers stay."""
-_TRIES, _TOGETHER = 5, 1000
+_TRIES = 5
 _PAGE = 100
 """Models that the registry is asked for at once."""
 
@@ -32,23 +28,6 @@ class RunRow:
     tags: dict[str, str]
     params: dict[str, str]
     metrics: dict[str, float]
-
-
-@dataclass(frozen=True)
-class CheckpointRow:
-    """A checkpoint as the record holds it."""
-
-    id: str
-    name: str
-    step: int
-    status: str
-    location: str
-    run: str
-    tags: dict[str, str]
-    metrics: dict[str, float]
-    """Of every run that told any; of the same name the last."""
-    own: dict[str, float] = field(default_factory=dict)
-    """Those that the run which made it told, so that they are of the same rows at each checkpoint."""
 
 
 def find_run(store: Store, ref: str) -> RunRow:
@@ -126,60 +105,6 @@ def evaluations_of(store: Store, rows: str, most: int = 100) -> list[RunRow]:
     return [row_of(run) for run in _all(store, " and ".join(wanted), most)]
 
 
-def checkpoints(store: Store, run: str) -> list[CheckpointRow]:
-    """A run's checkpoints by step, finished or not; at a step averaged weights stand before the raw ones."""
-    experiment = store.client.get_run(run).info.experiment_id
-    rows: list[CheckpointRow] = []
-    token = None
-    while True:
-        page = store.client.search_logged_models(
-            [experiment], filter_string=f"source_run_id = '{run}'", max_results=100, page_token=token
-        )
-        rows += [checkpoint_of(model) for model in page]
-        token = page.token
-        if not token:
-            return sorted(rows, key=lambda row: (row.step, not row.name.endswith("-ema")))
-
-
-def everywhere(store: Store, query: str | None = None) -> Iterator[CheckpointRow]:
-    """Every whole checkpoint of the record whose files are there, or those that a query of MLflow's finds."""
-    experiments = [each.experiment_id for each in store.client.search_experiments()]
-    token = None
-    while True:
-        page = store.client.search_logged_models(experiments, query, max_results=_TOGETHER, page_token=token)
-        rows = map(checkpoint_of, page)
-        yield from (row for row in rows if row.status == "READY" and row.tags.get("checkpoint.files") != REMOVED)
-        token = page.token
-        if not token:
-            return
-
-
-def maybe_adapters(store: Store) -> Iterator[CheckpointRow]:
-    """Every whole checkpoint that can be an adapter: trainings say so; operations, and what comes from elsewhere, do not.
-
-    Of ten thousand checkpoints most are none, and reading them all takes many seconds.
-    """
-    for query in ("params.peft != 'full'", "tags.operation LIKE '%'", "tags.`checkpoint.origin` LIKE '%'"):
-        yield from everywhere(store, query)
-
-
-def find_checkpoint(store: Store, run: str, name: str, experiment: str = "") -> Any:
-    """MLflow's LoggedModel of a run's checkpoint, or None; the run's experiment is looked up where it is not given."""
-    experiment = experiment or store.client.get_run(run).info.experiment_id
-    found = store.client.search_logged_models(
-        [experiment], filter_string=f"source_run_id = '{run}' AND name = '{name}'", max_results=1
-    )
-    return found[0] if found else None
-
-
-def checkpoint_id(store: Store, run: str, name: str) -> str:
-    """LoggedModel id of a run's checkpoint."""
-    model = find_checkpoint(store, run, name)
-    if model is None:
-        raise UserError(f"run {run} has no checkpoint '{name}'")
-    return str(model.model_id)
-
-
 def history(store: Store, run: str, key: str) -> list[Any]:
     """All values of a metric in a run, each with its step."""
     return list(store.client.get_metric_history(run, key))
@@ -199,98 +124,6 @@ def registered(store: Store) -> Iterator[Any]:
         token = page.token
         if not token:
             return
-
-
-def versions(store: Store, name: str) -> Iterator[Any]:
-    """Every version of a registered model, the newest first."""
-    token, quote = None, '"' if "'" in name else "'"
-    while True:
-        page = store.client.search_model_versions(
-            f"name = {quote}{name}{quote}", max_results=_PAGE, page_token=token, order_by=["version_number DESC"]
-        )
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
-def place_of_checkpoint(store: Store, row: CheckpointRow) -> Path:
-    """The folder of a checkpoint's files, downloaded if the store is remote.
-
-    Raises:
-        UserError: it is unfinished, or its files are gone.
-    """
-    if row.status != "READY":
-        raise UserError(f"{row.name} of run {row.run} is unfinished", remedy="take an earlier one or resume the run")
-    if row.tags.get("checkpoint.files") == REMOVED:
-        raise UserError(f"the files of {row.name} were removed (trainer.save_total_limit)", remedy="take another checkpoint")
-    if row.tags.get("checkpoint.storage") == "reference":
-        place = local_path(row.tags["checkpoint.uri"])
-    else:
-        place = local_path(row.location)
-    if place is None:
-        from mlflow.artifacts import download_artifacts
-
-        return Path(download_artifacts(f"models:/{row.id}", tracking_uri=store.address))
-    if not place.is_dir():
-        host = row.tags.get("checkpoint.host")
-        elsewhere = bool(host) and host != socket.gethostname()
-        raise UserError(
-            f"the files of {row.name} of run {row.run} are {'on another machine' if elsewhere else 'gone'}",
-            f"{host}:{place}" if host else str(place),
-            "copy them here by hand, or train with checkpoints.storage=upload" if elsewhere else "take another checkpoint",
-        )
-    return place
-
-
-def by_model_id(store: Store, model: str) -> CheckpointRow:
-    """A checkpoint by its LoggedModel id."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return checkpoint_of(store.client.get_logged_model(model))
-    except MlflowException as error:
-        raise UserError(f"no checkpoint has the id {model}") from error
-
-
-def by_weights(store: Store, weights: str) -> CheckpointRow | None:
-    """The oldest whole checkpoint with weights of this digest that a run of ours made, or None."""
-    experiments = [each.experiment_id for each in store.client.search_experiments()]
-    query = f"tags.`digest.weights` = '{weights}'"
-    order = [{"field_name": "creation_timestamp", "ascending": True}]
-    found = store.client.search_logged_models(experiments, filter_string=query, max_results=100, order_by=order)
-    return next((row for row in map(checkpoint_of, found) if row.run and row.status == "READY"), None)
-
-
-def by_version(store: Store, name: str, which: str, alias: bool) -> CheckpointRow:
-    """The checkpoint behind a registered model's version or alias.
-
-    Raises:
-        UserError: model, version or alias is unknown; what there is, is named.
-    """
-    from mlflow.exceptions import MlflowException
-
-    client = store.client
-    try:
-        model = client.get_registered_model(name)
-    except MlflowException as error:
-        names = [each.name for each in client.search_registered_models(max_results=100)]
-        known = f"registered are: {', '.join(names)}" if names else "nothing is registered yet"
-        raise UserError(f"no registered model is called '{name}'{near(name, names)}", remedy=known) from error
-    try:
-        version = client.get_model_version_by_alias(name, which) if alias else client.get_model_version(name, which)
-    except MlflowException as error:
-        if alias:
-            remedy = f"it has: {', '.join(sorted(model.aliases)) or 'no alias'}"
-        else:
-            versions = client.search_model_versions(f"name = '{name}'")
-            remedy = f"it has versions: {', '.join(sorted(str(each.version) for each in versions))}"
-        raise UserError(f"'{name}' has no {'alias' if alias else 'version'} '{which}'", remedy=remedy) from error
-    source = str(version.source)
-    copied = re.fullmatch(r"models:/([^/@]+)/(\d+)", source)
-    if copied:
-        return by_version(store, copied[1], copied[2], alias=False)
-    return by_model_id(store, source.removeprefix("models:/"))
 
 
 def log_inputs(store: Store, run: str, inputs: list[Any]) -> None:
@@ -328,23 +161,4 @@ def row_of(run: Any) -> RunRow:
         dict(data.tags),
         dict(data.params),
         dict(data.metrics),
-    )
-
-
-def checkpoint_of(model: Any) -> CheckpointRow:
-    """A LoggedModel of MLflow's as a row."""
-    step = model.params.get("step") or re.sub(r"\D", "", model.name) or "0"
-    told = model.metrics or []
-    metrics = {metric.key: metric.value for metric in told}
-    own = {metric.key: metric.value for metric in told if metric.run_id == model.source_run_id}
-    return CheckpointRow(
-        model.model_id,
-        model.name,
-        int(step),
-        str(model.status).rsplit(".", 1)[-1],
-        model.artifact_location,
-        model.source_run_id or "",
-        dict(model.tags),
-        metrics,
-        own,
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mlops_llm.errors import UserError
-from mlops_llm.tracking import ledger
+from mlops_llm.tracking import checkpoints, ledger
 from mlops_llm.tracking.store import Store, is_away
 
 PARENTS = "parents"
@@ -79,6 +79,21 @@ class Named(Protocol):
     @property
     def run(self) -> str:
         """Run that made it."""
+
+
+def listed(text: str) -> list[str]:
+    """What a tag `parents` names; nothing where it is no list."""
+    try:
+        found = json.loads(text or "[]")
+    except ValueError:
+        return []
+    return [str(each) for each in found] if isinstance(found, list) else []
+
+
+def checkpoint_ids(text: str) -> list[str]:
+    """LoggedModel ids among what a tag `parents` names."""
+    found = (re.fullmatch(r"(?:models:/)?(m-[0-9a-f]{32})", each) for each in listed(text))
+    return [each[1] for each in found if each]
 
 
 def trace(store: Store | None, place: Named, weights: str = "") -> Lineage:
@@ -146,7 +161,7 @@ def ancestors(store: Store, model: str) -> dict[str, str]:
         if asked == len(walk.judges):
             return found
         role, ref, weights = walk.judges[asked]
-        exact = ledger.by_weights(store, weights) if weights else None  # an alias in the ref has moved on
+        exact = checkpoints.by_weights(store, weights) if weights else None  # an alias in the ref has moved on
         if exact:
             walk.checkpoint(exact.id, exact.run)
         else:
@@ -184,7 +199,7 @@ class _Walk:
         self.edges: dict[str, list[str]] = {}
         """Checkpoint, or `run ID`, -> keys of what it was made of; the model in question is made of nothing yet."""
         self._at = ""
-        self._rows: dict[str, tuple[ledger.CheckpointRow | None, Any]] = {}
+        self._rows: dict[str, tuple[checkpoints.CheckpointRow | None, Any]] = {}
 
     @property
     def lineage(self) -> Lineage:
@@ -245,7 +260,7 @@ class _Walk:
         assert store is not None  # only the record names checkpoints
         if model:
             try:
-                row = ledger.by_model_id(store, model)
+                row = checkpoints.by_id(store, model)
                 tags, run = row.tags, row.run or run
             except UserError as error:
                 if is_away(error):
@@ -292,7 +307,7 @@ class _Walk:
                 self.influences.append(f"{role} {ref} (run {name})")
                 self.judges.append((role, ref, tags.get(f"digest.{role.replace(' ', '.')}", "")))
 
-    def _recorded(self, ref: str, weights: str) -> ledger.CheckpointRow | None:
+    def _recorded(self, ref: str, weights: str) -> checkpoints.CheckpointRow | None:
         """The checkpoint behind a ref, or behind a folder with its weights; None where the record holds none.
 
         Raises:
@@ -302,13 +317,13 @@ class _Walk:
         if store is None:
             return None
         if found := re.fullmatch(r"(?:models:/)?(m-[0-9a-f]{32})", ref):
-            return ledger.by_model_id(store, found[1])
+            return checkpoints.by_id(store, found[1])
         if found := re.fullmatch(r"models:/([^/@]+)(?:@([^/]+)|/(\d+))", ref):
-            return ledger.by_version(store, found[1], found[2] or found[3], alias=bool(found[2]))
+            return checkpoints.by_version(store, found[1], found[2] or found[3], alias=bool(found[2]))
         if found := re.fullmatch(r"runs:/(.+)/(checkpoint-[^/]+)", ref):
             run = ledger.find_run(store, found[1])
-            return ledger.by_model_id(store, ledger.checkpoint_id(store, run.id, found[2]))
-        return ledger.by_weights(store, weights) if re.fullmatch("[0-9a-f]{64}", weights) else None
+            return checkpoints.by_id(store, checkpoints.id_of(store, run.id, found[2]))
+        return checkpoints.by_weights(store, weights) if re.fullmatch("[0-9a-f]{64}", weights) else None
 
     def _listed(self, text: str, whose: str) -> list[str]:
         try:

@@ -9,8 +9,9 @@ from typing import Any
 
 from mlops_llm.component import near
 from mlops_llm.errors import UserError
-from mlops_llm.tracking import ledger
-from mlops_llm.tracking.ledger import CheckpointRow, RunRow
+from mlops_llm.tracking import checkpoints, ledger
+from mlops_llm.tracking.checkpoints import CheckpointRow
+from mlops_llm.tracking.ledger import RunRow
 from mlops_llm.tracking.store import Store
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
@@ -180,9 +181,9 @@ def runs(store: Store, ids: Iterable[str]) -> dict[str, RunRow]:
     return found
 
 
-def checkpoints(store: Store, ids: Iterable[str]) -> dict[str, CheckpointRow]:
+def by_ids(store: Store, ids: Iterable[str]) -> dict[str, CheckpointRow]:
     """Checkpoints by their LoggedModel ids, those that are there."""
-    return {name: ledger.checkpoint_of(each) for name, each in _logged(store, set(ids)).items()}
+    return {name: checkpoints.row_of(each) for name, each in _logged(store, set(ids)).items()}
 
 
 def _rows(store: Store, found: Sequence[Any], known: Sequence[ModelRow]) -> list[VersionRow]:
@@ -217,7 +218,7 @@ def _source(store: Store, version: Any) -> str:
         return logged[1]
     try:
         copied = re.fullmatch(r"models:/([^/@]+)/(\d+)", source)
-        return ledger.by_version(store, copied[1], copied[2], alias=False).id if copied else ""
+        return checkpoints.by_version(store, copied[1], copied[2], alias=False).id if copied else ""
     except UserError:
         return ""
 
@@ -235,7 +236,7 @@ def _version(each: Any, aliases: Sequence[str], logged: Any) -> VersionRow:
         each.description or "",
         dict(each.tags),
         each.run_id or "",
-        ledger.checkpoint_of(logged) if logged else None,
+        checkpoints.row_of(logged) if logged else None,
         tuple(_measured(logged)) if logged else (),
     )
 

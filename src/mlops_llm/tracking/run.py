@@ -14,7 +14,7 @@ from typing import Any
 
 from mlops_llm.files import writable, write_text
 from mlops_llm.record import Answer, Checkpoint, DatasetInput, Registration
-from mlops_llm.tracking import evaluations, forgetting, ledger, models
+from mlops_llm.tracking import checkpoints, evaluations, forgetting, ledger, models
 from mlops_llm.tracking.outbox import Outbox
 from mlops_llm.tracking.store import Store, is_away
 
@@ -198,7 +198,7 @@ class MlflowRun:
         """Remove a checkpoint's files unless the registry names it or a write of it still waits; its numbers stay."""
         if self._outbox.waiting or not self._store.reachable():
             return False
-        model = ledger.find_checkpoint(self._store, self.id, checkpoint.name)
+        model = checkpoints.find(self._store, self.id, checkpoint.name)
         if model is None:
             return True
         return forgetting.forget(self._store, model.model_id)

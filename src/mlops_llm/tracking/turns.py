@@ -46,7 +46,7 @@ def turn(store: Store, run: str, what: str) -> Iterator[None]:
             if time.monotonic() - began > PATIENCE:
                 remedy = "wait for its end, or stop it"
                 raise UserError(f"run {ledger.find_run(store, before[0]).name} has been at it for minutes", what, remedy)
-            time.sleep(min(_PAUSE * len(before), _LONGEST_PAUSE))  # those far behind leave the record alone
+            time.sleep(min(_PAUSE * len(before) ** 1.5, _LONGEST_PAUSE))  # those far behind leave the record alone
         yield
     finally:
         for tag in (_OF, _NUMBER):

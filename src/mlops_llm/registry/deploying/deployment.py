@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 
 from mlops_llm import console, digest
 from mlops_llm.errors import UserError
-from mlops_llm.files import clear_drafts, free_bytes, link_file, read_object, whole_folder
+from mlops_llm.files import clear_drafts, free_bytes, link_file, read_object, whole_folder, writable
 from mlops_llm.models import load, packed, template
 from mlops_llm.models.load import Files, ModelLoad
 from mlops_llm.models.ref import Place
@@ -137,7 +138,7 @@ class Plan:
     @cached_property
     def inputs(self) -> str:
         """Digest of all that decides what is written, but for what the record says of the model."""
-        beside = {each.name: digest.raw(each) for each in placing.sources(self.files) if not _is_weights(each)}
+        beside = {each.name: digest.raw(each) for each in placing.sources(self.files) if not placing.is_weights(each)}
         told = {
             "format": _FORMAT,
             "parts": [each["weights"] for each in self.parts],
@@ -148,7 +149,6 @@ class Plan:
         }
         return digest.row(told)
 
-    @cached_property
     def is_there(self) -> bool:
         """Whether the folder holds the same already.
 
@@ -172,13 +172,18 @@ class Plan:
         Raises:
             UserError: it holds something else, or an adapter does not fit its base.
         """
-        if self.is_there:
+        if self.is_there():
             return self._found(manifest.read(self.out), is_new=False)
         clear_drafts(self.out)
         if self.out.is_dir():
             self.out.rmdir()  # empty, else it were refused
-        with whole_folder(self.out) as draft:
-            self._fill(draft, run)
+        try:
+            with whole_folder(self.out) as draft:
+                self._fill(draft, run)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and self.is_there():  # another process was first
+                return self._found(manifest.read(self.out), is_new=False)
+            raise
         script = self.out / servers.SCRIPT
         if script.is_file():
             script.chmod(0o755)
@@ -218,7 +223,7 @@ class Plan:
         own = packed.gguf_file(self.files.place.folder)
         source = f"./{_GGUF}/{self.gguf.name}" if self.gguf else f"./{MODEL}/{own.name}" if own else f"./{MODEL}"
         form = "" if self.gguf or own else packed.form(self.files.config)
-        return modelfile.ollama(self.tokenizer, source, form, self.ends, self.context, self.name)
+        return modelfile.ollama(self.tokenizer, source, form, self.ends, self.context, self.served.image)
 
     @cached_property
     def ends(self) -> list[str]:
@@ -232,14 +237,14 @@ class Plan:
 
     def _told(self, model: Path, run: str) -> dict[str, Any]:
         """The manifest, but for the files."""
-        place, known = self.files.place, self.known
+        known = self.known
         return {
             "format": _FORMAT,
             "inputs": self.inputs,
             "name": self.name,
-            "ref": facts.said(place.ref),
+            "ref": facts.said(self.files.place.ref),
             "registered": known.registration,
-            "checkpoint": place.checkpoint,
+            "checkpoint": known.checkpoint,
             "digest.weights": load.digest_now(model),
             "digest.template": template.template_digest(self.tokenizer),
             "made_of": self.parts,
@@ -247,7 +252,7 @@ class Plan:
             "packed": "GGUF" if packed.gguf_file(model) else packed.form(self.files.config),
             "context": self.context,
             "ends": self.ends,
-            "certificate": place.tags.get("certificate", ""),
+            "certificate": known.certificate,
             "scores": [dict(each) for each in known.scores],
             "lineage": known.lineage,
             "starts": sorted(self.starts),
@@ -278,7 +283,7 @@ def planned(place: Place, how: ModelLoad, out: Path, wish: Wish) -> Plan:
     if other and packed.gguf_file(place.folder):
         raise UserError("is given, and the model is a GGUF itself", "op.gguf", "leave it out")
     plan = Plan(files, how, out.absolute(), wish, facts.known(place, weights), tokenizer, source == "own", other, weights)
-    plan.is_there  # noqa: B018 (for its error)
+    plan.is_there()  # for its error
     return plan
 
 
@@ -295,7 +300,4 @@ def _check(files: Files, out: Path, wish: Wish) -> None:
     if files.is_adapter and files.bytes > free:
         what = f"{console.size(files.bytes)} are needed and {console.size(free)} are free"
         raise UserError(what, str(out.parent), "free some disk or choose another folder")
-
-
-def _is_weights(file: Path) -> bool:
-    return file.suffix in (".safetensors", ".gguf")
+    writable(out.parent)

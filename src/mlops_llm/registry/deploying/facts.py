@@ -14,7 +14,7 @@ from typing import Any
 from mlops_llm.eval.recording import PREFIX
 from mlops_llm.models.ref import Place, unpinned
 from mlops_llm.registry import descent
-from mlops_llm.tracking import environment, lineage, registered
+from mlops_llm.tracking import checkpoints, environment, lineage, registered
 from mlops_llm.tracking.lineage import Ancestor
 from mlops_llm.tracking.registered import VersionRow
 from mlops_llm.tracking.store import Store, connect, exists
@@ -28,6 +28,9 @@ class Known:
 
     version: VersionRow | None = None
     """As which it is registered."""
+    checkpoint: str = ""
+    """Its LoggedModel id."""
+    certificate: str = ""
     scores: tuple[Mapping[str, Any], ...] = ()
     """Name, dataset, digest of its rows and value of each."""
     lineage: str = ""
@@ -42,13 +45,12 @@ class Known:
         return {"name": one.model, "version": one.version, "aliases": list(one.aliases), "ref": one.ref}
 
 
-def known(place: Place, weights: str, name: str = "") -> Known:
+def known(place: Place, weights: str) -> Known:
     """Ask the record.
 
     Args:
         place: the model.
         weights: digest of its own weights.
-        name: of the registered model, where it is registered under several; empty takes that of the ref, else the newest.
 
     Raises:
         UserError: the record cannot be reached.
@@ -57,10 +59,16 @@ def known(place: Place, weights: str, name: str = "") -> Known:
         return Known()
     store = connect()
     found, _ = lineage.tree(store, place, "" if place.checkpoint else weights)
-    measured = registered.measured(store, place.checkpoint) if place.checkpoint else ()
-    scores = [each for each in measured if each.name.startswith(PREFIX) and not each.name.endswith(_BESIDE)]
+    row = checkpoints.by_id(store, place.checkpoint) if place.checkpoint else checkpoints.by_weights(store, weights)
+    if row is None:
+        return Known(lineage=chain(found))
+    scores = [
+        each for each in registered.measured(store, row.id) if each.name.startswith(PREFIX) and not each.name.endswith(_BESIDE)
+    ]
     return Known(
-        _version(store, place, name),
+        _version(store, place.ref, row.id),
+        row.id,
+        row.tags.get("certificate", ""),
         tuple(
             {"name": each.name, "dataset": each.dataset, "digest": each.digest, "value": each.value}
             for each in sorted(scores, key=lambda each: (each.name, each.dataset, each.digest))
@@ -69,10 +77,11 @@ def known(place: Place, weights: str, name: str = "") -> Known:
     )
 
 
-def _version(store: Store, place: Place, name: str) -> VersionRow | None:
-    if found := re.fullmatch(r"models:/([^/@]+)(?:@([^/]+)|/(\d+))", unpinned(place.ref)):
+def _version(store: Store, ref: str, checkpoint: str) -> VersionRow | None:
+    """The version that a ref names, else the newest that is made of the checkpoint."""
+    if found := re.fullmatch(r"models:/([^/@]+)(?:@([^/]+)|/(\d+))", unpinned(ref)):
         return registered.version(store, found[1], found[2] or found[3])
-    return registered.of_checkpoint(store, place.checkpoint, name) if place.checkpoint else None
+    return registered.of_checkpoint(store, checkpoint)
 
 
 def chain(found: Mapping[str, Ancestor]) -> str:

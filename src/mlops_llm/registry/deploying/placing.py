@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,7 +48,8 @@ def sources(files: Files) -> Iterator[Path]:
 def place(files: Files, how: ModelLoad, folder: Path) -> None:
     """Put the files of a whole model into a folder; an adapter becomes part of its base on the way.
 
-    Files are hard-linked where the file system allows it, so they may not be edited in place.
+    Weights are hard-linked where the file system allows it, so they may not be edited in place; small files, which people do
+    edit, are copied.
 
     Raises:
         UserError: an adapter does not fit its base, or a number is not finite.
@@ -96,11 +98,19 @@ def _found(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
 
 
 def _put(source: Path, target: Path) -> None:
-    """Link a file; one that says where the model once lay is written without that."""
+    """Link weights and copy other files; one that says where the model once lay is written without that."""
+    if is_weights(source):
+        link_file(source, target)
+        return
     if source.suffix == ".json" and not source.name.endswith("index.json") and source.name != "tokenizer.json":
         told = read_object(source)
         if any(name in told for name in _WHERE):
             kept = {name: value for name, value in told.items() if name not in _WHERE}
             target.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             return
-    link_file(source, target)
+    shutil.copyfile(source, target)
+
+
+def is_weights(file: Path) -> bool:
+    """Whether a file holds tensors."""
+    return file.suffix in (".safetensors", ".gguf")

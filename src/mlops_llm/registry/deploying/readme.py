@@ -26,7 +26,7 @@ def text(served: Served, there: Collection[str], remarks: Sequence[str], version
         f"# {served.name}",
         "",
         f"A model to be served from this folder{of}. What it is made of, its scores and the digest of every file stand in "
-        f"`{manifest.NAME}`. 由此文件夹提供模型服务;来源、得分与每个文件的摘要见 `{manifest.NAME}`。",
+        f"`{manifest.NAME}`. 由此文件夹提供模型服务；来源、得分与每个文件的摘要见 `{manifest.NAME}`。",
         "",
         "## Check the files 检查文件",
         "",
@@ -44,7 +44,7 @@ def _vllm(served: Served) -> list[str]:
         "## vLLM",
         "",
         f"Answers on http://127.0.0.1:{served.port} (`SERVE_PORT`, `SERVE_HOST`); where `{served.key}` is set, clients must "
-        "give its value as their key. 只监听本机;设置了该变量时,客户端须以其值为密钥。",
+        "give its value as their key. 只监听本机；设置了该变量时，客户端须以其值为密钥。",
         "",
         *_bash(f"sh {servers.SCRIPT}"),
         "## Docker",
@@ -66,7 +66,7 @@ def _gguf(served: Served) -> list[str]:
     return [
         "## llama.cpp",
         "",
-        "The model is a GGUF, which vLLM does not open. 此模型为 GGUF,vLLM 不能读取。",
+        "The model is a GGUF, which vLLM does not open. 此模型为 GGUF，vLLM 不能读取。",
         "",
         *_bash(f"llama-server -m model/*.gguf --alias {served.name} --host 127.0.0.1 --port {served.port}{window} --jinja"),
     ]
@@ -74,7 +74,7 @@ def _gguf(served: Served) -> list[str]:
 
 def _ollama(served: Served, is_there: bool, remarks: Sequence[str]) -> list[str]:
     said = [f"- {each}" for each in remarks]
-    command = _bash(f"ollama create {served.name} -f {modelfile.NAME}", f"ollama run {served.name}") if is_there else []
+    command = _bash(f"ollama create {served.image} -f {modelfile.NAME}", f"ollama run {served.image}") if is_there else []
     return ["## Ollama", "", *command, *said, *([""] if said else [])]
 
 
@@ -95,7 +95,7 @@ def _asked(served: Served) -> list[str]:
             f'curl -fsS {address}/v1/chat/completions -H "Authorization: Bearer ${served.key}" \\',
             f"  -H 'Content-Type: application/json' -d '{json.dumps(body, ensure_ascii=False)}'",
         ),
-        "Ollama answers the same questions on http://127.0.0.1:11434. Ollama 的地址为 http://127.0.0.1:11434。",
+        f"Ollama answers the same questions on http://127.0.0.1:11434 as `{served.image}`. Ollama 的地址为 http://127.0.0.1:11434。",
     ]
 
 

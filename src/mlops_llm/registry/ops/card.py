@@ -21,7 +21,7 @@ class Card:
 
     def prepare(self, request: Registry) -> Work:
         """Find the model."""
-        from mlops_llm.models import load
+        from mlops_llm.models import adapter, load
         from mlops_llm.registry import subject
         from mlops_llm.registry.card import card
         from mlops_llm.tracking import ledger, lineage, registered
@@ -36,7 +36,8 @@ class Card:
 
         def work(run: Run) -> Result:
             measured = registered.measured(store, place.checkpoint) if place.checkpoint else ()
-            text = card(title, place.tags, measured, maker, found, version)
+            is_adapter = (place.folder / adapter.CONFIG).is_file()
+            text = card(title, place.tags, measured, maker, found, version, is_adapter=is_adapter)
             file = write_text(Path(request.output or ".") / "README.md", text, "backslashreplace")
             run.artifact("README.md", file)
             run.tags({"model": place.ref})

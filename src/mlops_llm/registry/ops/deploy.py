@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Optional
+from typing import TYPE_CHECKING, ClassVar, Optional
 
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
@@ -79,7 +79,7 @@ def _carried_out(plan: Plan, run: Run) -> Result:
     from mlops_llm.tracking.store import connect
 
     place, version = plan.files.place, plan.known.version
-    run.uses(_used(plan, load.weights_digest(place)))
+    run.uses(load.as_recorded(place))
     found = plan.write(run.name)
     for name in (manifest.NAME, manifest.SUMS, "README.md", servers.SCRIPT, servers.IMAGE, servers.COMPOSE, modelfile.NAME):
         if (found.folder / name).is_file():
@@ -97,14 +97,6 @@ def _carried_out(plan: Plan, run: Run) -> Result:
         for key, value in told.items():
             connect().client.set_model_version_tag(version.model, str(version.version), key, value)
     return _told(plan, found)
-
-
-def _used(plan: Plan, weights: str) -> Any:
-    from mlops_llm.record import Checkpoint
-
-    place = plan.files.place
-    name = place.name or re.sub(r"[^\w.\-]+", "_", place.ref).strip("_")
-    return Checkpoint(name, place.step, place.folder, {"digest.weights": weights, "ref": place.ref}, place.checkpoint)
 
 
 def _told(plan: Plan, found: Deployment) -> Result:

@@ -42,7 +42,7 @@ class CollectGarbage:
             raise UserError(what, "op.budget", f"give at least {plan.protected}, or move aliases first")
 
         def work(run: Run) -> Result:
-            gone = [] if self.dry_run else collecting.carry_out(store, found, plan, run.name)
+            gone = [] if self.dry_run else collecting.carry_out(store, plan, run.name)
             grids = _grids(plan, {each.id: f"{each.run}/{each.name}" for each in found.nodes})
             for name, grid in zip(("going.json", "staying.json"), grids, strict=True):
                 run.artifact(name, {head: [row[at] for row in grid.rows] for at, head in enumerate(grid.columns)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import ClassVar, Optional
 
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
+from mlops_llm.models.load import Dtype
 from mlops_llm.record import Result, Run
 from mlops_llm.registry.config import Registry, Work
 
@@ -27,8 +29,8 @@ class Probe:
     """Name of the model there; null takes the first that the server lists."""
     api_key_env: str = ""
     """Name of the environment variable with the key; empty where the server wants none."""
-    dtype: str = "float32"
-    """Number format that the server computes in: float32, bfloat16, float16."""
+    dtype: Dtype = Dtype.auto
+    """Number format that the server computes in; auto is that which op=serve would take here."""
     tolerance: Optional[float] = None  # noqa: UP045
     """Nats that a token may differ by; null is 0.02 in 32 bits, 0.25 in 16."""
 
@@ -37,9 +39,7 @@ class Probe:
         from mlops_llm.endpoint import check_address
 
         check_address(self.url, "op.url", EXAMPLE)
-        if self.dtype not in ("float32", "bfloat16", "float16"):
-            raise UserError(f"is {self.dtype}", "op.dtype", "give float32, bfloat16 or float16")
-        if self.tolerance is not None and not self.tolerance > 0:
+        if self.tolerance is not None and not 0 < self.tolerance < math.inf:
             raise UserError(f"is {self.tolerance}", "op.tolerance", "give nats above 0, or null")
 
     def prepare(self, request: Registry) -> Work:
@@ -54,12 +54,13 @@ class Probe:
         place = subject.place(request)
         load.inspect(place, request.model_load)
         name = self.served_as or OpenAI(self.url, api_key_env=self.api_key_env).first()
-        most = probe.tolerance(self.dtype) if self.tolerance is None else self.tolerance
+        dtype = load.dtype_of(self.dtype).name
+        most = probe.tolerance(dtype) if self.tolerance is None else self.tolerance
 
         def work(run: Run) -> Result:
             with tempfile.TemporaryDirectory(prefix="mlops_llm-") as folder:
                 made = deployment(place, request.model_load, Path(folder) / "model")
-                wanted = expected(made.model, self.dtype)
+                wanted = expected(made.model, dtype)
             proof = probe.proven(self.url, name, wanted, most, key_env=self.api_key_env)
             run.tags(
                 {"serve.address": self.url, "serve.ref": place.ref, "digest.weights": made.weights, "serve.proof": proof.why}

@@ -57,7 +57,7 @@ class Reproduce:
         now = environment.describe(environment.argv_of("train", list(wanted.words)))
         versions = dict(line.split("==", 1) for line in now.packages.splitlines() if "==" in line)
         differs = [
-            *wanted.missing,
+            *wanted.beginning.missing,
             *reproduction.packages(began.packages, versions),
             *reproduction.hardware(began.tags, now.tags),
         ]
@@ -82,13 +82,17 @@ class _Asked:
 def _carried_out(asked: _Asked, folder: Path, run: Run) -> Result:
     """Train again in a folder, and compare."""
     from mlops_llm.registry import reproduction, rerunning
+    from mlops_llm.tracking import ledger
 
     found, drift, after = list(asked.differs), None, list[Mapping[str, Any]]()
-    if not asked.wanted.missing:
+    if not asked.wanted.beginning.missing:
         with rerunning.code(asked.wanted, folder) as (source, of_code):
             found = [*of_code, *found]
             name = f"{run.name}-again"
             text = rerunning.rerun(asked.wanted, source, folder / "again", name, asked.steps, asked.store.address)
+        now, own = ledger.find_run(asked.store, name), {*rerunning.ITS_OWN, *asked.wanted.beginning.settings}
+        read = reproduction.inputs(asked.row.tags, now.tags)
+        found = [*reproduction.settings(asked.row.params, now.params, own), *read, *found]
         after = list(reproduction.steps(text))
         drift = reproduction.drift(asked.before, after, asked.steps)
         if drift is None and asked.steps is None:
@@ -101,7 +105,7 @@ def _told(asked: _Asked, found: Sequence[Difference], drift: Any, compared: int,
     """The verdict, recorded and as a table."""
     from mlops_llm.registry import reproduction
 
-    is_same = not asked.wanted.missing and drift is None
+    is_same = not asked.wanted.beginning.missing and drift is None
     verdict = reproduction.REPRODUCED if is_same else reproduction.DRIFTED
     run.tags({"reproduces": asked.row.name, "verdict": verdict})
     table = {

@@ -25,4 +25,8 @@ class Rollback:
 
         if not self.reason.strip():
             raise UserError("names no reason", "op.reason", "give op.reason='…'")
+        if request.version or request.model:
+            remedy = "leave it out; to make a certain version the champion: op=promote version=N op.force=true op.reason='…'"
+            where = "version" if request.version else "model"
+            raise UserError("is not for a rollback, which leads to the champion of before", where, remedy)
         return rollback(request, self.reason.strip()).work

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,15 +66,17 @@ def proven(address: str, model: str, wanted: Sequence[Expected], most: float, *,
             list(each.prompt) if told.prompt is not None else len(each.prompt)
         ):
             said = f"the conversation is written otherwise: {told.prompt_tokens} tokens there, {len(each.prompt)} here"
-            return Proof(False, count, float("inf"), most, how, said)
+            return Proof(False, count, math.inf, most, how, said)
         for place, logprob in enumerate(told.logprobs):
             if place >= len(each.places):
                 break
             here = _here(each, place, told)
             count += 1
-            if here is None:
+            if here is None or not math.isfinite(logprob):
                 said = f"token {place + 1} of an answer is none that these weights would give"
-                return Proof(False, count, float("inf"), most, how, said)
+                if here is not None:
+                    said = f"the log-probability of token {place + 1} of an answer is no number"
+                return Proof(False, count, math.inf, most, how, said)
             largest = max(largest, abs(here - logprob))
             if here != next(iter(each.places[place].values())):
                 break  # as good a token; from here on the answers are two
@@ -117,8 +119,3 @@ def _here(each: Expected, place: int, told: _Told) -> float | None:
         return known.get(str(told.tokens[place]))
     named = [known[token] for token, text in each.texts[place].items() if text == told.texts[place]]
     return max(named, default=None)
-
-
-def as_json(proof: Proof) -> str:
-    """For a file."""
-    return json.dumps(proof.__dict__, ensure_ascii=False)

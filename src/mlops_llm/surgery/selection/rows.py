@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from mlops_llm import component
+from mlops_llm.eval import recording
 from mlops_llm.eval.outcome import Score
-from mlops_llm.eval.recorded import Recorded, read, side_by_side
-from mlops_llm.eval.recording import IDENTITY, PREFIX, named
+from mlops_llm.eval.recorded import Recorded, evaluations, read, side_by_side
+from mlops_llm.eval.recording import PREFIX, named
+from mlops_llm.eval.report.source import ROWS
 from mlops_llm.surgery.selection.rules import LOSS, Candidate, Seen
-from mlops_llm.tracking import ledger
-from mlops_llm.tracking.ledger import CheckpointRow, RunRow
+from mlops_llm.tracking import checkpoints, ledger
+from mlops_llm.tracking.checkpoints import CheckpointRow
+from mlops_llm.tracking.ledger import RunRow
 from mlops_llm.tracking.store import Store
 
-_ROWS = "data.evaluation.digest.canonical"
-_LOWER = ("loss", "perplexity", "bits_per_byte", "entropy")
 FAILED = "failed"
 
 
@@ -66,11 +66,7 @@ class Rows:
         """Whether larger values of a number are better: as its metric says, else by the name."""
         if scores := self._scores(name):
             return bool(scores[0].higher_is_better)
-        for cls in component.groups().get("metric", {}).values() if name.startswith(PREFIX) else ():
-            names = getattr(cls, "names", ())  # of some metrics a property, which depends on settings
-            if isinstance(names, tuple) and name.removeprefix(PREFIX) in names:
-                return bool(cls.higher_is_better)  # type: ignore[attr-defined]
-        return not name.endswith(_LOWER)
+        return bool(recording.higher(name))
 
     def test(self, first: Candidate, second: Candidate, name: str) -> Seen | None:
         """The difference of two checkpoints by a score, on the samples that both were asked; None where it is not known."""
@@ -103,7 +99,7 @@ def _score(recorded: Recorded, name: str) -> Score | None:
 def _gone(row: CheckpointRow) -> str:
     if row.status != "READY":
         return "is unfinished"
-    if row.tags.get("checkpoint.files") == ledger.REMOVED:
+    if row.tags.get("checkpoint.files") == checkpoints.REMOVED:
         return "its files were removed"
     return "its certificate failed" if row.tags.get("certificate") == FAILED else ""
 
@@ -121,31 +117,28 @@ def rows(store: Store, ref: str, asked: str = "", by: Sequence[str] = ()) -> Row
         UserError: there is no such run.
     """
     run = ledger.find_run(store, ref)
-    checkpoints = sorted(ledger.checkpoints(store, run.id), key=lambda each: (each.step, each.name))
+    made = sorted(checkpoints.of_run(store, run.id), key=lambda each: (each.step, each.name))
     losses = {each.step: each.value for each in ledger.history(store, run.id, LOSS) if math.isfinite(each.value)}
-    found = {each.name: _evaluations(store, each) for each in checkpoints}
+    found = {each.name: _evaluations(store, each) for each in made}
     if not asked:
         counts: dict[str, int] = {}
-        for evaluations in found.values():
-            for digest, runs in evaluations.items():
+        for of_rows in found.values():
+            for digest, runs in of_rows.items():
                 told = {name for each in runs for name in each.metrics}
                 if told & set(by) or not any(name.startswith(PREFIX) for name in by):
                     counts[digest] = counts.get(digest, 0) + 1
         asked = max(counts, key=lambda digest: counts[digest], default="")
-    there = {name: evaluations[asked] for name, evaluations in found.items() if asked in evaluations}
+    there = {name: of_rows[asked] for name, of_rows in found.items() if asked in of_rows}
     held = {name: [read(store, [each.id])[0] for each in runs] for name, runs in there.items()}
-    return Rows(run, checkpoints, losses, held, asked)
+    return Rows(run, made, losses, held, asked)
 
 
 def _evaluations(store: Store, row: CheckpointRow) -> dict[str, list[RunRow]]:
     """Digest of rows -> finished evaluations of a checkpoint on them, newest first, that tell what no newer one does."""
-    weights = row.tags.get("digest.weights")
-    if not weights:
-        return {}
     made, known = dict[str, list[RunRow]](), dict[str, set[str]]()
-    for each in ledger.tagged(store, {"stage": "eval", "digest.weights": weights, IDENTITY: "%"}, 100):
-        digest, told = each.tags.get(_ROWS, ""), {name for name in each.metrics if name.startswith(PREFIX)}
-        if each.status == "FINISHED" and digest and told - known.get(digest, set()):
+    for each in evaluations(store, row.tags.get("digest.weights", "")):
+        digest, told = each.tags[ROWS], {name for name in each.metrics if name.startswith(PREFIX)}
+        if told - known.get(digest, set()):
             made.setdefault(digest, []).append(each)
             known.setdefault(digest, set()).update(told)
     return made

@@ -7,6 +7,7 @@ from textwrap import wrap
 from typing import Any
 
 from mlops_llm import console
+from mlops_llm.eval.recording import BESIDE
 from mlops_llm.record import Grid
 from mlops_llm.surgery.selection.freeing import Freeing
 from mlops_llm.surgery.selection.rows import Rows
@@ -14,8 +15,6 @@ from mlops_llm.surgery.selection.rules import HELD_OUT, LOSS, Candidate, Choice
 
 ACCURACIES = ("eval/mean_token_accuracy", "eval/rewards/accuracies")
 """What trainings call the accuracy on held-out rows."""
-BESIDE = ("_low", "_high", "_unseen")
-"""How numbers end that stand beside a score."""
 TABLE = "selection.json"
 _EDGES = 3
 """Characters between the texts of two columns."""

@@ -95,7 +95,7 @@ class Selecting:
 
     def _nothing(self, found: Rows, made: Choice, by: Sequence[str]) -> tuple[str, str, str]:
         known = sorted({name for each in found.candidates for name in each.values if name.startswith(_TOLD)})
-        known = [name for name in known if not name.endswith(showing.BESIDE)]
+        known = [name for name in known if not name.endswith(recording.BESIDE)]
         unknown = next((name for name in by if name not in known), None)
         if found.candidates and unknown:
             remedy = f"one of: {', '.join(known)}; or op.evaluate=true dataset=REF metric=[..]"
