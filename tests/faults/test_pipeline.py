@@ -112,7 +112,7 @@ def test_killed_at_every_boundary_and_in_every_stage(
     last = run("+experiment=whole", name="last")
     done = ("dedup", "sft", "eval", "average")
     assert states(last) == {**dict.fromkeys(done, "there"), "promote": "done", "card": "done"}
-    assert last["decisions"][0].startswith("models:/bot/1 (runs:/after3-average/averaged) is the champion: version 1 is the")
+    assert last["decisions"][0].startswith("models:/bot/1 (runs:/in3-average/averaged) is the champion: version 1 is the")
     assert run_of(client(whole), "last-card").data.params["model"] == "models:/bot/1"
     assert [ended(whole, stage).count("FINISHED") for stage in done] == [1] * 4
     assert len(champions.history(client(whole).get_registered_model("bot").tags)) == 1, "it became the champion once"
