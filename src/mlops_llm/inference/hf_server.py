@@ -14,13 +14,14 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -48,7 +49,7 @@ class Answers:
                 Route("/v1/chat/completions", self.chat, methods=["POST"]),
                 Route("/v1/completions", self.text, methods=["POST"]),
             ],
-            exception_handlers={BadRequestError: _refused},
+            exception_handlers={BadRequestError: _refused, ClientDisconnect: _gone},
             middleware=[Middleware(Locked, key=key)] if key else [],
         )
 
@@ -64,12 +65,16 @@ class Answers:
     async def chat(self, request: Request) -> Response:
         """A conversation, written by the model's template."""
         asked: AskedChat = protocol.read(AskedChat, await _body(request))
+        variables = asked.chat_template_kwargs or {}
+        if foreign := sorted(variables.keys() & signature(self._tokenizer.apply_chat_template).parameters.keys()):
+            said = f"{foreign[0]} is no variable of the chat template"  # a template of the client's own could run for hours
+            raise BadRequestError(said, "chat_template_kwargs")
         try:
             text = self._tokenizer.apply_chat_template(
                 protocol.texts(asked.messages),
                 tokenize=False,
                 add_generation_prompt=True,
-                **{str(name): value for name, value in (asked.chat_template_kwargs or {}).items()},
+                **variables,
             )
         except BadRequestError:
             raise
@@ -226,6 +231,11 @@ async def _body(request: Request) -> Any:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
         raise BadRequestError("the request is no JSON") from error
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    """Of a client that went before it had asked."""
+    return Response(status_code=499)
 
 
 async def _refused(request: Request, error: BadRequestError) -> Response:

@@ -13,6 +13,12 @@ LARGEST = 2**22
 """Bytes of a request."""
 _MOST = 20
 """Likeliest tokens that are told of each place, as with OpenAI."""
+_NOT_DONE = ("tools", "functions", "logit_bias", "frequency_penalty", "presence_penalty", "echo", "suffix", "top_k", "min_p",
+             "repetition_penalty", "min_tokens", "ignore_eos", "stop_token_ids", "structured_outputs", "guided_json",
+             "guided_regex", "guided_choice")  # fmt: skip
+"""What OpenAI's or vLLM's protocol has and this server does not do: left out in silence it would give other answers."""
+_NEUTRAL = {"top_k": -1, "repetition_penalty": 1.0}
+"""What says nothing, where that is not 0."""
 _COMPLETION = 16
 """Tokens of a completion where nothing is said, as with OpenAI."""
 
@@ -48,6 +54,17 @@ class Asked(BaseModel):  # type: ignore[misc]
     best_of: int | None = None
     echo: bool | None = None
     suffix: str | None = None
+    functions: list[Any] | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    min_tokens: int | None = None
+    ignore_eos: bool | None = None
+    stop_token_ids: list[int] | None = None
+    structured_outputs: dict[str, Any] | None = None
+    guided_json: Any = None
+    guided_regex: str | None = None
+    guided_choice: list[Any] | None = None
 
     @property
     def stops(self) -> list[str]:
@@ -117,8 +134,8 @@ def read(form: type[Asked], told: Any) -> Any:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else None
         raise BadRequestError(f"{name or 'the request'}: {first['msg']}", name) from error
-    for name in ("tools", "logit_bias", "frequency_penalty", "presence_penalty", "echo", "suffix"):
-        if getattr(asked, name):
+    for name in _NOT_DONE:
+        if (value := getattr(asked, name)) and value != _NEUTRAL.get(name):
             raise BadRequestError(f"{name} is not done by transformers' server; serve the model with engine=vllm", name)
     if (asked.best_of or 1) > (asked.n or 1):
         raise BadRequestError("best_of is not done by transformers' server; serve the model with engine=vllm", "best_of")
@@ -236,7 +253,8 @@ class Written:
 
     def _shown(self, token: int, logprob: float) -> dict[str, Any]:
         name = self._name(token)
-        return {"token": name, "logprob": logprob, "bytes": list(name.encode("utf-8", "replace"))}
+        of = None if "\ufffd" in name else list(name.encode("utf-8"))  # a part of a character has no text of its own
+        return {"token": name, "logprob": logprob, "bytes": of}
 
     def _name(self, token: int) -> str:
         return str(self.shown.decode([token]))

@@ -12,7 +12,7 @@ from typing import Any
 from mlops_llm import console
 from mlops_llm.errors import UserError, first_line
 from mlops_llm.models.ref import Place
-from mlops_llm.registry.serving.standing import Post
+from mlops_llm.registry.serving.standing import Post, Standing
 from mlops_llm.registry.serving.starting import Ready, Starting
 
 PAUSE = 0.5
@@ -51,6 +51,7 @@ class Watch:
         self._post, self._starting, self.ready = post, starting, ready
         self._target, self._every, self._drain = target, every, drain
         self._ends: list[float] = []
+        self._relief: threading.Thread | None = None
         self._refused = self._told = ""
         self.events: list[dict[str, Any]] = []
         self.swaps = self.restarts = 0
@@ -73,15 +74,25 @@ class Watch:
                 if not self._restarted(error, over):
                     over.set()
                     return
-            if self._target and time.monotonic() - looked >= self._every:
+            if self._target and time.monotonic() - looked >= self._every and not self._is_relieving:
                 self._follow(self._target)
                 looked = time.monotonic()
+
+    def finish(self) -> None:
+        """Wait until a model that was relieved has ended; call it where nobody asks any more."""
+        if self._relief:
+            self._relief.join()
+
+    @property
+    def _is_relieving(self) -> bool:
+        """Whether a model that was relieved still answers: a third one beside it might find no memory."""
+        return bool(self._relief and self._relief.is_alive())
 
     def note(self, what: str, **facts: Any) -> None:
         """Keep what happened."""
         self.events.append({"time": datetime.now(UTC).isoformat(timespec="seconds"), "what": what, **facts})
 
-    def _restarted(self, error: UserError, over: threading.Event) -> bool:
+    def _restarted(self, error: Exception, over: threading.Event) -> bool:
         """Start a process again that ended; whether that went well."""
         old = self.ready.standing
         self._post.put(None)
@@ -95,7 +106,7 @@ class Watch:
                 return True
             try:
                 self._stand(self._starting.again(self.ready))
-            except UserError as failure:
+            except Exception as failure:
                 self._ends.append(time.monotonic())
                 error = failure
                 console.warn(f"it does not start: {first_line(failure)}")
@@ -124,7 +135,7 @@ class Watch:
         console.say(f"the alias points to version {found.version} now")
         try:
             ready = self._starting.start(found.find(), found.version)
-        except UserError as error:
+        except Exception as error:  # whatever is wrong with a new model, the old one goes on
             self._refused = found.version
             self.note("refused", version=found.version, why=first_line(error))
             console.warn(f"version {found.version} stays out: {first_line(error)}; version {old.version} goes on answering")
@@ -133,6 +144,11 @@ class Watch:
         self.swaps += 1
         self._stand(ready)
         console.say(f"version {found.version} answers now: {ready.proof.why}")
+        self._relief = threading.Thread(target=self._end, args=[old], name="relief", daemon=True)
+        self._relief.start()
+
+    def _end(self, old: Standing) -> None:
+        """End a model that was relieved, once it has answered what it took on."""
         left = self._post.drain(old, self._drain)
         if left:
             console.warn(f"version {old.version} is ended with {left} requests that took longer than {self._drain:g} s")

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -49,7 +49,7 @@ class Front:
             Route("/v1/chat/completions", self.forward, methods=["POST"]),
             Route("/v1/completions", self.forward, methods=["POST"]),
         ]
-        errors: Any = {404: _unknown, 405: _unknown}
+        errors: Any = {404: _unknown, 405: _unknown, ClientDisconnect: _gone}
         return Starlette(routes=routes, exception_handlers=errors, lifespan=self._open)
 
     @asynccontextmanager
@@ -191,6 +191,11 @@ class _Passed(StreamingResponse):  # type: ignore[misc]
 async def _left(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    """Of a client that went before it had asked."""
+    return Response(status_code=_GONE)
 
 
 async def _unknown(request: Request, error: Exception) -> Response:

@@ -16,7 +16,7 @@ from typing import Any
 import uvicorn
 
 from mlops_llm import console
-from mlops_llm.errors import UserError, first_line
+from mlops_llm.errors import RequestError, UserError, first_line
 from mlops_llm.models.ref import Place
 from mlops_llm.record import Result, Run
 from mlops_llm.registry.serving.following import Target, Watch
@@ -50,7 +50,8 @@ class Service:
     @property
     def address(self) -> str:
         """For clients on this machine."""
-        return f"http://{'127.0.0.1' if self.host in ('0.0.0.0', '::') else self.host}:{self.port}/v1"
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/v1"
 
     def work(self, run: Run) -> Result:
         """Serve until Ctrl-C or SIGTERM.
@@ -68,22 +69,29 @@ class Service:
         finally:
             if last := post.put(None):
                 last.stack.close()
+            watch.finish()
             run.artifact(EVENTS, json.dumps(watch.events, ensure_ascii=False, indent=1))
         if watch.failure:
             raise watch.failure
         return self._result(watch, post, time.monotonic() - began)
 
     def _serve(self, post: Post, watch: Watch) -> None:
-        """Answer until told to end, and look after the model meanwhile."""
+        """Answer until told to end, and look after the model meanwhile.
+
+        Raises:
+            RequestError: another has taken the port since the work began.
+        """
+        door = _bound(self.host, self.port)
         front = Front(post, self.starting.names, self.key, self.at_once)
         server, over = _Server(front.application(), self.host, self.port), threading.Event()
         beside = threading.Thread(target=self._beside, args=[server, watch, over], name="watch", daemon=True)
         beside.start()
         try:
-            asyncio.run(server.serve())
+            asyncio.run(server.serve(sockets=[door]))
         finally:
             over.set()
             beside.join()
+            door.close()
 
     def _beside(self, server: _Server, watch: Watch, over: threading.Event) -> None:
         """What is done while the front answers: it is asked as a client would, then watched."""
@@ -178,15 +186,27 @@ def refuse_port(host: str, port: int) -> None:
     """See that a port can be listened on.
 
     Raises:
-        UserError: it cannot.
+        RequestError: it cannot.
     """
-    with socket.socket(_family(host)) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            what = f"{host}:{port} cannot be listened on ({error.strerror or error})"
-            raise UserError(what, "op.port", f"take another: op.port={port + 1 if port < 65535 else 8000}") from error
+    _bound(host, port).close()
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket that can be listened with."""
+    door = socket.socket(_family(host))
+    try:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if host == "::":
+            door.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        door.bind((host, port))
+    except socket.gaierror as error:
+        door.close()
+        raise RequestError(f"{host} is no address of this machine", "op.host", "give one, such as 127.0.0.1") from error
+    except OSError as error:
+        door.close()
+        what = f"{host}:{port} cannot be listened on ({error.strerror or error})"
+        raise RequestError(what, "op.port", f"take another: op.port={port + 1 if port < 65535 else 8000}") from error
+    return door
 
 
 def _family(host: str) -> socket.AddressFamily:
