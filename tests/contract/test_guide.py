@@ -107,14 +107,15 @@ def test_every_flow_is_shown():
     assert {f"+experiment={name}" for name in FLOWS} <= shown
 
 
-def test_settings_of_single_stages_compose():
-    """As the pipeline itself sees them before it begins; that flows as they are compose is tested where they are."""
+def test_the_stages_of_flows_compose():
+    """As the pipeline itself sees them before it begins: every flow, and every setting of a single stage that is shown."""
     stage = STAGES["pipeline"]
     alike = re.compile(r"op=plan|launch=queue|[a-z]+=\d+")
-    asked = [words for name, words in map(words_of, OURS) if name == "pipeline"]
-    asked = {tuple(word for word in words if not alike.fullmatch(word)) for words in asked if "stages." in " ".join(words)}
-    assert len(asked) > 5
-    for words in asked:
+    asked = [words for name, words in map(words_of, OURS) if name == "pipeline" and "stages." in " ".join(words)]
+    there = {tuple(word for word in words if not alike.fullmatch(word)) for words in asked}
+    assert len(there) > 5
+    there |= {(f"+experiment={name}",) for name in FLOWS if not any(f"+experiment={name}" in words for words in there)}
+    for words in there:
         config.register(stage.name, stage.schema, stage.packages)
         stage.prepare(config.typed(config.composed(stage.name, read(stage.arrange(list(words))).overrides)))
 
