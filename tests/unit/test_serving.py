@@ -406,6 +406,23 @@ def test_a_slow_request_to_a_relieved_model_stops_neither_its_successors_watch_n
     watch.finish()
 
 
+def test_a_model_that_is_ready_only_after_the_end_takes_over_from_nobody():
+    over, late = threading.Event(), made("2")
+    closed: list[str] = []
+    late.standing.stack.callback(closed.append, "2")
+
+    class Slow(Starting):
+        def start(self, place: Any, version: str) -> Any:
+            over.set()
+            return late
+
+    post = Post()
+    watch = Watch(post, Slow(), made("1"), lambda: Target("2", Path), 0.01, 1.0)
+    watch.start()
+    watch.run(over)
+    assert closed == ["2"] and post.now.version == "1" and watch.swaps == 0
+
+
 def test_a_port_that_was_taken_meanwhile_is_told_and_addresses_of_either_kind_are_written_rightly():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
