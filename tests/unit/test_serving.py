@@ -35,7 +35,7 @@ from mlops_llm.registry.serving import following
 from mlops_llm.registry.serving.expected import Expected
 from mlops_llm.registry.serving.following import Target, Watch
 from mlops_llm.registry.serving.front import Front
-from mlops_llm.registry.serving.probe import Proof, proven
+from mlops_llm.registry.serving.probe import Proof, first, proven
 from mlops_llm.registry.serving.service import Service, refuse_port
 from mlops_llm.registry.serving.standing import Post, Standing
 
@@ -121,6 +121,12 @@ class Behind(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     does: Callable[[Behind, dict[str, Any]], None]
+
+    def do_GET(self) -> None:
+        if self.headers["authorization"] == f"Bearer {KEY}":
+            self.say({"data": []} if self.path == "/none/models" else {"data": [{"id": "shop"}, {"id": "other"}]})
+        else:
+            self.say({}, 401)
 
     def do_POST(self) -> None:
         assert self.headers["authorization"] == f"Bearer {KEY}"
@@ -474,3 +480,14 @@ def test_a_server_that_tells_none_is_no_proof():
     answer = told([7, 9], [-0.1, -0.5]) | {"choices": [{"logprobs": None}]}
     with behind(lambda self, asked: self.say(answer)) as process, pytest.raises(UserError, match="tells no log-probabilities"):
         proven(f"{process.address}/v1", "shop", WANTED, 0.02, key=KEY)
+
+
+def test_the_first_model_of_a_server_is_asked_and_refusals_name_the_probes_settings(monkeypatch):
+    monkeypatch.setenv("RIGHT_KEY", KEY)
+    monkeypatch.setenv("WRONG_KEY", "x")
+    with behind(lambda self, asked: None) as process:
+        assert first(f"{process.address}/v1", "RIGHT_KEY") == "shop"
+        with pytest.raises(UserError, match=r"check the key in op.api_key_env \(WRONG_KEY\)"):
+            first(f"{process.address}/v1", "WRONG_KEY")
+        with pytest.raises(UserError, match=r"lists no models; name one: op.served_as=NAME"):
+            first(f"{process.address}/none", "RIGHT_KEY")
