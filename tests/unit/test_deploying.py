@@ -205,7 +205,9 @@ def test_the_readme_shows_commands_that_a_shell_can_read():
     text = readme.text(SERVED, ["serve_vllm.sh", "Modelfile"], ["a remark"], None)
     blocks = [block.partition("```")[0].replace("\\\n", " ") for block in text.split("```bash\n")[1:]]
     lines = [shlex.split(line) for block in blocks for line in block.splitlines() if line]
-    assert {line[0] for line in lines} == {"sha256sum", "python", "sh", "docker", "ollama", "curl"}
+    assert {line[0] for line in lines} == {"sha256sum", "python", "sh", "docker", "export", "ollama", "curl"}
+    (run,) = [line for line in lines if line[:2] == ["docker", "run"]]
+    assert run[run.index("-e") + 1] == "VLLM_API_KEY" and not any("SALES_KEY" in each for each in run), "ps shows these words"
     (body,) = [json.loads(line[-1]) for line in lines if line[0] == "curl" and line[-2] == "-d"]
     assert body["model"] == "sales" and "- a remark" in text
     assert "llama-server" in readme.text(SERVED, ["Modelfile"], [], None)

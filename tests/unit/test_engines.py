@@ -535,6 +535,13 @@ def test_a_server_that_ends_by_itself_is_told_with_its_last_words(tmp_path, temp
     assert gone(tmp_path)
 
 
+def test_the_log_of_a_server_that_ended_by_itself_is_kept_though_its_block_ends_well(tmp_path, temporary):
+    with server.serving(fake(tmp_path), {}, 30) as opened:
+        os.kill(int((tmp_path / "pids").read_text().split()[0]), signal.SIGKILL)
+        opened._process.wait(20)
+    assert opened.log.is_file()
+
+
 def test_a_server_that_does_not_start_is_told_with_its_last_words(tmp_path, temporary):
     said = "print('(EngineCore pid=7) ERROR 11-28 04:00:00 [core.py:1] ValueError: no memory'); raise RuntimeError('see above')"
     with pytest.raises(UserError) as caught, server.serving(fake(tmp_path, said), {}, 30):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -17,12 +20,14 @@ import pytest
 import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.testclient import TestClient
 
-from mlops_llm.errors import UserError
+from mlops_llm.errors import RequestError, UserError
 from mlops_llm.inference import protocol
 from mlops_llm.inference.batches import Batches, Job, Piece, Spoken
 from mlops_llm.inference.engine import Care, Sampling
 from mlops_llm.inference.engines.hf import Hf, HfSession
+from mlops_llm.inference.hf_server import Answers
 from mlops_llm.models import load, tiny
 from mlops_llm.models.load import ModelLoad
 from mlops_llm.models.ref import Place
@@ -30,7 +35,8 @@ from mlops_llm.registry.serving import following
 from mlops_llm.registry.serving.expected import Expected
 from mlops_llm.registry.serving.following import Target, Watch
 from mlops_llm.registry.serving.front import Front
-from mlops_llm.registry.serving.probe import Proof, proven
+from mlops_llm.registry.serving.probe import Proof, first, proven
+from mlops_llm.registry.serving.service import Service, refuse_port
 from mlops_llm.registry.serving.standing import Post, Standing
 
 KEY = "k" * 20
@@ -116,6 +122,12 @@ class Behind(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     does: Callable[[Behind, dict[str, Any]], None]
 
+    def do_GET(self) -> None:
+        if self.headers["authorization"] == f"Bearer {KEY}":
+            self.say({"data": []} if self.path == "/none/models" else {"data": [{"id": "shop"}, {"id": "other"}]})
+        else:
+            self.say({}, 401)
+
     def do_POST(self) -> None:
         assert self.headers["authorization"] == f"Bearer {KEY}"
         type(self).does(self, json.loads(self.rfile.read(int(self.headers["content-length"]))))
@@ -196,6 +208,47 @@ def test_a_request_is_passed_on_under_the_models_name_and_counted():
         until(lambda: (post.answered, post.failed, post.now.in_work) == (2, 0, 0))
 
 
+def test_a_client_that_goes_while_it_asks_is_no_error(tokenizer):
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": [], "query_string": b"", "root_path": ""}
+    said: list[Any] = []
+
+    async def told(message: Any) -> None:
+        said.append(message)
+
+    async def gone() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    for application in (Front(Post(), ["shop"], "", 8).application(), Answers(None, tokenizer, 512, ["shop"]).application("")):
+        asyncio.run(application(dict(scope), gone, told))
+    assert [each["status"] for each in said if "status" in each] == [499, 499]
+
+
+def test_transformers_server_refuses_what_it_does_not_do_and_templates_of_clients(session):
+    asked = {"messages": [{"role": "user", "content": "你好"}], "max_tokens": 1}
+    answers = Answers(Batches(session.model, session.tokenizer, session.ends, 4), session.tokenizer, 512, ["shop"])
+    client = TestClient(answers.application(""))
+    for more, status in (
+        ({}, 200),
+        ({"top_k": -1, "repetition_penalty": 1.0, "min_p": 0.0, "tools": []}, 200),
+        ({"top_k": 5}, 400),
+        ({"repetition_penalty": 1.3}, 400),
+        ({"guided_json": {}}, 200),
+        ({"guided_regex": "a"}, 400),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, 200),
+        ({"chat_template_kwargs": {"chat_template": "{{ 1 }}"}}, 400),
+    ):
+        answer = client.post("/v1/chat/completions", json={**asked, **more})
+        assert answer.status_code == status, answer.text
+        assert status == 200 or answer.json()["error"]["param"] in more
+
+
+def test_a_part_of_a_character_has_no_bytes_of_its_own(tokenizer):
+    part = next(token for token in range(len(tokenizer)) if "\ufffd" in tokenizer.decode([token]))
+    written = protocol.Written("x", "shop", True, 0, False, tokenizer, 0)
+    told = written.whole([protocol.Choice(0, "", [protocol.Told(part, -0.1)], "stop")], [[1]])
+    assert told["choices"][0]["logprobs"]["content"][0]["bytes"] is None
+
+
 def test_a_model_that_dies_is_told_and_nothing_stays_in_work():
     post, cut = Post(), b'data: {"a": 1}\n\n'
 
@@ -269,7 +322,7 @@ def test_who_is_relieved_ends_what_it_took_on():
 class Starting:
     """Starts what it is told to, or fails."""
 
-    def __init__(self, *ends: UserError | None) -> None:
+    def __init__(self, *ends: Exception | None) -> None:
         self.ends, self.started = list(ends), []
 
     def start(self, place: Any, version: str) -> Any:
@@ -323,7 +376,7 @@ def test_an_alias_is_followed_what_fails_stays_out_until_the_alias_moves_again()
         last[0] = next(turns, last[0])
         return Target(last[0], lambda: Place("there", Path()))
 
-    starting = Starting(None, UserError("cut off"), None)
+    starting = Starting(None, OSError("no space left on device"), None)
     watch, post = watching(starting, target, 1.0)
     assert starting.started == ["2", "3", "3"] and post.now.version == "3" and watch.swaps == 2
     assert [each["what"] for each in watch.events] == ["answers", "answers", "refused", "answers"]
@@ -339,6 +392,56 @@ def test_an_alias_or_a_record_that_is_gone_changes_nothing(capsys):
     assert post.now.version == "1" and watch.swaps == 0 and watch.failure is None
     said = capsys.readouterr()
     assert (said.out + said.err).count("there is no alias") == 1 and (said.out + said.err).count("no server") == 1
+
+
+def test_a_slow_request_to_a_relieved_model_stops_neither_its_successors_watch_nor_the_end(monkeypatch):
+    post, over, starting = Post(), threading.Event(), Starting()
+    watch = Watch(post, starting, made("1"), lambda: Target("2" if post.now.version == "1" else "3", Path), 0.01, 20.0)
+    watch.start()
+    slow = post.take()
+    beside = threading.Thread(target=watch.run, args=[over])
+    beside.start()
+    until(lambda: post.now.version == "2")
+    post.now.server.ended = "vLLM has ended: killed"
+    until(lambda: watch.restarts == 1)
+    assert slow.in_work == 1 and starting.started == ["2", "2"], "no third model while two are in memory"
+    post.give_back(slow, well=True)
+    until(lambda: post.now.version == "3")
+    over.set()
+    beside.join()
+    watch.finish()
+
+
+def test_a_model_that_is_ready_only_after_the_end_takes_over_from_nobody():
+    over, late = threading.Event(), made("2")
+    closed: list[str] = []
+    late.standing.stack.callback(closed.append, "2")
+
+    class Slow(Starting):
+        def start(self, place: Any, version: str) -> Any:
+            over.set()
+            return late
+
+    post = Post()
+    watch = Watch(post, Slow(), made("1"), lambda: Target("2", Path), 0.01, 1.0)
+    watch.start()
+    watch.run(over)
+    assert closed == ["2"] and post.now.version == "1" and watch.swaps == 0
+
+
+def test_a_port_that_was_taken_meanwhile_is_told_and_addresses_of_either_kind_are_written_rightly():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        starting: Any = SimpleNamespace(names=("shop",))
+        service = Service(starting, Place("there", Path()), "", None, "127.0.0.1", port, "", 1, 1.0, 1.0, False)
+        with pytest.raises(RequestError, match=f"127.0.0.1:{port} cannot be listened on"):
+            service._serve(Post(), None)
+    for host, address in (("::1", "[::1]"), ("::", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("localhost", "localhost")):
+        assert replace(service, host=host, port=80).address == f"http://{address}:80/v1"
+    with pytest.raises(RequestError, match=r"op.host: no.such.host is no address"):
+        refuse_port("no.such.host", 80)
 
 
 PLACES = [{"7": -0.1, "8": -0.11}, {"9": -0.5}]
@@ -377,3 +480,14 @@ def test_a_server_that_tells_none_is_no_proof():
     answer = told([7, 9], [-0.1, -0.5]) | {"choices": [{"logprobs": None}]}
     with behind(lambda self, asked: self.say(answer)) as process, pytest.raises(UserError, match="tells no log-probabilities"):
         proven(f"{process.address}/v1", "shop", WANTED, 0.02, key=KEY)
+
+
+def test_the_first_model_of_a_server_is_asked_and_refusals_name_the_probes_settings(monkeypatch):
+    monkeypatch.setenv("RIGHT_KEY", KEY)
+    monkeypatch.setenv("WRONG_KEY", "x")
+    with behind(lambda self, asked: None) as process:
+        assert first(f"{process.address}/v1", "RIGHT_KEY") == "shop"
+        with pytest.raises(UserError, match=r"check the key in op.api_key_env \(WRONG_KEY\)"):
+            first(f"{process.address}/v1", "WRONG_KEY")
+        with pytest.raises(UserError, match=r"lists no models; name one: op.served_as=NAME"):
+            first(f"{process.address}/none", "RIGHT_KEY")

@@ -98,7 +98,7 @@ def serving(
         server = Server(process, port, model, log, program, key)
         _wait(server, patience)
         yield server
-        is_well = True
+        is_well = process.poll() is None  # else its log is what says why it ended
     finally:
         _end(process)
         if is_well:

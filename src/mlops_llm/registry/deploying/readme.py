@@ -55,8 +55,8 @@ def _vllm(served: Served) -> list[str]:
         *_bash(
             "docker compose up --detach --wait",
             f"docker build -t {served.image} .",
-            f"docker run --rm --gpus all --ipc=host -p 127.0.0.1:{served.port}:8000 "
-            f'-e VLLM_API_KEY="${served.key}" {served.image}',
+            f'export VLLM_API_KEY="${served.key}"',
+            f"docker run --rm --gpus all --ipc=host -p 127.0.0.1:{served.port}:8000 -e VLLM_API_KEY {served.image}",
         ),
     ]
 

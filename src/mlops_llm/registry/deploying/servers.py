@@ -103,7 +103,8 @@ def dockerfile(served: Served) -> str:
     """Dockerfile: an image that holds the model."""
     env = " ".join(f"{name}={value}" for name, value in _QUIET.items())
     return f"""# docker build -t {served.image} .
-# docker run --rm --gpus all --ipc=host -p 127.0.0.1:{served.port}:{_WITHIN} -e VLLM_API_KEY="${served.key}" {served.image}
+# export VLLM_API_KEY="${served.key}"
+# docker run --rm --gpus all --ipc=host -p 127.0.0.1:{served.port}:{_WITHIN} -e VLLM_API_KEY {served.image}
 ARG VLLM_TAG={served.tag}
 FROM {_REPOSITORY}:${{VLLM_TAG}}
 COPY {MODEL} /{MODEL}

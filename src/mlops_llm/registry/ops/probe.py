@@ -44,7 +44,6 @@ class Probe:
 
     def prepare(self, request: Registry) -> Work:
         """Find the model and the server."""
-        from mlops_llm.inference.engines.openai import OpenAI
         from mlops_llm.models import load
         from mlops_llm.registry import subject
         from mlops_llm.registry.deploying.deployment import deployment
@@ -53,7 +52,7 @@ class Probe:
 
         place = subject.place(request)
         load.inspect(place, request.model_load)
-        name = self.served_as or OpenAI(self.url, api_key_env=self.api_key_env).first()
+        name = self.served_as or probe.first(self.url, self.api_key_env)
         dtype = load.dtype_of(self.dtype).name
         most = probe.tolerance(dtype) if self.tolerance is None else self.tolerance
 

@@ -75,7 +75,7 @@ class Watch:
                     over.set()
                     return
             if self._target and time.monotonic() - looked >= self._every and not self._is_relieving:
-                self._follow(self._target)
+                self._follow(self._target, over)
                 looked = time.monotonic()
 
     def finish(self) -> None:
@@ -116,7 +116,7 @@ class Watch:
         self.failure = UserError(f"ended {len(self._ends)} times: {first_line(error)}", old.ref, "see what it said above")
         return False
 
-    def _follow(self, target: Callable[[], Target]) -> None:
+    def _follow(self, target: Callable[[], Target], over: threading.Event) -> None:
         """Have the alias's model answer, if it is another one now."""
         old = self.ready.standing
         try:
@@ -139,6 +139,9 @@ class Watch:
             self._refused = found.version
             self.note("refused", version=found.version, why=first_line(error))
             console.warn(f"version {found.version} stays out: {first_line(error)}; version {old.version} goes on answering")
+            return
+        if over.is_set():
+            ready.standing.stack.close()
             return
         self._refused = ""
         self.swaps += 1

@@ -39,6 +39,27 @@ def tolerance(dtype: str) -> float:
     return FULL if dtype == "float32" else HALF
 
 
+def first(address: str, key_env: str = "") -> str:
+    """The model that a server lists first.
+
+    Args:
+        address: of the server, such as http://127.0.0.1:8000/v1.
+        key_env: name of the variable with the key; empty where it wants none.
+
+    Raises:
+        UserError: it does not answer, refuses the key, or lists none.
+    """
+    remedies = {404: "check op.url (it often ends in /v1), or name the model: op.served_as=NAME"}
+    settings = ("op.url", "op.api_key_env")
+    endpoint = Endpoint(
+        f"{address.rstrip('/')}/models", key_env, timeout=30.0, where=address, settings=settings, remedies=remedies
+    )
+    names = endpoint.ask(None, lambda answer: parsed(endpoint, answer, _names), attempts=2)
+    if not names:
+        raise UserError("the server lists no models", address, "name one: op.served_as=NAME")
+    return names[0]
+
+
 def proven(address: str, model: str, wanted: Sequence[Expected], most: float, *, key: str = "", key_env: str = "") -> Proof:
     """Ask a server and compare.
 
@@ -98,6 +119,10 @@ class _Told:
 def _question(model: str, each: Expected) -> dict[str, Any]:
     same = {"max_tokens": TOKENS, "temperature": 0, "logprobs": True, "top_logprobs": 0, "return_token_ids": True}
     return {"model": model, "messages": list(each.messages), **same}
+
+
+def _names(told: Mapping[str, Any]) -> list[str]:
+    return [str(each["id"]) for each in told["data"]]
 
 
 def _read(told: Mapping[str, Any]) -> _Told:

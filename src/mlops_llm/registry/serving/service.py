@@ -90,7 +90,7 @@ class Service:
             asyncio.run(server.serve(sockets=[door]))
         finally:
             over.set()
-            beside.join()
+            beside.join(_LAST)  # a model that still starts is ended by its guard
             door.close()
 
     def _beside(self, server: _Server, watch: Watch, over: threading.Event) -> None:
