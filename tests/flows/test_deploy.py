@@ -27,6 +27,8 @@ from mlops_llm.models.load import ModelLoad
 from mlops_llm.models.ref import Place, resolve
 from mlops_llm.registry.deploying import placing
 from mlops_llm.registry.deploying.deployment import deployment
+from mlops_llm.registry.serving.expected import expected
+from mlops_llm.registry.serving.probe import FULL, proven
 from mlops_llm.surgery.ops.quantize_int8 import QuantizeInt8
 from mlops_llm.tracking.store import connect_to
 from tests import miniatures
@@ -268,6 +270,10 @@ def test_the_script_starts_a_server_that_answers_as_the_adapter_does(adapted):
         body = {"model": "sales", "messages": turns, "temperature": 0, "max_tokens": 24}
         found = ask(f"{address}/v1/chat/completions", "secret-of-the-test", body)["choices"][0]["message"]["content"]
         assert found == answered(adapted / "adapter")
+        proof = proven(f"{address}/v1", "sales", expected(made.model, "float32"), FULL, key="secret-of-the-test")
+        assert proof.passed and proof.template == "token ids" and proof.tokens > 20
+        other = proven(f"{address}/v1", "sales", expected(tiny.folder(), "float32"), FULL, key="secret-of-the-test")
+        assert not other.passed, "the base alone is another model"
     finally:
         log.close()
         os.killpg(process.pid, signal.SIGTERM)

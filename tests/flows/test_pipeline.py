@@ -239,7 +239,7 @@ stages:
     found = run("+experiment=served", name="w")
     assert states(found) == {"first": "done"} and "server helper runs on port" in found["out"]
     tag = run_of(client(place), "w-first").data.tags["pipeline.server.helper"]
-    from mlops_llm.pipeline.serving import is_free
+    from mlops_llm.ports import is_free
 
     assert is_free(int(tag.rpartition(":")[2]))
     assert states(run("+experiment=served", name="x")) == {"first": "there"}

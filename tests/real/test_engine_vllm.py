@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from mlops_llm.models import load, smollm2, template
 from mlops_llm.models.load import ModelLoad
 from mlops_llm.models.ref import resolve
 from mlops_llm.models.tiny import corpus
+from tests.surgeries import command
 
 pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
 ALL = pytest.mark.skipif(not os.environ.get("MLOPS_LLM_VLLM"), reason="starts vLLM once more: set MLOPS_LLM_VLLM=1")
@@ -90,6 +92,13 @@ def test_a_server_answers_as_transformers_does_and_judges() -> None:
 @ALL
 def test_a_server_of_tiny_answers_as_transformers_does() -> None:
     check(Vllm(), "tiny", 64, 32)
+
+
+@ALL
+def test_it_is_served_and_proven(tmp_path: Path) -> None:
+    command(tmp_path, "op=serve", "model=tiny", "engine=vllm", "op.check=true", "run_name=shop", stage="registry")
+    told = json.loads((tmp_path / "outputs/shop/result.json").read_text("utf-8"))
+    assert told["probe"]["passed"] and told["probe"]["largest"] < APART
 
 
 @ALL

@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from mlops_llm.errors import first_line
@@ -46,7 +47,7 @@ class Job:
 class Batches:
     """A thread that answers in batches: those that wait and are drawn alike go together, up to a number."""
 
-    def __init__(self, model: Any, tokenizer: Any, ends: set[int], most: int) -> None:
+    def __init__(self, model: Any, tokenizer: Any, ends: set[int], most: int, window: int | None = None) -> None:
         """Begin to wait for jobs.
 
         Args:
@@ -54,8 +55,9 @@ class Batches:
             tokenizer: its tokenizer, with a padding token.
             ends: ids of tokens that end an answer.
             most: answers at once.
+            window: tokens of a prompt and its answer together, which a batch keeps to as a whole.
         """
-        self._model, self._tokenizer, self._ends, self._most = model, tokenizer, ends, most
+        self._model, self._tokenizer, self._ends, self._most, self._window = model, tokenizer, ends, most, window
         self._waiting, self._turn = deque[Job](), threading.Condition()
         threading.Thread(target=self._work, name="batches", daemon=True).start()
 
@@ -79,7 +81,10 @@ class Batches:
         with self._turn:
             self._turn.wait_for(lambda: self._waiting)
             first = self._waiting[0]
-            same = [each for each in self._waiting if _alike(each, first)][: self._most]
+            same = [first]
+            for each in islice(self._waiting, 1, None):
+                if len(same) < self._most and _alike(each, first) and _fit([*same, each], self._window):
+                    same.append(each)
             for each in same:
                 self._waiting.remove(each)
             return [each for each in same if not each.is_gone.is_set()]
@@ -112,6 +117,12 @@ class Batches:
 def _alike(one: Job, other: Job) -> bool:
     """Whether two are drawn by the same rule."""
     return (one.sampling.temperature, one.sampling.top_p) == (other.sampling.temperature, other.sampling.top_p)
+
+
+def _fit(jobs: Sequence[Job], window: int | None) -> bool:
+    """Whether prompts, padded to the longest, leave room for the longest answer."""
+    asked, answer = max(len(each.ids) for each in jobs), max(each.sampling.max_new_tokens for each in jobs)
+    return window is None or asked + answer <= window
 
 
 class _Heard:

@@ -267,7 +267,7 @@ def main() -> None:
     template.ensure(tokenizer, str(folder))
     model = load.model(files, how, merge=True).to("cuda" if torch.cuda.is_available() else "cpu").eval()
     session = HfSession(model, tokenizer, files.window)
-    batches = Batches(session.model, tokenizer, session.ends, given.batch_size)
+    batches = Batches(session.model, tokenizer, session.ends, given.batch_size, session.window)
     answers = Answers(batches, tokenizer, session.window, given.served_model_name)
     uvicorn.run(
         answers.application(os.environ.get(KEY, "")), host=given.host, port=given.port, access_log=False, log_level="warning"

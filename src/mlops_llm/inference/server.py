@@ -7,7 +7,6 @@ import os
 import re
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 from mlops_llm.console import seconds
 from mlops_llm.errors import RequestError, UserError
 from mlops_llm.inference import guard
+from mlops_llm.ports import free_port
 
 KEY = "MLOPS_LLM_SERVER_KEY"
 """Variable from which our own server takes the key that it asks for."""
@@ -78,7 +78,7 @@ def serving(
     Raises:
         RequestError: it ends before it answers, or takes too long; what it said last is told.
     """
-    model, port = f"model-{secrets.token_hex(4)}", _free_port()
+    model, port = f"model-{secrets.token_hex(4)}", free_port()
     handle, name = tempfile.mkstemp(prefix="server-", suffix=".log")
     log, is_well, key = Path(name), False, secrets.token_hex(16) if locked else ""
     own = ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", *names, model]
@@ -103,12 +103,6 @@ def serving(
         _end(process)
         if is_well:
             log.unlink()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait(server: Server, patience: float) -> None:

@@ -25,9 +25,10 @@ from mlops_llm.pipeline.identity import Identity, identity, settings
 from mlops_llm.pipeline.made import Made
 from mlops_llm.pipeline.process import Look
 from mlops_llm.pipeline.searching import searched
-from mlops_llm.pipeline.serving import is_free, served
+from mlops_llm.pipeline.serving import served
 from mlops_llm.pipeline.stage import Try, begun, resumed
 from mlops_llm.pipeline.words import Words
+from mlops_llm.ports import is_free
 from mlops_llm.record import Result, Run
 from mlops_llm.tracking import ledger, nested
 from mlops_llm.tracking.store import Store, connect

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from mlops_llm import console
 from mlops_llm.errors import UserError
 from mlops_llm.files import writable
 from mlops_llm.pipeline.config import Server
+from mlops_llm.ports import free_port, is_free
 
 _PAUSE = 0.1
 _PATIENCE = 10.0
@@ -45,29 +45,12 @@ def served(
     with ExitStack() as stack:
         found = {}
         for name in names:
-            port = ports.get(name) or _free_port()
+            port = ports.get(name) or free_port()
             if name in ports and not is_free(port):
                 raise UserError(f"port {port}, which the stage goes on with, is in use", f"servers.{name}", "free it")
             stack.enter_context(_running(name, servers[name], port, writable(folder) / f"{name}.log"))
             found[name] = f"http://127.0.0.1:{port}"
         yield found
-
-
-def is_free(port: int) -> bool:
-    """Whether a server can listen on a port of this machine."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Optional
@@ -64,8 +64,9 @@ class Serve:
         """Find the model, and see that port, key and engine are there."""
         from mlops_llm.endpoint import read_key
         from mlops_llm.models import load
+        from mlops_llm.ports import free_port
         from mlops_llm.registry import subject
-        from mlops_llm.registry.serving.service import Service, free_port, names_of, refuse_port
+        from mlops_llm.registry.serving.service import Service, names_of, refuse_port
         from mlops_llm.registry.serving.starting import Starting
         from mlops_llm.tracking.store import connect
 
@@ -74,7 +75,6 @@ class Serve:
         request.engine.check()
         key = read_key(self.api_key_env, "op.api_key_env") if self.api_key_env else ""
         place = subject.place(request)
-        load.inspect(place, request.model_load)
         alias = re.fullmatch(r"models:/([^/@]+)@(.+)", place.ref) or re.fullmatch(r"models:/([^/@]+)/(\d+)", place.ref)
         name, which = (alias[1], alias[2]) if alias else ("", "")
         if self.follow and "@" not in place.ref:
@@ -84,6 +84,9 @@ class Serve:
         refuse_port(self.host, port)
         names = names_of(place, request.name or name, [place.ref])
         target = partial(_target, connect(), name, which) if alias else None
+        now = target() if target else None
+        place = replace(now.find(), ref=place.ref) if now else place  # the alias may have moved between two questions
+        load.inspect(place, request.model_load)
         service = Service(
             Starting(
                 request.engine,
@@ -95,7 +98,7 @@ class Serve:
                 self.tolerance,
             ),
             place,
-            target().version if target else "",
+            now.version if now else "",
             target if self.follow else None,
             self.host,
             port,

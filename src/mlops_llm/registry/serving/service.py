@@ -18,6 +18,7 @@ import uvicorn
 from mlops_llm import console
 from mlops_llm.errors import RequestError, UserError, first_line
 from mlops_llm.models.ref import Place
+from mlops_llm.ports import family
 from mlops_llm.record import Result, Run
 from mlops_llm.registry.serving.following import Target, Watch
 from mlops_llm.registry.serving.front import Front
@@ -175,13 +176,6 @@ class _Server(uvicorn.Server):  # type: ignore[misc]
                 signal.signal(number, handler)
 
 
-def free_port(host: str) -> int:
-    """A port that can be listened on now."""
-    with socket.socket(_family(host)) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
-
-
 def refuse_port(host: str, port: int) -> None:
     """See that a port can be listened on.
 
@@ -193,7 +187,7 @@ def refuse_port(host: str, port: int) -> None:
 
 def _bound(host: str, port: int) -> socket.socket:
     """A socket that can be listened with."""
-    door = socket.socket(_family(host))
+    door = socket.socket(family(host))
     try:
         door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if host == "::":
@@ -207,10 +201,6 @@ def _bound(host: str, port: int) -> socket.socket:
         what = f"{host}:{port} cannot be listened on ({error.strerror or error})"
         raise RequestError(what, "op.port", f"take another: op.port={port + 1 if port < 65535 else 8000}") from error
     return door
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def names_of(place: Place, name: str, refs: Sequence[str]) -> tuple[str, ...]:
