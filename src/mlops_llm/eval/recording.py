@@ -21,7 +21,7 @@ PREFIX = "score/"
 """What the names of scores begin with in the record."""
 BESIDE = ("_low", "_high", "_unseen")
 """How numbers end that stand beside a score."""
-_LOWER, _NEITHER = ("loss", "perplexity", "bits_per_byte"), ("entropy",)
+_LOWER, _NEITHER = ("loss", "perplexity", "bits_per_byte", "seconds"), ("entropy", "length")
 IDENTITY = "evaluation.digest"
 """Tag of a run: what its scores depend on, see `Plan.identity`."""
 TABLE, PAGE = "eval_results.json", "evaluation.html"

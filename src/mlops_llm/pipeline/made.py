@@ -10,9 +10,9 @@ from typing import Any
 
 from mlops_llm.data.ref import locate
 from mlops_llm.errors import UserError
+from mlops_llm.eval.recording import higher
 from mlops_llm.models.ref import resolve
 from mlops_llm.pipeline import condition
-from mlops_llm.pipeline.scores import LOWER
 from mlops_llm.tracking import nested
 from mlops_llm.tracking.ledger import RunRow
 from mlops_llm.tracking.store import Store
@@ -110,13 +110,15 @@ class Made:
         raise UserError("makes no rows, and was given none", f"stage:{self.name}/dataset", "name another stage")
 
     def _winner(self) -> str:
-        """The model with the best of the first score that is no length or time; of equals the one that was named first."""
+        """The model with the best of the first score of which more is better, else less; of equals the one named first."""
         scores = self._result("scores")
         models = {str(ref): values for ref, values in scores.items() if isinstance(values, Mapping)}
-        names = [name for values in models.values() for name in values if not name.endswith(LOWER)]
-        if not names:
+        names = [name for values in models.values() for name in values if higher(name) is not None]
+        name = next((name for name in names if higher(name)), names[0] if names else "")
+        if not name:
             raise UserError("compared no scores of models", f"stage:{self.name}/{_WINNER}", "name a stage with op=compare")
-        return max(models, key=lambda ref: float(models[ref].get(names[0]) or 0.0))
+        known = {ref: float(values[name]) for ref, values in models.items() if values.get(name) is not None}
+        return (max if higher(name) else min)(known, key=lambda ref: known[ref])
 
     def _result(self, key: str) -> Any:
         found: Any = self.result

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from mlops_llm import console
 from mlops_llm.errors import UserError
+from mlops_llm.eval.recording import higher
 from mlops_llm.pipeline.earlier import GIVEN_UP
 from mlops_llm.pipeline.ended import Ended, State
 from mlops_llm.pipeline.flow import Step
-from mlops_llm.pipeline.scores import LOWER
 from mlops_llm.pipeline.search import Study
 from mlops_llm.record import Registration
 from mlops_llm.tracking import ledger, nested
@@ -51,7 +51,7 @@ def searched(work: Work, step: Step, head: str) -> Ended:
         UserError: no try succeeded, or a number is not there.
     """
     search, began = step.stage.search, time.perf_counter()
-    study = Study(search, work.flow.settings.seed, not search.by.endswith(LOWER))
+    study = Study(search, work.flow.settings.seed, higher(search.by) is not False)
     tried = list[Tried]()
     for number in range(1, search.tries + 1):
         settings = study.ask()
@@ -123,7 +123,7 @@ def _value(store: Store, run: ledger.RunRow, by: str) -> float:
     if not course:
         there = ", ".join(sorted(run.metrics)[:12])
         raise UserError(f"has no number '{by}'", run.name, f"give search.by one of: {there}")
-    return (min if by.endswith(LOWER) else max)(course.values())
+    return (min if higher(by) is False else max)(course.values())
 
 
 def _best(work: Work, step: Step, tried: list[Tried], seconds: float) -> Ended:
@@ -139,7 +139,7 @@ def _best(work: Work, step: Step, tried: list[Tried], seconds: float) -> Ended:
     work.run.artifact(f"search_{step.name}.json", {name: [row[at] for row in rows] for at, name in enumerate(columns)})
     if not good:
         raise UserError("no try succeeded", f"stages.{step.name}", "see the reasons above")
-    best = (min if by.endswith(LOWER) else max)(good, key=_known)
+    best = (min if higher(by) is False else max)(good, key=_known)
     made = best.ended.made
     assert made and made.run
     said = ", ".join(f"{key}={value}" for key, value in best.settings.items())

@@ -6,14 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mlops_llm.console import number
-from mlops_llm.eval.recording import PREFIX, named
+from mlops_llm.eval.recording import BESIDE, PREFIX, higher, named
 from mlops_llm.pipeline.ended import Ended, State
-from mlops_llm.pipeline.scores import LOWER
 from mlops_llm.tracking import ledger
 from mlops_llm.tracking.store import Store
 
-_BESIDE = ("_low", "_high", "_unseen")
-"""How numbers end that stand beside a score."""
 _WHY = {"selected.why": "chosen", "sweep.said": "sweep", "best.reason": "best checkpoint", "certificate": "certificate"}
 """Tags of runs that give a reason -> what it is a reason for."""
 
@@ -75,12 +72,12 @@ def verdict(store: Store, ended: Sequence[Ended], score: str | None) -> Verdict:
     name = _decisive(scored, score)
     asked = [each for each in scored if name in each.values]
     rivals = [each for each in asked if each.compared] or asked  # what was never set beside the others wins nothing
-    higher = not name.endswith(LOWER)
-    best = (max if higher else min)(rivals, key=lambda each: each.values[name]) if rivals else None
+    most = higher(name) is not False
+    best = (max if most else min)(rivals, key=lambda each: each.values[name]) if rivals else None
     why = [*_compared(rivals, best, name), *_alone(asked, rivals, name), *_reasons(ended)]
     if len(rivals) > 1 and not rivals[0].compared:
         why.insert(1, "whether that is more than chance was not tested; a stage with eval op=compare tells it")
-    return Verdict(scored, name, best, why, list(_decisions(ended)), higher)
+    return Verdict(scored, name, best, why, list(_decisions(ended)), most)
 
 
 def _evaluations(store: Store, one: Ended) -> Iterator[Scored]:
@@ -108,7 +105,7 @@ def _evaluations(store: Store, one: Ended) -> Iterator[Scored]:
 
 
 def _scores(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if name.startswith(PREFIX) and not name.endswith(_BESIDE)}
+    return {name: value for name, value in metrics.items() if name.startswith(PREFIX) and not name.endswith(BESIDE)}
 
 
 def _decisive(scored: Sequence[Scored], wanted: str | None) -> str:
@@ -118,7 +115,7 @@ def _decisive(scored: Sequence[Scored], wanted: str | None) -> str:
     counts: dict[str, int] = {}
     for each in scored:
         for name in each.values:
-            if not name.endswith(LOWER):
+            if higher(name):
                 counts[name] = counts.get(name, 0) + 1
     return max(counts, key=lambda name: counts[name], default="")
 

@@ -11,15 +11,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mlops_llm.eval.recording import PREFIX
+from mlops_llm.eval.recording import BESIDE, PREFIX
 from mlops_llm.models.ref import Place, unpinned
 from mlops_llm.registry import descent
 from mlops_llm.tracking import checkpoints, environment, lineage, registered
 from mlops_llm.tracking.lineage import Ancestor
 from mlops_llm.tracking.registered import VersionRow
 from mlops_llm.tracking.store import Store, connect, exists
-
-_BESIDE = ("_low", "_high", "_unseen")
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def known(place: Place, weights: str) -> Known:
     if row is None:
         return Known(lineage=chain(found))
     scores = [
-        each for each in registered.measured(store, row.id) if each.name.startswith(PREFIX) and not each.name.endswith(_BESIDE)
+        each for each in registered.measured(store, row.id) if each.name.startswith(PREFIX) and not each.name.endswith(BESIDE)
     ]
     return Known(
         _version(store, place.ref, row.id),
