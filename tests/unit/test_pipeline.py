@@ -268,7 +268,7 @@ def test_what_was_never_set_beside_the_others_wins_nothing() -> None:
 
 def test_time_that_is_left() -> None:
     assert left([10.0, 20.0]) == "about 30 s" and left([None]) == "" and left([]) == ""
-    assert left([60.0, None]) == "about 60 s and 1 of unknown time"
+    assert left([60.0, None]) == "about 60 s and 1 of unknown time" and left([0.0, None]) == left([None]) == ""
 
 
 def test_the_page_shows_texts_as_texts() -> None:

@@ -61,10 +61,10 @@ def left(times: Sequence[float | None]) -> str:
     """How long stages take together that are to be done, for a person; empty where nothing is known.
 
     Args:
-        times: seconds of each, None where that is not known.
+        times: seconds of each, 0 of one that is left out whatever comes, None where that is not known.
     """
     known = [each for each in times if each is not None]
-    if not known:
+    if not any(known):
         return ""
     more = "" if len(known) == len(times) else f" and {len(times) - len(known)} of unknown time"
     return f"about {console.seconds(sum(known))}{more}"
