@@ -158,3 +158,13 @@ def test_telemetry_is_off_unless_the_user_turns_it_on():
         env |= {} if given is None else {"MLFLOW_DISABLE_TELEMETRY": given}
         done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
         assert done.stdout.strip() == wanted
+
+
+def test_what_a_package_carries_along_for_itself_is_not_installed(tmp_path, monkeypatch):
+    for folder, name in (("_vendor", "carried"), ("site", "installed")):
+        info = tmp_path / folder / f"{name}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", "utf-8")
+        monkeypatch.syspath_prepend(tmp_path / folder)
+    found = environment._packages.__wrapped__()
+    assert "installed==1.0" in found and "carried==1.0" not in found

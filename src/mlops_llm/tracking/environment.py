@@ -77,7 +77,9 @@ def describe(argv: list[str]) -> Environment:
 @cache
 def _packages() -> tuple[str, ...]:
     """`name==version` of each installed package; it takes a second of hundreds, so a process looks once."""
-    told = [each.metadata for each in metadata.distributions()]  # read once each
+    # What setuptools carries along, and shows to who has imported it, is nobody's installation.
+    paths = [each for each in sys.path if Path(each).name != "_vendor"]
+    told = [each.metadata for each in metadata.distributions(path=paths)]  # read once each
     return tuple(sorted({f"{each['Name']}=={each['Version']}" for each in told if each["Name"]}))
 
 
