@@ -342,16 +342,18 @@ def made(version: str) -> Any:
     return following.Ready(standing(Process(""), version), None, "float32", [], Proof(True, 3, 0.0, 0.02, "token ids", "equal"))
 
 
-def watching(starting: Starting, target: Callable[[], Target] | None, seconds: float) -> tuple[Watch, Post]:
+def watching(starting: Starting, target: Callable[[], Target] | None, done: Callable[[Watch], bool]) -> tuple[Watch, Post]:
+    """Watch until something is so."""
     post, over = Post(), threading.Event()
     watch = Watch(post, starting, made("1"), target, 0.01, 1.0)
     watch.start()
     if target is None:
         watch.ready.standing.server.ended = "vLLM has ended: killed"
-    timer = threading.Timer(seconds, over.set)
-    timer.start()
-    watch.run(over)
-    timer.cancel()
+    beside = threading.Thread(target=watch.run, args=[over])
+    beside.start()
+    until(lambda: done(watch))
+    over.set()
+    beside.join()
     return watch, post
 
 
@@ -362,9 +364,9 @@ def _soon(monkeypatch):
 
 
 def test_a_process_that_ended_is_started_again_and_not_for_ever():
-    watch, post = watching(Starting(UserError("no memory")), None, 0.5)
+    watch, post = watching(Starting(UserError("no memory")), None, lambda one: one.restarts == 1)
     assert watch.failure is None and watch.restarts == 1 and post.now is watch.ready.standing
-    watch, post = watching(Starting(*[UserError("no memory")] * 3), None, 5)
+    watch, post = watching(Starting(*[UserError("no memory")] * 3), None, lambda one: one.failure is not None)
     assert watch.failure and "no memory" in str(watch.failure) and post.now is None
 
 
@@ -377,18 +379,19 @@ def test_an_alias_is_followed_what_fails_stays_out_until_the_alias_moves_again()
         return Target(last[0], lambda: Place("there", Path()))
 
     starting = Starting(None, OSError("no space left on device"), None)
-    watch, post = watching(starting, target, 1.0)
+    watch, post = watching(starting, target, lambda one: one.swaps == 2)
     assert starting.started == ["2", "3", "3"] and post.now.version == "3" and watch.swaps == 2
     assert [each["what"] for each in watch.events] == ["answers", "answers", "refused", "answers"]
 
 
 def test_an_alias_or_a_record_that_is_gone_changes_nothing(capsys):
-    errors = iter([UserError("there is no alias"), UserError("there is no alias"), ConnectionError("no server")])
+    errors, asked = iter([UserError("there is no alias"), UserError("there is no alias")]), list[int]()
 
     def target() -> Target:
+        asked.append(1)
         raise next(errors, ConnectionError("no server"))
 
-    watch, post = watching(Starting(), target, 0.4)
+    watch, post = watching(Starting(), target, lambda one: len(asked) >= 6)
     assert post.now.version == "1" and watch.swaps == 0 and watch.failure is None
     said = capsys.readouterr()
     assert (said.out + said.err).count("there is no alias") == 1 and (said.out + said.err).count("no server") == 1
