@@ -51,6 +51,7 @@ def saved(model: Any, folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def rated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of a reward model, all its weights moved."""
+    torch.manual_seed(0)  # of the new head
     model = AutoModelForSequenceClassification.from_pretrained(tiny.folder(), num_labels=1, dtype=torch.float32)
     return saved(shaken(model), tmp_path_factory.mktemp("rated") / "model")
 
@@ -58,6 +59,7 @@ def rated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of an adapter with its head on `tiny`, as algo=reward peft=lora saves it."""
+    torch.manual_seed(0)
     files = load.inspect(Place("tiny", tiny.folder()), ModelLoad(), Task.reward, fresh=True)
     return saved(shaken(Lora().load(files, ModelLoad(), Task.reward)), tmp_path_factory.mktemp("adapter") / "model")
 
