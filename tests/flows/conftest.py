@@ -33,6 +33,16 @@ def beside(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the module's own with a training, run `mine`, of which nothing is registered."""
+    folder = tmp_path_factory.mktemp("own")
+    short = ["max_steps=6", "save_steps=2", "eval_steps=2", "logging_steps=2"]
+    words = [f"trainer.{each}" for each in short]
+    ok(train(folder, *SMOKE, *words, "samples.count=0", "run_name=mine", "register_as=null"))
+    return folder
+
+
 def copy(record: Path, to: Path) -> None:
     """Copy a record that may be in use."""
     with closing(sqlite3.connect(record)) as there, closing(sqlite3.connect(to)) as here:

@@ -19,21 +19,11 @@ from huggingface_hub import ModelCard
 
 from mlops_llm.tracking import champions
 from mlops_llm.tracking.store import Store, local_path
-from tests.commands import SMOKE, ok, train
 from tests.record import artifacts_of, checkpoints_of, client, run_of
 from tests.surgeries import command
 
-SHORT = ["trainer.max_steps=6", "trainer.save_steps=2", "trainer.eval_steps=2", "trainer.logging_steps=2", "samples.count=0"]
 ASKED = ["policy.limit=4", "sampling.max_new_tokens=4", "op.evaluate=true"]
 """A policy on few rows, whose evidence is computed in seconds."""
-
-
-@pytest.fixture(scope="module")
-def own(tmp_path_factory) -> Path:
-    """A folder with a training of its own, of which nothing is registered."""
-    folder = tmp_path_factory.mktemp("own")
-    ok(train(folder, *SMOKE, *SHORT, "run_name=mine", "register_as=null"))
-    return folder
 
 
 def registry(folder: Path, *words: str, code: int = 0) -> str:

@@ -27,21 +27,12 @@ from mlops_llm.models import load
 from mlops_llm.models.load import ModelLoad
 from mlops_llm.models.ref import Place
 from mlops_llm.tracking.store import local_path
-from tests.commands import SMOKE, ok, start, train, wait_for
+from tests.commands import start, wait_for
 from tests.record import checkpoints_of, client, run_of
 from tests.surgeries import command
 
-SHORT = ["trainer.max_steps=6", "trainer.save_steps=2", "trainer.eval_steps=2", "samples.count=0"]
 KEY = "kept-from-all-logs"
 ASKED = [{"role": "user", "content": "你们几点开门？"}]
-
-
-@pytest.fixture(scope="module")
-def own(tmp_path_factory) -> Path:
-    """A folder with a training of its own."""
-    folder = tmp_path_factory.mktemp("own")
-    ok(train(folder, *SMOKE, *SHORT, "run_name=mine", "register_as=null"))
-    return folder
 
 
 def registry(folder: Path, *words: str, code: int = 0) -> str:
