@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from mlops_llm.data.__main__ import STAGE as DATA
@@ -145,6 +146,7 @@ def test_jobs_outlive_their_worker_and_a_killed_one_goes_on(
     os.killpg(pid, signal.SIGSTOP)  # the job outlived its worker
     assert run_of(client(here), "killed").info.status == "RUNNING"
     os.killpg(pid, signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=60)
     assert "its process is gone" in run(LAUNCH, "op=list", capfd=capfd)
     last = worker(fresh=True)
     wait_for(lambda: queue.find("stopped").process != "", last)

@@ -22,8 +22,8 @@ def wanted(place: Place) -> bool:
     return not place.here and JOB not in os.environ
 
 
-def send(stage: Stage, settings: Any, opening: Opening, arguments: Arguments, values: Mapping[str, Any]) -> None:
-    """Hand a command over, with a run that waits for it.
+def send(stage: Stage, settings: Any, opening: Opening, arguments: Arguments, values: Mapping[str, Any]) -> int:
+    """Hand a command over, with a run that waits for it; return the exit code.
 
     Args:
         stage: whose command it is.
@@ -45,31 +45,33 @@ def send(stage: Stage, settings: Any, opening: Opening, arguments: Arguments, va
     named = quote(f"run_name={opening.name}", arguments.multirun)
     words = (*arguments.flags, *map(as_typed, others), named)
     place: Place = settings.launch
+    command = Command(stage.name, words, opening.name, run, link, again, named_variables(values))
     try:
-        said = place.send(Command(stage.name, words, opening.name, run, link, again, named_variables(values)))
+        said = place.send(command)
     except BaseException:
         withdraw(run)
         raise
     _tell(said, link)
+    return place.attend(command)
 
 
-def sent_to_resume(stage: Stage, ref: str, arguments: Arguments) -> bool:
-    """Hand a `resume=` over if it says launch=; return whether it did."""
+def sent_to_resume(stage: Stage, ref: str, arguments: Arguments) -> int | None:
+    """Hand a `resume=` over if it says launch=; return the exit code, or None where it is to go on here."""
     from mlops_llm.entry.resume import checked
     from mlops_llm.tracking.store import connect
 
     about = [each for each in arguments.overrides if is_about_launch(each)]
     arguments.overrides = [each for each in arguments.overrides if each not in about]
     if not about:
-        return False
+        return None
     place: Any = OmegaConf.to_object(config.composed(stage.name, about).launch)
     if not wanted(place):
-        return False
+        return None
     run = checked(stage, ref, arguments)
     link = connect().link(run.experiment, run.id)
     command = Command(stage.name, (quote(f"resume={run.name}"),), run.name, run.id, link, Again.resume)
     _tell(place.send(command), link)
-    return True
+    return int(place.attend(command))
 
 
 def _tell(said: list[str], link: str) -> None:

@@ -81,6 +81,8 @@ class Outcome:
     begun: bool = False
     failed: bool = False
     """The work was done and says no."""
+    code: int = 0
+    """Exit code of the process that did the work elsewhere."""
     name: str = ""
     """The run to go on with."""
 
@@ -97,7 +99,7 @@ def single(stage: Stage, cfg: Any, name: str, outcome: Outcome, arguments: Argum
         opening = _opening(stage, cfg, str(cfg.run_name or name))
         settings = config.typed(cfg)
         if "launch" in cfg and elsewhere.wanted(settings.launch):
-            elsewhere.send(stage, settings, opening, arguments, opening.config)
+            outcome.code = elsewhere.send(stage, settings, opening, arguments, opening.config)
             return
         plan = _prepared(stage, settings, opening)
         if isinstance(plan, Result):

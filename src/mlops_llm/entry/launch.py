@@ -97,8 +97,9 @@ def _work(stage: Stage, arguments: Arguments, outcome: Outcome) -> int:
         from mlops_llm.entry.elsewhere import sent_to_resume
         from mlops_llm.entry.resume import resume
 
-        if sent_to_resume(stage, resumed, arguments):
-            return 0
+        code = sent_to_resume(stage, resumed, arguments)
+        if code is not None:
+            return code
         return resume(stage, resumed, arguments, outcome)
     stem = (arguments.value("experiment") or stage.name).replace(",", "-").replace("/", "-")
     while True:
@@ -132,7 +133,7 @@ def _start(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) -> i
     config.run(stage.name, arguments, task)
     if outcome.error is not None:
         raise outcome.error
-    return FAILED if outcome.failed else 0
+    return outcome.code or (FAILED if outcome.failed else 0)
 
 
 def _heed_signals() -> None:

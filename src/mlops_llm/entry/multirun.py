@@ -55,8 +55,7 @@ def multirun(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) ->
     opening = _opening(stage, first, arguments, name, output)
     refuse_in_use(output)
     if "launch" in first and elsewhere.wanted(settings.launch):
-        elsewhere.send(stage, settings, opening, arguments, config.flat(first))
-        return 0
+        return elsewhere.send(stage, settings, opening, arguments, config.flat(first))
     with open_run(opening) as parent:
         parent.tags({"kind": "multirun"})
         if not arguments.value("run_name"):

@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict, dataclass, fields, replace
 from enum import Enum
 
-from mlops_llm.launch.place import Again, Command
+from mlops_llm.launch.place import Again, Command, command_of
 
 SIGNALLED = (130, 143)
 """Exit codes of a command that Ctrl-C or SIGTERM ended in good order."""
@@ -59,15 +59,9 @@ class Job:
 def loaded(text: bytes) -> Job:
     """The job that `dumped` wrote."""
     values = json.loads(text)
-    command = values.pop("command")
-    command |= {
-        "words": tuple(command["words"]),
-        "variables": tuple(command["variables"]),
-        "again": Again[command["again"]],
-    }
     known = {field.name for field in fields(Job)}
     values = {key: value for key, value in values.items() if key in known}
-    return Job(**values | {"command": Command(**command), "state": State[values["state"]]})
+    return Job(**values | {"command": command_of(values["command"]), "state": State[values["state"]]})
 
 
 def after(job: Job, code: int | None, status: str, said: str = "") -> Job:

@@ -64,6 +64,17 @@ class Command:
     tracking: str = field(default_factory=lambda: secrets.mask_address(address()))
     """Address of the record, without user and password."""
 
+    @property
+    def adopts(self) -> bool:
+        """Whether its process takes over a run that waits, rather than going on with one."""
+        return not self.words[0].startswith("resume=")
+
+
+def command_of(values: Mapping[str, Any]) -> Command:
+    """The command that `asdict` took apart and JSON kept, its choices by name."""
+    listed = {"words": tuple(values["words"]), "variables": tuple(values["variables"])}
+    return Command(**{**values, **listed, "again": Again[values["again"]]})
+
 
 @dataclass
 class Place:
@@ -79,6 +90,10 @@ class Place:
             UserError: it cannot be handed over.
         """
         raise NotImplementedError(type(self).__name__)
+
+    def attend(self, command: Command) -> int:
+        """Stay with a command that was sent, where the settings ask for it; return the exit code of this one."""
+        return 0
 
 
 def passed_on(environment: Mapping[str, str]) -> dict[str, str]:

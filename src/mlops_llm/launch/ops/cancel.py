@@ -11,9 +11,12 @@ from typing import Optional
 from mlops_llm import console
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
-from mlops_llm.launch import process
+from mlops_llm.launch import process, sent
+from mlops_llm.launch.elsewhere import place_of
 from mlops_llm.launch.jobs import Job, State, after
+from mlops_llm.launch.place import Again, Command
 from mlops_llm.launch.queue import Queue
+from mlops_llm.launch.sent import Sent
 from mlops_llm.record import Result
 from mlops_llm.tracking import queued
 
@@ -42,6 +45,9 @@ class Cancel:
         if not self.job:
             raise UserError("names no job", "op.job", "give its number or its run's name; see op=list")
         queue = Queue()
+        away = sent.find(self.job)
+        if away is not None:
+            return self._elsewhere(away)
         found = queue.find(self.job)
         number = found.number
         if found.state.ended:
@@ -50,9 +56,25 @@ class Cancel:
         if marked.state is State.running:
             _stop(queue, marked, self.patience)
         job = queue.find(str(number))
-        _close(job)
+        _close(job.command, job.reason)
         goes_on = f"; go on with: python -m mlops_llm.{job.command.stage} resume={job.command.name}"
         console.say(f"job {number} ({job.command.stage} {job.command.name}) is {job.state.name}{goes_on if _can(job) else ''}")
+        return Result("cancel", {}, {})
+
+    def _elsewhere(self, job: Sent) -> Result:
+        """Stop a job that runs elsewhere, and mark its run."""
+        name = job.command.name
+        if job.state.ended:
+            raise UserError(f"the job of {name} is {job.state.name} already", "op.job", "see op=list")
+        place = place_of(job)
+        if not place.look(job).state.ended:
+            place.stop(job, self.patience)
+        sent.ended(job, State.cancelled, reason="cancelled")
+        _close(job.command, "cancelled")
+        for line in place.bring(job):
+            console.say(line)
+        goes_on = f"; go on with: python -m mlops_llm.{job.command.stage} resume={name}"
+        console.say(f"{name} is cancelled{goes_on if job.command.again is Again.resume else ''}")
         return Result("cancel", {}, {})
 
 
@@ -72,9 +94,9 @@ def _stop(queue: Queue, job: Job, patience: float) -> None:
     queue.change(job.number, lambda each: after(each, None, ""))
 
 
-def _close(job: Job) -> None:
+def _close(command: Command, reason: str) -> None:
     try:
-        queued.close(process.address_of(job.command, os.environ), job.command.run, "KILLED", job.reason)
+        queued.close(process.address_of(command, os.environ), command.run, "KILLED", reason)
     except UserError as error:
         console.warn(f"its run could not be closed: {error}")
 

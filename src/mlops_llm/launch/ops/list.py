@@ -11,16 +11,18 @@ from mlops_llm import component as table
 from mlops_llm import console
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
-from mlops_llm.launch import process
+from mlops_llm.launch import process, sent
+from mlops_llm.launch.elsewhere import place_of
 from mlops_llm.launch.jobs import Job, State
 from mlops_llm.launch.queue import Queue
+from mlops_llm.launch.sent import Sent
 from mlops_llm.record import Grid, Result
 
 
 @component("op", "list")
 @dataclass
 class List:
-    """Show the queue: what waits, what runs, and what ended last."""
+    """Show the queue and what was sent elsewhere: what waits, what runs, and what ended last."""
 
     rows: int = 10
     """Most ended jobs to show; result.json has all."""
@@ -44,7 +46,34 @@ class List:
         said += [f"look at {job.number}:  {job.command.link}" for job in shown]
         works = f"worker: process {worker.partition(':')[0]}"
         said.append(works if worker else "no worker runs on this machine: python -m mlops_llm.launch op=work")
-        return Result("queue", {}, {"jobs": [_facts(job) for job in jobs]}, shown=said)
+        elsewhere = sent.jobs()
+        if elsewhere:
+            said += _elsewhere(elsewhere, self.rows)
+        facts = {"jobs": [_facts(job) for job in jobs], "elsewhere": [_facts(job) for job in elsewhere]}
+        return Result("queue", {}, facts, shown=said)
+
+
+def _elsewhere(jobs: list[Sent], rows: int) -> list[Grid | str]:
+    """The table of jobs that were sent elsewhere."""
+    ended = [job for job in jobs if job.state.ended]
+    shown = [*ended[max(0, len(ended) - rows) :], *(job for job in jobs if not job.state.ended)]
+    columns = ("run", "state", "age", "stage", "where", "note")
+    table = Grid(f"{len(jobs)} elsewhere", columns, [_sent_row(job) for job in shown])
+    return [table, *(f"look at {job.command.name}:  {job.command.link}" for job in shown)]
+
+
+def _sent_row(job: Sent) -> tuple[Any, ...]:
+    place, command = place_of(job), job.command
+    state, note = job.state.name, job.reason
+    if not job.state.ended:
+        try:
+            look = place.look(job)
+            state, note = look.state.name, look.note
+            if look.state.ended:
+                note = f"{note}; see what became of it: op=attend op.job={command.name}".removeprefix("; ")
+        except UserError as error:
+            note = str(error)
+    return (command.name, state, console.seconds(time.time() - job.sent), command.stage, place.where(job.handle), note)
 
 
 def _row(job: Job) -> tuple[Any, ...]:
@@ -70,7 +99,7 @@ def _note(job: Job) -> str:
     return job.reason or (f"took {console.seconds(job.ended - job.began)}" if job.state is State.done else "")
 
 
-def _facts(job: Job) -> dict[str, Any]:
+def _facts(job: Job | Sent) -> dict[str, Any]:
     facts = {field.name: getattr(job, field.name) for field in dataclasses.fields(job) if field.name != "command"}
     command = job.command
     told = {"stage": command.stage, "run": command.name, "run_id": command.run, "link": command.link, "folder": command.folder}

@@ -11,6 +11,8 @@ from typing import Optional
 from mlops_llm import console
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
+from mlops_llm.launch import sent
+from mlops_llm.launch.elsewhere import place_of, show
 from mlops_llm.launch.queue import Queue
 from mlops_llm.record import Result
 
@@ -29,6 +31,11 @@ class Logs:
 
     def carry_out(self) -> Result:
         """Show it."""
+        job = sent.find(self.job) if self.job else None
+        if job is not None:
+            with suppress(KeyboardInterrupt):
+                show(place_of(job), job, self.follow)
+            return Result("logs", {}, {})
         queue = Queue()
         number = queue.find(self.job).number if self.job else _last(queue)
         with suppress(KeyboardInterrupt):  # the way to end the watching; the job goes on
