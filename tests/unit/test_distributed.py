@@ -1,17 +1,25 @@
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from mlops_llm import component
 from mlops_llm.errors import UserError
-from mlops_llm.train import distributed, launcher
+from mlops_llm.train import distributed, launcher, node, nodes
 from mlops_llm.train.config import PACKAGES, Train, Trainer
-from mlops_llm.train.distributed import Distributed, Replicated, Sharded, Zero3
+from mlops_llm.train.distributed import Distributed
 from mlops_llm.train.ema import Ema
 from mlops_llm.train.evaluate import Evaluate
+from mlops_llm.train.sharing.ddp import Replicated
+from mlops_llm.train.sharing.fsdp2 import Sharded
+from mlops_llm.train.sharing.zero3 import Zero3
 
 for package in PACKAGES:
     component.load(package)
@@ -61,9 +69,9 @@ def test_without_a_gpu_a_number_is_wanted(no_gpu):
     with pytest.raises(UserError, match="is null, and this machine has no GPU; say how many"):
         Replicated().require()
     Replicated(3).require()
-    for how in (Sharded(2), Zero3(2)):
-        with pytest.raises(UserError, match="needs GPUs, and this machine has none"):
-            how.require()
+    Sharded(2).require()
+    with pytest.raises(UserError, match="needs GPUs, and this machine has none"):
+        Zero3(2).require()
     parts = {"process": 10, "model": 30, "activations": 6}
     assert Replicated(3).spread(parts) == {"process": 30, "model": 90, "activations": 18} and Replicated().count == 1
     assert Sharded(3).spread(parts) == {"process": 30, "model": 30, "activations": 18}
@@ -77,7 +85,7 @@ def test_there_are_no_more_processes_than_gpus(two_gpus):
     assert Sharded().count == 2 and Sharded().spread(parts) == {"process": 10, "model": 15, "activations": 6}
 
 
-@pytest.mark.parametrize(("field", "value"), [("processes", 0), ("port", 0), ("port", 65536)])
+@pytest.mark.parametrize(("field", "value"), [("processes", 0), ("port", 0), ("port", 65536), ("nodes", 0), ("restarts", -1)])
 def test_numbers_out_of_range_are_refused(field, value):
     with pytest.raises(UserError, match=f"distributed.{field}: is {value}"):
         Replicated(**{field: value})
@@ -112,8 +120,8 @@ def test_the_batch_of_a_step_is_that_of_all_processes():
 
 def test_the_plan_tells_what_would_be_started(no_gpu):
     told = launcher.dry(settings(how=Zero3(2, port=29511), output="out"))
-    assert told["starts"].startswith("python -m torch.distributed.run --nnodes=1 --master-addr=127.0.0.1 --master-port=29511")
-    assert told["starts"].endswith("--nproc-per-node=2 -m mlops_llm.train.worker out/ranks/settings.json")
+    assert told["starts"].startswith("python -m torch.distributed.run --nnodes=1 --nproc-per-node=2 --master-addr")
+    assert told["starts"].endswith("=127.0.0.1 --master-port=29511 -m mlops_llm.train.worker out/ranks/settings.json")
     assert '"stage": 3' in told["with"] and "needs GPUs" in told["cannot run here"]
     assert launcher.dry(settings(how=Distributed())) == {}
 
@@ -136,3 +144,85 @@ def test_zero_is_composed_as_the_libraries_read_it(offload):
     made = HfDeepSpeedConfig(Zero3(2, offload=offload).arguments(settings())["deepspeed"])
     assert made.is_zero3() and made.is_offload() is offload
     assert made.get_value("zero_optimization.stage3_gather_16bit_weights_on_model_save") is True
+
+
+def test_a_step_of_several_machines_counts_the_processes_of_all(two_gpus):
+    how = settings(how=Sharded(nodes=4), trainer=Trainer(batch_size=4))
+    assert how.distributed.facts(how)["batch"] == "4 rows x 8 processes x 1 passes = 32 rows a step"
+    assert how.distributed.count == 8 and how.distributed.on_each == 2
+    parts = {"process": 10, "model": 80, "activations": 6}
+    assert how.distributed.spread(parts) == {"process": 10, "model": 10, "activations": 6}
+    assert Sharded(nodes=4, cpu_offload=True).offloaded(parts) == {"model": 20}
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (lambda: Replicated(2, nodes=2).require(), "nodes: is 2, and this command is in no SLURM job; name the other machines"),
+        (lambda: Replicated(2, nodes=2, hosts=["a", "b"]), "nodes: is 2; give 3: this machine and a, b"),
+        (lambda: Replicated(2, nodes=2, hosts=["-oProxyCommand=x"]), "hosts: '-oProxyCommand=x' is no machine"),
+    ],
+)
+def test_machines_that_do_not_fit_are_told(no_gpu, monkeypatch, how, said):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(UserError, match=said):
+        how()
+
+
+def test_a_slurm_job_has_as_many_nodes(no_gpu, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    Replicated(2, nodes=2).require()
+    with pytest.raises(UserError, match="nodes: is 3, and the SLURM job has 2 nodes; give at most 2"):
+        Replicated(2, nodes=3).require()
+
+
+def test_what_is_started_on_other_machines_has_no_secret_in_its_words(no_gpu, tmp_path, monkeypatch):
+    how = Replicated(2, nodes=3, hosts=["gpu2", "gpu3"], address="192.0.2.7", port=29500, restarts=1)
+    words = nodes.torchrun(how, "mine")
+    assert words[3:9] == [
+        "--nnodes=3",
+        "--nproc-per-node=2",
+        "--max-restarts=1",
+        "--rdzv-backend=c10d",
+        "--rdzv-endpoint=192.0.2.7:29500",
+        "--rdzv-id=mine",
+    ]
+    env = {"A_KEY": "secret", "SLURM_NODEID": "0", "SSH_TTY": "x", "HOSTNAME": "here"}
+    mine, second, third = nodes.starts(how, words, tmp_path, env)
+    assert (mine.words, mine.told) == (words, "") and [second.words[-2], third.words[-2]] == ["gpu2", "gpu3"]
+    assert "secret" not in str(second.words) and json.loads(second.told)["environment"] == {"A_KEY": "secret"}
+    (alone,) = nodes.starts(Replicated(2, nodes=2), words, tmp_path, env)
+    assert alone.words[:3] == ["srun", "--nodes=2", "--ntasks=2"] and json.loads(alone.told)["words"] == words
+
+
+def test_a_node_has_what_was_sent_but_its_own_place_in_the_job():
+    own = {"PATH": "/bin", "SLURM_NODEID": "1", "CUDA_VISIBLE_DEVICES": "4,5"}
+    assert node.surroundings(own, {"PATH": "/usr/bin", "CUDA_VISIBLE_DEVICES": "0"}) == own | {"PATH": "/usr/bin"}
+    assert node.surroundings({"HOME": "/root"}, {"CUDA_VISIBLE_DEVICES": "0"}) == {"HOME": "/root", "CUDA_VISIBLE_DEVICES": "0"}
+
+
+@pytest.mark.parametrize("how", ["the input ends", "SIGTERM"])
+def test_a_node_ends_what_it_started_when_nobody_wants_it_any_more(tmp_path, how):
+    script = "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(60)"
+    told = {"environment": {}, "folder": str(tmp_path), "words": [sys.executable, "-c", script]}
+    agent = subprocess.Popen([sys.executable, "-P", node.__file__], stdin=subprocess.PIPE, text=True)
+    assert agent.stdin is not None
+    agent.stdin.write(json.dumps(told) + "\n")
+    agent.stdin.flush()
+    while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
+        time.sleep(0.01)
+    pid = int((tmp_path / "pid").read_text())
+    if how == "SIGTERM":
+        agent.terminate()
+    else:
+        agent.stdin.close()
+    assert agent.wait(30) == 143 and not psutil.pid_exists(pid)
+
+
+def test_a_node_without_the_folder_says_so(tmp_path):
+    told = {"environment": {}, "folder": str(tmp_path / "gone"), "words": [sys.executable]}
+    done = subprocess.run(
+        [sys.executable, "-P", node.__file__], input=json.dumps(told) + "\n", capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and "gone: No such file" in done.stderr

@@ -30,7 +30,6 @@ from mlops_llm.train.algorithms.ppo import PPO
 from mlops_llm.train.algorithms.rloo import RLOO
 from mlops_llm.train.algorithms.sft import SFT
 from mlops_llm.train.config import Train, Trainer
-from mlops_llm.train.distributed import Replicated, Sharded, Zero3
 from mlops_llm.train.ema import Ema
 from mlops_llm.train.examples import Answered, Pair
 from mlops_llm.train.history import Correction, Past, correction, told
@@ -41,6 +40,9 @@ from mlops_llm.train.preflight import Case, estimate
 from mlops_llm.train.prompts import Prompt
 from mlops_llm.train.samplers.hf import Hf
 from mlops_llm.train.samplers.vllm import Vllm, Where
+from mlops_llm.train.sharing.ddp import Replicated
+from mlops_llm.train.sharing.fsdp2 import Sharded
+from mlops_llm.train.sharing.zero3 import Zero3
 
 GB = 10**9
 HIDDEN, LAYERS, INNER, KV, VOCABULARY = 512, 4, 1024, 128, 2048

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -17,29 +19,33 @@ import pytest
 from mlops_llm.errors import UserError
 from mlops_llm.record import Answer, DatasetInput, Grid, MemoryRun, Registration, Result
 from mlops_llm.train import launcher
-from mlops_llm.train.launcher import Ranks
+from mlops_llm.train.door import Door
+from mlops_llm.train.group import Group
+from mlops_llm.train.nodes import Start
+from mlops_llm.train.sharing.ddp import Replicated
 
 BEGIN = """
 import os, sys, time
 from pathlib import Path
 from mlops_llm.record import *
 from mlops_llm.train.relay import Launcher, RelayedRun
-def join(rank):
-    return Launcher(os.environ["MLOPS_LLM_LAUNCHER"], rank)
+def join(rank, start=0):
+    os.environ["TORCHELASTIC_RESTART_COUNT"] = str(start)
+    return Launcher(Path("launcher.json"), rank)
 """
 
 
-def start(folder: Path, script: str) -> Ranks:
+def start(folder: Path, script: str, address: str = "") -> Group:
     """A script instead of torchrun."""
-    return Ranks([sys.executable, "-c", BEGIN + script], os.environ, folder, folder)
+    return Group([Start([sys.executable, "-c", BEGIN + script])], os.environ, folder, folder, address)
 
 
-def served(folder: Path, script: str, run: MemoryRun | None = None, count: int = 2) -> Result:
-    ranks = start(folder, script)
+def served(folder: Path, script: str, run: MemoryRun | None = None, count: int = 2, address: str = "") -> Result:
+    group = start(folder, script, address)
     try:
-        return ranks.serve(run or MemoryRun("mine"), count)
+        return group.serve(run or MemoryRun("mine"), count)
     finally:
-        ranks.close()
+        group.close()
 
 
 def test_what_the_first_process_records_arrives_as_it_was(tmp_path):
@@ -110,35 +116,85 @@ def test_processes_that_never_start_are_told(tmp_path):
 
 @pytest.mark.parametrize("how", ["this one gives up", "what started them dies"])
 def test_none_is_left_behind(tmp_path, how):
-    ranks = start(tmp_path, "if not os.fork(): join(0); Path('pid.txt').write_text(str(os.getpid()))\ntime.sleep(60)")
+    group = start(tmp_path, "if not os.fork(): join(0); Path('pid.txt').write_text(str(os.getpid()))\ntime.sleep(60)")
     pid = tmp_path / "pid.txt"
     while not (pid.is_file() and pid.read_text()):
         time.sleep(0.01)
     child = int(pid.read_text())
     if how == "this one gives up":
-        ranks.close()
+        group.close()
     else:
-        os.kill(ranks._torchrun.pid, signal.SIGKILL)
+        os.kill(group._torchruns[0].pid, signal.SIGKILL)
         with pytest.raises(UserError, match="ended without a word"):
-            ranks.serve(MemoryRun(), 1)
-        ranks.close()
+            group.serve(MemoryRun(), 1)
+        group.close()
     with suppress(psutil.NoSuchProcess):
         assert psutil.Process(child).status() == psutil.STATUS_ZOMBIE  # dead, and not yet buried
 
 
 def test_a_process_whose_launcher_is_gone_ends(tmp_path):
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "launcher"))
-        listener.listen()
-        env = {**os.environ, launcher.ADDRESS: str(tmp_path / "launcher")}
-        child = subprocess.Popen([sys.executable, "-c", BEGIN + "join(0); time.sleep(60)"], env=env)
-        listener.accept()[0].close()
-    assert child.wait(30) == 1
+    door = Door(tmp_path / "launcher.json")
+    child = subprocess.Popen([sys.executable, "-c", BEGIN + "join(0); time.sleep(60)"], cwd=tmp_path)
+    connection = next(door.visitors())
+    assert door.entered(connection)["pid"] == child.pid
+    connection.close()
+    door.close()
+    assert child.wait(30) == 1 and not list(tmp_path.iterdir())
+
+
+def test_a_door_for_several_machines_lets_in_only_who_knows_the_token(tmp_path):
+    door = Door(tmp_path / "launcher.json", "127.0.0.1")
+    file = tmp_path / "launcher.json"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    told = json.loads(file.read_text())
+    right = json.dumps({"token": told["token"], "rank": 0, "pid": 1, "host": "h", "start": 0}).encode() + b"\n"
+    wrong = json.dumps({"token": "0" * 64, "rank": 0}).encode() + b"\n"
+    for said, wanted in ((wrong, False), (b"x" * 5000, False), (b"[1]\n", False), (b"\xff\n", False), (right, True)):
+        with socket.create_connection(tuple(told["port"])) as mine:
+            mine.sendall(said)
+            mine.shutdown(socket.SHUT_WR)
+            with next(door.visitors()) as theirs:
+                assert (door.entered(theirs) is not None) is wanted, said
+    door.close()
+    with pytest.raises(OSError):
+        socket.create_connection(tuple(told["port"])).close()
+    with pytest.raises(UserError, match=r"192.0.2.1: this machine has no such address .*give distributed.address"):
+        Door(file, "192.0.2.1")
+
+
+@pytest.mark.parametrize("address", ["", "127.0.0.1"])
+def test_after_a_restart_the_record_goes_on_without_saying_a_number_twice(tmp_path, address, capfd):
+    run = MemoryRun("mine")
+    script = """
+if os.fork():
+    one = join(0); record = RelayedRun(one, "mine", Path("out"))
+    record.metrics({"loss": 2.0}, 1); record.metrics({"loss": 1.5}, 2)
+    one.tell(failed=["RuntimeError: Connection closed by peer"], missed=True, traceback="")
+    os.wait(); one._line.close(); time.sleep(0.3)
+    two = join(0, 1); record = RelayedRun(two, "mine", Path("out"))
+    record.metrics({"loss": 1.5}, 2); record.metrics({"loss": 1.2, "rate": 3.0}, 3); record.metrics({"loss": 1.2}, 3)
+    two.tell(done=Result("t", {"loss": 1.2}, {})); sys.exit(0)
+join(1); os.kill(os.getpid(), 9)
+"""
+    script = script.replace("one._line.close()", "one._line._socket.shutdown(1)")
+    result = served(tmp_path, script, run, address=address)
+    assert result.table == {"loss": 1.2} and run.kept_tags == {"restarts": "1"}
+    kept = [(key, value, step) for key, value, step, *_ in run.kept_metrics]
+    assert kept == [("loss", 2.0, 1), ("loss", 1.5, 2), ("loss", 1.2, 3), ("rate", 3.0, 3), ("loss", 1.2, 3)]
+    assert "process 1 of 2 ended without a word" in capfd.readouterr().err
+
+
+def test_a_failure_that_would_come_again_ends_all_at_once(tmp_path):
+    """torchrun would start the processes once more."""
+    script = "one = join(0); one.tell(failed=['ValueError: boom'], missed=False, traceback=''); time.sleep(60)"
+    with pytest.raises(UserError, match="process 0 of 1 failed: ValueError: boom"):
+        served(tmp_path, script, count=1)
 
 
 def test_the_environment_lets_them_find_each_other_on_this_machine(monkeypatch):
     monkeypatch.setattr("mlops_llm.train.distributed.gpus", lambda: 0)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    made = launcher.environment(2)
+    made = launcher.environment(Replicated(2))
     assert made["ACCELERATE_TORCH_DEVICE"] == "cpu" and made["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1"
     assert int(made["OMP_NUM_THREADS"]) == max(1, (os.cpu_count() or 1) // 2)
+    assert "GLOO_SOCKET_IFNAME" in made and "GLOO_SOCKET_IFNAME" not in launcher.environment(Replicated(2, nodes=2))

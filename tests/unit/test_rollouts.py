@@ -19,9 +19,10 @@ from mlops_llm.train import prompts, rewarding, rollouts, rounds
 from mlops_llm.train.algorithms.grpo import GRPO
 from mlops_llm.train.algorithms.ppo import PPO
 from mlops_llm.train.config import Train, Trainer
-from mlops_llm.train.distributed import Distributed, Replicated
+from mlops_llm.train.distributed import Distributed
 from mlops_llm.train.peft import Full
 from mlops_llm.train.samplers.hf import Hf
+from mlops_llm.train.sharing.ddp import Replicated
 from mlops_llm.train.watch import Watch
 
 

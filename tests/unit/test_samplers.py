@@ -14,11 +14,11 @@ from mlops_llm.inference import release
 from mlops_llm.models.load import ModelLoad, inspect
 from mlops_llm.models.ref import resolve
 from mlops_llm.train.config import Train
-from mlops_llm.train.distributed import Replicated
 from mlops_llm.train.peft import Lora
 from mlops_llm.train.samplers import vllm
 from mlops_llm.train.samplers.hf import Hf
 from mlops_llm.train.samplers.vllm import Vllm, Where, examine, whole_weights
+from mlops_llm.train.sharing.ddp import Replicated
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ PACKAGES = (
     "mlops_llm.train.peft",
     "mlops_llm.train.rewards",
     "mlops_llm.train.samplers",
+    "mlops_llm.train.sharing",
 )
 """Where the components of a training are."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from mlops_llm import component
-from mlops_llm.errors import UserError, need
+from mlops_llm.errors import UserError
+from mlops_llm.train import nodes
 
 if TYPE_CHECKING:
     from mlops_llm.train.config import Train
@@ -67,6 +68,9 @@ class Distributed:
             UserError: it has not.
         """
 
+    def join(self) -> None:
+        """Do what a process must that is one of several, before it has a model."""
+
     def arguments(self, settings: Train) -> dict[str, Any]:
         """Keyword arguments of TRL's config classes."""
         return {}
@@ -92,16 +96,26 @@ _OWN = ("process", "activations")
 
 @dataclass
 class Several(Distributed):
-    """What every way has that starts several processes on this machine."""
+    """What every way has that starts several processes, on this machine or on several."""
 
     several: ClassVar[bool] = True
     kinds: ClassVar[tuple[str, ...]]
     """What accelerate may call it."""
+    on_cpu: ClassVar[bool] = True
+    """Processes without GPUs can do it."""
 
     processes: Optional[int] = None  # noqa: UP045 (OmegaConf reads Optional)
-    """How many, one a GPU; null takes every GPU of this machine. Without a GPU they share the CPU."""
+    """How many on a machine, one a GPU; null takes every GPU of it. Without a GPU they share the CPU."""
     port: Optional[int] = None  # noqa: UP045
     """Port of this machine at which they find each other; null takes a free one."""
+    nodes: int = 1
+    """Machines that train together, with as many processes each: of the SLURM job that this command is in, or `hosts`."""
+    hosts: list[str] = field(default_factory=list)
+    """The other machines, as ssh calls them; they see the same folders and the same Python under the same paths as this one."""
+    address: Optional[str] = None  # noqa: UP045
+    """Name or address of this machine for the others; null takes its host name."""
+    restarts: int = 0
+    """How often all processes start again, from the last checkpoint, when one of them dies."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -109,11 +123,25 @@ class Several(Distributed):
             raise UserError(f"is {self.processes}", "distributed.processes", "give a whole number from 1, or null")
         if self.port is not None and not 0 < self.port < 65536:
             raise UserError(f"is {self.port}", "distributed.port", "give a number from 1 to 65535, or null")
+        if self.restarts < 0:
+            raise UserError(f"is {self.restarts}", "distributed.restarts", "give a whole number from 0")
+        if self.nodes < 1:
+            raise UserError(f"is {self.nodes}", "distributed.nodes", "give a whole number from 1")
+        if self.hosts and self.nodes != len(self.hosts) + 1:
+            remedy = f"give {len(self.hosts) + 1}: this machine and {', '.join(self.hosts)}"
+            raise UserError(f"is {self.nodes}", "distributed.nodes", remedy)
+        if bad := next((host for host in self.hosts if not host.strip() or host.startswith("-")), None):
+            raise UserError(f"'{bad}' is no machine", "distributed.hosts", "name each as ssh does")
+
+    @property
+    def on_each(self) -> int:
+        """How many processes train on each machine."""
+        return self.processes or max(1, gpus())
 
     @property
     def count(self) -> int:
         """How many processes train."""
-        return self.processes or max(1, gpus())
+        return self.on_each * self.nodes
 
     @property
     def offloads(self) -> bool:
@@ -122,14 +150,16 @@ class Several(Distributed):
 
     def spread(self, parts: Mapping[str, int]) -> dict[str, int]:
         """Bytes in one memory: of a GPU for one process, without one for all; what is divided is there once in all of them."""
-        together = 1 if gpus() else self.count
+        together = 1 if gpus() else self.on_each
         divided, away = self.count if self.sharded else 1, self.offloaded(parts)
         left = {name: size for name, size in parts.items() if name not in away}
         return {name: size * together // (1 if name in _OWN else divided) for name, size in left.items()}
 
     def offloaded(self, parts: Mapping[str, int]) -> dict[str, int]:
         """Bytes of what the processes of this machine together keep in its memory, with a GPU for each."""
-        return {name: size for name, size in parts.items() if name not in _OWN} if self.offloads and gpus() else {}
+        if not (self.offloads and gpus()):
+            return {}
+        return {name: size // self.nodes for name, size in parts.items() if name not in _OWN}
 
     def sort(self, device: str) -> str:
         """The device with the number of processes."""
@@ -155,21 +185,22 @@ class Several(Distributed):
                 raise UserError(what, place, "leave it out, or take distributed=ddp")
 
     def require(self) -> None:
-        """See that there are as many GPUs; copies may share the CPU, as many as are given.
+        """See that there are GPUs for them, or that they may share the CPU, as many as are given; and a way to other machines.
 
         Raises:
             UserError: there are not.
         """
         there, mine = gpus(), component.name_of(self)
-        if not there and self.sharded:
+        if not there and not self.on_cpu:
             raise UserError("needs GPUs, and this machine has none", f"distributed={mine}", "take distributed=ddp")
         if not there and self.processes is None:
             remedy = "say how many processes share the CPU, e.g. distributed.processes=2"
             raise UserError("is null, and this machine has no GPU", "distributed.processes", remedy)
-        if there and self.count > there:
+        if there and self.on_each > there:
             raise UserError(
-                f"is {self.count}, and this machine has {there} GPUs", "distributed.processes", f"give at most {there}"
+                f"is {self.on_each}, and this machine has {there} GPUs", "distributed.processes", f"give at most {there}"
             )
+        nodes.require(self)
 
     def same(self, before: str) -> None:
         """See that as many train as before: batches, their order and random states are those of so many processes.
@@ -185,7 +216,7 @@ class Several(Distributed):
 
     def arguments(self, settings: Train) -> dict[str, Any]:
         """Keyword arguments of TRL's config classes."""
-        return {} if gpus() or self.sharded else {"ddp_backend": "gloo"}
+        return {} if gpus() else {"ddp_backend": "gloo"}
 
     def facts(self, settings: Train) -> dict[str, str]:
         """What a person wants to know before the start."""
@@ -207,109 +238,6 @@ class Several(Distributed):
         if found != self.count or (kind not in self.kinds and not (found == 1 and kind == "NO")):
             wanted = f"{self.count} processes ({' or '.join(self.kinds)})"
             raise UserError(f"{wanted} were asked for, and there are {found} ({kind})", "distributed")
-
-
-@component.component("distributed", "ddp")
-@dataclass
-class Replicated(Several):
-    """Data parallel: each process has the whole model and its own rows, gradients are averaged (Li et al. 2020)."""
-
-    kinds: ClassVar[tuple[str, ...]] = ("MULTI_GPU", "MULTI_CPU")
-
-    def arguments(self, settings: Train) -> dict[str, Any]:
-        """Keyword arguments of TRL's config classes."""
-        return super().arguments(settings) | {"ddp_find_unused_parameters": False}
-
-
-@component.component("distributed", "fsdp2")
-@dataclass
-class Sharded(Several):
-    """Fully sharded data parallel (Zhao et al. 2023; PyTorch's FSDP2): weights, gradients and optimizer lie in parts.
-
-    Checkpoints hold whole weights. No sample answers are written: no process has a whole model to answer with.
-    """
-
-    sharded: ClassVar[bool] = True
-    kinds: ClassVar[tuple[str, ...]] = ("FSDP",)
-
-    cpu_offload: bool = False
-    """Keep parts that are not in use in the CPU's memory: less of the GPU's, and slower."""
-
-    @property
-    def offloads(self) -> bool:
-        """Weights, gradients and optimizer lie in the CPU's memory."""
-        return self.cpu_offload
-
-    def lighter(self) -> Mapping[str, Distributed]:
-        """Offloaded."""
-        return {} if self.cpu_offload else {"distributed.cpu_offload=true": replace(self, cpu_offload=True)}
-
-    def arguments(self, settings: Train) -> dict[str, Any]:
-        """Keyword arguments of TRL's config classes."""
-        how = {
-            "version": 2,
-            "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-            "reshard_after_forward": True,
-            "state_dict_type": "FULL_STATE_DICT",
-            "cpu_offload": self.cpu_offload,
-            "activation_checkpointing": settings.trainer.gradient_checkpointing,
-        }
-        return super().arguments(settings) | {"fsdp": True, "fsdp_config": how, "gradient_checkpointing": False}
-
-
-@component.component("distributed", "zero3")
-@dataclass
-class Zero3(Several):
-    """ZeRO stage 3 (Rajbhandari et al. 2020; DeepSpeed): weights, gradients and optimizer lie in parts on the GPUs.
-
-    Checkpoints hold whole weights. No sample answers are written: no process has a whole model to answer with.
-    """
-
-    sharded: ClassVar[bool] = True
-    kinds: ClassVar[tuple[str, ...]] = ("DEEPSPEED",)
-
-    offload: bool = False
-    """Keep optimizer and weights in the CPU's memory: less of the GPU's, and slower."""
-
-    @property
-    def offloads(self) -> bool:
-        """Weights, gradients and optimizer lie in the CPU's memory."""
-        return self.offload
-
-    def lighter(self) -> Mapping[str, Distributed]:
-        """Offloaded."""
-        return {} if self.offload else {"distributed.offload=true": replace(self, offload=True)}
-
-    def require(self) -> None:
-        """See that there are GPUs, and DeepSpeed.
-
-        Raises:
-            UserError: there are not.
-        """
-        super().require()
-        need("deepspeed", "zero3")
-
-    def arguments(self, settings: Train) -> dict[str, Any]:
-        """Keyword arguments of TRL's config classes; `auto` is what the Trainer knows."""
-        place = {"device": "cpu" if self.offload else "none"}
-        stage = {
-            "stage": 3,
-            "overlap_comm": True,
-            "contiguous_gradients": True,
-            "offload_optimizer": place,
-            "offload_param": place,
-            "stage3_gather_16bit_weights_on_model_save": True,
-        }
-        config = {
-            "zero_optimization": stage,
-            "bf16": {"enabled": "auto"},
-            "fp16": {"enabled": "auto"},
-            "gradient_clipping": "auto",
-            "gradient_accumulation_steps": "auto",
-            "train_micro_batch_size_per_gpu": "auto",
-            "train_batch_size": "auto",
-        }
-        return {"deepspeed": config}
 
 
 def save_tied_once(trainer: Any) -> None:

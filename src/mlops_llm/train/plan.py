@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlops_llm import component, console, digest
 from mlops_llm.data.kinds import FIELDS
@@ -116,12 +116,21 @@ class Plan:
         return {"answers scored": f"{asked}, every {how.every} steps ({', '.join(how.metric)})"}
 
 
-def prepare(settings: Train, known: Correction | None = None) -> Plan | Result:
+class Known(NamedTuple):
+    """What the process that started this one has found."""
+
+    correction: Correction
+    """How it corrected the predicted needs, which fit."""
+    start: str
+    """Ref of the very start model."""
+
+
+def prepare(settings: Train, known: Known | None = None) -> Plan | Result:
     """Check a training from end to end without training; for `op=plan` say what would happen.
 
     Args:
         settings: of the training.
-        known: where the process that started this one has predicted the needs and found that they fit, how it corrected them.
+        known: what another process has checked already, where one did.
 
     Raises:
         UserError: model, dataset, template or machine do not allow it; the first bad row is named.
@@ -140,7 +149,7 @@ def prepare(settings: Train, known: Correction | None = None) -> Plan | Result:
     scoring.check(settings)
     settings.output = str(writable(Path(settings.output or f"outputs/{settings.run_name or 'unnamed'}")))
     task = settings.algo.task
-    files = load.inspect(_start(settings), settings.model_load, task, fresh=task is Task.reward)
+    files = load.inspect(_start(settings, known), settings.model_load, task, fresh=task is Task.reward)
     packed.refuse(files)
     settings.peft = settings.peft.starting(files)
     source = open_dataset(settings.dataset, settings.read)
@@ -168,7 +177,7 @@ def prepare(settings: Train, known: Correction | None = None) -> Plan | Result:
     asked = scoring.prepare(settings, tokenizer, window, validation)
     _warn_of_learned(train, asked, settings, tokenizer)
     _refuse_blind(settings, validation, asked)
-    start = _resume_from(settings, train, validation, asked)
+    start = _resume_from(settings, train, validation, asked, known)
     case = _case(settings, files, train, validation, step_of(start), known)
     found, taken = preflight.estimate(case), used.changed(asked_for, component.plain(settings))
     plan = Plan(settings, files, tokenizer, how, train, validation, found, start, asked, used=taken)
@@ -191,12 +200,12 @@ def _refuse_blind(settings: Train, validation: Part | None, asked: Questions | N
 
 
 def _case(
-    settings: Train, files: Files, train: Part, validation: Part | None, done: int, known: Correction | None
+    settings: Train, files: Files, train: Part, validation: Part | None, done: int, known: Known | None
 ) -> preflight.Case:
     """What the needs of a training depend on, as they are on this machine."""
     there = machine.here()
     sort = settings.distributed.sort(there.name)
-    correction = known or history.correction(history.recorded(sort), *history.names(settings))
+    correction = known.correction if known else history.correction(history.recorded(sort), *history.names(settings))
     held_out = len(validation.encoded) if validation else 0
     disk = preflight.disk_there(settings)
     return preflight.Case(settings, files, train.encoded, held_out, there, disk, correction, done)
@@ -252,8 +261,10 @@ def _check_rewards(settings: Train) -> None:
         raise UserError(f"algo={mine} samples no answers", "rollout", f"leave it out, or take {rewarded}")
 
 
-def _start(settings: Train) -> Place:
+def _start(settings: Train, known: Known | None) -> Place:
     """The model to start from; a resumed run starts from the very weights it began with, wherever an alias points now."""
+    if known is not None:
+        return resolve(known.start)
     if not settings.resume:
         return resolve(settings.model)
     tags = _tags_of(settings)
@@ -314,13 +325,15 @@ def warn_of_cuts(plan: Plan) -> None:
             console.warn(f"{part.context}: {'; '.join(said)}")
 
 
-def _resume_from(settings: Train, train: Part, validation: Part | None, asked: Questions | None) -> Path | None:
+def _resume_from(
+    settings: Train, train: Part, validation: Part | None, asked: Questions | None, known: Known | None
+) -> Path | None:
     """The last whole checkpoint of the run that is resumed, once its data is known to be the same."""
     if not settings.resume:
         return None
     from mlops_llm.train.checkpoints import is_average, whole
 
-    tags = _tags_of(settings)
+    tags = _tags_of(settings) if known is None else {}
     settings.distributed.same(tags.get("processes", ""))
     for part, prefix, said in (
         (train, "data.train", "training"),

@@ -1,6 +1,6 @@
 """The line between the first process of a training and the one that started it, which alone holds the record.
 
-One JSON object a line over a Unix socket. What is recorded waits for the answer: when a checkpoint counts as published, it is.
+One JSON object a line over a socket. What is recorded waits for the answer: when a checkpoint counts as published, it is.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_llm.record import Answer, Checkpoint, DatasetInput, Grid, Registration, Result, Run
+from mlops_llm.train.door import enter
 
 _RECORDS = {cls.__name__: cls for cls in (Answer, Checkpoint, DatasetInput, Grid, Registration, Result)}
 _CALLS = ("params", "tags", "metrics", "input", "artifact", "checkpoint", "uses", "forget", "answers")
@@ -61,12 +62,14 @@ class Line:
 class Launcher:
     """The process that started this one, as this one sees it; when it is gone, this one ends too."""
 
-    def __init__(self, address: str, rank: int) -> None:
-        """Connect and say who this is."""
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.connect(address)
-        self._line, self._answers = Line(connection), queue.SimpleQueue[Any]()
-        self._line.send(rank=rank, pid=os.getpid())
+    def __init__(self, file: Path, rank: int) -> None:
+        """Connect and say who this is.
+
+        Args:
+            file: that of the `Door`.
+            rank: of this process.
+        """
+        self._line, self._answers = Line(enter(file, rank)), queue.SimpleQueue[Any]()
         threading.Thread(target=self._listen, name="launcher", daemon=True).start()
 
     def _listen(self) -> None:

@@ -24,13 +24,13 @@ MISSED = ("Connection closed by peer", "Connection reset by peer", "NCCL", "gloo
 
 def main(file: Path) -> int:
     """Train as the settings in `file` say, and tell the launcher how it ended."""
-    from mlops_llm.train import launcher
+    from mlops_llm.train.group import DOOR
 
-    rank = int(os.environ["RANK"])
-    _print_to(file.parent / f"rank-{rank}.log")
-    to = Launcher(os.environ[launcher.ADDRESS], rank)
+    rank, again = int(os.environ["RANK"]), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    _print_to(file.parent / f"rank-{rank}.log", again)
+    to = Launcher(file.parent / DOOR, rank)
     try:
-        result = _train(file, rank, to)
+        result = _train(file, rank, to, again)
     except BaseException as error:
         traceback.print_exc()
         to.tell(**_failure(error))
@@ -39,16 +39,22 @@ def main(file: Path) -> int:
     return 0
 
 
-def _train(file: Path, rank: int, to: Launcher) -> Result:
+def _train(file: Path, rank: int, to: Launcher, again: bool) -> Result:
     console.tell(lambda what, values: None)  # the launcher has said what there is to say of the plan
     asked = json.loads(file.read_text("utf-8"))
     settings = _settings(asked["settings"])
     _take_place(settings.distributed.count)
+    settings.distributed.join()
+    from mlops_llm.train.checkpoints import drop_unfinished
     from mlops_llm.train.history import Correction
-    from mlops_llm.train.plan import Plan, prepare
+    from mlops_llm.train.plan import Known, Plan, prepare
     from mlops_llm.train.train import fit_here
 
-    plan = prepare(settings, Correction(**asked["correction"]))
+    if again:
+        settings.resume = asked["run"]
+        if rank == 0:
+            drop_unfinished(Path(str(settings.output)))
+    plan = prepare(settings, Known(Correction(**asked["correction"]), asked["start"]))
     assert isinstance(plan, Plan)
     run: Run = NullRun()
     if rank == 0:
@@ -96,9 +102,9 @@ def _failure(error: BaseException) -> dict[str, Any]:
     return {"failed": [said], "missed": missed, "traceback": traceback.format_exc()}
 
 
-def _print_to(log: Path) -> None:
-    """Let all that this process prints, and what libraries print in it, go to a file."""
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+def _print_to(log: Path, again: bool) -> None:
+    """Let all that this process prints, and what libraries print in it, go to a file; after what it printed before."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | (os.O_APPEND if again else os.O_TRUNC), 0o644)
     for stream in (1, 2):
         os.dup2(file, stream)
     os.close(file)

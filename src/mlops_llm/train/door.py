@@ -1,0 +1,114 @@
+"""Where the processes of a training find the one that started them."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mlops_llm.errors import UserError
+from mlops_llm.tracking import environment
+
+_FIRST = 30.0
+"""Seconds in which a connection stands and has said who it is."""
+_LONGEST_FIRST = 1000
+"""Bytes of what it says then."""
+
+
+class Door:
+    """A socket of this machine, or a port where others come too.
+
+    Who comes in shows a token, which stands with the address in a file that only this user reads.
+    """
+
+    def __init__(self, file: Path, address: str = "") -> None:
+        """Open it.
+
+        Args:
+            file: says where it is.
+            address: of this machine, for others; empty where all are on this one.
+        """
+        self._file, self._token, self._folder = file, secrets.token_hex(32), ""
+        if address:
+            self._listener = _listening(address)
+            place: dict[str, Any] = {"port": [address, self._listener.getsockname()[1]]}
+        else:
+            self._folder = tempfile.mkdtemp(prefix="mlops_llm-")  # the path of a socket has at most 107 characters
+            self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._listener.bind(f"{self._folder}/launcher")
+            self._listener.listen()
+            place = {"socket": f"{self._folder}/launcher"}
+        file.unlink(missing_ok=True)
+        file.touch(mode=0o600, exist_ok=False)
+        file.write_text(json.dumps(place | {"token": self._token}), "ascii")
+
+    def visitors(self) -> Iterator[socket.socket]:
+        """Connections as they come, until the door is closed."""
+        while True:
+            try:
+                yield self._listener.accept()[0]
+            except OSError:
+                return
+
+    def entered(self, connection: socket.socket) -> dict[str, Any] | None:
+        """The first message of a connection; None of one that does not belong here."""
+        connection.settimeout(_FIRST)
+        try:
+            text = b""
+            while not text.endswith(b"\n") and len(text) < _LONGEST_FIRST:
+                byte = connection.recv(1)
+                if not byte:
+                    return None
+                text += byte
+            message = json.loads(text)
+            if not hmac.compare_digest(str(message["token"]).encode(), self._token.encode()):
+                return None
+            connection.settimeout(None)
+            return dict(message)
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        with suppress(OSError):  # nobody came
+            self._listener.shutdown(socket.SHUT_RDWR)  # lets the thread that waits go
+        self._listener.close()
+        self._file.unlink(missing_ok=True)
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def enter(file: Path, rank: int) -> socket.socket:
+    """Connect to the process that opened a door, and say who this is.
+
+    Args:
+        file: that of the `Door`.
+        rank: of this process.
+    """
+    told = json.loads(file.read_text("ascii"))
+    if "port" in told:
+        connection = socket.create_connection(tuple(told["port"]), timeout=_FIRST)
+        connection.settimeout(None)
+    else:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.connect(told["socket"])
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    who = {"token": told["token"], "rank": rank, "pid": os.getpid(), "host": environment.host(), "start": again}
+    connection.sendall(json.dumps(who).encode() + b"\n")
+    return connection
+
+
+def _listening(address: str) -> socket.socket:
+    try:
+        return socket.create_server((address, 0))
+    except OSError as error:
+        remedy = "give distributed.address, by which the other machines reach this one"
+        raise UserError(f"this machine has no such address ({error.strerror})", address, remedy) from error

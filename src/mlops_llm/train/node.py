@@ -1,0 +1,68 @@
+"""A machine's part of a training over several: started there by srun or ssh (`nodes`), it runs torchrun and ends with it.
+
+Read from its file, before anything of this package could be found there: standard library only. One line of JSON on standard
+input says what to run; when standard input ends, the process that sent it is gone, and what was started is ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+PATIENCE = 15.0
+"""Seconds that torchrun has to end its processes."""
+
+
+def main() -> int:
+    """Run what is asked for; return its exit code."""
+    told = json.loads(sys.stdin.readline())
+    try:
+        child = subprocess.Popen(
+            told["words"],
+            cwd=told["folder"],
+            env=surroundings(os.environ, told["environment"]),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError as error:
+        sys.stderr.write(f"error: {socket.gethostname()}:{error.filename}: {error.strerror}\n")
+        return 2
+    signal.signal(signal.SIGTERM, lambda number, frame: end(child))
+    threading.Thread(target=_end_with_input, args=(child,), daemon=True).start()
+    code = child.wait()
+    return code if code >= 0 else 128 - code
+
+
+def surroundings(own: Mapping[str, str], sent: Mapping[str, str]) -> dict[str, str]:
+    """The environment here: as sent, but of a scheduler's job what it says of this machine."""
+    mine = {name: value for name, value in own.items() if name.startswith("SLURM_")}
+    if mine and "CUDA_VISIBLE_DEVICES" in own:
+        mine["CUDA_VISIBLE_DEVICES"] = own["CUDA_VISIBLE_DEVICES"]
+    return {**own, **sent, **mine}
+
+
+def end(child: subprocess.Popen[Any]) -> None:
+    """End torchrun, which ends its processes."""
+    if child.poll() is not None:
+        return
+    child.terminate()
+    try:
+        child.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+
+
+def _end_with_input(child: subprocess.Popen[Any]) -> None:
+    sys.stdin.read()
+    end(child)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""The machines of a training over several: how torchrun starts on each, in a SLURM job by srun, elsewhere by ssh."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlops_llm import console
+from mlops_llm.errors import UserError
+from mlops_llm.ports import free_port
+
+if TYPE_CHECKING:
+    from mlops_llm.train.distributed import Several
+
+_IN_JOB, _NODES = "SLURM_JOB_ID", "SLURM_JOB_NUM_NODES"
+_NOT_SENT = ("SLURM_", "HOSTNAME", "SSH_")
+"""Beginnings of variables that say something of this machine only."""
+_JOIN = 120
+"""Seconds in which all machines are to be there."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A process to be started here, which starts torchrun here or on other machines."""
+
+    words: list[str]
+    told: str = ""
+    """What it reads from its standard input, which then stays open."""
+
+
+def require(how: Several) -> None:
+    """See that the other machines can be asked.
+
+    Raises:
+        UserError: there is no way to them, or the job has fewer.
+    """
+    if how.nodes == 1:
+        return
+    if how.hosts:
+        if shutil.which("ssh") is None:
+            raise UserError("ssh is not installed here, and the other machines are started with it", "distributed.hosts")
+        return
+    if _IN_JOB not in os.environ:
+        remedy = "name the other machines: distributed.hosts=[…], or start it with launch=slurm launch.nodes=…"
+        raise UserError(f"is {how.nodes}, and this command is in no SLURM job", "distributed.nodes", remedy)
+    there = int(os.environ.get(_NODES, "1"))
+    if there < how.nodes:
+        raise UserError(f"is {how.nodes}, and the SLURM job has {there} nodes", "distributed.nodes", f"give at most {there}")
+
+
+def address(how: Several) -> str:
+    """This machine for the others; on one machine alone itself."""
+    if how.nodes == 1:
+        return "127.0.0.1"
+    return how.address or socket.gethostname()
+
+
+def torchrun(how: Several, name: str) -> list[str]:
+    """The command that starts the processes of one machine and lets them find those of the others.
+
+    Args:
+        how: many there are.
+        name: of the run.
+    """
+    words = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={how.nodes}", f"--nproc-per-node={how.on_each}"]
+    words += [f"--max-restarts={how.restarts}"] if how.restarts else []
+    if how.nodes == 1 and not how.port:
+        return [*words, "--standalone"]
+    if how.nodes == 1:
+        return [*words, "--master-addr=127.0.0.1", f"--master-port={how.port}"]
+    place = address(how)
+    port = how.port or free_port(_resolved(place))
+    meet = ["--rdzv-backend=c10d", f"--rdzv-endpoint={place}:{port}", f"--rdzv-id={name}", f"--rdzv-conf=join_timeout={_JOIN}"]
+    if _resolved(place).startswith("127."):
+        meet.append("--local-addr=127.0.0.1")
+    return [*words, *meet]
+
+
+def starts(how: Several, words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> list[Start]:
+    """What is to be started here so that `words` run on every machine.
+
+    Args:
+        how: which machines.
+        words: the command.
+        folder: where it runs, on each.
+        environment: of the command here; it goes to the others through their standard input, so that no secret stands in a
+            command line.
+    """
+    if how.nodes == 1:
+        return [Start(list(words))]
+    if _resolved(address(how)).startswith("127.") and how.hosts:
+        console.warn(f"other machines cannot reach this one as {address(how)} (a loopback address): give distributed.address")
+    sent = {name: value for name, value in environment.items() if not name.startswith(_NOT_SENT)}
+    told = json.dumps({"environment": sent, "folder": str(folder), "words": list(words)}) + "\n"
+    agent = [sys.executable, "-P", str(Path(__file__).with_name("node.py"))]
+    if how.hosts:
+        ssh = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=15"]
+        return [Start(list(words)), *(Start([*ssh, host, shlex.join(agent)], told) for host in how.hosts)]
+    share = [f"--nodes={how.nodes}", f"--ntasks={how.nodes}", "--ntasks-per-node=1", "--overlap", "--kill-on-bad-exit=0"]
+    return [Start(["srun", *share, *agent], told)]
+
+
+def _resolved(place: str) -> str:
+    try:
+        return socket.gethostbyname(place)
+    except OSError as error:
+        remedy = "give distributed.address, by which the other machines reach this one"
+        raise UserError(f"this machine's name stands for no address ({error.strerror})", place, remedy) from error

@@ -1,0 +1,1 @@
+"""Ways in which several processes share a model, one file each."""
