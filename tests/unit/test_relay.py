@@ -147,7 +147,7 @@ def test_a_door_for_several_machines_lets_in_only_who_knows_the_token(tmp_path):
     file = tmp_path / "launcher.json"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     told = json.loads(file.read_text())
-    right = json.dumps({"token": told["token"], "rank": 0, "pid": 1, "host": "h", "start": 0}).encode() + b"\n"
+    right = json.dumps({"token": told["token"], "rank": 0, "pid": 1, "host": "h", "round": "a"}).encode() + b"\n"
     wrong = json.dumps({"token": "0" * 64, "rank": 0}).encode() + b"\n"
     for said, wanted in ((wrong, False), (b"x" * 5000, False), (b"[1]\n", False), (b"\xff\n", False), (right, True)):
         with socket.create_connection(tuple(told["port"])) as mine:

@@ -9,10 +9,10 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlops_llm.errors import UserError
 from mlops_llm.tracking import environment
@@ -37,6 +37,7 @@ class Door:
             address: of this machine, for others; empty where all are on this one.
         """
         self._file, self._token, self._folder = file, secrets.token_hex(32), ""
+        self._starts: dict[str, int] = {}
         if address:
             self._listener = _listening(address)
             place: dict[str, Any] = {"port": [address, self._listener.getsockname()[1]]}
@@ -62,17 +63,13 @@ class Door:
         """The first message of a connection; None of one that does not belong here."""
         connection.settimeout(_FIRST)
         try:
-            text = b""
-            while not text.endswith(b"\n") and len(text) < _LONGEST_FIRST:
-                byte = connection.recv(1)
-                if not byte:
-                    return None
-                text += byte
-            message = json.loads(text)
+            message = json.loads(_first_line(connection))
             if not hmac.compare_digest(str(message["token"]).encode(), self._token.encode()):
                 return None
+            start = self._starts.setdefault(str(message["round"]), len(self._starts))
+            connection.sendall(json.dumps({"start": start}).encode() + b"\n")
             connection.settimeout(None)
-            return dict(message)
+            return {**message, "start": start}
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
@@ -86,7 +83,15 @@ class Door:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def enter(file: Path, rank: int) -> socket.socket:
+class Entered(NamedTuple):
+    """What a process has when it was let in."""
+
+    connection: socket.socket
+    start: int
+    """How often the processes started before."""
+
+
+def enter(file: Path, rank: int) -> Entered:
     """Connect to the process that opened a door, and say who this is.
 
     Args:
@@ -96,14 +101,36 @@ def enter(file: Path, rank: int) -> socket.socket:
     told = json.loads(file.read_text("ascii"))
     if "port" in told:
         connection = socket.create_connection(tuple(told["port"]), timeout=_FIRST)
-        connection.settimeout(None)
     else:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.connect(told["socket"])
-    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-    who = {"token": told["token"], "rank": rank, "pid": os.getpid(), "host": environment.host(), "start": again}
+    who = {"token": told["token"], "rank": rank, "pid": os.getpid(), "host": environment.host(), "round": _round(os.environ)}
     connection.sendall(json.dumps(who).encode() + b"\n")
-    return connection
+    answer = json.loads(_first_line(connection))
+    connection.settimeout(None)
+    return Entered(connection, int(answer["start"]))
+
+
+def _round(env: Mapping[str, str]) -> str:
+    """What is the same for all processes that start together, and another at each start.
+
+    torchrun counts the starts of one machine; over several, where only that machine counts on which a process died, it takes
+    a new port for each.
+    """
+    if int(env.get("GROUP_WORLD_SIZE", "1")) > 1:
+        return f"{env['MASTER_ADDR']}:{env['MASTER_PORT']}"
+    return env.get("TORCHELASTIC_RESTART_COUNT", "0")
+
+
+def _first_line(connection: socket.socket) -> bytes:
+    """Byte by byte, so that nothing behind it is taken; empty where the other end is gone."""
+    text = b""
+    while not text.endswith(b"\n") and len(text) < _LONGEST_FIRST:
+        byte = connection.recv(1)
+        if not byte:
+            return b""
+        text += byte
+    return text
 
 
 def _listening(address: str) -> socket.socket:

@@ -34,7 +34,9 @@ class Member:
 
     def __init__(self, line: Line, told: Mapping[str, Any]) -> None:
         """Keep who it said it is."""
-        self.line, self.rank, self.pid, self.start = line, int(told["rank"]), int(told["pid"]), int(told["start"])
+        self.line, self.rank, self.pid = line, int(told["rank"]), int(told["pid"])
+        self.start = int(told["start"])
+        """How often the processes started before."""
         self.here = told["host"] == environment.host()
         """It runs on this machine."""
 
@@ -56,7 +58,6 @@ class Group:
         self._door = Door(logs / DOOR, address)
         self._events: queue.SimpleQueue[tuple[Member, dict[str, Any] | None]] = queue.SimpleQueue()
         self._members: list[Member] = []
-        self._known: dict[tuple[int, int], int] = {}
         self._told: dict[tuple[str, str, int], int] = {}
         threading.Thread(target=self._accept, daemon=True).start()
         self._torchruns: list[subprocess.Popen[str]] = []
@@ -160,7 +161,6 @@ class Group:
         line = Line(connection)
         member = Member(line, told)
         self._members.append(member)
-        self._known[member.rank, member.start] = member.pid
         for message in line.messages():
             self._events.put((member, message))
         self._events.put((member, None))

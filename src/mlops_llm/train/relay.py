@@ -69,7 +69,10 @@ class Launcher:
             file: that of the `Door`.
             rank: of this process.
         """
-        self._line, self._answers = Line(enter(file, rank)), queue.SimpleQueue[Any]()
+        entered = enter(file, rank)
+        self.start = entered.start
+        """How often the processes started before."""
+        self._line, self._answers = Line(entered.connection), queue.SimpleQueue[Any]()
         threading.Thread(target=self._listen, name="launcher", daemon=True).start()
 
     def _listen(self) -> None:

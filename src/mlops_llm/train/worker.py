@@ -26,11 +26,11 @@ def main(file: Path) -> int:
     """Train as the settings in `file` say, and tell the launcher how it ended."""
     from mlops_llm.train.group import DOOR
 
-    rank, again = int(os.environ["RANK"]), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    _print_to(file.parent / f"rank-{rank}.log", again)
+    rank = int(os.environ["RANK"])
     to = Launcher(file.parent / DOOR, rank)
+    _print_to(file.parent / f"rank-{rank}.log", again=to.start > 0)
     try:
-        result = _train(file, rank, to, again)
+        result = _train(file, rank, to)
     except BaseException as error:
         traceback.print_exc()
         to.tell(**_failure(error))
@@ -39,7 +39,7 @@ def main(file: Path) -> int:
     return 0
 
 
-def _train(file: Path, rank: int, to: Launcher, again: bool) -> Result:
+def _train(file: Path, rank: int, to: Launcher) -> Result:
     console.tell(lambda what, values: None)  # the launcher has said what there is to say of the plan
     asked = json.loads(file.read_text("utf-8"))
     settings = _settings(asked["settings"])
@@ -50,7 +50,7 @@ def _train(file: Path, rank: int, to: Launcher, again: bool) -> Result:
     from mlops_llm.train.plan import Known, Plan, prepare
     from mlops_llm.train.train import fit_here
 
-    if again:
+    if to.start:
         settings.resume = asked["run"]
         if rank == 0:
             drop_unfinished(Path(str(settings.output)))
