@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -13,7 +14,7 @@ from mlops_llm.record import MemoryRun, Result
 from mlops_llm.train.config import PACKAGES, Samples, Train, Trainer
 from mlops_llm.train.plan import Plan, prepare
 from mlops_llm.train.train import fit
-from tests.commands import ok, start, train, wait_for_step
+from tests.commands import ok, start, train, wait_for, wait_for_step
 from tests.record import checkpoints_of, client, run_of, steps_of
 
 STEPS = {"max_steps": 12, "eval_steps": 4, "save_steps": 4, "logging_steps": 1}
@@ -43,6 +44,16 @@ def losses(folder: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (folder / "steps.jsonl").read_text().splitlines()]
 
 
+def wait_for_restart(folder: Path, name: str, process: Any) -> None:
+    """Wait until the processes of a training have started again."""
+
+    def restarted() -> bool:
+        runs = client(folder).search_runs(["1"], f"run_name = '{name}'")
+        return bool(runs) and runs[0].data.tags.get("restarts") == "1"
+
+    wait_for(restarted, process)
+
+
 def test_two_processes_learn_what_one_learns(here: Path) -> None:
     alone, _ = fitted(here / "one", "sft", "sales_sft", 2e-3)
     together, run = fitted(here / "two", "sft", "sales_sft", 2e-3, processes=2)
@@ -62,19 +73,25 @@ def test_a_run_of_which_a_process_was_killed_goes_on(here: Path) -> None:
     fitted(here / "one", "dpo", "sales_dpo", 5e-4)
     words = [f"trainer.{name}={value}" for name, value in STEPS.items()]
     words += ["trainer.batch_size=4", "distributed=ddp", "distributed.processes=2", "samples.count=0", "register_as=null"]
-    process = start(here, "+experiment=dpo_sales", *words, "run_name=two")
-    wait_for_step(here, "two", 6, process)
+    process = start(here, "+experiment=dpo_sales", *words, "run_name=two", "distributed.restarts=1")
+    wait_for_step(here, "two", 5, process)
     (torchrun,) = psutil.Process(process.pid).children()
+    torchrun.children()[0].kill()
+    wait_for_restart(here, "two", process)
+    wait_for_step(here, "two", 9, process)
     ranks = torchrun.children()
     ranks[1].kill()
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1 and errors.strip().endswith(
         "process 1 of 2 ended without a word (SIGKILL: killed, or out of memory); go on with: resume=two"
     )
-    assert len(errors.strip().splitlines()) == 1 and not any(each.is_running() for each in [torchrun, *ranks])
+    again, _ = errors.strip().splitlines()
+    assert again.startswith("warning: process ") and again.endswith("all start again from the last checkpoint (restart 1)")
+    assert not any(each.is_running() for each in [torchrun, *ranks])
     assert run_of(client(here), "two").info.status == "FAILED"
     assert "resume verified" in ok(train(here, "resume=two"))
     assert losses(here / "outputs/two") == pytest.approx(losses(here / "one"), rel=1e-3, abs=1e-4)
     run = run_of(client(here), "two")
+    assert run.data.tags["restarts"] == "1" and run.data.tags["resume.from"] == "checkpoint-8"
     assert steps_of(client(here), run, "train/loss") == list(range(1, 13))
     assert set(checkpoints_of(client(here), run)) == {"checkpoint-4", "checkpoint-8", "checkpoint-12"}
