@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pytest
 
 from mlops_llm.data.__main__ import STAGE
 from mlops_llm.entry import launch
+from tests import slurm_cluster
 from tests.commands import SMOKE, ok, train
 
 PRISTINE = "as-trained.db"
@@ -41,6 +42,15 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = [f"trainer.{each}" for each in short]
     ok(train(folder, *SMOKE, *words, "samples.count=0", "run_name=mine", "register_as=null"))
     return folder
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[slurm_cluster.Cluster]:
+    """A SLURM cluster of two nodes; a command that is to find it needs its `environment`."""
+    if why := slurm_cluster.missing():
+        pytest.skip(why)
+    with slurm_cluster.Cluster() as cluster:
+        yield cluster
 
 
 def copy(record: Path, to: Path) -> None:
