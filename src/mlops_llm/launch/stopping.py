@@ -10,10 +10,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mlops_llm.files import write_text
 
 GRACE = "MLOPS_LLM_GRACE"
 """Variable: seconds that a command has to save what it did once a signal asks it to stop; without it, it ends at once."""
+SAVED = "MLOPS_LLM_SAVED"
+"""Variable: file in which a command says what it saved when it stopped."""
 _AGAIN = 0.05
 
 
@@ -29,6 +34,7 @@ class _Stop:
     """Blocks that save before they let it stop."""
     asked: bool = False
     late: bool = False
+    raised: bool = False
 
 
 _stop = _Stop()
@@ -38,7 +44,7 @@ def heed() -> None:
     """Let SIGTERM raise `Terminated` from now on, and SIGUSR1 and SIGUSR2 too where the environment grants a moment."""
     if threading.current_thread() is not threading.main_thread():
         return
-    _stop.asked = _stop.late = False
+    _stop.asked = _stop.late = _stop.raised = False
     for number in (signal.SIGTERM, *((signal.SIGUSR1, signal.SIGUSR2) if grace() else ())):
         signal.signal(number, _arrived)
     others = sys.unraisablehook
@@ -48,6 +54,7 @@ def heed() -> None:
         if not issubclass(lost.exc_type, KeyboardInterrupt):
             others(lost)
             return
+        _stop.raised = False
         number = signal.SIGTERM if issubclass(lost.exc_type, Terminated) else signal.SIGINT
         threading.Timer(_AGAIN, _thread.interrupt_main, [number]).start()
 
@@ -82,11 +89,25 @@ def saves() -> Iterator[None]:
         raise Terminated
 
 
+def stop(saved: str) -> NoReturn:
+    """Stop, now that something is saved, and tell who asked for it what that is."""
+    file = os.environ.get(SAVED)
+    if file:
+        write_text(Path(file), saved)
+    raise Terminated
+
+
 def _arrived(number: int, frame: Any) -> None:
+    """Raise, or note that this process is to stop; of several signals in a row, as SLURM sends them, the first counts."""
     seconds = grace()
-    if _stop.late or not _stop.savers or not seconds:
+    if not seconds:
         raise Terminated
-    if not _stop.asked:  # of several in a row, as SLURM sends them, the first counts
+    if _stop.raised:
+        return
+    if _stop.late or not _stop.savers:
+        _stop.raised = True
+        raise Terminated
+    if not _stop.asked:
         _stop.asked = True
         bound = threading.Timer(seconds, _give_up)
         bound.daemon = True

@@ -8,7 +8,6 @@ from transformers import TrainerCallback
 
 from mlops_llm import console
 from mlops_llm.launch import stopping
-from mlops_llm.launch.stopping import Terminated
 from mlops_llm.train import ranks
 
 
@@ -46,7 +45,7 @@ class Parting(TrainerCallback):  # type: ignore[misc]
         """Stop."""
         if self._leaves:
             console.say(f"told to stop: saved at step {state.global_step}")
-            raise Terminated
+            stopping.stop(f"saved at step {state.global_step}")
 
     def _save(self, state: Any, control: Any) -> None:
         if not control.should_save:
