@@ -86,7 +86,7 @@ def saves() -> Iterator[None]:
     finally:
         _stop.savers -= 1
     if _stop.asked and not _stop.savers:
-        raise Terminated
+        _raise()
 
 
 def stop(saved: str) -> NoReturn:
@@ -94,7 +94,7 @@ def stop(saved: str) -> NoReturn:
     file = os.environ.get(SAVED)
     if file:
         write_text(Path(file), saved)
-    raise Terminated
+    _raise()
 
 
 def _arrived(number: int, frame: Any) -> None:
@@ -105,13 +105,17 @@ def _arrived(number: int, frame: Any) -> None:
     if _stop.raised:
         return
     if _stop.late or not _stop.savers:
-        _stop.raised = True
-        raise Terminated
+        _raise()
     if not _stop.asked:
         _stop.asked = True
         bound = threading.Timer(seconds, _give_up)
         bound.daemon = True
         bound.start()
+
+
+def _raise() -> NoReturn:
+    _stop.raised = True
+    raise Terminated
 
 
 def _give_up() -> None:
