@@ -117,9 +117,14 @@ def single(stage: Stage, cfg: Any, name: str, outcome: Outcome, arguments: Argum
 
 def child(stage: Stage, cfg: Any, parent: str) -> None:
     """Run a job of a multirun; one that cannot start is a failed child, with its reason."""
-    opening = _opening(stage, cfg, f"{cfg.run_name}-{HydraConfig.get().job.num}", parent)
+    opening = _opening(stage, cfg, job_name(cfg), parent)
     with console.labelled(opening.name), open_run(opening) as run:
         finish(stage, _prepared(stage, config.typed(cfg), opening), run, opening, quiet=True)
+
+
+def job_name(cfg: Any) -> str:
+    """Name of the run of a multirun's job."""
+    return f"{cfg.run_name}-{HydraConfig.get().job.num}"
 
 
 def _opening(stage: Stage, cfg: Any, name: str, parent: str = "") -> Opening:

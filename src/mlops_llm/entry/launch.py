@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import _thread
 import os
 import shlex
-import signal
 import sys
-import threading
 import traceback
 from pathlib import Path
 from secrets import token_hex
@@ -17,13 +14,11 @@ from mlops_llm import console
 from mlops_llm.entry.arguments import Arguments, read, unpacked
 from mlops_llm.entry.job import Outcome, Stage, single
 from mlops_llm.errors import RequestError, UserError, unexpected
+from mlops_llm.launch import stopping
+from mlops_llm.launch.stopping import Terminated
 from mlops_llm.tracking.opening import NameTakenError
 
 MISTAKE, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived."""
 
 
 def launch(stage: Stage, argv: list[str] | None = None) -> int:
@@ -87,7 +82,7 @@ def _work(stage: Stage, arguments: Arguments, outcome: Outcome) -> int:
     secrets.refuse_overrides(arguments.overrides)
     if stage.in_record:
         store.check_address()
-    _heed_signals()
+    stopping.heed()
     resumed = arguments.value("resume")
     if resumed is None and "resume=" in arguments.overrides:
         raise UserError("names no run", "resume", "give its name or id")
@@ -134,26 +129,6 @@ def _start(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) -> i
     if outcome.error is not None:
         raise outcome.error
     return outcome.code or (FAILED if outcome.failed else 0)
-
-
-def _heed_signals() -> None:
-    def terminate(number: int, frame: Any) -> None:
-        raise Terminated
-
-    if threading.current_thread() is not threading.main_thread():
-        return
-    signal.signal(signal.SIGTERM, terminate)
-    others = sys.unraisablehook
-
-    def unraisable(lost: Any) -> None:
-        """A signal that arrives while Python collects garbage raises where nothing can pass it on: let it arrive again."""
-        if not issubclass(lost.exc_type, KeyboardInterrupt):
-            others(lost)
-            return
-        number = signal.SIGTERM if issubclass(lost.exc_type, Terminated) else signal.SIGINT
-        threading.Timer(0.05, _thread.interrupt_main, [number]).start()
-
-    sys.unraisablehook = unraisable
 
 
 def _stopped(stage: Stage, outcome: Outcome, stop: KeyboardInterrupt) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ class _Job:
 
 def multirun(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) -> int:
     """Run all jobs of a sweep under one parent run; return 0, or 1 if any job failed or could not even be recorded."""
-    from mlops_llm.entry import config, elsewhere
+    from mlops_llm.entry import array, config, elsewhere
     from mlops_llm.tracking import secrets
     from mlops_llm.tracking.opening import PARENT, open_run
     from mlops_llm.tracking.store import connect
@@ -54,6 +55,7 @@ def multirun(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) ->
     output = Path((first[stage.folder] if stage.folder else None) or f"outputs/{name}").absolute()
     opening = _opening(stage, first, arguments, name, output)
     refuse_in_use(output)
+    launching = array.launching(arguments)
     if "launch" in first and elsewhere.wanted(settings.launch):
         return elsewhere.send(stage, settings, opening, arguments, config.flat(first))
     with open_run(opening) as parent:
@@ -66,7 +68,8 @@ def multirun(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) ->
         broken: Exception | None = None
         try:
             folders = quote(f"hydra.sweep.dir={output}"), "hydra.sweep.subdir=${hydra.job.num}"
-            config.run(stage.name, arguments, _Task(stage), *folders)
+            with launching or nullcontext():
+                config.run(stage.name, arguments, _Task(stage), *folders)
         except Exception as error:
             broken = error
         except KeyboardInterrupt:
@@ -77,6 +80,8 @@ def multirun(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) ->
             raise
         finally:
             os.environ.pop(PARENT, None)
+        if launching is not None:
+            array.close(parent.id)
         jobs = _jobs(parent, keys)
         best = _best(jobs)
         _conclude(parent, jobs, best, keys, step=0)
@@ -131,12 +136,14 @@ class _Task:
 
     def __call__(self, cfg: Any) -> None:
         """Run a job; its failure is recorded on it and does not end the others."""
-        from mlops_llm.entry import config
+        from mlops_llm.entry import array, config
         from mlops_llm.tracking.opening import PARENT
 
         config.register(self.stage.name, self.stage.schema, self.stage.packages)
         try:
-            child(self.stage, cfg, os.environ[PARENT])
+            with array.job(self.stage, cfg, os.environ[PARENT]) as goes_on:
+                if not goes_on:
+                    child(self.stage, cfg, os.environ[PARENT])
         except Exception as error:
             said = config.one_line(error, self.stage.schema)
             console.fail(str(said) if said else unexpected(error))

@@ -28,9 +28,21 @@ def resume(stage: Stage, ref: str, arguments: Arguments, outcome: Outcome) -> in
         UserError: the run is unknown, finished, a multirun's parent or of another stage, still runs, or other settings were
             given: a resumed run has the settings it began with.
     """
+    run = checked(stage, ref, arguments)
+    parent = go_on(stage, run, outcome)
+    if parent:
+        conclude_again(connect(), parent)
+    return 0
+
+
+def go_on(stage: Stage, run: RunRow, outcome: Outcome, quiet: bool = False) -> str:
+    """Go on with a run from its last whole checkpoint; return the id of the multirun whose job it is.
+
+    Raises:
+        UserError: another process does so, or what it needs is not there any more.
+    """
     from filelock import FileLock, Timeout
 
-    run = checked(stage, ref, arguments)
     store = connect()
     choices = {key.removeprefix("choice."): value for key, value in run.params.items() if key.startswith("choice.")}
     cfg = config.from_record(stage.schema, choices, recorded_text(store, run.id, "config.yaml"))
@@ -59,11 +71,9 @@ def resume(stage: Stage, ref: str, arguments: Arguments, outcome: Outcome) -> in
     with open_run(opening) as opened:
         outcome.begin(run.name)
         console.say(f"going on with {run.name} ({run.id})")
-        finish(stage, plan, opened, opening)
+        finish(stage, plan, opened, opening, quiet)
     lock.release()
-    if opening.parent:
-        conclude_again(store, opening.parent)
-    return 0
+    return opening.parent
 
 
 def _multirun(run: RunRow, store: Store) -> str:

@@ -19,7 +19,7 @@ from mlops_llm.tracking import environment, secrets
 from mlops_llm.tracking.opening import PARENT
 
 _LOOK = 0.1
-_OWN = ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", JOB, PARENT)
+OWN = ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", JOB, PARENT)
 """Variables of the worker's that say nothing of its jobs."""
 
 
@@ -52,7 +52,7 @@ def begin(command: Command, words: tuple[str, ...], mark: str, log: Path, adopt:
     Raises:
         UserError: its folder or its Python is gone, or the address of its record is not known here.
     """
-    given = {name: value for name, value in os.environ.items() if name not in _OWN}
+    given = {name: value for name, value in os.environ.items() if name not in OWN}
     given |= {**command.environment, "MLFLOW_TRACKING_URI": address_of(command, os.environ), JOB: mark}
     given |= {"PYTHONUNBUFFERED": "1"} | ({"MLFLOW_RUN_ID": command.run} if adopt else {})
     argv = [command.python, "-m", f"mlops_llm.{command.stage}", *words]

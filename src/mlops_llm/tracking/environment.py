@@ -90,11 +90,14 @@ def process_tags() -> dict[str, str]:
 
 def host() -> str:
     """This machine since its last start, and this container on it: elsewhere a process id means another process, or none."""
-    boot, space = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
-    suffix = boot.read_text().strip()[:8] if boot.exists() else f"{psutil.boot_time():.0f}"
-    if space.exists():
-        suffix += f"/{space.stat().st_ino}"
-    return f"{socket.gethostname()}/{suffix}"
+    space = Path("/proc/self/ns/pid")
+    return machine() + (f"/{space.stat().st_ino}" if space.exists() else "")
+
+
+def machine() -> str:
+    """This machine since its last start."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return f"{socket.gethostname()}/{boot.read_text().strip()[:8] if boot.exists() else f'{psutil.boot_time():.0f}'}"
 
 
 def process(pid: int) -> str:

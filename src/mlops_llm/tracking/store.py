@@ -32,6 +32,10 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
 
+_SHARED = {"nfs", "nfs3", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "lustre", "beegfs", "ceph", "fuse.ceph", "gpfs", "afs"}
+"""File systems of networks."""
+
+
 @dataclass(frozen=True)
 class Store:
     """An open connection to the record."""
@@ -147,6 +151,19 @@ def check_address(where: str = "") -> None:
         _knock(where)
 
 
+def check_sharing(where: str) -> None:
+    """See that several machines may write the record at an address.
+
+    Raises:
+        UserError: it is a database file that a network's file system shares, which their locks and maps do not protect.
+    """
+    file = database_file(where)
+    kind = _file_system(file) if file else ""
+    if kind in _SHARED:
+        remedy = "keep the record behind a server: MLFLOW_TRACKING_URI=http://HOST:PORT"
+        raise UserError(f"is on {kind}, where SQLite breaks when several machines write", str(file), remedy)
+
+
 def connect() -> Store:
     """Connect to the record of this folder or of `MLFLOW_TRACKING_URI`, creating a local database at its first use.
 
@@ -232,6 +249,14 @@ def _silence(where: str, timeout: float) -> str:
         return f"status {error.code}" if error.code >= 500 else ""
     except (OSError, HTTPException, ValueError) as error:
         return first_line(error.reason if isinstance(error, URLError) and isinstance(error.reason, Exception) else error)
+
+
+def _file_system(file: Path, mounts: Path = Path("/proc/mounts")) -> str:
+    """Kind of the file system that a file is on; empty where that is not told."""
+    lines = mounts.read_text("utf-8", "replace").splitlines() if mounts.exists() else []
+    places = [line.split()[1:3] for line in lines if len(line.split()) > 2]
+    around = [(place, kind) for place, kind in places if file.is_relative_to(place.replace("\\040", " "))]
+    return max(around, key=lambda each: len(each[0]))[1] if around else ""
 
 
 def _does_not_wait(connection: Any, _: Any) -> None:

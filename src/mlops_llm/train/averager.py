@@ -14,6 +14,7 @@ from mlops_llm.train import random_state
 from mlops_llm.train.callbacks import evaluation
 from mlops_llm.train.checkpoints import AVERAGED, Shelf
 from mlops_llm.train.ema import FILE, PREFIX, Average, Ema
+from mlops_llm.train.parting import Parting
 from mlops_llm.train.scoring import Scoring
 
 
@@ -21,7 +22,13 @@ class Averager(TrainerCallback):  # type: ignore[misc]
     """Keeps, evaluates and publishes the average of a Hugging Face Trainer's weights; it comes before what records."""
 
     def __init__(
-        self, trainer: Any, shelf: Shelf, how: Ema, complete: Callable[[Path], None], scoring: Scoring | None = None
+        self,
+        trainer: Any,
+        shelf: Shelf,
+        how: Ema,
+        complete: Callable[[Path], None],
+        scoring: Scoring | None = None,
+        parting: Parting | None = None,
     ) -> None:
         """Begin without an average.
 
@@ -31,7 +38,9 @@ class Averager(TrainerCallback):  # type: ignore[misc]
             how: decay and first step.
             complete: called with a checkpoint's folder, to complete its files.
             scoring: scores answers of the average too, whenever that is due.
+            parting: says which checkpoint is one to go on from only.
         """
+        self._parting = parting or Parting()
         self._trainer, self._shelf, self._how, self._complete, self._scoring = trainer, shelf, how, complete, scoring
         self._average: Average | None = None
         self._unsaved: int | None = None
@@ -82,12 +91,16 @@ class Averager(TrainerCallback):  # type: ignore[misc]
         if self._average is None:
             return
         raw = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero:
+            shadows = {name: shadow.cpu() for name, shadow in self._average.shadows.items()}
+            torch.save({"shadows": shadows, "evaluations": self.evaluations}, raw / FILE)
+        if self._parting.aside == state.global_step:
+            self._note()
+            return
         folder = raw.with_name(raw.name + AVERAGED)
         with self._average.applied():
             self._trainer.save_model(str(folder))
         if state.is_world_process_zero:
-            shadows = {name: shadow.cpu() for name, shadow in self._average.shadows.items()}
-            torch.save({"shadows": shadows, "evaluations": self.evaluations}, raw / FILE)
             self._complete(folder)
             self._unsaved = None
             self._shelf.add(folder, state.global_step, self.evaluations.get(state.global_step, {}), prefix=PREFIX)

@@ -15,6 +15,7 @@ from mlops_llm.train import overfit, ranks
 from mlops_llm.train.checkpoints import Curves, Shelf
 from mlops_llm.train.config import Train
 from mlops_llm.train.divergence import Divergence
+from mlops_llm.train.parting import Parting
 from mlops_llm.train.scoring import Scoring
 from mlops_llm.train.steps import Steps
 
@@ -49,6 +50,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         so_far: Curves,
         settings: Train,
         scoring: Scoring | None = None,
+        parting: Parting | None = None,
     ) -> None:
         """Keep where to write.
 
@@ -61,7 +63,9 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             so_far: `evaluations` and `rewards` before this process.
             settings: the deciding metric, and when the training is overfit and stops.
             scoring: scores answers, where that is wanted.
+            parting: says which checkpoint is one to go on from only.
         """
+        self._parting = parting or Parting()
         self._run, self._shelf, self._steps, self._complete = run, shelf, steps, complete
         self._evaluated: dict[int, dict[str, float]] = dict(so_far.get("evaluations", {}))
         self.rewards: dict[int, float] = dict(so_far.get("rewards", {}))
@@ -204,12 +208,16 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Publish the checkpoint that was just written."""
+        self._steps.flush()
         ranks.wait()  # each process writes its random state
         if not ranks.first():
             return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         self._complete(folder)
         curves: Curves = {"evaluations": self._evaluated, "rewards": self.rewards, "rates": self._steps.rates}
+        if self._parting.aside == state.global_step:
+            self._shelf.set_aside(folder, state.global_step, curves)
+            return
         self._shelf.add(folder, state.global_step, self._evaluated.get(state.global_step, {}), curves)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -23,6 +23,8 @@ COMPLETE = ".complete.json"
 """Written last into a checkpoint's folder: what lacks it was cut off in mid-write."""
 AVERAGED = "-ema"
 """Ends the name of a checkpoint of averaged weights; it is written before the raw one of its step."""
+ASIDE = "aside"
+"""Tag, in its own folder only, of a checkpoint that a training wrote because it was told to stop."""
 
 
 def whole(output: Path) -> list[Checkpoint]:
@@ -37,6 +39,11 @@ def whole(output: Path) -> list[Checkpoint]:
 def is_average(checkpoint: Checkpoint) -> bool:
     """Whether these are averaged weights, from which no training goes on."""
     return checkpoint.name.endswith(AVERAGED)
+
+
+def is_aside(checkpoint: Checkpoint) -> bool:
+    """Whether it was written between the regular ones, only to go on from after an interruption."""
+    return ASIDE in checkpoint.tags
 
 
 def curves(folder: Path) -> dict[str, dict[int, Any]]:
@@ -73,6 +80,7 @@ class Shelf:
         """
         self._run, self._best, self._limit, self._params, self._tags = run, best, limit, params, tags
         self._metrics: dict[str, dict[str, float]] = {}
+        self._asides: list[Path] = []
         self.checkpoints: list[Checkpoint] = []
 
     def mark(self, tags: Mapping[str, str]) -> None:
@@ -82,6 +90,9 @@ class Shelf:
     def restore(self, output: Path) -> None:
         """Take up the whole checkpoints of an earlier process."""
         for each in whole(output):
+            if is_aside(each):
+                self._asides.append(each.folder)
+                continue
             self.checkpoints.append(each)
             self._metrics[each.name] = json.loads((each.folder / COMPLETE).read_text("utf-8"))["metrics"]
 
@@ -123,7 +134,22 @@ class Shelf:
         self.checkpoints.append(checkpoint)
         self._metrics[checkpoint.name] = dict(metrics)
         self._rotate()
+        if not is_average(checkpoint):
+            self._clear()
         return checkpoint
+
+    def set_aside(self, folder: Path, step: int, curves: Curves) -> None:
+        """Keep a checkpoint to go on from, in no record; it goes when the next regular one is whole.
+
+        Args:
+            folder: its files, all written.
+            step: optimizer steps done.
+            curves: all numbers so far.
+        """
+        tags = {"digest.weights": digest.weights(folder), ASIDE: "true"}
+        write_text(folder / COMPLETE, json.dumps({"step": step, "tags": tags, "metrics": {}, "curves": curves}, indent=2))
+        self._clear()
+        self._asides = [folder]
 
     def metrics(self, checkpoint: Checkpoint) -> Mapping[str, float]:
         """The numbers of a checkpoint's evaluation."""
@@ -159,6 +185,11 @@ class Shelf:
             return self.checkpoints[-1] if self.checkpoints else None
         sign = -1.0 if self._best.higher_is_better else 1.0
         return min(scored, key=lambda each: sign * float(self.score(each) or 0.0))
+
+    def _clear(self) -> None:
+        for each in self._asides:
+            shutil.rmtree(each, ignore_errors=True)
+        self._asides = []
 
     def _rotate(self) -> None:
         if self._limit is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from mlops_llm import console, digest
 from mlops_llm.errors import UserError
 from mlops_llm.files import is_disk_full
+from mlops_llm.launch import stopping
 from mlops_llm.models import adapter, load, template
 from mlops_llm.models.load import Task
 from mlops_llm.record import NullRun, Result, Run
@@ -64,13 +66,16 @@ def fit_here(plan: Plan, run: Run) -> Result:
     taken = Taken(steps)
     taken.watch(trainer)
     scoring = Scoring(plan, plan.questions, job.model, run) if plan.questions else None
-    averager = _average(trainer, shelf, plan, scoring)
-    recorder = _attach(trainer, run, shelf, steps, plan, so_far, scoring)
+    parting = _parting(plan)
+    averager = _average(trainer, shelf, plan, scoring, parting)
+    recorder = _attach(trainer, run, shelf, steps, plan, so_far, scoring, parting)
+    trainer.add_callback(parting)
     sampled = (GivenAnswers if plan.settings.algo.task is Task.language else ScoredPairs)(plan, output, job.model)
     changed = _changed(plan.resume_from)
     began, clock = time.time(), time.perf_counter()
     try:
-        _train(trainer, plan, output, bool(recorder.enough))
+        with stopping.saves():
+            _train(trainer, plan, output, bool(recorder.enough))
     except RuntimeError as error:
         if _UNDRAWN not in str(error):
             raise
@@ -111,6 +116,9 @@ def fit_here(plan: Plan, run: Run) -> Result:
 
 _UNDRAWN = "probability tensor contains"
 """What torch says where it is to draw from a distribution that is none."""
+
+
+_MOST_PASSES = 4096
 
 
 def _record_inputs(plan: Plan, run: Run) -> None:
@@ -168,13 +176,21 @@ def _shelf(plan: Plan, run: Run) -> Shelf:
     return shelf
 
 
-def _average(trainer: Any, shelf: Shelf, plan: Plan, scoring: Scoring | None) -> Any:
+def _parting(plan: Plan) -> Any:
+    """What saves, at the end of a whole round of sampling, when the training is told to stop between two checkpoints."""
+    from mlops_llm.train.parting import Parting
+
+    rollout = plan.settings.algo.rollout(plan.settings.trainer)
+    return Parting(Fraction(rollout.steps).limit_denominator(_MOST_PASSES).numerator if rollout else 1)
+
+
+def _average(trainer: Any, shelf: Shelf, plan: Plan, scoring: Scoring | None, parting: Any) -> Any:
     """Keep the average of the weights too, where it is wanted; its callback comes before the one that records."""
     if plan.settings.ema.decay is None:
         return None
     from mlops_llm.train.averager import Averager
 
-    averager = Averager(trainer, shelf, plan.settings.ema, partial(_complete, plan), scoring)
+    averager = Averager(trainer, shelf, plan.settings.ema, partial(_complete, plan), scoring, parting)
     if plan.resume_from:
         averager.resume(plan.resume_from)
     trainer.add_callback(averager)
@@ -189,13 +205,14 @@ def _attach(
     plan: Plan,
     so_far: Curves,
     scoring: Scoring | None,
+    parting: Any,
 ) -> Any:
     from mlops_llm.train.callbacks import Recorder
     from mlops_llm.train.divergence import Divergence
 
     # The loss of a policy moves around 0, so that it cannot leap.
     divergence = Divergence(run, plan.train, 0.0 if plan.settings.algo.rewarded else plan.settings.trainer.spike)
-    recorder = Recorder(run, shelf, steps, divergence, partial(_complete, plan), so_far, plan.settings, scoring)
+    recorder = Recorder(run, shelf, steps, divergence, partial(_complete, plan), so_far, plan.settings, scoring, parting)
     trainer.add_callback(recorder)
     return recorder
 

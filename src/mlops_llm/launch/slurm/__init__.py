@@ -1,0 +1,1 @@
+"""What `launch=slurm` needs: asking SLURM, the batch script, and the program that runs on a node."""

@@ -1,0 +1,117 @@
+"""A multirun as an array of SLURM's (`hydra/launcher=submitit_slurm`): what Hydra's launcher and submitit leave to us.
+
+Submitit pickles a function and its arguments for each job. Of ours these are the task, which holds the stage, and what Hydra
+must know to compose the job's settings; no model, rows or variables, and nothing is read back from a pickle that a job wrote.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+from unittest import mock
+
+from mlops_llm import console
+from mlops_llm.errors import UserError, need
+from mlops_llm.launch import stopping
+from mlops_llm.launch.jobs import State
+from mlops_llm.launch.slurm import asking
+from mlops_llm.tracking.store import address, check_sharing
+
+LAUNCHER = "submitit_slurm"
+_LOOK, _PAUSE = 10.0, 1.0
+"""Seconds between two questions to SLURM, and between two looks for a file."""
+_SPARE = 10
+
+
+def check() -> None:
+    """See that an array can be sent from here.
+
+    Raises:
+        UserError: SLURM or submitit is not installed, or the record is a file that several machines would break.
+    """
+    asking.require("sbatch", "srun", "sacct")
+    need("hydra_plugins.hydra_submitit_launcher", "slurm")
+    check_sharing(address())
+
+
+@contextmanager
+def waited_for(notice: float, nothing: Callable[[], Any]) -> Iterator[None]:
+    """Let Hydra's launcher wait for every job of the array, whatever became of the others, and end them all at Ctrl-C.
+
+    Submitit would end the waiting at the first that died, and would read what the jobs pickled.
+
+    Args:
+        notice: seconds before its end at which a job is told (`hydra.launcher.signal_delay_s`).
+        nothing: makes what stands for a job's result; the record has it.
+
+    Raises:
+        UserError: SLURM refuses the array.
+    """
+    from submitit.core.utils import FailedJobError
+    from submitit.slurm.slurm import SlurmJob
+
+    sent = set[str]()
+
+    def results(job: Any) -> Sequence[Any]:
+        sent.add(str(job.job_id).partition("_")[0])
+        _wait(job)
+        return [nothing()]
+
+    variables = {stopping.GRACE: str(max(1.0, notice - _SPARE))}
+    with (
+        mock.patch.object(SlurmJob, "results", results),
+        mock.patch.dict(os.environ, variables),
+    ):
+        try:
+            yield
+        except FailedJobError as error:
+            raise UserError(f"SLURM does not take the jobs ({asking.said('sbatch', str(error))})", "hydra.launcher") from error
+        except KeyboardInterrupt:
+            if sent:
+                console.say(f"taking back slurm job {' '.join(sent)}")
+                with suppress(UserError):
+                    asking.ask(["scancel", *sent])
+            raise
+
+
+def _wait(job: Any) -> None:
+    """Wait for a job to end: to leave its result's file, or to be no more by SLURM's word, as one that died without a word."""
+    looked = 0.0
+    while not job.paths.result_pickle.exists():
+        if time.monotonic() - looked >= _LOOK:
+            looked = time.monotonic()
+            with suppress(UserError):  # SLURM may be away for a while
+                if asking.look_of(asking.facts_of(str(job.job_id))).state.ended:
+                    return
+        time.sleep(_PAUSE)
+
+
+def is_job() -> bool:
+    """Whether this process is a job of an array."""
+    return os.environ.get("SUBMITIT_EXECUTOR") == "slurm" and bool(_number())
+
+
+def restarts() -> int:
+    """How often SLURM has started this job before."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+
+
+@contextmanager
+def leaves() -> Iterator[None]:
+    """A job that is told to stop saves and goes back into SLURM's queue, unless somebody cancelled it."""
+    stopping.heed()
+    try:
+        yield
+    except stopping.Terminated:
+        with suppress(UserError):
+            if asking.look_of(asking.facts_of(_number())).state is State.running:
+                asking.ask(["scontrol", "requeue", _number()])
+        raise
+
+
+def _number() -> str:
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}" if array else os.environ.get("SLURM_JOB_ID", "")

@@ -1,0 +1,146 @@
+"""`python -m mlops_llm.launch.slurm.node prepare|run|conclude FOLDER`: what the batch script of `launch=slurm` calls.
+
+`prepare` sees, on the first node, what the command line of this start is: that which was typed, or `resume=`. `run` starts it,
+on each node. `conclude`, on the first again, judges how it ended: over, or put back into SLURM's queue. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mlops_llm import console
+from mlops_llm.errors import UserError
+from mlops_llm.launch import stopping
+from mlops_llm.launch.place import JOB, Again
+from mlops_llm.launch.slurm import asking
+from mlops_llm.launch.slurm.fate import KILLED, End, Fate, fate
+from mlops_llm.launch.slurm.folder import JobFolder, Sheet
+from mlops_llm.tracking import environment, queued
+from mlops_llm.tracking.store import address, check_address, database_file
+
+_FIRST = "0"
+_WRONG = 2
+
+
+def main(what: str, folder: JobFolder) -> int:
+    """Do one of the three."""
+    return {"prepare": prepare, "run": run, "conclude": conclude}[what](folder)
+
+
+def prepare(folder: JobFolder) -> int:
+    """Find the command line of this start; return 0, or 2 where there is none."""
+    sheet, progress = folder.sheet(), folder.progress()
+    for each in (folder.code, folder.saved):
+        each.unlink(missing_ok=True)
+    folder.note(replace(progress, starts=progress.starts + 1, note="", over=False))
+    try:
+        words, adopt = _words(sheet, progress.starts)
+    except UserError as error:
+        console.fail(str(error))
+        folder.note(replace(progress, note=str(error), over=True, code=_WRONG))
+        return _WRONG
+    variables = {JOB: f"slurm/{os.environ.get('SLURM_JOB_ID', '')}", stopping.GRACE: str(sheet.grace)}
+    variables |= {stopping.SAVED: str(folder.saved), "PYTHONUNBUFFERED": "1"}
+    if adopt:
+        variables["MLFLOW_RUN_ID"] = sheet.command.run
+    folder.begin([f"mlops_llm.{sheet.command.stage}", *words], variables)
+    return 0
+
+
+def run(folder: JobFolder) -> int:
+    """Run the command on this node to its end; the first node writes down how it ended.
+
+    SLURM sends a signal to all processes of a job. Those that have not learned to heed SIGUSR1 and SIGUSR2 ignore them.
+    """
+    start = folder.start()
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _wait_on)
+    child = subprocess.Popen([sys.executable, "-m", *start["argv"]], env={**os.environ, **start["variables"]})
+    code = child.wait()
+    if os.environ.get("SLURM_NODEID", _FIRST) == _FIRST:
+        draft = folder.code.with_suffix(".draft")
+        draft.write_text(str(code))
+        draft.replace(folder.code)
+    return code if code >= 0 else 128 - code
+
+
+def conclude(folder: JobFolder) -> int:
+    """Judge how the command ended, and put the job back where it is to go on; return the job's exit code."""
+    sheet, progress = folder.sheet(), folder.progress()
+    job = os.environ["SLURM_JOB_ID"]
+    facts: asking.Facts = {}
+    with suppress(UserError):
+        facts = asking.facts_of(job)
+    end = End(
+        int(folder.code.read_text()) if folder.code.is_file() else None,
+        folder.saved.read_text("utf-8") if folder.saved.is_file() else "",
+        folder.cancel.exists() or facts.get("JobState") == "CANCELLED",
+        asking.is_preempted(facts),
+        sheet.command.again,
+    )
+    found = fate(end, progress.idle, sheet.tries)
+    if found.starts:
+        folder.note(replace(progress, idle=found.idle, note=found.reason))
+        console.say(f"{found.reason}; it goes back into the queue")
+        try:
+            asking.ask(["scontrol", "requeue", job])
+            return KILLED  # not reached for long: SLURM ends this script
+        except UserError as error:
+            found = Fate(False, found.idle, KILLED, f"{found.reason}; SLURM does not put it back: {error.what}")
+    folder.note(replace(progress, idle=found.idle, note=found.reason, over=True, code=found.code))
+    return found.code
+
+
+def _words(sheet: Sheet, starts: int) -> tuple[tuple[str, ...], bool]:
+    """The command's words at this start, and whether its process takes over the run that waits.
+
+    Raises:
+        UserError: the record cannot be used from this node, or what was cut off is not to go on by itself.
+    """
+    command = sheet.command
+    _check_record(sheet.host)
+    seen = queued.look(address(), command.run) if starts or not command.adopts else None
+    if seen and seen.status == "FINISHED":
+        raise UserError(f"run '{command.name}' is finished", "launch", "nothing is left to do")
+    if seen and seen.status == "RUNNING" and starts:
+        queued.close(address(), command.run, "KILLED", "its process was killed")  # SLURM runs a job once at a time
+    if not seen or not command.adopts:
+        return command.words, command.adopts
+    if command.again is Again.no and seen.status != "SCHEDULED":
+        raise UserError("a multirun that was cut off does not go on by itself", "launch", f"resume={command.name}-0, …")
+    if command.again is Again.resume and seen.begun:
+        return (f"resume={command.run}",), False
+    if seen.output and seen.output.is_dir() and any(seen.output.iterdir()):
+        seen.output.rename(seen.output.with_name(f"{seen.output.name}.interrupted-{starts}"))
+    return command.words, True
+
+
+def _check_record(host: str) -> None:
+    """See that the record can be written from this node.
+
+    Raises:
+        UserError: it does not answer, or is a file that several machines would write.
+    """
+    file, here = database_file(address()), environment.machine()
+    remedy = "give the jobs a server: MLFLOW_TRACKING_URI=http://HOST:PORT"
+    if file and not file.exists():
+        raise UserError(f"the record is not there on {here.partition('/')[0]}", str(file), remedy)
+    if file and here != host:
+        raise UserError("the record is a file, and several machines that write it would break it", str(file), remedy)
+    check_address()
+
+
+def _wait_on(number: int, frame: Any) -> None:
+    """The command gets SIGTERM too, and answers it."""
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], JobFolder(Path(sys.argv[2]))))

@@ -1,0 +1,236 @@
+"""What SLURM says, read; what becomes of a job; what `launch=slurm` refuses. No SLURM is needed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlops_llm.errors import UserError
+from mlops_llm.launch import stopping
+from mlops_llm.launch.jobs import State
+from mlops_llm.launch.place import Again, Command
+from mlops_llm.launch.places.slurm import OnSlurm
+from mlops_llm.launch.slurm import asking, batch
+from mlops_llm.launch.slurm.fate import End, fate
+from mlops_llm.launch.slurm.folder import JobFolder, Progress, Sheet
+from mlops_llm.tracking import store
+
+SHOWN = (
+    "JobId=6 JobName=pre UserId=root(0) GroupId=root(0) JobState=PENDING Reason=PartitionTimeLimit Dependency=(null) "
+    "Requeue=1 Restarts=2 BatchFlag=1 ExitCode=0:0 EndTime=2026-11-28T21:05:02 PreemptTime=None NodeList= Comment=a=b "
+    "TresPerNode=gres:gpu:1"
+)
+
+
+def command(**more: object) -> Command:
+    words = ("dataset=加了 100 行", "run_name=one")
+    return Command("train", words, "one", "a1", "http://x/#/runs/a1", Again.resume, folder="/", environment={}, **more)  # type: ignore[arg-type]
+
+
+def test_what_the_controller_says_is_read() -> None:
+    facts = asking.controlled(SHOWN)
+    assert (facts["JobState"], facts["Comment"], facts["Restarts"]) == ("PENDING", "a=b", "2")
+    look = asking.look_of(facts)
+    assert look.state is State.waiting
+    assert look.note == "waits: PartitionTimeLimit, which does not pass by itself, started 2 times before"
+    assert not asking.is_preempted(facts)
+
+
+@pytest.mark.parametrize(
+    ("state", "expected", "said"),
+    [
+        ("COMPLETED", State.failed, "SLURM ended it as COMPLETED, exit code 0:0 on n1"),
+        ("CANCELLED by 0", State.cancelled, "cancelled"),
+        ("OUT_OF_MEMORY", State.failed, "more memory than it asked for"),
+        ("TIMEOUT", State.failed, "time limit"),
+        ("NODE_FAIL", State.failed, "its node failed"),
+        ("RUNNING", State.running, "running on n1"),
+        ("PENDING", State.waiting, "waits"),
+    ],
+)
+def test_of_what_accounting_says_the_last_start_counts(state: str, expected: State, said: str) -> None:
+    text = "JobID|State|ExitCode|NodeList|Reason\n6|REQUEUED|0:0|n2|None\n6.batch|CANCELLED|0:15|n2|\n"
+    look = asking.look_of(asking.accounted(f"{text}6|{state}|0:0|n1|None\n6.0|FAILED|15:0|n1|\n"))
+    assert look.state is expected
+    assert said in look.note
+    assert asking.accounted("JobID|State\n") == asking.accounted("") == {}
+
+
+def test_the_words_of_sbatch_become_one_line() -> None:
+    text = "sbatch: error: invalid partition specified: x\nsbatch: error: Batch job submission failed: Invalid partition name\n"
+    assert asking.said("sbatch", text) == "invalid partition specified: x; Batch job submission failed: Invalid partition name"
+
+
+@given(
+    st.builds(
+        End,
+        st.sampled_from([None, 0, 1, 2, 130, 143, -9, -15, -12, 137, 5]),
+        st.sampled_from(["", "saved at step 3"]),
+        st.booleans(),
+        st.booleans(),
+        st.sampled_from(Again),
+    ),
+    st.integers(0, 9),
+    st.integers(1, 9),
+)
+def test_a_job_starts_again_only_while_there_is_reason_to_hope(end: End, idle: int, tries: int) -> None:
+    found = fate(end, idle, tries)
+    if end.code in (0, 1, 2):
+        assert (found.starts, found.code) == (False, end.code)
+    elif end.cancelled or end.again is Again.no:
+        assert not found.starts
+        assert found.code != 0
+    elif found.starts:
+        assert found.idle < tries
+        assert found.idle == 0 if end.saved else True
+    else:
+        assert (found.idle, found.code) == (idle + 1, 137)
+        assert found.idle >= tries
+
+
+def test_a_job_that_is_killed_each_time_ends_and_one_that_saves_does_not() -> None:
+    idle, starts = 0, 1
+    while (found := fate(End(-9), idle, 3)).starts:
+        idle, starts = found.idle, starts + 1
+    assert (starts, found.reason) == (3, "its process was killed, at start 3 of 3")
+    assert fate(End(143, saved="saved at step 6"), 2, 3).reason == "told to stop; saved at step 6"
+    assert fate(End(143, preempted=True), 2, 3).starts
+    assert not fate(End(143), 2, 3).starts
+
+
+@pytest.mark.parametrize(
+    ("values", "where"),
+    [
+        ({"nodes": 0}, "launch.nodes"),
+        ({"gpus": -1}, "launch.gpus"),
+        ({"cpus": 0}, "launch.cpus"),
+        ({"memory": 0}, "launch.memory"),
+        ({"memory": float("nan")}, "launch.memory"),
+        ({"tries": 0}, "launch.tries"),
+        ({"grace": 0}, "launch.grace"),
+        ({"time": "soon"}, "launch.time"),
+        ({"time": "1-24:00:00"}, "launch.time"),
+        ({"time": "1"}, "launch.time"),
+        ({"time": "1:30"}, "launch.time"),
+        ({"settings": "exclusive"}, "launch.settings"),
+        ({"settings": {"cpus_per_task": 2}}, "launch.settings"),
+    ],
+)
+def test_a_wrong_setting_is_refused(values: dict[str, object], where: str) -> None:
+    with pytest.raises(UserError) as refused:
+        OnSlurm(**values)  # type: ignore[arg-type]
+    assert refused.value.where == where
+
+
+@pytest.mark.parametrize("text", ["5", "90:00", "1:00:00", "0:02:00", "2-0", "2-00:30", "1-23:59:59"])
+def test_a_time_as_slurm_reads_it_is_taken(text: str) -> None:
+    assert OnSlurm(time=text).time == text
+
+
+def test_the_script_asks_for_what_the_settings_say_and_holds_no_setting_of_the_command(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    if not asking.shutil.which("srun"):
+        pytest.skip("submitit wants srun to be installed")
+    place = OnSlurm(
+        partition="gpu", nodes=2, gpus=4, cpus=8, memory=1.5, time="2:00:00", grace=50,
+        settings={"exclusive": True, "nodelist": "n[1-2]"}, setup=["module load cuda"],
+    )  # fmt: skip
+    folder = JobFolder(tmp_path / "a b")
+    text = batch.script(folder, "/opt/python", place._asked(command()), place._step())
+    wanted = {
+        "partition=gpu", "nodes=2", "ntasks-per-node=1", "gpus-per-node=4", "cpus-per-task=8", "mem=1536M", "time=2:00:00",
+        "exclusive", "'n[1-2]'", "job-name=one", "comment=a1", "signal=USR2@60", "requeue", "export=ALL", "chdir=/",
+    }  # fmt: skip
+    options = {line.removeprefix("#SBATCH --").removeprefix("nodelist=") for line in text.splitlines() if "#SBATCH" in line}
+    assert wanted <= options
+    lines = [line for line in text.splitlines() if line and line[0] != "#"]
+    assert lines[0] == "module load cuda"
+    assert lines[1].startswith("/opt/python -m mlops_llm.launch.slurm.node prepare")
+    assert lines[3].startswith("srun ")
+    assert "--cpus-per-task=8" in lines[3]
+    assert "加了" not in text
+
+
+def test_what_the_environment_says_to_sbatch_counts_only_where_the_settings_say_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("SBATCH_PARTITION", "SBATCH_ACCOUNT", "SBATCH_TIMELIMIT", "SLURM_JOB_ID", "MLFLOW_RUN_ID", "SLURM_CONF"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://u:p@h")
+    found = batch._environment(command(tracking="http://h"), "#SBATCH --partition=gpu\n#SBATCH --time=5\n")
+    assert {"SBATCH_ACCOUNT", "SLURM_CONF"} <= found.keys()
+    assert not {"SBATCH_PARTITION", "SBATCH_TIMELIMIT", "SLURM_JOB_ID", "MLFLOW_RUN_ID"} & found.keys()
+    assert found["MLFLOW_TRACKING_URI"] == "http://u:p@h"
+
+
+def test_a_folder_of_a_job_is_read_as_it_was_written(tmp_path: Path) -> None:
+    folder, other = batch.found_folder(tmp_path / "jobs", "one"), batch.found_folder(tmp_path / "jobs", "one")
+    assert [folder.path.name, other.path.name] == ["one", "one-2"]
+    sheet = Sheet(command(), 3, 60.0, "vm/1", "python")
+    folder.write(sheet)
+    assert folder.sheet() == sheet
+    assert folder.progress() == Progress()
+    folder.note(Progress(2, 1, "told to stop"))
+    assert folder.progress() == Progress(2, 1, "told to stop")
+
+
+def test_a_database_on_a_networks_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"/dev/a / ext4 rw 0 0\nhost:/home {tmp_path} nfs4 rw 0 0\ntmpfs {tmp_path}/own tmpfs rw 0 0\n")
+    assert store._file_system(tmp_path / "mlflow.db", mounts) == "nfs4"
+    assert store._file_system(tmp_path / "own" / "mlflow.db", mounts) == "tmpfs"
+    monkeypatch.setattr(store, "_file_system", lambda file: "nfs4")
+    with pytest.raises(UserError, match="is on nfs4, where SQLite breaks"):
+        store.check_sharing(f"sqlite:///{tmp_path}/mlflow.db")
+    store.check_sharing("http://127.0.0.1:5000")
+
+
+STOPPED = """
+import os, signal, sys, time
+from mlops_llm.launch import stopping
+stopping.heed()
+said = []
+try:
+    with stopping.saves():
+        print("ready", flush=True)
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            time.sleep(0.01)
+            if stopping.asked() and sys.argv[1] == "saves":
+                stopping.stop("saved at step 3")
+except stopping.Terminated:
+    time.sleep(0.3)  # another signal in these moments is not heeded
+    print("stopped")
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "grace", "numbers", "said"),
+    [
+        ("saves", "10", [signal.SIGUSR2, signal.SIGTERM, signal.SIGTERM], "stopped\n"),
+        ("saves", "", [signal.SIGTERM], "stopped\n"),
+        ("never", "0.2", [signal.SIGTERM], "stopped\n"),
+    ],
+    ids=["saves", "no grace", "late"],
+)
+def test_a_command_stops_once_it_has_saved_and_at_once_where_it_has_no_time(
+    how: str, grace: str, numbers: list[int], said: str, tmp_path: Path
+) -> None:
+    env = {**os.environ, stopping.GRACE: grace, stopping.SAVED: str(tmp_path / "saved")}
+    process = subprocess.Popen([sys.executable, "-c", STOPPED, how], env=env, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    for number in numbers:
+        process.send_signal(number)
+        time.sleep(0.05)
+    out, _ = process.communicate(timeout=30)
+    assert (out, process.returncode) == (said, 0)
+    assert (tmp_path / "saved").exists() == (how == "saves" and bool(grace))
