@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -21,9 +21,9 @@ from mlops_llm.ports import LOOPBACK, free_port
 HOST = "gpu1"
 """Its name in ssh's configuration."""
 _ENTRY = """#!/bin/sh
-# What the machine does with each command: its own environment, and none of the tests' folder.
+# What the machine does with each command.
 cd "$HOME" || exit 1
-[ -f "$HOME/.closed" ] && { cat "$HOME/.closed" >&2; exit 1; }
+[ -f "$HOME/.setting" ] && . "$HOME/.setting"
 exec sh -c "${SSH_ORIGINAL_COMMAND:-true}"
 """
 
@@ -126,6 +126,16 @@ class Machine:
         for file in self.home.glob("*/jobs/*/job/pid"):
             with suppress(OSError, ValueError):
                 os.killpg(int(file.read_text().split()[0]), signal.SIGKILL)
+
+    @contextmanager
+    def having(self, setting: str) -> Iterator[None]:
+        """Let each command there begin with lines of sh, within the block."""
+        file = self.home / ".setting"
+        file.write_text(setting)
+        try:
+            yield
+        finally:
+            file.unlink()
 
     def jobs(self) -> Path:
         """Folder of the jobs that were sent."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlops_llm import digest
+from mlops_llm.files import write_text
 from mlops_llm.tracking import checkpoints, deliver, ledger
 from mlops_llm.tracking.checkpoints import REMOVED, CheckpointRow
 from mlops_llm.tracking.ledger import RunRow
@@ -92,13 +92,34 @@ def settle(store: Store, row: CheckpointRow, folder: Path) -> None:
         store.client.delete_logged_model_tag(row.id, "checkpoint.host")
 
 
-def result_moved(store: Store, run: str, output: Path, there: str, here: str) -> None:
-    """Let a run's result name this machine's folders."""
+def rename_in_result(store: Store, run: str, output: Path, names: Mapping[str, str]) -> None:
+    """Let a run's result name folders of this machine.
+
+    Args:
+        store: the record.
+        run: its id.
+        output: its folder here.
+        names: folder there -> the folder here that it stands for; the first that fits counts.
+    """
     file = output / "result.json"
     if not file.is_file():
         return
     text = file.read_text("utf-8")
-    told: Any = json.loads(text)
-    if there in text and isinstance(told, dict):
-        file.write_text(text.replace(there, here), "utf-8")
+    renamed = _renamed(text, names)
+    if renamed != text:
+        write_text(file, renamed, "backslashreplace")
         store.client.log_artifact(run, str(file))
+
+
+def rename_in_tags(store: Store, run: RunRow, names: Mapping[str, str]) -> None:
+    """Let a run's tags name folders of this machine, as `rename_in_result` does."""
+    for key, value in run.tags.items():
+        renamed = _renamed(value, names)
+        if renamed != value and not key.startswith("mlflow."):
+            store.client.set_tag(run.id, key, renamed)
+
+
+def _renamed(text: str, names: Mapping[str, str]) -> str:
+    for there, here in names.items():
+        text = text.replace(there, here)
+    return text

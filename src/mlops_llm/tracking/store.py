@@ -234,7 +234,7 @@ def _knock(where: str, patience: float) -> None:
     until = time.monotonic() + patience
     reason = _silence(where, 10)
     if reason and patience:
-        console.say(f"the record does not answer yet ({reason}); waiting for it")
+        console.say("waiting for the record")
     while reason and time.monotonic() < until:
         time.sleep(1.0)
         reason = _silence(where, 10)

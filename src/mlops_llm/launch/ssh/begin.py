@@ -11,7 +11,7 @@ from mlops_llm import console
 from mlops_llm.errors import UserError
 from mlops_llm.launch import process
 from mlops_llm.launch.elsewhere import LostError
-from mlops_llm.launch.place import JOB, Command
+from mlops_llm.launch.place import JOB, Command, without_launch
 from mlops_llm.launch.sent import Sent
 from mlops_llm.launch.ssh import far, parcel, route, start
 from mlops_llm.launch.ssh.connection import Connection
@@ -73,7 +73,7 @@ def begin(to: Connection, command: Command, folder: str, python: str, wish: Trac
         "clock": f"{found.skew:.0f}",
     }
     parts = parcel.packed(command, here, found.root, output)
-    handle["code"] = parts.code.place
+    handle |= {"code": parts.code.place, "code_here": str(parts.root)}
     try:
         to.ask('mkdir -p "$1" "$2" && chmod 700 "${1%/*}"', job, work)
         parts.send(to, work, found.free)
@@ -131,7 +131,7 @@ def _send_output(to: Connection, output: Path, there: str) -> None:
 
 
 def _argv(command: Command, handle: Mapping[str, str], words: tuple[str, ...]) -> list[str]:
-    return [handle["python"], "-m", f"mlops_llm.{command.stage}", *words]
+    return [handle["python"], "-m", f"mlops_llm.{command.stage}", *without_launch(words)]
 
 
 def _variables(command: Command, handle: Mapping[str, str]) -> dict[str, str]:
@@ -177,7 +177,13 @@ def settle(to: Connection, job: Sent) -> None:
 def ground(job: Sent) -> Ground:
     """Where a job ran, and what that is here."""
     handle = job.handle
-    return Ground(handle["work"], Path(handle["here"]), handle["output"], Path(handle["output_here"]))
+    return Ground(
+        handle["work"],
+        Path(handle["here"]),
+        handle["output"],
+        Path(handle["output_here"]),
+        {handle["code"]: handle["code_here"]},
+    )
 
 
 def route_of(job: Sent) -> Route:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -21,7 +22,7 @@ _LOOK = r"""
 case $1 in /*) root=$1 ;; "~/"*) root=$HOME/${1#"~/"} ;; *) root=$HOME/$1 ;; esac
 mkdir -p "$root/code" "$root/files" "$root/cache" "$root/jobs" || exit 1
 chmod 700 "$root" 2>/dev/null
-touch "$root/jobs/.here" || exit 1
+touch "$root/.here" || exit 1
 python=$2
 case $python in "~/"*) python=$HOME/${python#"~/"} ;; esac
 [ -n "$python" ] || { [ -x "$root/.venv/bin/python" ] && python=$root/.venv/bin/python; }
@@ -104,7 +105,9 @@ def look(to: Connection, folder: str, python: str, server: str = "") -> Far:
 def far(said: str, now: float) -> Far:
     """What the script that looks has found, at a time of this machine's clock."""
     told = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
-    asked: dict[str, Any] = json.loads(told.get("packages") or "{}")
+    asked: dict[str, Any] = {}
+    with suppress(ValueError):  # it may be no Python at all
+        asked = json.loads(told.get("packages") or "{}")
     return Far(
         told.get("name", ""),
         told["root"],

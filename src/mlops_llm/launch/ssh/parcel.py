@@ -25,6 +25,8 @@ class Parcel:
     """What travels before a command starts."""
 
     code: Content
+    root: Path
+    """Where the code lies here."""
     contents: tuple[Content, ...] = ()
     links: Mapping[str, str] = field(default_factory=dict)
     """Name below the folder where the command runs -> content there."""
@@ -50,7 +52,7 @@ def packed(command: Command, folder: Path, root: str, output: str) -> Parcel:
         UserError: it names something that cannot be named there.
     """
     own = code.state()
-    parcel = Parcel(Content("code", f"{root}/code/{own.digest}", own.files))
+    parcel = Parcel(Content("code", f"{root}/code/{own.digest}", own.files), own.root)
     found = named(command.values, command.words, folder)
     contents, links, elsewhere = [], dict[str, str](), dict[str, str]()
     for written, path in sorted(found.paths.items()):

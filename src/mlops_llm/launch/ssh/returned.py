@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path, PurePosixPath
 
@@ -38,6 +38,13 @@ class Ground:
     output_there: str
     """Folder of the run's files there."""
     output_here: Path
+    others: Mapping[str, str] = field(default_factory=dict)
+    """More folders there -> what they are here."""
+
+    @property
+    def names(self) -> dict[str, str]:
+        """All folders there -> what they are here, the innermost first."""
+        return {self.output_there: str(self.output_here), self.there: str(self.here), **self.others}
 
     def place(self, path: str) -> Path:
         """Where a path of the other machine's lies here."""
@@ -105,9 +112,10 @@ def bring(to: Connection, store: Store, run: str, ground: Ground, which: Checkpo
         rules = filters(each, outputs, keep, which is Checkpoints.all)
         bytes_ = to.fetch(f"{each.output}/", files.writable(target), *rules) if _is_there(to, each.output) else 0
         whole = [row for row in keep if _checked(to, each, row, ground)]
-        moved.result_moved(store, each.run.id, target, ground.there, str(ground.here))
+        moved.rename_in_result(store, each.run.id, target, ground.names)
         for row in whole:
             moved.settle(store, row, ground.place(each.place(row)))
+        moved.rename_in_tags(store, each.run, ground.names)
         moved.point(store, each.run.id, target, ground.here)
         names = f", {', '.join(row.name for row in whole)}" if whole else ""
         left = len(each.checkpoints) - len(whole)

@@ -19,6 +19,7 @@ from mlops_llm.launch.queue import queue_folder
 from mlops_llm.launch.ssh.connection import Connection
 from mlops_llm.ports import LOOPBACK, free_port
 from mlops_llm.tracking import door, proxied, store
+from mlops_llm.tracking.secrets import mask_address
 
 _OURS = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 _SECRETS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
@@ -97,15 +98,15 @@ def chosen(record: str, location: str, wish: Tracking, port: int, answers: bool)
         return Route("door", port, root)
     if root:
         what = f"the server keeps artifacts in a folder of its own ({root}), which the other machine does not have"
-        raise UserError(what, store.mask_address(record), "start it with --serve-artifacts and an --artifacts-destination")
+        raise UserError(what, mask_address(record), "start it with --serve-artifacts and an --artifacts-destination")
     parts = urlsplit(record)
     if wish is Tracking.direct or (wish is Tracking.auto and answers and parts.hostname not in _OURS):
         if not answers:
-            raise UserError("does not answer on the other machine", store.mask_address(record), "use launch.tracking=tunnel")
+            raise UserError("does not answer on the other machine", mask_address(record), "use launch.tracking=tunnel")
         return Route("direct")
     if parts.scheme == "https":
         what = "does not answer on the other machine, and its certificate is for this name only"
-        raise UserError(what, store.mask_address(record), "let that machine reach it")
+        raise UserError(what, mask_address(record), "let that machine reach it")
     return Route("tunnel", port)
 
 

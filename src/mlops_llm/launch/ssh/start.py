@@ -64,11 +64,11 @@ family=$(ps -e -o pid= -o ppid= | awk -v top="$pid" '
     { parent[$1] = $2 }
     END { for (each in parent) { up = each; for (n = 0; n < 50 && up > 1; n++) {
         if (up == top) { print each; break } up = parent[up] } } }')
-kill -TERM -- "-$pid" 2>/dev/null
+kill -s TERM -- "-$pid" 2>/dev/null
 left=$2
 while alive && [ "$left" -gt 0 ]; do sleep 0.2; left=$((left - 1)); done
-kill -KILL -- "-$pid" 2>/dev/null
-for each in $family; do kill -KILL "$each" 2>/dev/null; done
+kill -s KILL -- "-$pid" 2>/dev/null
+for each in $family; do kill -s KILL "$each" 2>/dev/null; done
 exit 0
 """
 
