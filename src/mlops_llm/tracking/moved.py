@@ -8,11 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlops_llm import digest
+from mlops_llm.errors import UserError
 from mlops_llm.files import write_text
 from mlops_llm.tracking import checkpoints, deliver, ledger
 from mlops_llm.tracking.checkpoints import REMOVED, CheckpointRow
 from mlops_llm.tracking.ledger import RunRow
+from mlops_llm.tracking.opening import recorded_text
 from mlops_llm.tracking.store import Store, local_path
+
+SETTINGS = "config.yaml"
+"""Artifact of a run's settings."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,17 @@ def rename_in_result(store: Store, run: str, output: Path, names: Mapping[str, s
     if renamed != text:
         write_text(file, renamed, "backslashreplace")
         store.client.log_artifact(run, str(file))
+
+
+def rename_in_settings(store: Store, run: str, names: Mapping[str, str]) -> None:
+    """Let the settings with which a run can go on name other folders, as `rename_in_result` does; its params stay."""
+    try:
+        text = recorded_text(store, run, SETTINGS)
+    except UserError:
+        return
+    renamed = _renamed(text, names)
+    if renamed != text:
+        store.client.log_text(run, renamed, SETTINGS)
 
 
 def rename_in_tags(store: Store, run: RunRow, names: Mapping[str, str]) -> None:

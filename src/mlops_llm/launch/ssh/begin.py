@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -73,7 +74,8 @@ def begin(to: Connection, command: Command, folder: str, python: str, wish: Trac
         "clock": f"{found.skew:.0f}",
     }
     parts = parcel.packed(command, here, found.root, output)
-    handle |= {"code": parts.code.place, "code_here": str(parts.root)}
+    names = {place: str((here / Path(written).expanduser()).absolute()) for written, place in parts.elsewhere.items()}
+    handle |= {"code": parts.code.place, "code_here": str(parts.root), "names": json.dumps(names)}
     try:
         to.ask('mkdir -p "$1" "$2" && chmod 700 "${1%/*}"', job, work)
         parts.send(to, work, found.free)
@@ -81,6 +83,7 @@ def begin(to: Connection, command: Command, folder: str, python: str, wish: Trac
         if not command.adopts:
             _send_output(to, Path(output), handle["output"])
             moved.point(store, command.run, handle["output"], work)
+            moved.rename_in_settings(store, command.run, parts.elsewhere)
         number = start.start(to, job, work, _argv(command, handle, parts.words), _variables(command, handle))
     except BaseException:
         if command.adopts:
@@ -88,6 +91,7 @@ def begin(to: Connection, command: Command, folder: str, python: str, wish: Trac
                 to.ask('rm -rf "${1%/*}"', job)
         else:
             moved.point(store, command.run, output, here)
+            moved.rename_in_settings(store, command.run, names)
         raise
     console.say(f"process {number} on {found.name or to.host} ({to.host}:{work})")
     return handle
@@ -182,7 +186,7 @@ def ground(job: Sent) -> Ground:
         Path(handle["here"]),
         handle["output"],
         Path(handle["output_here"]),
-        {handle["code"]: handle["code_here"]},
+        {**json.loads(handle["names"]), handle["code"]: handle["code_here"]},
     )
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mlops_llm.errors import UserError
 from mlops_llm.launch.place import Command
 from mlops_llm.launch.ssh import code, storage
 from mlops_llm.launch.ssh.connection import Connection
@@ -32,6 +31,8 @@ class Parcel:
     """Name below the folder where the command runs -> content there."""
     words: tuple[str, ...] = ()
     """Of the command there."""
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    """Path outside of the command's folder, as it is written -> its content there."""
 
     def send(self, to: Connection, work: str, free: int) -> None:
         """Send what is not there yet, and give it the names by which the command knows it."""
@@ -47,9 +48,6 @@ def packed(command: Command, folder: Path, root: str, output: str) -> Parcel:
         folder: where it was typed, or where its run began.
         root: folder there of all that is sent.
         output: folder here of its run's files, which is another there.
-
-    Raises:
-        UserError: it names something that cannot be named there.
     """
     own = code.state()
     parcel = Parcel(Content("code", f"{root}/code/{own.digest}", own.files), own.root)
@@ -75,19 +73,14 @@ def packed(command: Command, folder: Path, root: str, output: str) -> Parcel:
         model = sendable.files(ref)
         if model is not None:
             contents.append(Content(ref, f"{root}/cache/checkpoints/{model.id}", model.files))
-    words = _words(command, elsewhere, output)
-    return replace(parcel, contents=tuple(contents), links=links, words=words)
+    words = _words(command, elsewhere, output) if command.adopts else command.words
+    return replace(parcel, contents=tuple(contents), links=links, words=words, elsewhere=elsewhere)
 
 
 def _words(command: Command, elsewhere: Mapping[str, str], output: str) -> tuple[str, ...]:
     """The words of the command there: what names a path outside of its folder names another there."""
     makes = any(value == output for key, value in command.values.items() if not key.startswith("launch"))
     outside = {**elsewhere, **({output: f"outputs/{command.name}"} if makes else {})}
-    if not outside:
-        return command.words
-    if not command.adopts:
-        what = f"the run's settings name {', '.join(sorted(outside))}, which is a path of this machine alone"
-        raise UserError(what, "resume", "go on with it here, without launch=ssh")
     words = tuple(moved(word, outside) for word in command.words)
     unsaid = [text for text in outside if not any(text in word for word in command.words)]  # a preset says it
     more = [

@@ -115,6 +115,7 @@ def bring(to: Connection, store: Store, run: str, ground: Ground, which: Checkpo
         moved.rename_in_result(store, each.run.id, target, ground.names)
         for row in whole:
             moved.settle(store, row, ground.place(each.place(row)))
+        moved.rename_in_settings(store, each.run.id, ground.names)
         moved.rename_in_tags(store, each.run, ground.names)
         moved.point(store, each.run.id, target, ground.here)
         names = f", {', '.join(row.name for row in whole)}" if whole else ""
