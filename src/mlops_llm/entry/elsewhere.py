@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from mlops_llm import console
+from mlops_llm.component import plain
 from mlops_llm.entry import config
 from mlops_llm.entry.arguments import Arguments, as_typed, quote
 from mlops_llm.entry.job import Stage
@@ -45,7 +46,8 @@ def send(stage: Stage, settings: Any, opening: Opening, arguments: Arguments, va
     named = quote(f"run_name={opening.name}", arguments.multirun)
     words = (*arguments.flags, *map(as_typed, others), named)
     place: Place = settings.launch
-    command = Command(stage.name, words, opening.name, run, link, again, named_variables(values))
+    told = plain(dict(values))
+    command = Command(stage.name, words, opening.name, run, link, again, named_variables(values), values=told)
     try:
         said = place.send(command)
     except BaseException:
@@ -69,7 +71,8 @@ def sent_to_resume(stage: Stage, ref: str, arguments: Arguments) -> int | None:
         return None
     run = checked(stage, ref, arguments)
     link = connect().link(run.experiment, run.id)
-    command = Command(stage.name, (quote(f"resume={run.name}"),), run.name, run.id, link, Again.resume)
+    words = (quote(f"resume={run.name}"),)
+    command = Command(stage.name, words, run.name, run.id, link, Again.resume, named_variables(run.params), values=run.params)
     _tell(place.send(command), link)
     return int(place.attend(command))
 

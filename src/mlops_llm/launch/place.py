@@ -63,6 +63,8 @@ class Command:
     """Variables that mean the same wherever it runs; none is a secret."""
     tracking: str = field(default_factory=lambda: secrets.mask_address(address()))
     """Address of the record, without user and password."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """Its settings, flat; of a multirun those of its first job."""
 
     @property
     def adopts(self) -> bool:

@@ -104,49 +104,12 @@ def _pinned(place: Place, weights: str) -> Place:
 
 
 def _recorded(ref: str) -> Place:
-    from mlops_llm.tracking import checkpoints
+    from mlops_llm.tracking import checkpoints, refs
     from mlops_llm.tracking.store import connect
 
     store = connect()
-    kind, _, rest = ref.partition(":/")
-    if kind == "models":
-        if re.fullmatch(r"m-[0-9a-f]{32}", rest):
-            row = checkpoints.by_id(store, rest)
-        elif "@" in rest:
-            name, _, alias = rest.partition("@")
-            row = checkpoints.by_version(store, name, alias, alias=True)
-        elif "/" in rest:
-            name, _, version = rest.rpartition("/")
-            row = checkpoints.by_version(store, name, version, alias=False)
-        else:
-            raise UserError("names no version", ref, f"use models:/{rest}@challenger or models:/{rest}/1")
-    else:
-        run, _, which = rest.rpartition("/")
-        if not run:
-            raise UserError("names no checkpoint", ref, f"use runs:/{rest}/best, /last or /checkpoint-STEP")
-        row = _of_run(store, run, which, ref)
+    row = refs.checkpoint(store, ref)
     return Place(ref, checkpoints.place_of(store, row), row.id, row.run, row.tags, row.name, row.step)
-
-
-def _of_run(store, run: str, which: str, ref: str):  # type: ignore[no-untyped-def]
-    from mlops_llm.tracking import checkpoints, ledger
-
-    found = ledger.find_run(store, run)
-    rows = [row for row in checkpoints.of_run(store, found.id) if row.status == "READY"]
-    if not rows:
-        raise UserError(f"run '{found.name}' has no whole checkpoint", ref, "take another run or resume it")
-    names = {row.name: row for row in rows}
-    if which == "last":
-        return next((row for row in reversed(rows) if not row.name.endswith("-ema")), rows[-1])
-    if which == "best":
-        best = found.tags.get("best.checkpoint", "")
-        if best not in names:
-            raise UserError(f"run '{found.name}' has not chosen its best checkpoint", ref, "use /last or /checkpoint-STEP")
-        return names[best]
-    if which not in names:
-        there = ", ".join(names)
-        raise UserError(f"run '{found.name}' has no '{which}'{near(which, names)}", ref, f"it has: {there}, best, last")
-    return names[which]
 
 
 def _from_hub(ref: str) -> Path:

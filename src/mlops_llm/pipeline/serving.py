@@ -60,7 +60,7 @@ def _running(name: str, server: Server, port: int, log: Path) -> Iterator[None]:
         raise UserError("names no command", f"servers.{name}.command", "write one: python server.py --port {port}")
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mlops_llm.pipeline.keeper", *words],
+            [sys.executable, "-m", "mlops_llm.launch.keeper", *words],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,

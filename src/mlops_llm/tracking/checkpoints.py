@@ -11,6 +11,7 @@ from typing import Any
 
 from mlops_llm.component import near
 from mlops_llm.errors import UserError
+from mlops_llm.files import cache_folder, whole_folder
 from mlops_llm.tracking.store import Store, local_path
 
 _TOGETHER = 1000
@@ -109,10 +110,10 @@ def place_of(store: Store, row: CheckpointRow) -> Path:
     else:
         place = local_path(row.location)
     if place is None:
-        from mlflow.artifacts import download_artifacts
-
-        return Path(download_artifacts(f"models:/{row.id}", tracking_uri=store.address))
+        return _downloaded(store, row)
     if not place.is_dir():
+        if kept(row.id).is_dir():  # sent here before
+            return kept(row.id)
         host = row.tags.get("checkpoint.host")
         elsewhere = bool(host) and host != socket.gethostname()
         raise UserError(
@@ -121,6 +122,26 @@ def place_of(store: Store, row: CheckpointRow) -> Path:
             "copy them here by hand, or train with checkpoints.storage=upload" if elsewhere else "take another checkpoint",
         )
     return place
+
+
+def kept(model: str) -> Path:
+    """Where the files of a checkpoint are kept on a machine that has only a copy of them; they never change."""
+    return cache_folder() / "checkpoints" / model
+
+
+def _downloaded(store: Store, row: CheckpointRow) -> Path:
+    """A copy of files that a server has, made once."""
+    from mlflow.artifacts import download_artifacts
+
+    folder = kept(row.id)
+    try:
+        if not folder.is_dir():
+            with whole_folder(folder) as draft:
+                download_artifacts(f"models:/{row.id}", dst_path=str(draft), tracking_uri=store.address)
+    except UserError:
+        if not folder.is_dir():  # else another process was faster
+            raise
+    return folder
 
 
 def by_id(store: Store, model: str) -> CheckpointRow:

@@ -115,14 +115,14 @@ def _checkpoint(store: Store, run: str, write: dict[str, Any], again: bool) -> N
     linked = {output.model_id for output in made.outputs.model_outputs}
     if model.model_id not in linked:
         client.log_outputs(run, [LoggedModelOutput(model.model_id, write["step"])])
-    how = _bring(store, model, folder, write["storage"])
+    how = bring(store, model, folder, write["storage"])
     client.set_logged_model_tags(model.model_id, {"checkpoint.storage": how, "checkpoint.uri": folder.as_uri()})
     if write["rows"]:
         _metrics(store, run, write, again or begun, {write["name"]: model.model_id})
     client.finalize_logged_model(model.model_id, "READY")
 
 
-def _bring(store: Store, model: Any, folder: Path, storage: str) -> str:
+def bring(store: Store, model: Any, folder: Path, storage: str) -> str:
     """Put the files where MLflow looks for them; return how (hardlink, copy, reference or upload)."""
     place = local_path(model.artifact_location)
     if storage == "auto":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import platform
 import shlex
@@ -29,6 +30,10 @@ UNTRACKED_BYTES = 64 << 10
 """A longer untracked file is only named in the patch."""
 SILENCE = 120.0
 """Seconds without a heartbeat after which a run of another machine or container is taken to be dead."""
+CODE = "MLOPS_LLM_CODE"
+"""Variable that names the file in which the state of the code is told where no checkout is, only a copy of it."""
+CLOCK = "MLOPS_LLM_CLOCK"
+"""Variable that says by how many seconds this machine's clock is ahead of that of the machine that a process was sent from."""
 _NAMED = ("mlops-llm", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "mlflow")
 
 
@@ -61,17 +66,37 @@ def describe(argv: list[str]) -> Environment:
     versions = _packages()
     by_name = dict(line.split("==", 1) for line in versions)
     tags |= {f"version.{name}": by_name[name] for name in _NAMED if name in by_name}
+    of_code, patches = _handed_over() or code_state()
+    return Environment(tags | of_code, "\n".join(versions) + "\n", patches)
+
+
+def code_state() -> tuple[dict[str, str], dict[str, str]]:
+    """Tags on the commits of the code that runs, and the changes that are not in them (see `Environment.patches`)."""
     here, own = checkout(Path.cwd()), checkout(Path(__file__).parent)
     roots = [root for root in dict.fromkeys((here or own, own)) if root]
     commits = [git(root, "rev-parse", "HEAD") for root in roots]
     patches = {"uncommitted" if root == roots[0] else "mlops_llm": _patch(root) for root in roots}
-    tags["git.commit"] = commits[0] if commits else "none"
+    tags = {"git.commit": commits[0] if commits else "none"}
     if commits:
         tags["mlflow.source.git.commit"] = commits[0]
         tags["git.uncommitted"] = str(bool(patches["uncommitted"])).lower()
     if len(commits) > 1:
         tags |= {"git.mlops_llm_commit": commits[1], "git.mlops_llm_uncommitted": str(bool(patches["mlops_llm"])).lower()}
-    return Environment(tags, "\n".join(versions) + "\n", {name: patch for name, patch in patches.items() if patch})
+    return tags, {name: patch for name, patch in patches.items() if patch}
+
+
+def _handed_over() -> tuple[dict[str, str], dict[str, str]] | None:
+    """The state of code that was sent here from a checkout elsewhere; None where it was not."""
+    file = os.environ.get(CODE)
+    if not file:
+        return None
+    told = json.loads(Path(file).read_text("utf-8"))
+    return told["tags"], told["patches"]
+
+
+def now() -> float:
+    """The time by the clock of the machine that sent this process here: heartbeats are read there."""
+    return time.time() - float(os.environ.get(CLOCK) or 0)
 
 
 @cache
@@ -85,7 +110,7 @@ def _packages() -> tuple[str, ...]:
 
 def process_tags() -> dict[str, str]:
     """Tags by which a later start on this host can tell whether this process still lives."""
-    return {"run.host": host(), "run.process": process(os.getpid()), "run.heartbeat": str(int(time.time()))}
+    return {"run.host": host(), "run.process": process(os.getpid()), "run.heartbeat": str(int(now()))}
 
 
 def host() -> str:

@@ -211,7 +211,7 @@ def _beat(store: Store, run: str, stop: threading.Event) -> None:
     while not stop.wait(_HEARTBEAT):
         try:
             if store.reachable():
-                store.client.set_tag(run, "run.heartbeat", str(int(time.time())))
+                store.client.set_tag(run, "run.heartbeat", str(int(environment.now())))
         except Exception as error:
             if not is_away(error):
                 raise

@@ -7,7 +7,9 @@ import logging
 import os
 import shutil
 import sqlite3
+import ssl
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,7 +21,9 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname, urlopen
 
+from mlops_llm import console
 from mlops_llm.errors import UserError, first_line
+from mlops_llm.tracking import proxied
 from mlops_llm.tracking.secrets import mask_address
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -30,6 +34,12 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+PATIENCE = "MLOPS_LLM_PATIENCE"
+"""Variable that says for how many seconds a command waits at its start for a server that does not answer."""
+PAGES = "MLOPS_LLM_PAGES"
+"""Variable that says where a person looks at the record whose server this process knows by another address."""
+LOCAL_PAGES = "http://127.0.0.1:5000"
 
 
 _SHARED = {"nfs", "nfs3", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "lustre", "beegfs", "ceph", "fuse.ceph", "gpfs", "afs"}
@@ -84,7 +94,8 @@ class Store:
 
     @property
     def _pages(self) -> str:
-        return f"{mask_address(self.address).rstrip('/') if self.is_server else 'http://127.0.0.1:5000'}/#"
+        shown = os.environ.get(PAGES) or (mask_address(self.address).rstrip("/") if self.is_server else LOCAL_PAGES)
+        return f"{shown}/#"
 
     def hint(self) -> str:
         """How to start the UI when no server runs; empty for a server."""
@@ -106,7 +117,10 @@ class Store:
     def _artifacts(self, project: str) -> str | None:
         """Artifacts of a local database lie beside it, wherever the command was started."""
         file = database_file(self.address)
-        return (file.parent / "mlruns" / project).as_uri() if file else None
+        if file:
+            return (file.parent / "mlruns" / project).as_uri()
+        root = proxied.root()
+        return f"{root}/{project}" if root else None
 
 
 def default_address() -> str:
@@ -129,7 +143,9 @@ def database_file(address: str) -> Path | None:
 
 
 def local_path(location: str) -> Path | None:
-    """The folder of a local artifact address; None for a remote one."""
+    """The folder of a local artifact address; None for a remote one, also where the folder is that of another machine."""
+    if proxied.holds(location):
+        return None
     parts = urlsplit(location)
     if parts.scheme == "file":
         return Path(url2pathname(parts.path))
@@ -148,7 +164,7 @@ def check_address(where: str = "") -> None:
     where = where or address()
     _check(where)
     if where.startswith("http"):
-        _knock(where)
+        _knock(where, float(os.environ.get(PATIENCE) or 0))
 
 
 def check_sharing(where: str) -> None:
@@ -190,6 +206,7 @@ def connect_to(where: str) -> Store:
 
     # MLflow would print the traceback of each failed write, which is kept and delivered later.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    proxied.register()
     try:
         client = MlflowClient(where)
         client.search_experiments(max_results=1)
@@ -230,8 +247,14 @@ def _check(where: str) -> None:
     raise UserError("is no address for a record", mask_address(where), "use sqlite:///FILE, http://HOST:PORT or postgresql://…")
 
 
-def _knock(where: str) -> None:
+def _knock(where: str, patience: float) -> None:
+    until = time.monotonic() + patience
     reason = _silence(where, 10)
+    if reason and patience:
+        console.say("waiting for the record")
+    while reason and time.monotonic() < until:
+        time.sleep(1.0)
+        reason = _silence(where, 10)
     if reason:
         raise UserError(
             f"the tracking server does not answer ({reason})",
@@ -243,7 +266,7 @@ def _knock(where: str) -> None:
 def _silence(where: str, timeout: float) -> str:
     """Why a server does not answer; empty where it does, be it only to ask for a password."""
     try:
-        with urlopen(f"{mask_address(where).rstrip('/')}/health", timeout=timeout):
+        with urlopen(f"{mask_address(where).rstrip('/')}/health", timeout=timeout, context=_identity(where)):
             return ""
     except HTTPError as error:
         return f"status {error.code}" if error.code >= 500 else ""
@@ -257,6 +280,17 @@ def _file_system(file: Path, mounts: Path = Path("/proc/mounts")) -> str:
     places = [line.split()[1:3] for line in lines if len(line.split()) > 2]
     around = [(place, kind) for place, kind in places if file.is_relative_to(place.replace("\\040", " "))]
     return max(around, key=lambda each: len(each[0]))[1] if around else ""
+
+
+def _identity(where: str) -> ssl.SSLContext | None:
+    """The certificates with which MLflow's client and the server know each other, where the environment names some."""
+    trusted, own = (os.environ.get(f"MLFLOW_TRACKING_{which}_CERT_PATH") for which in ("SERVER", "CLIENT"))
+    if not where.startswith("https") or not (trusted or own):
+        return None
+    context = ssl.create_default_context(cafile=trusted)
+    if own:
+        context.load_cert_chain(own)
+    return context
 
 
 def _does_not_wait(connection: Any, _: Any) -> None:

@@ -1,6 +1,6 @@
-"""Keeps a server as long as the pipeline that started it lives: `python -m mlops_llm.pipeline.keeper COMMAND …`.
+"""Keeps a server as long as the process that started it lives: `python -m mlops_llm.launch.keeper COMMAND …`.
 
-The pipeline holds the other end of this process's standard input. However it ends, also by kill -9, the end is closed, and the
+That process holds the other end of this one's standard input. However it ends, also by kill -9, the end is closed, and the
 server is stopped.
 """
 

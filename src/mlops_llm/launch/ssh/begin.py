@@ -1,0 +1,199 @@
+"""From a command here to its process there, and what is known of both afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from mlops_llm import console
+from mlops_llm.errors import UserError
+from mlops_llm.launch import process
+from mlops_llm.launch.elsewhere import LostError
+from mlops_llm.launch.place import JOB, Command, without_launch
+from mlops_llm.launch.sent import Sent
+from mlops_llm.launch.ssh import far, parcel, route, start
+from mlops_llm.launch.ssh.connection import Connection
+from mlops_llm.launch.ssh.far import Far
+from mlops_llm.launch.ssh.returned import Ground
+from mlops_llm.launch.ssh.route import Route, Tracking
+from mlops_llm.tracking import door, environment, moved
+from mlops_llm.tracking.store import connect_to
+
+_PASSED_ON = ("OMP_NUM_THREADS", "HF_HUB_OFFLINE", "HF_ENDPOINT")
+"""Variables that mean the same on another machine."""
+_PORTS = range(20000, 32000)
+"""From which the tunnel's end there is taken: below those that Linux gives to outgoing connections."""
+_FREE_PORT = f"""
+import random, socket
+for port in random.sample(range({_PORTS.start}, {_PORTS.stop}), 100):
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+    print(port)
+    break
+"""
+_SETTLE = """
+from mlops_llm.tracking.opening import settle
+from mlops_llm.tracking.store import connect
+settle(connect())
+"""
+_WAIT_TO_SETTLE = 60
+
+
+def begin(to: Connection, command: Command, folder: str, python: str, wish: Tracking) -> dict[str, str]:
+    """Send what a command needs, and start it; return by what it is found again.
+
+    Raises:
+        LostError: the machine cannot be reached.
+        UserError: it cannot be started; the run is as it was.
+    """
+    record = process.address_of(command, os.environ)
+    store = connect_to(record)
+    output, typed, location = moved.output_of(store, command.run)
+    here = Path(typed if not command.adopts and typed else command.folder)
+    found = far.look(to, folder, python, record if route.is_elsewhere(record) else "")
+    way = _way(to, found, record, location, wish)
+    work, job = (f"{found.root}/jobs/{command.run}/{each}" for each in ("work", "job"))
+    inside = _inside(Path(output), here, command.name)
+    handle = {
+        "root": found.root,
+        "job": job,
+        "work": work,
+        "python": found.python,
+        "output": f"{work}/{inside}",
+        "here": str(here),
+        "output_here": output,
+        "route": way.kind,
+        "port": str(way.port),
+        "artifacts": way.root,
+        "clock": f"{found.skew:.0f}",
+    }
+    parts = parcel.packed(command, here, found.root, output)
+    names = {place: str((here / Path(written).expanduser()).absolute()) for written, place in parts.elsewhere.items()}
+    handle |= {"code": parts.code.place, "code_here": str(parts.root), "names": json.dumps(names)}
+    try:
+        to.ask('mkdir -p "$1" "$2" && chmod 700 "${1%/*}"', job, work)
+        parts.send(to, work, found.free)
+        _send_notes(to, job, command.run, way)
+        if not command.adopts:
+            _send_output(to, Path(output), handle["output"])
+            moved.point(store, command.run, handle["output"], work)
+            moved.rename_in_settings(store, command.run, parts.elsewhere)
+        number = start.start(to, job, work, _argv(command, handle, parts.words), _variables(command, handle))
+    except BaseException:
+        if command.adopts:
+            with suppress(UserError):
+                to.ask('rm -rf "${1%/*}"', job)
+        else:
+            moved.point(store, command.run, output, here)
+            moved.rename_in_settings(store, command.run, names)
+        raise
+    console.say(f"process {number} on {found.name or to.host} ({to.host}:{work})")
+    return handle
+
+
+def _way(to: Connection, found: Far, record: str, location: str, wish: Tracking) -> Route:
+    """The way to the record, tried as far as it can be now."""
+    way = route.chosen(record, location, wish, _free_port(to, found.python), found.answers)
+    if way.kind != "direct":
+        route.check_forwarding(to, way.port)
+    return way
+
+
+def _free_port(to: Connection, python: str) -> int:
+    return int(to.ask('exec "$1" -c "$2"', python, _FREE_PORT).split()[-1])
+
+
+def _inside(output: Path, here: Path, name: str) -> str:
+    """Where a run's folder lies below that in which its command runs there."""
+    return str(output.relative_to(here)) if output.is_relative_to(here) else f"outputs/{name}"
+
+
+def _send_notes(to: Connection, job: str, run: str, way: Route) -> None:
+    """Send what the process is told beside its words: the state of the code, and the key of the record's door."""
+    draft = route.identity_file(run).with_suffix(".json")
+    draft.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft.write_text(parcel.notes(), "utf-8")
+    to.send(draft, f"{job}/code.json")
+    draft.unlink()
+    if way.kind == "door":
+        if not route.identity_file(run).exists():
+            door.write_identity(route.identity_file(run))
+        to.send(route.identity_file(run), f"{job}/record.pem")
+
+
+def _send_output(to: Connection, output: Path, there: str) -> None:
+    """Send what a run that goes on has made so far; what is there already is not sent again."""
+    to.ask('mkdir -p "$1"', there)
+    sent = to.send(f"{output}/", f"{there}/", "--exclude=.lock", "--exclude=.upload*/")
+    console.say(f"sent the run so far: {console.size(sent)}")
+
+
+def _argv(command: Command, handle: Mapping[str, str], words: tuple[str, ...]) -> list[str]:
+    return [handle["python"], "-m", f"mlops_llm.{command.stage}", *without_launch(words)]
+
+
+def _variables(command: Command, handle: Mapping[str, str]) -> dict[str, str]:
+    """Of the process there; secrets among them travel within the script that starts it."""
+    given = {name: value for name, value in command.environment.items() if name in _PASSED_ON}
+    given |= route.named_secrets(command.variables, os.environ)
+    given |= _known(command, handle)
+    return given | {JOB: f"{handle['work']}", **({"MLFLOW_RUN_ID": command.run} if command.adopts else {})}
+
+
+def _known(command: Command, handle: Mapping[str, str]) -> dict[str, str]:
+    record = process.address_of(command, os.environ)
+    return {
+        **_route(handle).variables(record, f"{handle['job']}/record.pem"),
+        "PYTHONPATH": f"{handle['code']}/src",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "MLOPS_LLM_CACHE": f"{handle['root']}/cache",
+        environment.CODE: f"{handle['job']}/code.json",
+        environment.CLOCK: handle["clock"],
+    }
+
+
+def settle(to: Connection, job: Sent) -> None:
+    """Let the machine deliver what the record has not heard of an ended process; the way to the record must stand.
+
+    Raises:
+        LostError: the machine, or from there the record, cannot be reached.
+    """
+    handle = job.handle
+    if not to.ask('[ -d "$1/outputs/.spool" ] || [ ! -f "$2/rc" ] && echo yes; exit 0', handle["work"], handle["job"]).strip():
+        return
+    variables = _known(job.command, handle) | {"MLOPS_LLM_PATIENCE": str(_WAIT_TO_SETTLE)}
+    script = start.exported(variables) + 'cd "$1" && "$2" -c "$3" >/dev/null'
+    try:
+        to.ask(script, handle["work"], handle["python"], _SETTLE, patience=2 * _WAIT_TO_SETTLE + 60)
+    except LostError:
+        raise
+    except UserError as error:
+        raise LostError(f"what the record has not heard yet cannot be delivered ({error.what})", to.host) from error
+
+
+def ground(job: Sent) -> Ground:
+    """Where a job ran, and what that is here."""
+    handle = job.handle
+    return Ground(
+        handle["work"],
+        Path(handle["here"]),
+        handle["output"],
+        Path(handle["output_here"]),
+        {**json.loads(handle["names"]), handle["code"]: handle["code_here"]},
+    )
+
+
+def route_of(job: Sent) -> Route:
+    """A job's way to the record."""
+    return _route(job.handle)
+
+
+def _route(handle: Mapping[str, str]) -> Route:
+    return Route(handle["route"], int(handle["port"]), handle["artifacts"])

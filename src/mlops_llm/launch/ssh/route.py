@@ -1,0 +1,234 @@
+"""How a process there reaches the record here, or wherever it is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from mlops_llm import console
+from mlops_llm.errors import UserError
+from mlops_llm.launch.queue import queue_folder
+from mlops_llm.launch.ssh.connection import Connection
+from mlops_llm.ports import LOOPBACK, free_port
+from mlops_llm.tracking import door, proxied, store
+from mlops_llm.tracking.secrets import mask_address
+
+_OURS = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
+_SECRETS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+_PATIENCE = 86400
+"""Seconds for which a command there waits at its start for somebody to attend."""
+_PAUSES = (0.5, 1.0, 2.0, 5.0)
+_TOLD = 4
+"""The try after which a person is told that the way does not stand."""
+_END = 10.0
+_STAYS = "cat >/dev/null"
+"""What the tunnel's connection does there: it ends when this process does, however that ends."""
+
+
+class Tracking(Enum):
+    """How the process there reaches the record."""
+
+    auto = "auto"
+    tunnel = "tunnel"
+    direct = "direct"
+
+
+@dataclass(frozen=True)
+class Route:
+    """How a process there reaches the record."""
+
+    kind: str
+    """`door`: a server on a local record, started here while somebody attends; `tunnel`: a server, through this machine;
+    `direct`: a server that it reaches itself."""
+    port: int = 0
+    """There, of the tunnel's end."""
+    root: str = ""
+    """Address of the folder of artifacts that a door hands over."""
+
+    def address(self, record: str) -> str:
+        """Address of the record for the process there."""
+        if self.kind == "door":
+            return f"https://{LOOPBACK}:{self.port}"
+        if self.kind == "direct":
+            return record
+        parts = urlsplit(record)
+        user = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
+        return urlunsplit(parts._replace(netloc=f"{user}{LOOPBACK}:{self.port}"))
+
+    def variables(self, record: str, identity: str) -> dict[str, str]:
+        """Variables by which the process there finds the record; some may be secrets.
+
+        Args:
+            record: its address here.
+            identity: file there of the door's certificate.
+        """
+        found = {"MLFLOW_TRACKING_URI": self.address(record), store.PATIENCE: str(_PATIENCE)}
+        if self.kind == "door":
+            return found | dict(door.credentials(identity)) | {proxied.ROOT: self.root, store.PAGES: store.LOCAL_PAGES}
+        shown = {} if self.kind == "direct" else {store.PAGES: record.rpartition("@")[2] if "@" in record else record}
+        return found | shown | {name: os.environ[name] for name in _SECRETS if os.environ.get(name)}
+
+
+def chosen(record: str, location: str, wish: Tracking, port: int, answers: bool) -> Route:
+    """Which way it is.
+
+    Args:
+        record: address of the record, as it is known here.
+        location: address of the run's artifacts.
+        wish: the setting.
+        port: one that is free there.
+        answers: the record's server answers there.
+
+    Raises:
+        UserError: there is none.
+    """
+    root = door.artifact_root(location)
+    if not record.startswith("http"):
+        if wish is Tracking.direct:
+            remedy = "start a server that both reach and name it in MLFLOW_TRACKING_URI, or leave launch.tracking out"
+            raise UserError("the record is a file or database of this machine", "launch.tracking", remedy)
+        return Route("door", port, root)
+    if root:
+        what = f"the server keeps artifacts in a folder of its own ({root}), which the other machine does not have"
+        raise UserError(what, mask_address(record), "start it with --serve-artifacts and an --artifacts-destination")
+    parts = urlsplit(record)
+    if wish is Tracking.direct or (wish is Tracking.auto and answers and parts.hostname not in _OURS):
+        if not answers:
+            raise UserError("does not answer on the other machine", mask_address(record), "use launch.tracking=tunnel")
+        return Route("direct")
+    if parts.scheme == "https":
+        what = "does not answer on the other machine, and its certificate is for this name only"
+        raise UserError(what, mask_address(record), "let that machine reach it")
+    return Route("tunnel", port)
+
+
+def is_elsewhere(record: str) -> bool:
+    """Whether a record may be reached from another machine by its own address."""
+    return record.startswith("http") and urlsplit(record).hostname not in _OURS
+
+
+def identity_file(run: str) -> Path:
+    """Where the certificate of a run's door is kept here."""
+    return queue_folder() / "ssh" / f"{run}.pem"
+
+
+def check_forwarding(to: Connection, port: int) -> None:
+    """See that a port there can be forwarded to here.
+
+    Raises:
+        LostError: the machine cannot be reached.
+        UserError: it does not allow it.
+    """
+    argv = to.argv("-T", "-o", "ExitOnForwardFailure=yes", "-R", f"{LOOPBACK}:{port}:{LOOPBACK}:9", shared=False)
+    done = subprocess.run([*argv, "true"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if done.returncode:
+        raise to.error(done.returncode, done.stderr.decode("utf-8", "replace"))
+
+
+@contextmanager
+def standing(to: Connection, route: Route, record: str, run: str) -> Iterator[None]:
+    """Keep the way to the record open within the block, also over lost connections.
+
+    Args:
+        to: the machine.
+        route: the way.
+        record: address of the record.
+        run: id of the run.
+    """
+    if route.kind == "direct":
+        yield
+        return
+    if route.kind == "tunnel":
+        parts = urlsplit(record)
+        host = LOOPBACK if parts.hostname == "0.0.0.0" else parts.hostname
+        with _tunnel(to, route.port, f"{host}:{parts.port or 80}"):
+            yield
+        return
+    port = free_port()
+    with _served(record, route, port, run), _tunnel(to, route.port, f"{LOOPBACK}:{port}"):
+        yield
+
+
+@contextmanager
+def _served(record: str, route: Route, port: int, run: str) -> Iterator[None]:
+    words, variables = door.server(record, route.root, port, identity_file(run))
+    log = identity_file(run).with_suffix(".log")
+    with log.open("wb") as said:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "mlops_llm.launch.keeper", *words],
+            stdin=subprocess.PIPE,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            env=variables,
+            start_new_session=True,
+        )
+    try:
+        yield
+    finally:
+        _ended(server)
+        log.unlink(missing_ok=True)
+
+
+@contextmanager
+def _tunnel(to: Connection, port: int, target: str) -> Iterator[None]:
+    over = threading.Event()
+    current: list[subprocess.Popen[bytes]] = []
+    thread = threading.Thread(target=_hold, args=(to, port, target, over, current), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for each in current:
+            _ended(each)
+        thread.join(_END)
+
+
+def _hold(to: Connection, port: int, target: str, over: threading.Event, current: list[subprocess.Popen[bytes]]) -> None:
+    """Hold a tunnel until it is over; one that breaks is dug anew."""
+    argv = to.argv("-T", "-o", "ExitOnForwardFailure=yes", "-R", f"{LOOPBACK}:{port}:{target}", shared=False)
+    tries = 0
+    while not over.is_set():
+        tunnel = subprocess.Popen(
+            [*argv, _STAYS],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for this process alone
+        )
+        current[:] = [tunnel]
+        if over.is_set():
+            _ended(tunnel)
+            return
+        said = tunnel.stderr.read().decode("utf-8", "replace") if tunnel.stderr else ""
+        tunnel.wait()
+        tries += 1
+        if tries == _TOLD and not over.is_set():
+            error = to.error(tunnel.returncode, said)
+            console.warn(f"the way to the record does not stand ({error}); what is recorded waits there, and is not lost")
+        over.wait(_PAUSES[min(tries, len(_PAUSES)) - 1])
+
+
+def _ended(process: subprocess.Popen[bytes]) -> None:
+    """End a process that ends with its input."""
+    with suppress(OSError):
+        if process.stdin:
+            process.stdin.close()
+    try:
+        process.wait(_END)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def named_secrets(names: tuple[str, ...], here: Mapping[str, str]) -> dict[str, str]:
+    """Variables that a command names and that are set here."""
+    return {name: here[name] for name in names if here.get(name)}
