@@ -25,8 +25,8 @@ from keys import Keys, keys, passfile, variables, write
 from parts import (
     LOOPBACK,
     Addresses,
-    ServerError,
     Part,
+    ServerError,
     auth,
     binaries,
     database_uri,

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 import psutil
-from parts import ServerError, Part
+from parts import Part, ServerError
 
 MARK = "MLOPS_LLM_SERVER"
 """Variable by which a server's processes are known: its folder."""
