@@ -60,6 +60,10 @@ def _arguments() -> argparse.Namespace:
     allow.add_argument("right", choices=_RIGHTS)
     allow.add_argument("on", nargs="+", help="experiment=NAME or model=NAME")
     allow.set_defaults(work=_allow)
+    take = parts.add_parser("take", help="a right back")
+    take.add_argument("name")
+    take.add_argument("on", nargs="+", help="experiment=NAME or model=NAME")
+    take.set_defaults(work=_take)
     password = parts.add_parser("password", help="a new password")
     password.add_argument("name")
     password.add_argument("--to", type=Path, help="file for its variables (./NAME.env)")
@@ -79,20 +83,30 @@ def _add(client: Any, asked: argparse.Namespace) -> str:
 
 
 def _allow(client: Any, asked: argparse.Namespace) -> str:
+    for kind, there in map(_thing, asked.on):
+        client.grant_user_permission(asked.name, kind, there, asked.right)
+    return f"{asked.name} has {asked.right} on {', '.join(asked.on)}"
+
+
+def _take(client: Any, asked: argparse.Namespace) -> str:
+    for kind, there in map(_thing, asked.on):
+        client.revoke_user_permission(asked.name, kind, there)
+    return f"{asked.name} has no right of their own on {', '.join(asked.on)} any more"
+
+
+def _thing(text: str) -> tuple[str, str]:
+    """Kind and id, as MLflow has them, of `experiment=NAME` or `model=NAME`."""
     from mlflow import MlflowClient
 
-    for each in asked.on:
-        kind, equals, name = each.partition("=")
-        if not equals or kind not in _KINDS:
-            raise ServerError(f"{each}: give experiment=NAME or model=NAME")
-        there = name
-        if kind == "experiment":
-            found = MlflowClient().get_experiment_by_name(name)
-            if found is None:
-                raise ServerError(f"there is no experiment '{name}'; the first run of a project makes it")
-            there = found.experiment_id
-        client.grant_user_permission(asked.name, _KINDS[kind], there, asked.right)
-    return f"{asked.name} has {asked.right} on {', '.join(asked.on)}"
+    kind, equals, name = text.partition("=")
+    if not equals or kind not in _KINDS:
+        raise ServerError(f"{text}: give experiment=NAME or model=NAME")
+    if kind != "experiment":
+        return _KINDS[kind], name
+    found = MlflowClient().get_experiment_by_name(name)
+    if found is None:
+        raise ServerError(f"there is no experiment '{name}'; the first run of a project makes it")
+    return _KINDS[kind], str(found.experiment_id)
 
 
 def _password(client: Any, asked: argparse.Namespace) -> str:

@@ -10,7 +10,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from tempfile import TemporaryDirectory
 
 import psutil
 
+from mlops_llm.tracking import clock
 from mlops_llm.tracking.secrets import mask
 
 PATCH_BYTES = 1 << 20
@@ -85,7 +85,7 @@ def _packages() -> tuple[str, ...]:
 
 def process_tags() -> dict[str, str]:
     """Tags by which a later start on this host can tell whether this process still lives."""
-    return {"run.host": host(), "run.process": process(os.getpid()), "run.heartbeat": str(int(time.time()))}
+    return {"run.host": host(), "run.process": process(os.getpid()), "run.heartbeat": str(int(clock.now()))}
 
 
 def host() -> str:
@@ -116,7 +116,7 @@ def believed_alive(tags: Mapping[str, str]) -> bool:
     """Whether the process of a run is there, by the run's tags: looked up on this host, elsewhere told by its heartbeat."""
     if tags.get("run.host") == host():
         return lives(tags.get("run.process", ""))
-    return time.time() - float(tags.get("run.heartbeat", "0")) < SILENCE
+    return clock.now() - float(tags.get("run.heartbeat", "0")) < SILENCE
 
 
 def checkout(folder: Path) -> Path | None:

@@ -29,7 +29,8 @@ def told(error: BaseException, where: str) -> UserError | None:
     place, text = mask_address(where), _text(error)
     denial = _denial(error)
     if denial == "401":
-        what = "refuses the name or the password" if os.environ.get("MLFLOW_TRACKING_USERNAME") else "asks for a name and a password"
+        named = "MLFLOW_TRACKING_USERNAME" in os.environ
+        what = "refuses the name or the password" if named else "asks for a name and a password"
         remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         return UserError(f"the tracking server {what}", place, remedy)
     if denial == "403":
@@ -78,10 +79,11 @@ def _denial(error: BaseException) -> str:
 
 
 def _text(error: BaseException) -> str:
-    texts, seen = [], error
-    while seen is not None and len(texts) < 20:
+    texts = list[str]()
+    seen: BaseException | None = error
+    while seen is not None:
         texts.append(str(seen))
-        seen = seen.__cause__ or seen.__context__  # type: ignore[assignment]
+        seen = seen.__cause__ or seen.__context__
     return "\n".join(texts)
 
 

@@ -20,6 +20,7 @@ from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname, urlopen
 
 from mlops_llm.errors import UserError, first_line
+from mlops_llm.tracking import clock
 from mlops_llm.tracking.refusals import is_denied, told
 from mlops_llm.tracking.secrets import mask_address
 
@@ -192,7 +193,7 @@ def connect_to(where: str) -> Store:
 
 
 def is_away(error: BaseException) -> bool:
-    """Tell whether an error means that the record cannot be reached now, or not by this account, rather than that it is wrong."""
+    """Tell whether the record cannot be reached now, or not by this account, rather than that a write is wrong."""
     if is_denied(error):
         return True
     seen: BaseException | None = error
@@ -233,7 +234,8 @@ def _knock(where: str) -> None:
 def _silence(where: str, timeout: float) -> str:
     """Why a server does not answer; empty where it does, be it only to ask for a password."""
     try:
-        with urlopen(f"{mask_address(where).rstrip('/')}/health", timeout=timeout):
+        with urlopen(f"{mask_address(where).rstrip('/')}/health", timeout=timeout) as answer:
+            clock.heard(answer.headers.get("Date"))
             return ""
     except HTTPError as error:
         return f"status {error.code}" if error.code >= 500 else ""
