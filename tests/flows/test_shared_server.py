@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +17,8 @@ import yaml
 
 from mlops_llm import digest
 from tests.commands import SMOKE, environment, ok, start, train, wait_for_step
-from tests.record import artifacts_of, checkpoints_of, run_of, steps_of
+from tests.flows.test_moving import seen
+from tests.record import artifacts_of, checkpoints_of, client, run_of, steps_of
 from tests.shared_server import CODE, SharedServer, needs
 
 pytestmark = [needs, pytest.mark.slow]
@@ -206,6 +208,25 @@ def test_a_server_killed_in_the_middle_of_a_training_loses_nothing(server, recor
     assert not list((tmp_path / "outputs" / ".spool").glob("*.jsonl"))
 
 
+def test_runs_move_to_the_server_and_back(server, record, trained, tmp_path):
+    back = tmp_path / "back"
+    back.mkdir()
+    there, here = server.variables(), {"MLFLOW_TRACKING_URI": f"sqlite:///{back / 'mlflow.db'}"}
+    old = {"MLFLOW_TRACKING_URI": f"sqlite:///{trained / 'mlflow.db'}"}
+    for name, source, target in (("one", old, there), ("two", there, here)):
+        archive = tmp_path / f"{name}.tar"
+        code, out, err = run(tmp_path, "registry", "op=export_runs", "op.runs=[first]", f"op.file={archive}", env=source)
+        assert code == 0, out + err
+        for times in range(2):
+            code, out, err = run(tmp_path, "registry", "op=import_runs", f"op.file={archive}", env=target)
+            assert code == 0 and ("0 new" in out) == bool(times), out + err
+    assert seen(record, "first") == seen(client(trained), "first") == seen(client(back), "first")
+    first = run_of(client(trained), "first").info.run_id
+    assert run_of(client(back), "first").data.tags["imported.run"] == run_of(record, "first").data.tags["imported.run"] == first
+    for each in checkpoints_of(record, run_of(record, "first")).values():
+        assert each.tags["checkpoint.storage"] == "upload"
+
+
 def test_a_database_of_another_mlflow_is_one_line_and_upgraded_when_asked(server, tmp_path, monkeypatch):
     import psycopg2
     from alembic import command
@@ -274,6 +295,19 @@ def test_who_lives_is_judged_by_the_servers_clock(server, record, monkeypatch):
         monkeypatch.setattr(time, "time", real)
         check_address()
     assert abs(clock.now() - real()) < 60
+
+
+@pytest.mark.skipif(
+    not shutil.which("docker") or bool(subprocess.run(["docker", "compose", "version"], capture_output=True).returncode),
+    reason="docker compose is not installed",
+)
+def test_compose_reads_its_file(tmp_path):
+    words = [sys.executable, str(CODE / "serve.py"), "--write-only", "--folder", str(tmp_path / "server")]
+    subprocess.run(words, check=True, capture_output=True)
+    shutil.copytree(CODE, tmp_path / "projects" / "server")
+    words = ["docker", "compose", "-f", str(tmp_path / "projects" / "server" / "compose.yaml"), "config", "--quiet"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_compose_starts_what_make_server_starts(tmp_path, monkeypatch):
