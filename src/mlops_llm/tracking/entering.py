@@ -27,7 +27,7 @@ NAMED = "imported.name"
 """Tag of a run whose name was taken: the name that it had."""
 _PARENT = "mlflow.parentRunId"
 _OWN = {"checkpoint.storage", "checkpoint.uri", "checkpoint.host", checkpoints.ORIGIN}
-_ID = re.compile(r"m-[0-9a-f]{32}|[0-9a-f]{32}")
+_ID = re.compile(r"(?<![0-9a-f])(?:m-)?[0-9a-f]{32}(?![0-9a-f])")
 
 
 @dataclass
@@ -82,7 +82,8 @@ def same_version(store: Store, told: PortableRun) -> str:
         UserError: the label stands for other rows here.
     """
     tags = told.tags
-    known = datasets.find(store, tags["dataset.name"]) if told.experiment.startswith(datasets.PREFIX) else None
+    name = told.experiment.removeprefix(datasets.PREFIX)
+    known = datasets.find(store, name) if name != told.experiment else None
     for each in known.versions if known else ():
         if each.label == tags.get("dataset.label"):
             if each.raw != tags.get("digest.raw"):

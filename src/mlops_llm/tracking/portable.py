@@ -100,16 +100,19 @@ def wanted_runs(store: Store, first: Sequence[str], past: bool) -> list[str]:
         first: ids.
         past: also runs that made what their models were made of or measured their checkpoints, and dataset versions they read.
     """
-    found = dict[str, Any]()
-    waiting = list(first)
+    found, followed = dict[str, Any](), set[str]()
+    waiting = [(each, past) for each in first]
     while waiting:
-        run = waiting.pop()
-        if run in found:
+        run, rests = waiting.pop()
+        if run in found and (not rests or run in followed):
             continue
         found[run] = made = store.client.get_run(run)
-        waiting += [each.id for each in ledger.children(store, run)]
-        if past:
-            waiting += [each for each in _behind(store, made) if each not in found]
+        followed |= {run} if rests else set()
+        waiting += [(each.id, rests) for each in ledger.children(store, run)]
+        if rests:
+            waiting += [(each, True) for each in _behind(store, made)]
+            # What else they measured is no matter of this one.
+            waiting += [(each, False) for each in _measuring(store, made)]
     return sorted(found, key=lambda each: (found[each].info.start_time, each))
 
 
@@ -125,9 +128,13 @@ def _behind(store: Store, run: Any) -> Iterator[str]:
         row = registered.by_ids(store, [model]).get(model)
         if row and row.run:
             yield row.run
-    for model in outputs:
-        yield from {metric[4] for metric in checkpoint(store, model).metrics if metric[4]}
     yield from _dataset_versions(store, run.data.tags)
+
+
+def _measuring(store: Store, run: Any) -> Iterator[str]:
+    """Runs that told numbers of a run's checkpoints."""
+    for each in run.outputs.model_outputs if run.outputs else ():
+        yield from {metric[4] for metric in checkpoint(store, each.model_id).metrics if metric[4]}
 
 
 def _dataset_versions(store: Store, tags: dict[str, str]) -> Iterator[str]:

@@ -41,6 +41,8 @@ MANIFEST, ARTIFACTS, FILES = "manifest.json", "artifacts", "files"
 _LARGEST_LINES = 4 << 30
 """Bytes of a file of JSON lines that is read."""
 _BLOCK = 1 << 20
+_ENDED = ("FINISHED", "FAILED", "KILLED")
+_INPUT = {"name", "digest", "source_type", "source", "schema", "profile", "tags"}
 _TAR = ".tar"
 
 
@@ -65,12 +67,13 @@ def written(out: Path) -> Iterator[Path]:
     """
     if out.exists():
         raise UserError("exists already", str(out), "choose another op.file")
+    clear_drafts(out)
     if out.suffix != _TAR:
         with whole_folder(out) as draft:
             yield draft
         return
-    with TemporaryDirectory(prefix=f".{out.name}.", dir=writable(out.parent)) as folder:
-        draft = Path(folder) / "archive"
+    with TemporaryDirectory(prefix=f".{out.name}.", dir=writable(out.parent)) as folder, _locked(Path(folder)) as own:
+        draft = own / "archive"
         draft.mkdir()
         yield draft
         with replace(out) as single, tarfile.open(single, "w") as tar:
@@ -218,7 +221,10 @@ def _checked(place: Path, copy: Path) -> Contents:
     """See that every file is as the manifest says, and read the contents."""
     if not (copy / MANIFEST).is_file():
         raise UserError(f"has no {MANIFEST}", str(place), "name a folder or a .tar that op=export_runs wrote")
-    told = read_object(copy / MANIFEST)
+    try:
+        told = read_object(copy / MANIFEST)
+    except RecursionError as error:
+        raise _foul(place, "the manifest is none of ours") from error
     if told.get("format") != FORMAT:
         raise UserError(f"has the format {told.get('format')!r:.40}, and this release reads {FORMAT}", str(place), "update")
     listed, weights = told.get("files"), told.get("weights")
@@ -241,7 +247,7 @@ def _checked(place: Path, copy: Path) -> Contents:
         tuple(_read(place, copy / "datasets.jsonl", PortableDataset)),
         {str(key): str(value) for key, value in weights.items()},
     )
-    _check_ids(place, contents)
+    _check(place, contents)
     for model, wanted in contents.weights.items():
         folder = copy / FILES / model
         if MODEL_ID.fullmatch(model) is None or not folder.is_dir() or digest.weights(folder) != wanted:
@@ -249,16 +255,31 @@ def _checked(place: Path, copy: Path) -> Contents:
     return contents
 
 
-def _check_ids(place: Path, contents: Contents) -> None:
+def _check(place: Path, contents: Contents) -> None:
+    """See that ids, states and rows are what they can be."""
     for run in contents.runs:
-        if not RUN_ID.fullmatch(run.id) or not RUN_ID.fullmatch(run.origin):
-            raise _foul(place, f"'{run.id[:40]}' is no run's id")
+        if not RUN_ID.fullmatch(run.id) or not RUN_ID.fullmatch(run.origin) or run.status not in _ENDED:
+            raise _foul(place, f"'{run.id[:40]}' is no run that ended")
+        inputs = all(isinstance(each, dict) and each.keys() == _INPUT and isinstance(each["tags"], dict) for each in run.inputs)
+        if not inputs or not _rows(run.metrics, "snii") or not _rows(run.makes, "si"):
+            raise _foul(place, f"the rows of run {run.id} are none of ours")
     for checkpoint in contents.checkpoints:
         if not MODEL_ID.fullmatch(checkpoint.id) or not MODEL_ID.fullmatch(checkpoint.origin):
             raise _foul(place, f"'{checkpoint.id[:40]}' is no checkpoint's id")
+        if not _rows(checkpoint.metrics, "sniisoo"):
+            raise _foul(place, f"the numbers of checkpoint {checkpoint.id} are none of ours")
     for each in contents.models:
         if "'" in each.name or not each.name.strip():
             raise _foul(place, f"'{each.name[:40]}' is no registered model's name")
+
+
+def _rows(rows: list[list[Any]], kinds: str) -> bool:
+    """Whether rows have columns of these kinds: text (s), number (n), whole number (i), text or nothing (o)."""
+    types: dict[str, tuple[type, ...]] = {"s": (str,), "n": (int, float), "i": (int,), "o": (str, type(None))}
+    return all(
+        len(row) == len(kinds) and all(isinstance(cell, types[kind]) for cell, kind in zip(row, kinds, strict=True))
+        for row in rows
+    )
 
 
 def _read(place: Path, file: Path, kind: type[T]) -> Iterator[T]:
