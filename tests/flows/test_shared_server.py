@@ -335,16 +335,6 @@ def test_compose_starts_what_make_server_starts(tmp_path, monkeypatch):
     assert not [value for value in secret.values() if value in (CODE / "compose.yaml").read_text() + done.stdout]
 
 
-def test_a_part_that_dies_ends_all_with_its_last_line(server):
-    server.part("postgres").kill()
-    process = server._process
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert "error: postgres ended (SIGKILL): " in out
-    assert not [each for each in server.kept.glob("postgres/postmaster.pid") if each.stat().st_size == 0]
-    server.start()  # on what is there
-
-
 def test_files_wait_while_the_bucket_is_gone(server, record, tmp_path):
     import boto3
 
@@ -365,3 +355,13 @@ def test_files_wait_while_the_bucket_is_gone(server, record, tmp_path):
     made = run_of(record, "waits")
     assert made.info.status == "FINISHED", err
     assert {"config.yaml", "result.json"} <= artifacts_of(record, made)
+
+
+def test_a_part_that_dies_ends_all_with_its_last_line(server):
+    """The last of this file: nothing runs afterwards."""
+    server.part("postgres").kill()
+    process = server._process
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "error: postgres ended (SIGKILL): " in out
+    assert not [each for each in server.kept.glob("postgres/postmaster.pid") if each.stat().st_size == 0]
