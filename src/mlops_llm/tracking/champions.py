@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 
 from mlops_llm import console
 from mlops_llm.tracking import environment, ledger, registered
+from mlops_llm.tracking.refusals import is_denied
 from mlops_llm.tracking.registered import CHAMPION, PREVIOUS
 from mlops_llm.tracking.store import Store
 from mlops_llm.tracking.turns import turn
@@ -188,8 +189,13 @@ def complete(store: Store, run: str) -> list[str]:
     for each in store.client.search_registered_models(f"tags.`{JOURNAL}` LIKE '%'"):
         left = pending(each.tags)
         if left and not is_at_work(store, left):
-            with turn_of(store, run, each.name) as completed:
-                done += [each.name] if completed else []
+            try:
+                with turn_of(store, run, each.name) as completed:
+                    done += [each.name] if completed else []
+            except Exception as error:
+                if not is_denied(error):
+                    raise
+                console.warn(f"{each.name}: a {left.kind} that was cut off waits for somebody who may complete it")
     return done
 
 

@@ -18,6 +18,8 @@ _TOGETHER = 1000
 """Checkpoints in one query."""
 WHOLE = "full"
 """Param `peft` of a checkpoint that is no adapter."""
+ORIGIN = "imported.checkpoint"
+"""Tag of an imported checkpoint: the id that it was made with, in another record."""
 REMOVED = "removed"
 """Value of the tag `checkpoint.files` when the files are gone and the numbers stay."""
 
@@ -145,13 +147,24 @@ def _downloaded(store: Store, row: CheckpointRow) -> Path:
 
 
 def by_id(store: Store, model: str) -> CheckpointRow:
-    """A checkpoint by its LoggedModel id."""
+    """A checkpoint by its LoggedModel id, or by the one that it had where it was imported from."""
     from mlflow.exceptions import MlflowException
 
     try:
         return row_of(store.client.get_logged_model(model))
     except MlflowException as error:
+        imported = by_origin(store, model)
+        if imported:
+            return imported
         raise UserError(f"no checkpoint has the id {model}") from error
+
+
+def by_origin(store: Store, model: str) -> CheckpointRow | None:
+    """The checkpoint that was imported and had this LoggedModel id before, or None."""
+    experiments = [each.experiment_id for each in store.client.search_experiments()]
+    query = f"tags.`{ORIGIN}` = '{model}'"
+    found = store.client.search_logged_models(experiments, filter_string=query, max_results=1) if "'" not in model else []
+    return row_of(found[0]) if found else None
 
 
 def by_weights(store: Store, weights: str) -> CheckpointRow | None:

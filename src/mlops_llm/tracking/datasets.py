@@ -234,7 +234,9 @@ def snapshot(store: Store, version: Version) -> Path:
     if not (kept / name).is_file():
         try:
             with whole_folder(kept) as draft:
-                store.client.download_artifacts(version.run, name, str(draft))
+                got = Path(store.client.download_artifacts(version.run, name, str(draft)))
+                (draft / name).parent.mkdir(parents=True, exist_ok=True)
+                got.rename(draft / name)  # behind HTTP the folder that it lies in is left out
         except UserError:
             if not (kept / name).is_file():  # else another process was faster
                 raise

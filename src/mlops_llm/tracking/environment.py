@@ -11,7 +11,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from tempfile import TemporaryDirectory
 
 import psutil
 
+from mlops_llm.tracking import clock
 from mlops_llm.tracking.secrets import mask
 
 PATCH_BYTES = 1 << 20
@@ -32,8 +32,6 @@ SILENCE = 120.0
 """Seconds without a heartbeat after which a run of another machine or container is taken to be dead."""
 CODE = "MLOPS_LLM_CODE"
 """Variable that names the file in which the state of the code is told where no checkout is, only a copy of it."""
-CLOCK = "MLOPS_LLM_CLOCK"
-"""Variable that says by how many seconds this machine's clock is ahead of that of the machine that a process was sent from."""
 _NAMED = ("mlops-llm", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "mlflow")
 
 
@@ -94,11 +92,6 @@ def _handed_over() -> tuple[dict[str, str], dict[str, str]] | None:
     return told["tags"], told["patches"]
 
 
-def now() -> float:
-    """The time by the clock of the machine that sent this process here: heartbeats are read there."""
-    return time.time() - float(os.environ.get(CLOCK) or 0)
-
-
 @cache
 def _packages() -> tuple[str, ...]:
     """`name==version` of each installed package; it takes a second of hundreds, so a process looks once."""
@@ -110,7 +103,7 @@ def _packages() -> tuple[str, ...]:
 
 def process_tags() -> dict[str, str]:
     """Tags by which a later start on this host can tell whether this process still lives."""
-    return {"run.host": host(), "run.process": process(os.getpid()), "run.heartbeat": str(int(now()))}
+    return {"run.host": host(), "run.process": process(os.getpid()), "run.heartbeat": str(int(clock.now()))}
 
 
 def host() -> str:
@@ -144,7 +137,7 @@ def believed_alive(tags: Mapping[str, str]) -> bool:
     """Whether the process of a run is there, by the run's tags: looked up on this host, elsewhere told by its heartbeat."""
     if tags.get("run.host") == host():
         return lives(tags.get("run.process", ""))
-    return time.time() - float(tags.get("run.heartbeat", "0")) < SILENCE
+    return clock.now() - float(tags.get("run.heartbeat", "0")) < SILENCE
 
 
 def checkout(folder: Path) -> Path | None:

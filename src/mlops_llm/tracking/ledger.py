@@ -11,6 +11,8 @@ from mlops_llm.component import near
 from mlops_llm.errors import UserError
 from mlops_llm.tracking.store import Store
 
+ORIGIN = "imported.run"
+"""Tag of an imported run: the id that it was made with, in another record."""
 _TRIES = 5
 _PAGE = 100
 """Models that the registry is asked for at once."""
@@ -31,7 +33,7 @@ class RunRow:
 
 
 def find_run(store: Store, ref: str) -> RunRow:
-    """Find a run by id or by its unique name, in all projects.
+    """Find a run by id (also the one that it had where it was imported from) or by its unique name, in all projects.
 
     Raises:
         UserError: there is none; near names are given.
@@ -42,6 +44,9 @@ def find_run(store: Store, ref: str) -> RunRow:
         try:
             return row_of(store.client.get_run(ref))
         except MlflowException as error:
+            imported = tagged(store, {ORIGIN: ref}, 1)
+            if imported:
+                return imported[0]
             raise UserError(f"no run has the id {ref}", remedy="look at the list of runs in the MLflow UI") from error
     found = named(store, ref)
     if not found:
@@ -62,6 +67,19 @@ def tagged(store: Store, tags: Mapping[str, str], most: int = 1000) -> list[RunR
     """Runs that have all of these tags, newest first; `%` in a value stands for any characters."""
     wanted = [f"tags.`{key}` {'LIKE' if '%' in value else '='} '{value}'" for key, value in tags.items()]
     return [row_of(run) for run in _all(store, " and ".join(wanted), most)]
+
+
+def of_project(store: Store, project: str) -> list[RunRow]:
+    """Every run of a project, newest first."""
+    found = store.client.get_experiment_by_name(project)
+    rows, token = list[RunRow](), None
+    while found is not None:
+        page = store.client.search_runs([found.experiment_id], max_results=1000, page_token=token)
+        rows += map(row_of, page)
+        token = page.token
+        if not token:
+            break
+    return rows
 
 
 def children(store: Store, parent: str) -> list[RunRow]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlops_llm import console
 from mlops_llm.errors import UserError
-from mlops_llm.tracking import champions, environment, ledger, system
+from mlops_llm.tracking import champions, clock, environment, ledger, system
 from mlops_llm.tracking.deliver import deliver
 from mlops_llm.tracking.outbox import deliver_left_over
 from mlops_llm.tracking.run import MlflowRun, Opening
@@ -211,7 +211,7 @@ def _beat(store: Store, run: str, stop: threading.Event) -> None:
     while not stop.wait(_HEARTBEAT):
         try:
             if store.reachable():
-                store.client.set_tag(run, "run.heartbeat", str(int(environment.now())))
+                store.client.set_tag(run, "run.heartbeat", str(int(clock.now())))
         except Exception as error:
             if not is_away(error):
                 raise

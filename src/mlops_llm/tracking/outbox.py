@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from mlops_llm import console, digest
-from mlops_llm.errors import first_line
 from mlops_llm.tracking import environment
 from mlops_llm.tracking.deliver import deliver
+from mlops_llm.tracking.refusals import cause, is_denied
 from mlops_llm.tracking.store import Store, is_away
 
 Write = dict[str, Any]
@@ -53,12 +53,11 @@ class Outbox:
         try:
             deliver(self._store, self._run, write, again=False)
         except Exception as error:
-            if not is_away(error):
+            # A version that may not be registered is told at once; all that a run says of itself waits.
+            if not is_away(error) or (write["do"] == "register" and is_denied(error)):
                 raise
             if not self.waiting:
-                console.warn(
-                    f"the record cannot be reached ({first_line(error)}); the work goes on, what is recorded waits on disk"
-                )
+                console.warn(f"the record cannot be reached ({cause(error)}); the work goes on, what is recorded waits on disk")
             self._keep(write)
             self._next_try = time.monotonic() + PAUSE
             return False

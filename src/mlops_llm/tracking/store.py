@@ -23,7 +23,8 @@ from urllib.request import url2pathname, urlopen
 
 from mlops_llm import console
 from mlops_llm.errors import UserError, first_line
-from mlops_llm.tracking import proxied
+from mlops_llm.tracking import clock, proxied
+from mlops_llm.tracking.refusals import is_denied, told
 from mlops_llm.tracking.secrets import mask_address
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -132,6 +133,8 @@ def address() -> str:
     """`MLFLOW_TRACKING_URI`, or the default."""
     given = os.environ.get("MLFLOW_TRACKING_URI") or default_address()
     file = database_file(given)
+    if given.startswith("postgresql://"):
+        return given.replace("://", "+psycopg2://", 1)  # SQLAlchemy 2.1 would take a driver that the extra does not bring
     return f"sqlite:///{file}" if file else given
 
 
@@ -214,6 +217,8 @@ def connect_to(where: str) -> Store:
         remedy = "pip install 'mlops-llm[server]'"
         raise UserError(f"{error.name} is not installed, which this address needs", mask_address(where), remedy) from error
     except Exception as error:
+        if known := told(error, where):
+            raise known from error
         raise UserError(
             f"the record cannot be opened ({first_line(error)})", mask_address(where), "check MLFLOW_TRACKING_URI"
         ) from error
@@ -221,7 +226,9 @@ def connect_to(where: str) -> Store:
 
 
 def is_away(error: BaseException) -> bool:
-    """Tell whether an error means that the server cannot be reached now, rather than that it refused."""
+    """Tell whether the record cannot be reached now, or not by this account, rather than that a write is wrong."""
+    if is_denied(error):
+        return True
     seen: BaseException | None = error
     while seen is not None:
         kind = f"{type(seen).__module__}.{type(seen).__name__}"
@@ -266,7 +273,8 @@ def _knock(where: str, patience: float) -> None:
 def _silence(where: str, timeout: float) -> str:
     """Why a server does not answer; empty where it does, be it only to ask for a password."""
     try:
-        with urlopen(f"{mask_address(where).rstrip('/')}/health", timeout=timeout, context=_identity(where)):
+        with urlopen(f"{mask_address(where).rstrip('/')}/health", timeout=timeout, context=_identity(where)) as answer:
+            clock.heard(answer.headers.get("Date"))
             return ""
     except HTTPError as error:
         return f"status {error.code}" if error.code >= 500 else ""

@@ -19,7 +19,7 @@ from mlops_llm.launch.ssh.connection import Connection
 from mlops_llm.launch.ssh.far import Far
 from mlops_llm.launch.ssh.returned import Ground
 from mlops_llm.launch.ssh.route import Route, Tracking
-from mlops_llm.tracking import door, environment, moved
+from mlops_llm.tracking import clock, door, environment, moved
 from mlops_llm.tracking.store import connect_to
 
 _PASSED_ON = ("OMP_NUM_THREADS", "HF_HUB_OFFLINE", "HF_ENDPOINT")
@@ -155,7 +155,7 @@ def _known(command: Command, handle: Mapping[str, str]) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "MLOPS_LLM_CACHE": f"{handle['root']}/cache",
         environment.CODE: f"{handle['job']}/code.json",
-        environment.CLOCK: handle["clock"],
+        clock.CLOCK: handle["clock"],
     }
 
 

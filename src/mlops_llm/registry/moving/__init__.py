@@ -1,0 +1,1 @@
+"""Runs with their models between two records: written into an archive, and entered from one."""

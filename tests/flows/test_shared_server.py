@@ -1,0 +1,367 @@
+"""A team's record: PostgreSQL, SeaweedFS and MLflow with accounts, really started, used, killed and started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mlops_llm import digest
+from tests.commands import SMOKE, environment, ok, start, train, wait_for_step
+from tests.flows.test_moving import seen
+from tests.record import artifacts_of, checkpoints_of, client, run_of, steps_of
+from tests.shared_server import CODE, SharedServer, needs
+
+pytestmark = [needs, pytest.mark.slow]
+QUICK = [*SMOKE, "samples.count=0", "register_as=null"]
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[SharedServer]:
+    """The server, with two people; large files may go to its store directly."""
+    found = SharedServer("--direct", "127.0.0.1")
+    try:
+        found.start()
+        assert "may come in" in found.users("add", "li")
+        yield found
+    finally:
+        found.close()
+
+
+@pytest.fixture
+def record(server: SharedServer, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """MLflow's client on the server, as its administrator, in this process too."""
+    from mlflow import MlflowClient
+
+    for name, value in server.variables().items():
+        monkeypatch.setenv(name, value)
+    return MlflowClient(server.variables()["MLFLOW_TRACKING_URI"])
+
+
+def run(folder: Path, stage: str, *words: str, env: dict[str, str]) -> tuple[int, str, str]:
+    """Run a command; return its exit code, output and errors."""
+    process = start(folder, *words, env=env, stage=stage)
+    out, err = process.communicate(timeout=400)
+    assert "Traceback" not in err
+    return int(process.returncode or 0), out, err
+
+
+def test_only_its_owner_reads_keys_and_none_is_in_a_command_line_or_a_log(server):
+    keys = json.loads((server.kept / "keys.json").read_text())
+    secrets = [value for name, value in keys.items() if name != "store_id"]  # that one is a name
+    for file in server.kept.iterdir():
+        if file.is_file():
+            assert not file.stat().st_mode & 0o077, file
+    shown = [word for process in server.processes for word in process.cmdline()]
+    logs = "".join(file.read_text() for file in (server.kept / "logs").iterdir())
+    assert not [secret for secret in secrets if any(secret in word for word in shown) or secret in logs]
+    listens = {each.laddr.ip for process in server.processes for each in process.net_connections() if each.status == "LISTEN"}
+    assert listens <= {"127.0.0.1", "::ffff:127.0.0.1"}
+
+
+def test_a_second_start_in_the_same_folder_is_refused(server):
+    words = [sys.executable, str(CODE / "serve.py"), "--folder", str(server.kept), "--port", "0"]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: a server works in") and len(done.stderr.splitlines()) == 1
+
+
+def test_eight_writers_at_once_lose_no_metric(server, record, tmp_path):
+    steps, began = 200, time.monotonic()
+    env = server.variables() | {"PYTHONPATH": f"{Path(__file__).parents[2]}:{os.environ.get('PYTHONPATH', '')}"}
+    writers = [start(tmp_path, f"w{n}", str(steps), module="tests.writing", env=env) for n in range(8)]
+    for each in writers:
+        _, err = each.communicate(timeout=300)
+        assert each.returncode == 0, err
+    print(f"{8 * steps * 2 / (time.monotonic() - began):.0f} metrics/s")
+    for n in range(8):
+        made = run_of(record, f"w{n}")
+        assert made.info.status == "FINISHED"
+        for key in ("train/loss", "train/grad_norm"):
+            assert sorted(steps_of(record, made, key)) == list(range(steps))
+
+
+def test_a_large_file_goes_up_in_parts_and_comes_back_the_same(server, record, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE", str(5 << 20))
+    monkeypatch.setenv("MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE", str(5 << 20))
+    file = tmp_path / "large.bin"
+    file.write_bytes(os.urandom((16 << 20) + 7))
+    made = record.create_run(record.create_experiment("large")).info.run_id
+    asked = (server.kept / "logs" / "mlflow.log").stat().st_size
+    record.log_artifact(made, str(file))
+    log = (server.kept / "logs" / "mlflow.log").read_text()[asked:]
+    assert "mpu/create" in log and "mpu/complete" in log
+    assert "PUT" not in log  # none of its bytes went through MLflow
+    monkeypatch.setenv("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "false")
+    record.log_artifact(made, str(file), "whole")
+    record.set_terminated(made)
+    for name in ("large.bin", "whole/large.bin"):
+        into = tmp_path / f"back-{len(name)}"
+        into.mkdir()
+        assert digest.raw(Path(record.download_artifacts(made, name, str(into)))) == digest.raw(file)
+
+
+def test_a_team_trains_evaluates_promotes_and_deploys(server, record, tmp_path, monkeypatch):
+    env, cache = server.variables(), {"MLOPS_LLM_CACHE": str(tmp_path / "cache")}
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    rows = here / "ours.jsonl"
+    rows.write_text(
+        "".join(json.dumps({"prompt": f"问{n}", "response": f"答{n}"}, ensure_ascii=False) + "\n" for n in range(40))
+    )
+    code, out, err = run(here, "data", "op=add", f"dataset={rows}", "name=ours", "kind=sft", env=env | cache)
+    assert code == 0, out + err
+    ok(train(here, *SMOKE, "samples.count=0", "dataset=ours", "run_name=team", "checkpoints.storage=upload", env=env | cache))
+    made = run_of(record, "team")
+    (best,) = [each for each in checkpoints_of(record, made).values() if each.name == "checkpoint-20"]
+    assert best.artifact_location.startswith("mlflow-artifacts:")
+    # On another machine nothing is there but the server.
+    (here / "outputs" / "team").rename(tmp_path / "gone")
+    other = env | {"MLOPS_LLM_CACHE": str(tmp_path / "other-cache")}
+    code, out, err = run(there, "data", "op=versions", "dataset=ours", env=other)
+    assert code == 0 and "v1" in out, out + err
+    words = ["model=models:/sales@challenger", "dataset=sales_eval", "metric=[bleu]", "limit=2", "sampling.max_new_tokens=4"]
+    code, out, err = run(there, "eval", *words, "run_name=scored", env=other)
+    assert code == 0, out + err
+    code, out, err = run(
+        there, "registry", "op=promote", "name=sales", "op.policy=default", "op.force=true", "op.reason=first", env=other
+    )
+    assert code == 0, out + err
+    code, out, err = run(there, "registry", "op=deploy", "model=models:/sales@champion", "op.folder=deployed", env=other)
+    assert code == 0, out + err
+    assert digest.weights(there / "deployed" / "model") == best.tags["digest.weights"]
+    assert record.get_model_version_by_alias("sales", "champion").version == "1"
+
+
+def test_who_has_no_right_is_told_and_what_began_goes_on(server, record, tmp_path):
+    record.create_experiment("theirs")
+    li = server.variables("li")
+    code, _, err = run(tmp_path, "train", *QUICK, "project=theirs", "run_name=refused", env=li)
+    assert code == 2
+    (line,) = [each for each in err.splitlines() if each.startswith("error: ")]
+    assert "gives 'li' no right to that (runs/create)" in line
+    assert "li has EDIT" in server.users("allow", "li", "EDIT", "experiment=theirs")
+    words = ["trainer.max_steps=20000", "trainer.save_steps=20000", "trainer.eval_steps=20000", "trainer.logging_steps=1"]
+    process = start(tmp_path, *QUICK, *words, "project=theirs", "run_name=allowed", env=li)
+    wait_for_step(tmp_path, "allowed", 5, process)
+    assert "any more" in server.users("take", "li", "experiment=theirs")
+    until = time.monotonic() + 60
+    while not list((tmp_path / "outputs" / ".spool").glob("*.jsonl")) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert process.poll() is None  # it goes on
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "it refuses the right to that" in err
+    server.users("allow", "li", "EDIT", "experiment=theirs")
+    code, _, err = run(tmp_path, "registry", "op=doctor", env=li)
+    assert code == 0, err
+    made = run_of(record, "allowed")
+    assert made.info.status == "KILLED"
+    logged = [json.loads(each) for each in (tmp_path / "outputs" / "allowed" / "steps.jsonl").read_text().splitlines()]
+    assert set(steps_of(record, made, "train/loss")) >= {each["step"] for each in logged[:-1]}
+
+
+@pytest.mark.parametrize(("name", "password", "said"), [("admin", "wrong", "refuses the name"), ("", "", "asks for a name")])
+def test_a_wrong_password_is_one_line(server, tmp_path, name, password, said):
+    env = server.variables() | {"MLFLOW_TRACKING_USERNAME": name, "MLFLOW_TRACKING_PASSWORD": password}
+    env = {key: value for key, value in env.items() if value}
+    code, _, err = run(tmp_path, "train", *QUICK, "run_name=never", env=env)
+    assert code == 2
+    assert said in err and len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "outputs" / "never" / "steps.jsonl").exists()
+
+
+def test_a_server_killed_in_the_middle_of_a_training_loses_nothing(server, record, tmp_path):
+    words = ["trainer.max_steps=120", "trainer.save_steps=60", "trainer.eval_steps=60", "trainer.logging_steps=1"]
+    process = start(tmp_path, *QUICK, *words, "run_name=through", "checkpoints.storage=upload", env=server.variables())
+    wait_for_step(tmp_path, "through", 20, process)
+    server.kill()
+    wait_for_step(tmp_path, "through", 70, process)
+    server.start()
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    assert "the work goes on" in err
+    _, _, err = run(tmp_path, "registry", "op=doctor", env=server.variables())  # delivers, where it came back too late
+    made = run_of(record, "through")
+    assert made.info.status == "FINISHED", err
+    assert sorted(steps_of(record, made, "train/loss")) == list(range(1, 121))
+    told = checkpoints_of(record, made)
+    assert {name: each.status for name, each in told.items()} == {"checkpoint-60": "READY", "checkpoint-120": "READY"}
+    for name, each in told.items():
+        back = Path(record.download_artifacts(made.info.run_id, "config.yaml", str(tmp_path)))
+        assert back.is_file()
+        from mlflow.artifacts import download_artifacts
+
+        files = Path(download_artifacts(f"models:/{each.model_id}", dst_path=str(tmp_path / name)))
+        assert digest.weights(files) == each.tags["digest.weights"]
+    assert not list((tmp_path / "outputs" / ".spool").glob("*.jsonl"))
+
+
+def test_runs_move_to_the_server_and_back(server, record, trained, tmp_path):
+    back = tmp_path / "back"
+    back.mkdir()
+    there, here = server.variables(), {"MLFLOW_TRACKING_URI": f"sqlite:///{back / 'mlflow.db'}"}
+    old = {"MLFLOW_TRACKING_URI": f"sqlite:///{trained / 'mlflow.db'}"}
+    for name, source, target in (("one", old, there), ("two", there, here)):
+        archive = tmp_path / f"{name}.tar"
+        code, out, err = run(tmp_path, "registry", "op=export_runs", "op.runs=[first]", f"op.file={archive}", env=source)
+        assert code == 0, out + err
+        for times in range(2):
+            code, out, err = run(tmp_path, "registry", "op=import_runs", f"op.file={archive}", env=target)
+            assert code == 0 and ("0 new" in out) == bool(times), out + err
+    assert seen(record, "first") == seen(client(trained), "first") == seen(client(back), "first")
+    first = run_of(client(trained), "first").info.run_id
+    assert run_of(client(back), "first").data.tags["imported.run"] == run_of(record, "first").data.tags["imported.run"] == first
+    for each in checkpoints_of(record, run_of(record, "first")).values():
+        assert each.tags["checkpoint.storage"] == "upload"
+
+
+def test_a_database_of_another_mlflow_is_one_line_and_upgraded_when_asked(server, tmp_path, monkeypatch):
+    import psycopg2
+    from alembic import command
+    from alembic.script import ScriptDirectory
+    from mlflow.store.db.utils import _get_alembic_config
+    from mlflow.store.tracking.dbmodels.initial_models import Base
+    from sqlalchemy import create_engine
+
+    parts = server.variables("parts")
+    for name in ("PGPASSFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "MLFLOW_S3_ENDPOINT_URL"):
+        monkeypatch.setenv(name, parts[name])
+    owner = psycopg2.connect(host=parts["PGHOST"], port=parts["PGPORT"], user="postgres", dbname="postgres")
+    owner.autocommit = True
+    owner.cursor().execute("CREATE DATABASE older OWNER mlflow")
+    owner.close()
+    uri = f"postgresql+psycopg2://mlflow@{parts['PGHOST']}:{parts['PGPORT']}/older"
+    Base.metadata.create_all(create_engine(uri))
+    config = _get_alembic_config(uri)
+    head = ScriptDirectory.from_config(config).get_current_head()
+    command.upgrade(config, f"{head}-1")
+
+    def prepared(*words: str) -> subprocess.CompletedProcess[str]:
+        env = environment({key: os.environ[key] for key in os.environ if key.startswith(("AWS_", "PG", "MLFLOW_S3"))})
+        words = (sys.executable, str(CODE / "prepare.py"), *words)
+        return subprocess.run(
+            words, env=env | {"MLFLOW_BACKEND_STORE_URI": uri}, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+
+    before = prepared()
+    assert (before.returncode, before.stderr.count("\n")) == (1, 1)
+    assert "is of an older MLflow; back it up" in before.stderr
+    client = {"MLFLOW_TRACKING_URI": uri, "PGPASSFILE": parts["PGPASSFILE"]}
+    code, _, err = run(tmp_path, "registry", "op=list", env=client)
+    assert code == 2 and "the database is of an older MLflow; back it up, then: mlflow db upgrade postgresql" in err
+    assert prepared("--upgrade").returncode == 0
+    code, _, err = run(tmp_path, "registry", "op=list", env=client)
+    assert code == 0, err
+    with create_engine(uri).begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    assert "upgraded by a newer MLflow" in prepared("--upgrade").stderr
+    code, _, err = run(tmp_path, "registry", "op=list", env=client)
+    assert code == 2 and "the database is of a newer MLflow than" in err and len(err.strip().splitlines()) == 1
+
+
+def test_who_lives_is_judged_by_the_servers_clock(server, record, monkeypatch):
+    from mlops_llm.tracking import clock, environment
+    from mlops_llm.tracking.store import check_address
+
+    real = time.time
+    there = {"run.host": "another/1"}
+
+    def at(hours: float) -> Callable[[], float]:
+        return lambda: real() + hours * 3600
+
+    try:
+        for mine, other in ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, 1)):
+            monkeypatch.setattr(time, "time", at(other))
+            check_address()
+            beat = environment.process_tags()["run.heartbeat"]
+            monkeypatch.setattr(time, "time", at(mine))
+            check_address()
+            assert environment.believed_alive(there | {"run.heartbeat": beat})
+            late = str(int(float(beat) - 2 * environment.SILENCE))
+            assert not environment.believed_alive(there | {"run.heartbeat": late})
+    finally:
+        monkeypatch.setattr(time, "time", real)
+        check_address()
+    assert abs(clock.now() - real()) < 60
+
+
+@pytest.mark.skipif(
+    not shutil.which("docker") or bool(subprocess.run(["docker", "compose", "version"], capture_output=True).returncode),
+    reason="docker compose is not installed",
+)
+def test_compose_reads_its_file(tmp_path):
+    words = [sys.executable, str(CODE / "serve.py"), "--write-only", "--folder", str(tmp_path / "server")]
+    subprocess.run(words, check=True, capture_output=True)
+    shutil.copytree(CODE, tmp_path / "projects" / "server")
+    words = ["docker", "compose", "-f", str(tmp_path / "projects" / "server" / "compose.yaml"), "config", "--quiet"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_compose_starts_what_make_server_starts(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(CODE))
+    import keys
+    import parts
+    import serve
+
+    told = yaml.safe_load((CODE / "compose.yaml").read_text())
+    services = told["services"]
+    assert services["mlflow"]["command"] == ["mlflow", *parts.mlflow("0.0.0.0", 5000, 2)]
+    known = keys.keys(tmp_path)
+    wanted = parts.mlflow_environment("/run/secrets", serve.CONTAINERS, known, direct=False)
+    assert services["mlflow"]["environment"] == {name: wanted[name] for name in serve.COMPOSED}
+    assert services["seaweedfs"]["command"][: len(parts.STORE)] == parts.STORE
+    done = subprocess.run(
+        [sys.executable, str(CODE / "serve.py"), "--write-only", "--folder", str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    files = {each["file"].rpartition("/")[2] for each in told["secrets"].values()}
+    files.add(services["mlflow"]["env_file"].rpartition("/")[2])
+    assert files <= {each.name for each in tmp_path.iterdir()}
+    secret = dict(line.split("=", 1) for line in (tmp_path / "compose.env").read_text().splitlines())
+    assert secret | services["mlflow"]["environment"] == wanted
+    assert not [value for value in secret.values() if value in (CODE / "compose.yaml").read_text() + done.stdout]
+
+
+def test_files_wait_while_the_bucket_is_gone(server, record, tmp_path):
+    import boto3
+
+    parts = server.variables("parts")
+    store = boto3.client(
+        "s3",
+        endpoint_url=parts["MLFLOW_S3_ENDPOINT_URL"],
+        aws_access_key_id=parts["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=parts["AWS_SECRET_ACCESS_KEY"],
+        region_name="us-east-1",
+    )
+    store.delete_bucket(Bucket="mlflow")
+    code, out, err = run(tmp_path, "train", *QUICK, "trainer.max_steps=2", "run_name=waits", env=server.variables())
+    assert code == 0, out + err
+    assert "it answers with errors" in err and "waits on disk" in err
+    store.create_bucket(Bucket="mlflow")
+    _, _, err = run(tmp_path, "registry", "op=doctor", env=server.variables())
+    made = run_of(record, "waits")
+    assert made.info.status == "FINISHED", err
+    assert {"config.yaml", "result.json"} <= artifacts_of(record, made)
+
+
+def test_a_part_that_dies_ends_all_with_its_last_line(server):
+    """The last of this file: nothing runs afterwards."""
+    server.part("postgres").kill()
+    process = server._process
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "error: postgres ended (SIGKILL): " in out
+    assert not [each for each in server.kept.glob("postgres/postmaster.pid") if each.stat().st_size == 0]
