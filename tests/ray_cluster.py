@@ -66,6 +66,15 @@ class Cluster:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(asked, timeout=20) as answer:
             return str(answer.read().decode())
 
+    def workers(self, name: str) -> list[psutil.Process]:
+        """Processes that run actors of a class, on all nodes."""
+        found = []
+        for node in self._nodes:
+            for each in psutil.Process(node.pid).children(recursive=True):
+                with suppress(psutil.Error):
+                    found += [each] if f"ray::{name}" in " ".join(each.cmdline()) else []
+        return found
+
     def end(self) -> None:
         """Kill every process of every node."""
         family = []

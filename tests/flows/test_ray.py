@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
-import sys
 import tempfile
 import threading
 import time
@@ -20,9 +20,11 @@ import pytest
 from mlops_llm import digest
 from mlops_llm.data.__main__ import STAGE as DATA
 from mlops_llm.entry import launch
+from mlops_llm.eval.__main__ import STAGE as EVAL
 from mlops_llm.launch import sent
 from mlops_llm.launch.__main__ import STAGE as LAUNCH
 from mlops_llm.launch.checkout import Checkout
+from mlops_llm.models.tiny import corpus
 from mlops_llm.train.__main__ import STAGE as TRAIN
 from tests.commands import SMOKE
 from tests.ray_cluster import Cluster
@@ -166,7 +168,155 @@ def test_a_job_that_finds_no_room_waits_says_why_and_can_be_taken_back(there: Pa
     assert run_of(client(there), "big").info.status == "KILLED"
 
 
-LONG = [*SMOKE, "samples.count=0", "register_as=null", "trainer.max_steps=4000", "trainer.save_steps=4", "seed=3"]
+@pytest.fixture
+def within(there: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose commands are drivers of the cluster, as a job on it is."""
+    monkeypatch.setenv("RAY_ADDRESS", cluster.variables["RAY_ADDRESS"])
+    monkeypatch.setenv("PYTHONPATH", str(Path(digest.__file__).parents[1]))
+    return there
+
+
+def written(folder: Path, count: int, sound: bool) -> None:
+    """Rows with exact and near duplicates, conflicts and long texts; not all of them sound, unless they are to be."""
+    draw = random.Random(7)
+    texts = [each.prompt + each.response for each in corpus.exchanges(1, 400)]
+    flawed = ["", "  x ", "a\u200bb", "13912345678", "<|im_start|>user", "\ufffd", "长" * 900]
+    with (folder / "rows.jsonl").open("w", encoding="utf-8") as file:
+        for place in range(count):
+            asked, said = f"{draw.choice(texts)} {draw.randrange(count // 3)}", draw.choice(texts) * draw.randrange(1, 3)
+            row = {"prompt": asked, "response": said, "label": draw.randrange(80)}
+            if place % 500 == 3 and not sound:
+                row["response"] = draw.choice(flawed)
+            file.write((json.dumps(row, ensure_ascii=False) if sound or place % 997 else "{broken") + "\n")
+
+
+def both(words: list[str], folder: Path, capfd: pytest.CaptureFixture[str], code: int) -> Iterator[Any]:
+    """result.json and the run's metrics and tables of a command here, and of the same over Ray."""
+    for name in ("local", "ray"):
+        run(DATA, *words, f"op.engine={name}", f"name=made_{name}", f"run_name={words[0][3:]}-{name}", capfd=capfd, code=code)
+        made = run_of(client(folder), f"{words[0][3:]}-{name}")
+        found = json.loads((folder / f"outputs/{words[0][3:]}-{name}/result.json").read_text("utf-8"))
+        tables = {
+            file.name: json.loads(file.read_text("utf-8"))
+            for file in sorted(Path(made.info.artifact_uri.removeprefix("file://")).glob("*.json"))
+            if file.name != "result.json"
+        }
+        yield json.loads(json.dumps([found, made.data.metrics, tables], sort_keys=True).replace(f"made_{name}", "made"))
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["op=dedup_exact", "op.fields=[answer,prompt]", "op.normalize=true"], 0),
+        (["op=dedup_minhash", "op.keep=longest"], 0),
+        (["op=validate", "op.max_tokens=64"], 1),
+        (["op=stats"], 0),
+    ],
+    ids=lambda value: value[0][3:] if isinstance(value, list) else "",
+)
+def test_work_over_ray_finds_what_is_found_here(
+    within: Path, words: list[str], code: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    written(within, 20_000, sound=words[0].startswith("op=dedup"))
+    local, ray = both([*words, "dataset=rows.jsonl"], within, capfd, code)
+    assert local == ray
+    if words[0].startswith("op=dedup"):
+        assert local[0]["rows"]["removed"] > 100 and local[0]["digests"]["canonical"]
+
+
+def test_rows_are_embedded_by_workers_as_here(within: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    written(within, 300, sound=True)
+    local, ray = both(["op=dedup_semantic", "op.dry_run=true", "dataset=rows.jsonl"], within, capfd, 0)
+    assert local == ray
+
+
+SCORE = ["model=tiny", "dataset=sales_eval", "metric=[exact_match,bleu]"]
+SCORE += ["sampling.temperature=0", "sampling.max_new_tokens=12"]
+RAY = ["engine=ray", "engine.engine=hf", "engine.workers=2", "engine.shard=4"]
+
+
+def answers(folder: Path, name: str) -> list[str]:
+    lines = (folder / "outputs" / name / "answers.jsonl").read_text("utf-8").splitlines()
+    return sorted(json.dumps({k: v for k, v in json.loads(line).items() if k not in ("seconds",)}) for line in lines)
+
+
+def test_answers_of_workers_are_those_of_the_engine_here_and_are_known_afterwards(
+    within: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLOPS_LLM_CACHE", str(within / "cache"))
+    run(EVAL, *SCORE, "engine=hf", "cache=off", "run_name=here", capfd=capfd)
+    run(EVAL, *SCORE, *RAY, "run_name=spread", capfd=capfd)
+    here, spread = (run_of(client(within), name).data for name in ("here", "spread"))
+    for name in ("score/exact_match", "score/bleu"):
+        assert spread.metrics[name] == here.metrics[name]
+    assert spread.params["engine.engine"] == "hf" and spread.params["engine.workers"] == "2"
+    said = run(EVAL, *SCORE, "engine=hf", "run_name=again", capfd=capfd)
+    assert "known" in said or "from before" in said
+
+
+def test_a_worker_that_dies_is_replaced_and_its_shard_asked_again(within: Path, cluster: Cluster) -> None:
+    from mlops_llm.inference.engine import Care, Request, Sampling
+    from mlops_llm.inference.engines.hf import Hf
+    from mlops_llm.inference.engines.ray import OverRay
+    from mlops_llm.models import load
+    from mlops_llm.models.load import ModelLoad
+    from mlops_llm.models.ref import resolve
+
+    files = load.inspect(resolve("tiny"), ModelLoad())
+    tokenizer = load.tokenizer_of(files)
+    asked = []
+    for place, each in enumerate(corpus.exchanges(1, 48)):
+        turns = [{"role": "user", "content": each.prompt}]
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        asked.append(Request(place, turns, text, place))
+    greedy, rows = Sampling(2, 48, temperature=0), [tokenizer(each.text)["input_ids"] for each in asked[:6]]
+    with Hf().open(files, ModelLoad(), tokenizer, 512) as session:
+        here = {place: one.text for place, one in session.generate(asked, greedy, Care())}
+        likely = dict(session.logprobs(rows, [1] * 6, 4, Care()))
+    with OverRay("hf", workers=2, shard=4).open(files, ModelLoad(), tokenizer, 512) as session:
+        killed, found = [], {}
+        for place, one in session.generate(asked, greedy, Care()):
+            if not killed:
+                killed = cluster.workers("_Worker")
+                killed[0].kill()
+            found[place] = one.text
+        assert found == here and len(killed) == 2
+        spread = dict(session.logprobs(rows, [1] * 6, 4, Care()))
+    assert all(spread[place] == pytest.approx(likely[place], abs=1e-5) for place in likely)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["engine=ray", "engine.engine=openai"], "engine.engine: is openai, which opens no model of its own"),
+        (["engine=ray", "engine.engine=vlm"], "unknown engine 'vlm' (did you mean vllm?)"),
+        (["engine=ray", "engine.engine=hf", "engine.cpus=64"], "engine.cpus: is 64, and the cluster has 4 cores"),
+        (["engine=ray", "engine.settings={tensor_parallel: 4}"], "a worker takes 4 GPUs, and the cluster has no GPU"),
+        (
+            ["engine=vllm", "engine.tensor_parallel=2"],
+            "engine.tensor_parallel: tensor_parallel=2 takes 2 GPUs, and",
+        ),
+    ],
+)
+def test_an_engine_that_cannot_be_is_refused_in_one_line(
+    within: Path, capfd: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    code = 1 if "cluster has" in said else 2
+    assert said in run(EVAL, *SCORE, *words, "cache=off", capfd=capfd, code=code)
+
+
+def test_a_head_that_is_not_there_is_told_before_anything_is_read(
+    within: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    said = run(DATA, "op=dedup_exact", "dataset=sales_sft", "op.engine=ray", capfd=capfd, code=2)
+    assert "no head of Ray answers at 127.0.0.1:9" in said
+    monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1:10001")
+    assert "launch=ray" in run(DATA, "op=dedup_exact", "dataset=sales_sft", "op.engine=ray", capfd=capfd, code=2)
+
+
+LONG = [*SMOKE, "samples.count=0", "register_as=null", "trainer.max_steps=4000", "trainer.save_steps=4"]
+LONG += ["trainer.eval_steps=4", "seed=3"]
 
 
 def begun(folder: Path, name: str) -> None:
@@ -203,4 +353,4 @@ def test_a_run_whose_cluster_is_gone_is_found_dead(there: Path, cluster: Cluster
     assert "is gone, and the run shows no sign of life" in said
     lost = run_of(client(there), "lost")
     assert lost.info.status == "FAILED" and "is gone" in lost.data.tags["run.error"]
-    assert "failed" in run(LAUNCH, "op=list", capfd=capfd) and sys.executable
+    assert "failed" in run(LAUNCH, "op=list", capfd=capfd)

@@ -6,6 +6,7 @@ Ray's own client would want Ray here, of the cluster's release, and waits withou
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 DEFAULT = "http://127.0.0.1:8265"
 LARGEST = 100 * 2**20
 """Bytes that the dashboard takes in one request: `DASHBOARD_CLIENT_MAX_SIZE` of Ray."""
-_PATIENCE, _UPLOADING = 10.0, 300.0
+_PATIENCE, _STARTING, _UPLOADING = 10.0, 60.0, 300.0
 _REMEDY = "see that the head runs (ray start --head), or name another: launch.address=http://HOST:8265"
 
 
@@ -53,16 +54,22 @@ class Dashboard:
         self._asked("PUT", f"/api/packages/gcs/{package}", content=file.read_bytes(), timeout=_UPLOADING)
 
     def submit(self, job: Mapping[str, Any]) -> None:
-        """Have a job run: a `JobSubmitRequest` of Ray, with a submission id of its own.
+        """Have a job run: a `JobSubmitRequest` of Ray, with an id of its own. A head that has just begun takes a while.
 
         Raises:
             UserError: the cluster refuses it.
         """
-        try:
-            self._asked("POST", "/api/jobs/", json=dict(job), timeout=60.0)
-        except LostError:
-            if self.job(str(job["submission_id"])) is None:  # else only the answer was lost
-                raise
+        until = time.monotonic() + _STARTING
+        while True:
+            try:
+                self._asked("POST", "/api/jobs/", json=dict(job), timeout=60.0)
+                return
+            except LostError:
+                if self.job(str(job["submission_id"])) is not None:
+                    return  # only the answer was lost
+                if time.monotonic() > until:
+                    raise
+            time.sleep(1)
 
     def job(self, job: str) -> dict[str, Any] | None:
         """What is known of a job; None where the cluster knows none of this id."""
