@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import shutil
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from secrets import token_hex
 from typing import Any
 
@@ -67,6 +68,7 @@ def joined() -> Iterator[Any]:
     own = {} if address else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token_hex(32)}
     with _set({"RAY_USAGE_STATS_ENABLED": "0", **own, **({} if own or _says_mode() else {"RAY_AUTH_MODE": "disabled"})}):
         try:
+            _read_anew()
             ray.init(**_how(address, folder))
             yield ray
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -123,6 +125,14 @@ def _how(address: str | None, folder: str | None) -> dict[str, Any]:
 def _says_mode() -> bool:
     """Whether the user says how the cluster lets one in; else Ray would look for a token in the home folder, and make one."""
     return any(os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+
+
+def _read_anew() -> None:
+    """Have Ray read again whom it lets in and as whom it comes, which it has kept from when it was imported."""
+    with suppress(ImportError, AttributeError):  # a release that asks nobody for a token
+        inside: Any = importlib.import_module("ray._raylet")
+        inside.Config.initialize("")
+        inside.AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextmanager
