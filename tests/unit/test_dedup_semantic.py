@@ -20,6 +20,7 @@ class Letters:
     """Embeds by the letters a to z a text holds: transparent, and blind to digits and order as real models nearly are."""
 
     id = "letters==1"
+    travels = True
 
     def __init__(self, unknown: str = "") -> None:
         self.seen: list[str] = []

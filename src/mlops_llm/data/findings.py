@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
@@ -107,6 +108,20 @@ class Findings:
             meaning = RULES[rule]
             what, remedy = printable(what)[:200], printable(remedy or meaning.remedy)[:200]
             kept.append(Finding(rule, meaning.severity, line, printable(field)[:SHORT], what, remedy, self.file))
+
+    def join(self, other: Mapping[str, Any]) -> None:
+        """Take the findings about the rows that follow, as `plain` gave them."""
+        self.counts.update(other["counts"])
+        for rule, found in other["kept"].items():
+            kept = self.kept.setdefault(rule, [])
+            kept += [Finding(rule, RULES[rule].severity, *each) for each in found[: self.keep - len(kept)]]
+
+    def plain(self) -> dict[str, Any]:
+        """The findings as JSON holds them."""
+        kept = {
+            rule: [(one.line, one.field, one.what, one.remedy, one.file) for one in found] for rule, found in self.kept.items()
+        }
+        return {"counts": dict(self.counts), "kept": kept}
 
     def of(self, severity: Severity) -> int:
         """Findings of a severity."""

@@ -8,12 +8,15 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from mlops_llm.data import language, tokens
+from mlops_llm.data import language, parted, tokens
+from mlops_llm.data.engine import Engine
 from mlops_llm.data.kinds import Kind, own
+from mlops_llm.data.parted import Numbered
 from mlops_llm.data.rows import Record, Row
 from mlops_llm.data.structure import ANSWERS, parts
 from mlops_llm.data.validate import identity
@@ -45,12 +48,37 @@ class Measured:
     duplicates: int = 0
     """Rows that equal an earlier one in every nested value."""
 
+    def add(self, other: Measured) -> None:
+        """Join the measures of the rows that follow."""
+        self.rows, self.skipped = self.rows + other.rows, self.skipped + other.skipped
+        self.characters += other.characters
+        for name, lengths in other.lengths.items():
+            self.lengths[name].extend(lengths)
+        for name in ("turns", "scripts", "languages"):
+            getattr(self, name).update(getattr(other, name))
+        for label, times in other.labels.items():
+            self.labels[label if label in self.labels or len(self.labels) < _LABELS else _OTHERS] += times
 
+    def plain(self) -> dict[str, Any]:
+        """All of it but the kind, as JSON holds it."""
+        counted = {name: list(getattr(self, name).items()) for name in _COUNTED}
+        numbers = {name: getattr(self, name) for name in _NUMBERS}
+        return {**counted, **numbers, "lengths": {name: list(lengths) for name, lengths in self.lengths.items()}}
+
+    @classmethod
+    def of(cls, kind: Kind, told: Mapping[str, Any]) -> Measured:
+        """What `plain` told."""
+        lengths = {name: array("I", numbers) for name, numbers in told["lengths"].items()}
+        others: dict[str, Any] = {name: Counter(dict(told[name])) for name in _COUNTED}
+        return cls(kind, lengths=lengths, **others, **{name: told[name] for name in _NUMBERS})
+
+
+_COUNTED, _NUMBERS = ("turns", "scripts", "languages", "labels"), ("rows", "skipped", "characters")
 Summary = dict[str, float]
 """min, mean, p50, p95, max."""
 
 
-def measure(records: Iterable[Record], kind: Kind, tokenizer: Any, where: str = "") -> Measured:
+def measure(records: Iterable[Record], kind: Kind, tokenizer: Any, where: str = "", engine: Engine | None = None) -> Measured:
     """Measure rows.
 
     Args:
@@ -58,23 +86,43 @@ def measure(records: Iterable[Record], kind: Kind, tokenizer: Any, where: str = 
         kind: what the rows are for.
         tokenizer: counts tokens of each text alone, without a template's marks.
         where: the file, for messages.
+        engine: where parts of the rows are measured; None does it here. The numbers are the same.
     """
     found = Measured(kind, lengths={name: array("I") for name in ("prompt", *ANSWERS[kind])})
     seen: set[bytes] = set()
-    for chunk in tokens.chunks(records):
-        rows = []
-        for record in chunk:
-            try:
-                if record.row is None:
-                    raise UserError(record.problem)
-                rows.append(own(record.row, kind, where))
-            except UserError:
-                found.skipped += 1
-                continue
-            seen.add(identity(record.row))
-        _add(found, rows, tokenizer)
+    if engine is None:
+        for chunk in tokens.chunks(records):
+            part, same = _measured(chunk, kind, tokenizer, where)
+            found.add(part)
+            seen |= same
+    else:
+        for told in parted.each(partial(_part, kind=kind, tokenizer=tokenizer, where=where), records, engine):
+            found.add(Measured.of(kind, told["measured"]))
+            seen.update(map(bytes.fromhex, told["same"]))
     found.duplicates = found.rows - len(seen)
     return found
+
+
+def _part(rows: list[Numbered], kind: Kind, tokenizer: Any, where: str) -> dict[str, Any]:
+    """The measures of some of the rows, and what tells equal ones."""
+    part, same = _measured([record for _, record in rows], kind, tokenizer, where)
+    return {"measured": part.plain(), "same": [each.hex() for each in same]}
+
+
+def _measured(records: Iterable[Record], kind: Kind, tokenizer: Any, where: str) -> tuple[Measured, set[bytes]]:
+    """The measures of some rows, and what tells equal ones."""
+    found, rows, same = Measured(kind, lengths={name: array("I") for name in ("prompt", *ANSWERS[kind])}), [], set[bytes]()
+    for record in records:
+        try:
+            if record.row is None:
+                raise UserError(record.problem)
+            rows.append(own(record.row, kind, where))
+        except UserError:
+            found.skipped += 1
+            continue
+        same.add(identity(record.row))
+    _measure(found, rows, tokenizer)
+    return found, same
 
 
 def usable(records: Iterable[Record], kind: Kind) -> Iterator[tuple[int, Row]]:
@@ -128,7 +176,7 @@ def bars(title: str, what: str, counted: Counter[str]) -> Any:
     return figure
 
 
-def _add(found: Measured, rows: list[Row], tokenizer: Any) -> None:
+def _measure(found: Measured, rows: list[Row], tokenizer: Any) -> None:
     if not rows:
         return
     columns = [list(column) for column in zip(*(parts(row, found.kind) for row in rows), strict=True)]
@@ -144,8 +192,7 @@ def _add(found: Measured, rows: list[Row], tokenizer: Any) -> None:
         for row in rows:
             label = row.get("label")
             if label is not None:
-                shown = str(label)[:40]
-                found.labels[shown if shown in found.labels or len(found.labels) < _LABELS else _OTHERS] += 1
+                found.labels[str(label)[:40]] += 1
     found.rows += len(rows)
 
 

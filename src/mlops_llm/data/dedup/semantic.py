@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from mlops_llm.data.dedup.embedders import Embedder
 from mlops_llm.data.dedup.found import Found
 from mlops_llm.data.dedup.keep import Keep
 from mlops_llm.data.dedup.settle import Distinct, Settling, distinct
-from mlops_llm.data.engine import Engine
+from mlops_llm.data.engine import Engine, Local
 from mlops_llm.errors import UserError
 
 UNKNOWN = 0.05
@@ -57,7 +58,7 @@ def find(
     lengths = np.array([len(str(text)) for text in settling.texts], np.int64)
     short = np.flatnonzero(lengths <= LONGEST)
     _check(settling, short, embedder)
-    vectors, places, unknown = _embedded(settling, short, embedder)
+    vectors, places, unknown = _embedded(settling, short, embedder, engine if embedder.travels else Local())
     many = len(places) > limit
     search, least = (neighbours.approximate, threshold) if many else (neighbours.exact, min(threshold, review))
     progress = Progress("comparing rows", len(places))
@@ -89,24 +90,41 @@ def _check(settling: Settling, short: Any, embedder: Embedder) -> None:
         )
 
 
-def _embedded(settling: Settling, short: Any, embedder: Embedder) -> tuple[Any, Any, int]:
+def _embedded(settling: Settling, short: Any, embedder: Embedder, engine: Engine) -> tuple[Any, Any, int]:
     """Vectors of the texts that can be embedded, their places, and how many could not."""
-    progress = Progress("embedding rows", len(short))
-    vectors, places, unknown = [], [], 0
-    for start in range(0, len(short), _BATCH):
-        part = short[start : start + _BATCH]
-        found = embedder.embed([settling.text(int(place)) for place in part])
-        known = np.ones(len(part), bool)
-        if found.tokens is not None and found.unknown is not None:
-            known = found.unknown <= UNKNOWN * np.maximum(found.tokens, 1)
-        vectors.append(found.vectors[known])
-        places.append(part[known])
-        unknown += int((~known).sum())
-        progress.at(start + len(part))
+    texts = (_texts(settling, short[start : start + _BATCH]) for start in range(0, len(short), _BATCH))
+    progress, done = Progress("embedding rows", len(short)), 0
+    found = []
+    for table in engine.map(partial(embedded, embedder=embedder), texts, kept=True):
+        found.append(table)
+        progress.at(done := done + len(table))
     progress.close()
-    if not vectors:
+    if not found:
         return np.zeros((0, 1), np.float32), np.zeros(0, np.int64), 0
-    return np.concatenate(vectors), np.concatenate(places), unknown
+    made = pa.concat_tables(found).combine_chunks()
+    places, known = made["place"].to_numpy(), made["known"].to_numpy()
+    vectors = made["vector"].chunk(0).flatten().to_numpy().reshape(len(made), -1)
+    if (np.diff(places) > 0).all():
+        return (vectors, places, 0) if known.all() else (vectors[known], places[known], int((~known).sum()))
+    order = np.argsort(places)
+    order = order[known[order]]
+    return vectors[order], places[order], int((~known).sum())
+
+
+def _texts(settling: Settling, places: Any) -> pa.Table:
+    texts = pa.array([settling.text(int(place)) for place in places], pa.large_string())
+    return pa.table({"place": pa.array(np.asarray(places, np.int64)), "text": texts})
+
+
+def embedded(table: pa.Table, embedder: Embedder) -> pa.Table:
+    """The step from `place`, `text` to `place`, `vector` and whether the embedder knows the text's tokens."""
+    found = embedder.embed(table["text"].to_pylist())
+    known = np.ones(len(table), bool)
+    if found.tokens is not None and found.unknown is not None:
+        known = found.unknown <= UNKNOWN * np.maximum(found.tokens, 1)
+    numbers = pa.array(np.ascontiguousarray(found.vectors, np.float32).reshape(-1))
+    vectors = pa.FixedSizeListArray.from_arrays(numbers, found.vectors.shape[1])
+    return pa.table({"place": table["place"], "vector": vectors, "known": pa.array(known)})
 
 
 def _facts(rows: Distinct, embedder: Embedder, threshold: float, long: int, unknown: int, approximate: bool) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,6 +19,8 @@ LARGEST = 256 * 2**20
 
 class Server:
     """Embeds through `POST BASE_URL/embeddings`."""
+
+    travels: ClassVar[bool] = False
 
     def __init__(self, base_url: str, model: str, key_env: str = "", *, attempts: int = 4, timeout: float = 60.0) -> None:
         """Check address and key, without asking the server.

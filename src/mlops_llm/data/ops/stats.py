@@ -12,6 +12,7 @@ from mlops_llm import console, files
 from mlops_llm.component import component
 from mlops_llm.data import stats, tokens
 from mlops_llm.data.config import Data, Work
+from mlops_llm.data.engine import Engine, Where
 from mlops_llm.data.formats import encoding_of, records, watched
 from mlops_llm.data.identity import digests
 from mlops_llm.data.kinds import Kind, of_rows
@@ -36,9 +37,12 @@ class Stats:
     """Model whose tokenizer counts."""
     near: bool = True
     """Also look for near duplicates, as op=dedup_minhash does; the slowest part on large files."""
+    engine: Where = Where.local
+    """local measures in this process; ray spreads it over a Ray cluster (RAY_ADDRESS), which pays from several machines on."""
 
     def prepare(self, request: Data) -> Work:
         """Find the file, its kind and the tokenizer."""
+        self.engine.check()
         place = locate(request.wanted())
         path, request = place.path, replace(request, read=place.reading(request.read))
         head = islice(records(path, request.read), HEAD)
@@ -47,11 +51,13 @@ class Stats:
         return lambda run: self._work(place, kind, tokenizer, request, run)
 
     def _work(self, place: Place, kind: Kind, tokenizer: Any, request: Data, run: Run) -> Result:
-        path = place.path
-        found = stats.measure(watched(path, request.read, "measuring"), kind, tokenizer, path.name)
-        if not found.rows:
-            raise UserError(f"holds no row that can be used as {kind.name}", path.name, "see op=validate for what is wrong")
-        near, note = self._similar(path, kind, request)
+        path, rows = place.path, watched(place.path, request.read, "measuring")
+        with self.engine.engine() as engine:
+            over = None if self.engine is Where.local else engine
+            found = stats.measure(rows, kind, tokenizer, path.name, over)
+            if not found.rows:
+                raise UserError(f"holds no row that can be used as {kind.name}", path.name, "see op=validate for what is wrong")
+            near, note = self._similar(path, kind, request, engine)
         lengths = {each: stats.summarised(values) for each, values in found.lengths.items()}
         facts = {
             "kind": kind.name,
@@ -86,7 +92,7 @@ class Stats:
         place.record(run, found.rows + found.skipped, values["digests"])
         return Result(f"{name(path)}: statistics", facts, values, [grid])
 
-    def _similar(self, path: Path, kind: Kind, request: Data) -> tuple[int | None, str]:
+    def _similar(self, path: Path, kind: Kind, request: Data, engine: Engine) -> tuple[int | None, str]:
         """Rows that are nearly, but not exactly, like an earlier one; or why that is not known."""
         if not self.near:
             return None, "not looked for (op.near)"
@@ -96,10 +102,9 @@ class Stats:
             return None, f"not looked for: {error}"
         from mlops_llm.data.dedup import minhash, texts
         from mlops_llm.data.dedup.keep import Keep
-        from mlops_llm.data.engine import Local
 
         rows = stats.usable(watched(path, request.read, "looking for near duplicates in"), kind)
-        found = minhash.find(texts.tables(rows), ["prompt", "answer"], Keep.first, _SIMILAR, _NGRAM, Local())
+        found = minhash.find(texts.tables(rows), ["prompt", "answer"], Keep.first, _SIMILAR, _NGRAM, engine)
         return sum(score < 1 for score in found.removed["score"].to_pylist()), ""
 
 

