@@ -73,6 +73,9 @@ class Vllm:
         if self.arguments is not None and not isinstance(self.arguments, Mapping):
             raise UserError("is no mapping", "engine.arguments", "write it as engine.arguments={tensor_parallel_size: 2}")
         for name in self.arguments or {}:
+            if str(name).replace("-", "_") == "trust_remote_code":
+                what, remedy = "lets a model's own code run, and nothing would tell", "give model_load.trust_remote_code=true"
+                raise UserError(what, "engine.arguments", remedy)
             if str(name).replace("-", "_") in _OURS:
                 raise UserError(f"names {name}, which is set from the model", "engine.arguments", "leave it out")
 
@@ -104,6 +107,8 @@ class Vllm:
             raise UserError("is a GGUF file, which vLLM does not open", files.place.ref, "take engine=llamacpp, or engine=hf")
         with _whole(files, how, tokenizer) as folder:
             arguments = self._arguments(str(folder), self.dtype(files, how).name)
+            if files.code:
+                arguments["trust_remote_code"] = True
             window = min(filter(None, (window, self.max_model_len)), default=None)
             if self.mode is Mode.in_process:
                 with _in_process(arguments) as llm:
