@@ -61,7 +61,7 @@ def test_it_is_neither_deployed_nor_served(trusted: Path, op: list[str], more: l
 
 
 def test_what_is_made_of_it_says_so_too(trusted: Path) -> None:
-    words = ["op=quantize_bf16", "model=runs:/risky/checkpoint-2", "output=half", "run_name=half"]
+    words = ["op=merge_linear", "models=[runs:/risky/checkpoint-2,./own]", "output=half", "run_name=half"]
     assert "which is not run" in command(trusted, *words, code=2)
     command(trusted, *words, "model_load.trust_remote_code=true")
     (made,) = checkpoints_of(client(trusted), run_of(client(trusted), "half")).values()
