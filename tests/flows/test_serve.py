@@ -29,6 +29,7 @@ from mlops_llm.models.ref import Place
 from mlops_llm.tracking.store import local_path
 from tests.commands import start, wait_for
 from tests.record import checkpoints_of, client, run_of
+from tests.security.canaries import Watch, found_in
 from tests.surgeries import command
 
 KEY = "kept-from-all-logs"
@@ -102,7 +103,8 @@ def test_a_real_client_is_answered_as_evaluations_are(own, monkeypatch):
     monkeypatch.setenv("MLOPS_LLM_SALES_KEY", KEY)
     model = checkpoints_of(client(own), run_of(client(own), "mine"))["checkpoint-6"]
     wanted = answer(local_path(model.artifact_location), ASKED, 12)
-    with served(own, "shop", "model=runs:/mine/checkpoint-6", "name=sales", "op.api_key_env=MLOPS_LLM_SALES_KEY") as (shop, _):
+    words = ["model=runs:/mine/checkpoint-6", "name=sales", "op.api_key_env=MLOPS_LLM_SALES_KEY"]
+    with Watch({"key": KEY}) as watch, served(own, "shop", *words) as (shop, _):
         asks = shop.client()
         assert [each.id for each in asks.models.list()] == ["sales", "runs:/mine/checkpoint-6"]
         assert asks.models.retrieve("sales").weights == model.tags["digest.weights"]
@@ -145,7 +147,9 @@ def test_a_real_client_is_answered_as_evaluations_are(own, monkeypatch):
     assert told["probe"]["passed"] and told["probe"]["largest"] < 1e-3 and told["probe"]["template"] == "token ids"
     assert run.info.status == "FINISHED" and run.data.tags["digest.weights"] == model.tags["digest.weights"]
     assert told["answered"] >= 6 and told["failed"] == 0
-    assert all(KEY not in each.read_text("utf-8", "replace") for each in (own / "outputs/shop").rglob("*.*") if each.is_file())
+    assert watch.rounds > 20 and not watch.seen
+    written = [each for each in own.rglob("*") if each.is_file() and each.suffix != ".safetensors"]
+    assert not [each for each in written if [*found_in(each.read_bytes(), {"key": KEY})]]
 
 
 def _is_behind(process: psutil.Process, name: str) -> bool:
