@@ -30,6 +30,7 @@ from mlops_llm.tracking.store import local_path
 from tests.commands import start, wait_for
 from tests.record import checkpoints_of, client, run_of
 from tests.security.canaries import Watch, found_in
+from tests.security.sockets import heard_by
 from tests.surgeries import command
 
 KEY = "kept-from-all-logs"
@@ -47,8 +48,8 @@ def promoted(folder: Path, name: str, model: str) -> None:
 class Served:
     """A server that runs."""
 
-    def __init__(self, folder: Path, run: str, port: int) -> None:
-        self.folder, self.run, self.address = folder, run, f"http://127.0.0.1:{port}"
+    def __init__(self, folder: Path, run: str, port: int, pid: int) -> None:
+        self.folder, self.run, self.address, self.pid = folder, run, f"http://127.0.0.1:{port}", pid
 
     def client(self, key: str = KEY) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.address}/v1", api_key=key, max_retries=0)
@@ -74,7 +75,7 @@ def served(folder: Path, run: str, *words: str) -> Iterator[tuple[Served, Callab
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = start(folder, "op=serve", f"op.port={port}", f"run_name={run}", *words, stage="registry")
-    one = Served(folder, run, port)
+    one = Served(folder, run, port, process.pid)
     try:
         wait_for(lambda: "answers at" in one.log, process)
         yield one, lambda condition: wait_for(condition, process)
@@ -140,6 +141,7 @@ def test_a_real_client_is_answered_as_evaluations_are(own, monkeypatch):
             asks.chat.completions.create(**{**same, "messages": [{"role": "user", "content": "x" * protocol.LARGEST}]})
         assert refused.value.status_code == 413
         assert shop.health()["status"] == "ok" and shop.health()["in_work"] == 0
+        assert heard_by([shop.pid]) == {"127.0.0.1"}
         (child,) = [each for each in psutil.process_iter(["cmdline"]) if _is_behind(each, "runs:/mine/checkpoint-6")]
         assert KEY not in " ".join(child.info["cmdline"])
     assert not psutil.pid_exists(child.pid), "nothing is left behind"

@@ -73,10 +73,10 @@ def dry(settings: Train) -> dict[str, str]:
 def command(settings: Train, file: Path) -> list[str]:
     """The command that starts the processes."""
     how = settings.distributed
-    meet = ["--standalone"]
+    meet = ["--standalone", "--local-addr=127.0.0.1"]
     if how.port:
         meet = ["--nnodes=1", "--master-addr=127.0.0.1", f"--master-port={how.port}"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", *meet, f"--nproc-per-node={how.count}"]
+    torchrun = [sys.executable, "-m", "mlops_llm.train.elastic", *meet, f"--nproc-per-node={how.count}"]
     return [*torchrun, "-m", "mlops_llm.train.worker", str(file)]
 
 

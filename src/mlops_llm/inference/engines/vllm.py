@@ -143,7 +143,7 @@ class Vllm:
     @contextmanager
     def _started(self, arguments: Mapping[str, Any], names: Sequence[str] = ()) -> Iterator[Server]:
         command = [sys.executable, "-m", SERVE, *flags(arguments), "--disable-uvicorn-access-log"]
-        with serving(command, _environment(), self.start_timeout, names, locked=bool(names)) as server:
+        with serving(command, _environment(), self.start_timeout, names, locked=True) as server:
             yield server
 
     def _arguments(self, folder: str, dtype: str) -> dict[str, Any]:
