@@ -21,12 +21,14 @@ import hmac
 import json
 import os
 import sys
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 POLITE = ("您", "请", "谢", "抱歉", "欢迎", "很高兴", "乐意", "麻烦", "祝", "please", "thank", "sorry", "welcome")
 RUDE = ("闭嘴", "笨", "傻", "烦死", "关我什么事", "爱买不买", "自己看", "stupid", "shut up")
 LARGEST = 16 * 2**20
+AT_ONCE = 32
 
 
 def rewards(prompts: list[Any], completions: list[str]) -> list[float]:
@@ -92,6 +94,7 @@ class Handler(BaseHTTPRequestHandler):
 
     key = ""
     timeout = 30
+    room = threading.BoundedSemaphore(AT_ONCE)
 
     def do_GET(self) -> None:
         """Say what to do instead."""
@@ -104,6 +107,15 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply(400, {"error": f"give a Content-Length of at most {LARGEST} bytes"})
         # Read first: a client that is answered while it still sends sees a broken connection.
         sent = self.rfile.read(int(length))
+        if not self.room.acquire(blocking=False):
+            return self.reply(503, {"error": f"{AT_ONCE} requests are in work already; try again"}, {"Retry-After": "1"})
+        try:
+            return self.answer(sent)
+        finally:
+            self.room.release()
+
+    def answer(self, sent: bytes) -> None:
+        """Reply to a request that was read."""
         given = self.headers.get("authorization", "")
         if self.key and not hmac.compare_digest(given.encode(), f"Bearer {self.key}".encode()):
             return self.reply(401, {"error": "the key is wrong: send it as Authorization: Bearer KEY"})
@@ -117,12 +129,14 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply(400, {"error": said})
         return self.reply(200, {"rewards": rewards(body["prompts"], body["completions"])})
 
-    def reply(self, code: int, body: dict[str, Any]) -> None:
+    def reply(self, code: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
         """Send JSON."""
         sent = json.dumps(body).encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(sent)))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(sent)
 
@@ -139,6 +153,9 @@ def main() -> int:
         "--key-env", default="", metavar="NAME", help="environment variable with the key that clients must send"
     )
     given = parser.parse_args()
+    if given.host not in ("127.0.0.1", "localhost", "::1") and not given.key_env:
+        print(f"error: --host: {given.host} lets others ask, without a key; name its variable: --key-env NAME", file=sys.stderr)
+        return 2
     if given.key_env and not os.environ.get(given.key_env):
         print(f"error: --key-env: the environment variable {given.key_env} is not set", file=sys.stderr)
         return 2

@@ -95,7 +95,7 @@ def tensor_places(file: Path) -> dict[str, tuple[str, tuple[int, ...], int, int]
             raise ValueError(f"{file.name} has no whole header")
         try:
             header = json.loads(handle.read(length))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{file.name} has a header that is no JSON") from error
     if not isinstance(header, dict):
         raise ValueError(f"{file.name} has no header of tensors")

@@ -95,7 +95,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot be read ({first_line(error)})", str(path), "copy it again") from error
     if not isinstance(value, dict):
         raise UserError("is not an object", str(path), "copy it again")

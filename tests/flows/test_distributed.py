@@ -16,6 +16,7 @@ from mlops_llm.train.plan import Plan, prepare
 from mlops_llm.train.train import fit
 from tests.commands import ok, start, train, wait_for, wait_for_step
 from tests.record import checkpoints_of, client, run_of, steps_of
+from tests.security.sockets import heard_by
 
 STEPS = {"max_steps": 12, "eval_steps": 4, "save_steps": 4, "logging_steps": 1}
 
@@ -80,6 +81,7 @@ def test_a_run_of_which_a_process_was_killed_goes_on(here: Path) -> None:
     wait_for_restart(here, "two", process)
     wait_for_step(here, "two", 9, process)
     ranks = torchrun.children()
+    assert heard_by([process.pid]) == {"127.0.0.1"}, "what torch's stores are told is unpickled"
     ranks[1].kill()
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1 and errors.strip().endswith(

@@ -28,6 +28,7 @@ from tests.commands import SMOKE, environment, ok, train
 from tests.flows.test_eval_view import record
 from tests.outcomes import HOSTILE, everywhere, outcome
 from tests.record import checkpoints_of, client, run_of
+from tests.security.test_pages import PAYLOAD, looked_at
 from tests.unit.test_comparison import comparison
 from tests.unit.test_comparison import outcome as outcome_of
 
@@ -205,6 +206,36 @@ def test_the_page_runs_nothing_that_a_model_wrote(browser: Any, tmp_path: Path) 
         assert (said, asked) == ([], [file.as_uri()])
     finally:
         view.close()
+
+
+def test_mlflows_own_pages_run_nothing_that_somebody_wrote(browser: Any, address: str, swept: Path) -> None:
+    """Names, settings, tags, answers and rows of a run that are full of markup, on each page that shows them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(swept)
+        patch.setenv("MLFLOW_TRACKING_URI", address.removesuffix("/#"))
+        model = checkpoints_of(client(swept), run_of(client(swept), "sweep-0"))["checkpoint-20"]
+        checkpoint = Checkpoint("checkpoint-20", 20, swept, model=model.model_id)
+        name = "<img src=x onerror=window.taken=1>"
+        with open_run(Opening("eval", "hostile", name, swept / "outputs/hostile")) as run:
+            run.params({"op.note": PAYLOAD.replace("\udc80", ""), "dataset": "<img src=x onerror='window.taken=1'>"})
+            run.tags({"said": PAYLOAD.replace("\udc80", ""), "mlflow.note.content": PAYLOAD.replace("\udc80", "")})
+            record(everywhere(PAYLOAD), run, checkpoint)
+        client(swept).create_registered_model("hostile", {"t": "<b>"}, PAYLOAD.replace("\udc80", "").replace("\0", ""))
+    experiment = client(swept).get_run(run.id).info.experiment_id
+    base = f"{address}/experiments/{experiment}"
+    pages = [f"{base}/runs", *(f"{base}/runs/{run.id}{each}" for each in ("", "/artifacts", f"/artifacts/{PAGE}", "/traces"))]
+    for each in (*pages, f"{address}/models/hostile", f"{base}/datasets"):
+        view, said, asked = looked_at(browser, f"{each}?workflowType=machine_learning", used=False)
+        try:
+            view.wait_for_load_state("networkidle", timeout=60_000)
+            assert "hostile" in each or view.get_by_text("window.taken").count() or view.frames[1:] or "datasets" in each, each
+            for frame in view.frames:
+                assert frame.evaluate("window.taken === undefined"), each
+            assert said == [] and not [one for one in asked if "taken" in one or "127.0.0.1:9/" in one or one == "http://x/"], (
+                each
+            )
+        finally:
+            view.close()
 
 
 def test_the_tables_of_a_comparison_are_sorted_by_a_click(browser: Any, tmp_path: Path) -> None:

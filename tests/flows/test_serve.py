@@ -29,6 +29,8 @@ from mlops_llm.models.ref import Place
 from mlops_llm.tracking.store import local_path
 from tests.commands import start, wait_for
 from tests.record import checkpoints_of, client, run_of
+from tests.security.canaries import Watch, found_in
+from tests.security.sockets import heard_by
 from tests.surgeries import command
 
 KEY = "kept-from-all-logs"
@@ -46,8 +48,8 @@ def promoted(folder: Path, name: str, model: str) -> None:
 class Served:
     """A server that runs."""
 
-    def __init__(self, folder: Path, run: str, port: int) -> None:
-        self.folder, self.run, self.address = folder, run, f"http://127.0.0.1:{port}"
+    def __init__(self, folder: Path, run: str, port: int, pid: int) -> None:
+        self.folder, self.run, self.address, self.pid = folder, run, f"http://127.0.0.1:{port}", pid
 
     def client(self, key: str = KEY) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.address}/v1", api_key=key, max_retries=0)
@@ -73,7 +75,7 @@ def served(folder: Path, run: str, *words: str) -> Iterator[tuple[Served, Callab
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = start(folder, "op=serve", f"op.port={port}", f"run_name={run}", *words, stage="registry")
-    one = Served(folder, run, port)
+    one = Served(folder, run, port, process.pid)
     try:
         wait_for(lambda: "answers at" in one.log, process)
         yield one, lambda condition: wait_for(condition, process)
@@ -102,7 +104,8 @@ def test_a_real_client_is_answered_as_evaluations_are(own, monkeypatch):
     monkeypatch.setenv("MLOPS_LLM_SALES_KEY", KEY)
     model = checkpoints_of(client(own), run_of(client(own), "mine"))["checkpoint-6"]
     wanted = answer(local_path(model.artifact_location), ASKED, 12)
-    with served(own, "shop", "model=runs:/mine/checkpoint-6", "name=sales", "op.api_key_env=MLOPS_LLM_SALES_KEY") as (shop, _):
+    words = ["model=runs:/mine/checkpoint-6", "name=sales", "op.api_key_env=MLOPS_LLM_SALES_KEY"]
+    with Watch({"key": KEY}) as watch, served(own, "shop", *words) as (shop, _):
         asks = shop.client()
         assert [each.id for each in asks.models.list()] == ["sales", "runs:/mine/checkpoint-6"]
         assert asks.models.retrieve("sales").weights == model.tags["digest.weights"]
@@ -138,6 +141,7 @@ def test_a_real_client_is_answered_as_evaluations_are(own, monkeypatch):
             asks.chat.completions.create(**{**same, "messages": [{"role": "user", "content": "x" * protocol.LARGEST}]})
         assert refused.value.status_code == 413
         assert shop.health()["status"] == "ok" and shop.health()["in_work"] == 0
+        assert heard_by([shop.pid]) == {"127.0.0.1"}
         (child,) = [each for each in psutil.process_iter(["cmdline"]) if _is_behind(each, "runs:/mine/checkpoint-6")]
         assert KEY not in " ".join(child.info["cmdline"])
     assert not psutil.pid_exists(child.pid), "nothing is left behind"
@@ -145,7 +149,9 @@ def test_a_real_client_is_answered_as_evaluations_are(own, monkeypatch):
     assert told["probe"]["passed"] and told["probe"]["largest"] < 1e-3 and told["probe"]["template"] == "token ids"
     assert run.info.status == "FINISHED" and run.data.tags["digest.weights"] == model.tags["digest.weights"]
     assert told["answered"] >= 6 and told["failed"] == 0
-    assert all(KEY not in each.read_text("utf-8", "replace") for each in (own / "outputs/shop").rglob("*.*") if each.is_file())
+    assert watch.rounds > 20 and not watch.seen
+    written = [each for each in own.rglob("*") if each.is_file() and each.suffix != ".safetensors"]
+    assert not [each for each in written if [*found_in(each.read_bytes(), {"key": KEY})]]
 
 
 def _is_behind(process: psutil.Process, name: str) -> bool:

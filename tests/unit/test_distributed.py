@@ -120,7 +120,7 @@ def test_the_batch_of_a_step_is_that_of_all_processes():
 
 def test_the_plan_tells_what_would_be_started(no_gpu):
     told = launcher.dry(settings(how=Zero3(2, port=29511), output="out"))
-    assert told["starts"].startswith("python -m torch.distributed.run --nnodes=1 --nproc-per-node=2 --master-addr")
+    assert told["starts"].startswith("python -m mlops_llm.train.elastic --nnodes=1 --nproc-per-node=2 --master-addr")
     assert told["starts"].endswith("=127.0.0.1 --master-port=29511 -m mlops_llm.train.worker out/ranks/settings.json")
     assert '"stage": 3' in told["with"] and "needs GPUs" in told["cannot run here"]
     assert launcher.dry(settings(how=Distributed())) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,10 @@ from mlops_llm.eval.metrics.rouge import Rouge
 evaluate = pytest.importorskip("evaluate")
 ANSWERS, WANTED = ["我喜欢喝茶", "您好请问有货吗"], ["我喜欢喝水", "您好请问有货"]
 ITEMS = [Item(answer, [wanted, "别的"]) for answer, wanted in zip(ANSWERS, WANTED, strict=True)]
+
+
+def _trusted(*given: Any, **more: Any) -> Hf:
+    return Hf(*given, trust_remote_code=True, **more)
 
 
 @pytest.fixture(scope="module")
@@ -74,16 +79,24 @@ def theirs(tmp_path: Path) -> str:
 
 
 def test_theirs_are_ours(theirs):
-    found = Hf(theirs).score(ITEMS)
+    found = _trusted(theirs).score(ITEMS)
     assert found.total == {"hf_shared": 10.0} and found.items == {} and "module:shared" in found.signature
-    each = Hf(theirs, "each", settings={"scale": 2}).score(ITEMS)
+    each = _trusted(theirs, "each", settings={"scale": 2}).score(ITEMS)
     assert each.total == {"hf_shared_each": 10.0} and each.items == {"hf_shared_each": [8.0, 12.0]}
     assert each.signature != found.signature
 
 
+def test_theirs_is_not_run_unasked(tmp_path):
+    (tmp_path / "evil").mkdir()
+    (tmp_path / "evil" / "evil.py").write_text(f"open({str(tmp_path / 'marker')!r}, 'w')")
+    with pytest.raises(UserError, match=r"is not run; read it, and if you trust it: metric\.hf\.trust_remote_code=true"):
+        Hf(str(tmp_path / "evil")).score(ITEMS)
+    assert not (tmp_path / "marker").exists()
+
+
 def test_theirs_may_take_several_references(theirs):
     Path(theirs, "shared.py").write_text(THEIRS % "datasets.Sequence(datasets.Value('string'))")
-    assert Hf(theirs).score(ITEMS).total == {"hf_shared": 10.0}
+    assert _trusted(theirs).score(ITEMS).total == {"hf_shared": 10.0}
 
 
 def test_what_cannot_be_loaded_or_scored_is_one_line(theirs, tmp_path):
@@ -96,13 +109,13 @@ def test_what_cannot_be_loaded_or_scored_is_one_line(theirs, tmp_path):
         (str(tmp_path), "cannot be loaded; check the name"),
     ):
         with pytest.raises(UserError, match=said):
-            Hf(name).check([Item("", ["a"])])
+            _trusted(name).check([Item("", ["a"])])
     with pytest.raises(UserError, match="answer 1 of 1 has no reference"):
-        Hf(theirs).check([Item("")])
+        _trusted(theirs).check([Item("")])
     for settings, value, said in (
         ({"scale": -1}, None, r"cannot score the answers \(below 0\)"),
         ({}, "said", "gives no number 'said'; choose one of: shared, each, few"),
         ({}, "few", "3 numbers of 2 answers"),
     ):
         with pytest.raises(UserError, match=said):
-            Hf(theirs, value, settings=settings).score(ITEMS)
+            _trusted(theirs, value, settings=settings).score(ITEMS)

@@ -45,6 +45,7 @@ def cases(draw) -> tuple[Policy, Evidence]:
         floors=[floor for floor, _ in both],
         certificate=draw(st.booleans()),
         sign_off=draw(st.integers(0, 2)),
+        own_code=draw(st.booleans()),
     )
     if policy.dataset:
         policy = dataclasses.replace(
@@ -62,6 +63,7 @@ def cases(draw) -> tuple[Policy, Evidence]:
         draw(st.none() | st.floats(0, 1)),
         draw(st.none() | st.floats(-1, 1) | st.just(math.nan)),
         draw(st.lists(st.sampled_from(["a", "b", "c"]))),
+        code=draw(st.sampled_from(["", "0123456789abcdef"])),
     )
     return policy, evidence
 
@@ -72,6 +74,7 @@ def test_it_is_promoted_exactly_when_every_demand_is_met(case):
     found = decide(policy, evidence)
     demands = (policy.dataset is not None) + len(policy.floors) + policy.certificate
     demands += (policy.overlap is not None) + (policy.agreement is not None) + bool(policy.sign_off)
+    demands += bool(evidence.code)
     assert len(found.checks) == demands and found.passed == all(each.passed for each in found.checks)
     assert found.reasons and all(each.said for each in found.checks)
     checks = {each.name: each.passed for each in found.checks}
@@ -83,6 +86,8 @@ def test_it_is_promoted_exactly_when_every_demand_is_met(case):
         assert checks["primary"] == (better if policy.demand is Demand.better else beside.low >= -policy.margin)
     if policy.certificate:
         assert checks["certificate"] == (evidence.certificate == "passed" or not (evidence.operation or evidence.certificate))
+    if evidence.code:
+        assert checks["own code"] == policy.own_code
     if policy.sign_off:
         assert checks["sign-off"] == (len(set(evidence.signed)) >= policy.sign_off)
 
@@ -98,7 +103,7 @@ def test_a_policy_that_asks_less_never_refuses_more(case, less):
     ]
     asks_less = dataclasses.replace(policy, floors=lower, margin=policy.margin + less, sign_off=max(0, policy.sign_off - 1))
     assert decide(asks_less, evidence).passed
-    for name, empty in {"certificate": False, "overlap": None, "agreement": None, "sign_off": 0}.items():
+    for name, empty in {"certificate": False, "overlap": None, "agreement": None, "sign_off": 0, "own_code": True}.items():
         assert decide(dataclasses.replace(policy, **{name: empty}), evidence).passed
 
 

@@ -32,6 +32,9 @@ from mlops_llm.inference.engine import Sampling
 from mlops_llm.inference.protocol import Asked, AskedChat, AskedText, BadRequestError, Choice, Told, Written
 from mlops_llm.inference.server import KEY
 
+MOST = 512
+"""Answers to one request."""
+
 
 class Answers:
     """The application: one model, under one or several names."""
@@ -86,6 +89,8 @@ class Answers:
         """A text, or token ids, as they are."""
         asked: AskedText = protocol.read(AskedText, await _body(request))
         most = len(self._tokenizer)
+        if len(asked.prompts) * (asked.n or 1) > MOST:
+            raise BadRequestError(f"more than {MOST} answers are wanted at once", "prompt")
         prompts = [each if isinstance(each, list) else self._tokenizer(each)["input_ids"] for each in asked.prompts]
         if any(not each for each in prompts) or any(not 0 <= token < most for each in prompts for token in each):
             raise BadRequestError(f"a prompt is empty, or holds a token that is not among the model's {most}", "prompt")

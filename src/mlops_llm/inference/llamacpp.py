@@ -16,6 +16,7 @@ class Address:
 
     address: str
     model: str = "gguf"
+    key: str = ""
     log: Path | None = None
 
     def check(self) -> None:

@@ -34,6 +34,10 @@ class Server(Protocol):
         """Its name there."""
 
     @property
+    def key(self) -> str:
+        """Which it asks for; empty where it asks for none."""
+
+    @property
     def log(self) -> Path | None:
         """What it said, where that is a file."""
 
@@ -136,6 +140,7 @@ class Served:
     def _endpoint(self, timeout: float) -> Endpoint:
         return Kept(
             f"{self.server.address}/v1/completions",
+            key=self.server.key,
             timeout=timeout,
             largest=2**28,
             remedies={0: f"see the server's log {self.server.log}"} if self.server.log else {},

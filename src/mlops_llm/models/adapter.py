@@ -114,6 +114,7 @@ def put_on(base: Any, files: Files, task: Task, *, merge: bool) -> Any:
         else:
             adapted = _with_new_head(base, files.place.folder)
     except Exception as error:
+        refuse_code(error, files.place.ref)
         raise UserError(
             f"the adapter does not fit its base ({first_line(error)})", files.place.ref, "check base_model_name_or_path"
         ) from error
@@ -124,6 +125,17 @@ def put_on(base: Any, files: Files, task: Task, *, merge: bool) -> Any:
     merged = adapted.merge_and_unload()
     merged.requires_grad_(True)  # the adapter had frozen its base
     return merged
+
+
+def refuse_code(error: BaseException, ref: str) -> None:
+    """Say what torch means when it does not open a pickled file; what it says itself tells how to open it all the same.
+
+    Raises:
+        UserError: that is what the error is about.
+    """
+    if "weights_only" in str(error):
+        what = "its pickled file holds more than weights, such as code that is run when it is opened: it was not opened"
+        raise UserError(what, ref, "take it from somewhere else, as safetensors") from error
 
 
 def _with_new_head(base: Any, folder: Path) -> Any:

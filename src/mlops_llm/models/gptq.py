@@ -29,7 +29,7 @@ def whole(folder: Path, config: Mapping[str, Any], dtype: Any) -> Any:
     """
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
-    told = AutoConfig.from_pretrained(folder)
+    told = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     del told.quantization_config
     model = AutoModelForCausalLM.from_config(told, dtype=dtype)
     with Tensors(folder) as tensors:

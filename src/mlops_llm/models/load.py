@@ -16,7 +16,7 @@ from typing import Any
 from mlops_llm import digest
 from mlops_llm.errors import UserError, first_line
 from mlops_llm.files import read_object
-from mlops_llm.models import adapter, gptq, packed, tensors
+from mlops_llm.models import adapter, code, gptq, packed, tensors
 from mlops_llm.models.ref import Place
 from mlops_llm.record import Checkpoint
 
@@ -38,6 +38,8 @@ class ModelLoad:
     """auto is float32 on a CPU and bfloat16 on a GPU."""
     allow_pickle: bool = False
     """Also load pickled weights (.bin); loading them can run code that somebody put there."""
+    trust_remote_code: bool = False
+    """Also run Python code that lies in a model's folder (auto_map), where transformers does not know the model itself."""
 
 
 class Task(Enum):
@@ -75,6 +77,8 @@ class Files:
     """What the head gives, of an adapter that which it was trained with."""
     adapter_config: dict[str, Any] = field(default_factory=dict)
     """adapter_config.json, when the folder holds an adapter."""
+    code: str = ""
+    """Digest of Python code that is run when the whole model is loaded; empty where none is."""
 
     @property
     def is_adapter(self) -> bool:
@@ -125,7 +129,8 @@ def _inspect(place: Place, how: ModelLoad, above: tuple[Path, ...]) -> Files:
         raise UserError("holds no model: config.json is missing", place.ref, "name a folder written by save_pretrained")
     config = read_object(folder / "config.json")
     parameters, size = _weights(folder, "model", how, config)
-    return Files(place, config, parameters, size, task=_task(config, place))
+    own = code.trusted(place, config, how.trust_remote_code)
+    return Files(place, config, parameters, size, task=_task(config, place), code=own)
 
 
 def onto(place: Place, base: Files, how: ModelLoad) -> Files:
@@ -138,7 +143,7 @@ def onto(place: Place, base: Files, how: ModelLoad) -> Files:
     count, _ = _weights(place.folder, "adapter_model", how)
     adapter.check_origin(place.folder, adapter.read_origin(place.folder), base)
     task = _adapter_task(place, config, base.task)
-    return Files(place, base.config, base.parameters, base.bytes, base, count, task, config)
+    return Files(place, base.config, base.parameters, base.bytes, base, count, task, config, base.code)
 
 
 def _task(config: dict[str, Any], place: Place) -> Task:
@@ -187,7 +192,7 @@ def tokenizer(place: Place) -> Any:
         from transformers import AutoTokenizer
 
     try:
-        loaded = AutoTokenizer.from_pretrained(place.folder)
+        loaded = AutoTokenizer.from_pretrained(place.folder, trust_remote_code=False)
     except Exception as error:
         _explain_torchvision(error)
         raise UserError(
@@ -310,19 +315,21 @@ def _whole(place: Place, how: ModelLoad, task: Task, **arguments: Any) -> Any:
     form, more = (
         (AutoModelForCausalLM, {}) if task is Task.language else (AutoModelForSequenceClassification, {"num_labels": 1})
     )
-    told = {"use_safetensors": safe, **more, **arguments, **_unpacking(place.folder)}
     config = read_object(place.folder / "config.json")
+    trust = bool(code.trusted(place, config, how.trust_remote_code))
+    told = {"use_safetensors": safe, "trust_remote_code": trust, **more, **arguments, **_unpacking(place.folder)}
     if packed.form(config) == packed.GPTQ and find_spec("gptqmodel") is None:
         return gptq.whole(place.folder, config, dtype)
     try:
         loaded, report = form.from_pretrained(place.folder, dtype=dtype, output_loading_info=True, **told)
     except Exception as error:
         _explain_torchvision(error)
+        adapter.refuse_code(error, place.ref)
         raise UserError(
             f"the model cannot be loaded ({first_line(error)})", place.ref, "check config.json and the weights"
         ) from error
     missing = sorted(set(report["missing_keys"]) | {str(each) for each in report.get("mismatched_keys", [])})
-    if task is Task.reward and _task(read_object(place.folder / "config.json"), place) is Task.language:
+    if task is Task.reward and _task(config, place) is Task.language:
         missing = [name for name in missing if name.startswith(f"{loaded.base_model_prefix}.")]
     if missing:
         raise UserError(
@@ -408,11 +415,13 @@ _folder_digest = cache(digest_now)
 def _weights(folder: Path, stem: str, how: ModelLoad, config: dict[str, Any] | None = None) -> tuple[int, int]:
     """Count parameters and bytes from the headers of a folder's weights."""
     files = sorted(folder.glob(f"{stem}*.safetensors"))
+    if stem == "adapter_model" and not (folder / f"{stem}.safetensors").is_file():
+        files = []  # whatever else is called so, PEFT opens the pickled file
     if not files and (one := packed.gguf_file(folder)):
         stored = packed.gguf_tensors(one)
         return sum(math.prod(each.shape) for each in stored), sum(each.bytes for each in stored)
     if not files:
-        if not _pickled(folder):
+        if not any(folder.glob("*.bin")):
             raise UserError(f"holds no weights ({stem}.safetensors)", str(folder), "copy the weights there")
         if not how.allow_pickle:
             raise UserError(

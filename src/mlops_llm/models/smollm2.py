@@ -146,7 +146,11 @@ def _build(source: Path, out: Path) -> None:
         tokenizer.chat_template = CHAT_TEMPLATE
     # Without dequantize=True, save_pretrained refuses ("not serializable").
     model = AutoModelForCausalLM.from_pretrained(
-        source.parent, gguf_file=source.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+        source.parent,
+        gguf_file=source.name,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.float32,
+        trust_remote_code=False,
     )
     for config in (model.config, model.generation_config):
         config.bos_token_id, config.eos_token_id, config.pad_token_id = 1, END_ID, END_ID
@@ -162,7 +166,7 @@ def _tokenizer(source: Path) -> PreTrainedTokenizerBase:
     from tokenizers import decoders, pre_tokenizers
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name, trust_remote_code=False)
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
@@ -182,8 +186,8 @@ def _check(model: PreTrainedModel, own_template: str, out: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer: Any = AutoTokenizer.from_pretrained(out)
-    again: Any = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    tokenizer: Any = AutoTokenizer.from_pretrained(out, trust_remote_code=False)
+    again: Any = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32, trust_remote_code=False)
     ids = torch.tensor([tokenizer(f"What is 12 + 30?{PROBE}").input_ids])
     with torch.inference_mode():
         same = torch.equal(model.eval()(ids).logits, again.eval()(ids).logits)

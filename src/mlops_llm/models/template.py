@@ -9,6 +9,7 @@ from typing import Any
 
 from mlops_llm import digest
 from mlops_llm.errors import UserError, first_line
+from mlops_llm.models import sandbox
 
 IGNORED = -100
 """Label of a token that is not learned (torch's cross entropy leaves it out)."""
@@ -70,7 +71,9 @@ def ensure(tokenizer: Any, where: str) -> str:
     if tokenizer.eos_token is None:
         raise UserError("the tokenizer has no end-of-sequence token", where, "set eos_token in tokenizer_config.json")
     try:
-        text = tokenizer.apply_chat_template(_PROBE, tokenize=False)
+        text = sandbox.bounded(lambda: str(tokenizer.apply_chat_template(_PROBE, tokenize=False)))
+    except sandbox.UnboundedError as error:
+        raise UserError(f"the chat template {error}", where, "mend chat_template of the tokenizer") from error
     except Exception as error:
         raise UserError(
             f"the chat template fails ({first_line(error)})", where, "mend chat_template of the tokenizer"

@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -37,6 +38,9 @@ DTYPES = {
     "F8_E5M2": "float8_e5m2",
 }
 """safetensors' names of number formats -> torch's."""
+_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1,
+          "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "C64": 8}  # fmt: skip
+"""Of a number, in each format that safetensors knows and that is not smaller than a byte."""
 _CODES = {name: code for code, name in DTYPES.items()}
 
 
@@ -156,20 +160,47 @@ class Tensors:
 
 
 def places(file: Path) -> dict[str, tuple[str, tuple[int, ...], int, int]]:
-    """As `digest.tensor_places`, of a file that is as long as its header says.
+    """As `digest.tensor_places`, of a file that is as long as its header says, each byte of which belongs to one tensor.
 
     Raises:
-        UserError: it is cut off, or no safetensors file.
+        UserError: it is cut off, or no safetensors file, or its header says what cannot be.
     """
     try:
         found = digest.tensor_places(file)
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError("is no whole safetensors file", str(file), "copy it again") from error
-    missing = max((stop for *_, stop in found.values()), default=0) - file.stat().st_size
+    for name, place in found.items():
+        if why := _unsound(*place):
+            raise UserError(f"tensor {name} {why}", str(file), _MADE)
+    with file.open("rb") as handle:
+        begin = 8 + int.from_bytes(handle.read(8), "little")
+    end = max((stop for *_, stop in found.values()), default=begin)
+    if min((start for _, _, start, _ in found.values()), default=begin) != begin or file.stat().st_size > end:
+        raise UserError("holds bytes that belong to no tensor", str(file), _MADE)
+    missing = end - file.stat().st_size
     if missing > 0:
         last = max(found, key=lambda name: found[name][3])
         raise UserError(f"is cut off: {missing} bytes are missing (tensor {last})", str(file), "copy it again")
+    ordered = sorted(found, key=lambda name: found[name][2:])
+    for before, after in pairwise(ordered):
+        if found[after][2] != found[before][3]:
+            fault = "overlap" if found[after][2] < found[before][3] else "leave bytes between them that belong to neither"
+            raise UserError(f"tensors {before} and {after} {fault}", str(file), _MADE)
     return found
+
+
+_MADE = "it was not made by safetensors: take it from somewhere else"
+
+
+def _unsound(dtype: Any, shape: tuple[Any, ...], start: Any, stop: Any) -> str:
+    """What is wrong with a tensor's line in a header; empty where nothing is."""
+    numbers = [*shape, start, stop]
+    if not all(type(each) is int and 0 <= each < 1 << 63 for each in numbers):
+        return "has a shape or place of no whole numbers"
+    if not isinstance(dtype, str) or dtype not in _BYTES:
+        return f"is of number format '{str(dtype)[:20]}', which safetensors does not know"
+    wanted = math.prod(shape) * _BYTES[dtype]
+    return f"has {stop - start} bytes, and its shape takes {wanted}" if stop - start != wanted else ""
 
 
 class ShardWriter:

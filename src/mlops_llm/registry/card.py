@@ -53,7 +53,7 @@ def card(
         _front(title, scores, lineage, ancestors, is_adapter=is_adapter),
         "---",
         "",
-        f"# {title}",
+        f"# {_text(title)}",
         "",
         *_about(weights, run, version),
         "## Results",
@@ -65,9 +65,7 @@ def card(
         "## How it was made",
         "",
         *_made(run),
-        "```",
-        *descent.lines(descent.boxes(ancestors)),
-        "```",
+        *_code(descent.lines(descent.boxes(ancestors))),
         "",
         *_limits(scores, lineage),
     ]
@@ -147,14 +145,14 @@ def _made(run: RunRow | None) -> list[str]:
     versions = [f"{name} {run.tags[f'version.{name}']}" for name in _PACKAGES if run.tags.get(f"version.{name}")]
     command = run.tags.get("command", "")
     return [
-        *([f"Settings: {', '.join(told)}.", ""] if told else []),
-        *([f"Packages: {', '.join(versions)}; commit {run.tags.get('git.commit', '-')[:12]}.", ""] if versions else []),
-        *(["```bash", command, "```", ""] if command else []),
+        *([f"Settings: {_text(', '.join(told))}.", ""] if told else []),
+        *([f"Packages: {_text(', '.join(versions))}; commit {run.tags.get('git.commit', '-')[:12]}.", ""] if versions else []),
+        *([*_code([command], "bash"), ""] if command else []),
     ]
 
 
 def _limits(scores: Sequence[Measured], lineage: Lineage) -> list[str]:
-    said = [f"- {each}" for each in (*lineage.unknown, *(f"influenced by {one}" for one in lineage.influences))]
+    said = [f"- {_text(each)}" for each in (*lineage.unknown, *(f"influenced by {one}" for one in lineage.influences))]
     if not scores:
         said.append("- It was not evaluated.")
     return ["## Limits", "", *said, ""] if said else []
@@ -173,7 +171,19 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return _text(text).replace("|", "\\|")
+
+
+def _text(said: str) -> str:
+    """A text on one line in which neither HTML nor a link begins: names may be anybody's."""
+    return " ".join(said.split()).replace("<", "&lt;").replace("](", "]\\(")
+
+
+def _code(lines: Sequence[str], kind: str = "") -> list[str]:
+    """Lines as they are, between marks that none of them holds."""
+    longest = max((len(each) for each in re.findall("`+", "\n".join(lines))), default=0)
+    mark = "`" * max(3, longest + 1)
+    return [f"{mark}{kind}", *lines, mark]
 
 
 def _listed(key: str, values: Sequence[str]) -> list[str]:

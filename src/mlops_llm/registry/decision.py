@@ -61,6 +61,8 @@ class Evidence:
     """Who signed it off."""
     why: Mapping[str, str] = field(default_factory=dict)
     """Name of a check -> why its evidence is not there."""
+    code: str = ""
+    """Digest of Python code that is run when it is loaded; empty where none is."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,10 @@ def decide(policy: Policy, evidence: Evidence) -> Decision:
         checks.append(_at_most("overlap", evidence.overlap, policy.overlap, evidence.why))
     if policy.agreement is not None:
         checks.append(_agreement(policy.agreement, evidence))
+    if evidence.code:
+        allow = "" if policy.own_code else "; policy.own_code=true allows it"
+        said = f"it runs Python code of its own (digest {evidence.code[:12]}…){allow}"
+        checks.append(Check("own code", policy.own_code, said))
     if policy.sign_off:
         names = list(dict.fromkeys(evidence.signed))
         said = f"{len(names)} of {policy.sign_off} people" + (f": {', '.join(names)}" if names else "")

@@ -14,6 +14,7 @@ from mlops_llm.eval.outcome import Score
 from mlops_llm.eval.recorded import Recorded, evaluations, read, side_by_side
 from mlops_llm.eval.recording import BESIDE, PREFIX, named
 from mlops_llm.eval.report.source import ROWS
+from mlops_llm.models import code
 from mlops_llm.registry.decision import Beside, Evidence, Value
 from mlops_llm.registry.policy import Floor, Policy
 from mlops_llm.tracking import ledger
@@ -149,6 +150,7 @@ def gather(store: Store, asked: Asked, version: VersionRow, champion: VersionRow
         floors=values,
         certificate=tags.get("certificate", ""),
         operation=tags.get("operation", ""),
+        code=tags.get(code.TAG, ""),
         overlap=_overlap(asked, own, why),
         agreement=_agreement(store, asked, why),
         signed=sorted(key.removeprefix(SIGNED) for key in version.tags if key.startswith(SIGNED)),

@@ -65,6 +65,8 @@ class Policy:
     """Most share of the rows asked that the model may have met in training; null allows any, also one that nobody knows."""
     agreement: Optional[float] = None  # noqa: UP045
     """Least rank correlation of judge and people on the policy's dataset (see eval op=calibrate); null asks for none."""
+    own_code: bool = False
+    """Whether a version may run Python code of its own (model_load.trust_remote_code)."""
     sign_off: int = 0
     """People who must have signed the version off (op=sign_off)."""
 

@@ -21,10 +21,11 @@ _TOKENIZER = (
     "*.tiktoken",
     "*.model",
 )
+_CODE = "*.py"
 
 
 def copy(files: Files, folder: Path, *, tokenizer: str = "") -> None:
-    """Copy a model's tokenizer, chat template and generation settings.
+    """Copy a model's tokenizer, chat template and generation settings, and the code that it is loaded by.
 
     Args:
         files: of the model; of an adapter without a tokenizer, those of its base are taken.
@@ -32,6 +33,8 @@ def copy(files: Files, folder: Path, *, tokenizer: str = "") -> None:
         tokenizer: content of another tokenizer.json.
     """
     place = with_tokenizer(files).place.folder
+    for file in files.whole.place.folder.glob(_CODE) if files.code else ():
+        shutil.copyfile(file, folder / file.name)
     for pattern in _TOKENIZER:
         for file in place.glob(pattern):
             if file.is_dir():

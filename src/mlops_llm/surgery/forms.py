@@ -145,8 +145,10 @@ def linears(files: Files, weights: Weights) -> dict[str, Shape]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    trust = bool(files.code)
+    config = AutoConfig.from_pretrained(files.whole.place.folder, trust_remote_code=trust)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(files.whole.place.folder))
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
     head = model.get_output_embeddings()
     names = [name for name, each in model.named_modules() if isinstance(each, torch.nn.Linear) and each is not head]
     missing = next((name for name in names if f"{name}.weight" not in weights.shapes), None)

@@ -17,7 +17,8 @@ def main(request: dict[str, Any]) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(request["source"], dtype=getattr(torch, request["dtype"]))
+    dtype = getattr(torch, request["dtype"])
+    model = AutoModelForCausalLM.from_pretrained(request["source"], dtype=dtype, trust_remote_code=False)
     {"llmcompressor": _llmcompressor, "optimum": _optimum}[request["library"]](model, request)
 
 

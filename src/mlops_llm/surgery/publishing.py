@@ -11,7 +11,7 @@ from typing import Any
 
 from mlops_llm import console, files
 from mlops_llm.errors import UserError
-from mlops_llm.models import load, template
+from mlops_llm.models import code, load, template
 from mlops_llm.models.ref import Place
 from mlops_llm.record import Checkpoint, Grid, Registration, Result, Run
 from mlops_llm.surgery.certificate import NAME, Certificate
@@ -91,6 +91,9 @@ def _tags(planned: Planned, made: Made) -> dict[str, str]:
         "digest.weights": str(made.recipe["digest.weights"]),
         "bytes": str(published_bytes(made.folder)),
     }
+    own = next((each.files.code for each in planned.sources if each.files.code), "")
+    if own:
+        tags[code.TAG] = own
     try:
         tags["digest.template"] = template.template_digest(load.tokenizer(Place(str(made.folder), made.folder)))
     except UserError:  # a form without a tokenizer of its own, such as an adapter

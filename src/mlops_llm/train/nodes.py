@@ -70,10 +70,10 @@ def torchrun(how: Several, name: str) -> list[str]:
         how: many there are.
         name: of the run.
     """
-    words = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={how.nodes}", f"--nproc-per-node={how.on_each}"]
+    words = [sys.executable, "-m", "mlops_llm.train.elastic", f"--nnodes={how.nodes}", f"--nproc-per-node={how.on_each}"]
     words += [f"--max-restarts={how.restarts}"] if how.restarts else []
     if how.nodes == 1 and not how.port:
-        return [*words, "--standalone"]
+        return [*words, "--standalone", "--local-addr=127.0.0.1"]
     if how.nodes == 1:
         return [*words, "--master-addr=127.0.0.1", f"--master-port={how.port}"]
     place = address(how)

@@ -13,7 +13,7 @@ from mlops_llm import console, digest
 from mlops_llm.errors import UserError
 from mlops_llm.files import is_disk_full
 from mlops_llm.launch import stopping
-from mlops_llm.models import adapter, load, template
+from mlops_llm.models import adapter, code, load, template
 from mlops_llm.models.load import Task
 from mlops_llm.record import NullRun, Result, Run
 from mlops_llm.train import closing, machine, preflight, ranks
@@ -170,6 +170,8 @@ def _shelf(plan: Plan, run: Run) -> Shelf:
     }
     if place.checkpoint:
         tags |= {"parent": place.checkpoint}
+    if plan.files.code:
+        tags |= {code.TAG: plan.files.code}
     shelf = Shelf(run, settings.best, settings.trainer.save_total_limit, params, tags)
     if plan.resume_from:
         shelf.restore(Path(str(settings.output)))
@@ -237,6 +239,9 @@ def _train(trainer: Any, plan: Plan, output: Path, enough: bool) -> None:
     try:
         trainer.train(resume_from_checkpoint=str(plan.resume_from) if plan.resume_from else None)
     except Exception as error:
+        if plan.resume_from and "weights_only" in str(error):
+            what = "what a checkpoint remembers (a .pt or .pth file) holds more than numbers, such as code: it was not opened"
+            raise UserError(what, str(plan.resume_from), "remove this checkpoint, and the one before it is taken") from error
         if not is_disk_full(error):
             raise
         cut = [folder.name for folder in output.glob("checkpoint-*") if not (folder / COMPLETE).is_file()]

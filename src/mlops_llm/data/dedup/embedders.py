@@ -154,8 +154,8 @@ class Folder:
 
         transformers_logging.disable_progress_bar()
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self._part)
-            model = AutoModel.from_pretrained(self._part, use_safetensors=True)
+            tokenizer = AutoTokenizer.from_pretrained(self._part, trust_remote_code=False)
+            model = AutoModel.from_pretrained(self._part, use_safetensors=True, trust_remote_code=False)
         except Exception as error:
             raise UserError(f"cannot be loaded ({first_line(error)})", str(self._folder), "copy the model again") from error
         limits = self._part / "sentence_bert_config.json"

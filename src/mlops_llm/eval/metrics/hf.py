@@ -16,7 +16,7 @@ from mlops_llm.eval.metric import Item, Need, Ready, Scores, check
 @component("metric", "hf")
 @dataclass
 class Hf(Ready):
-    """A metric of the Hugging Face hub, or of a folder, as `evaluate.load` finds it. Its code is run: take what you trust.
+    """A metric of the Hugging Face hub, or of a folder, as `evaluate.load` finds it. It is code, which is run if you say so.
 
     It is given answers, and all references where it takes several, else the first ones.
     """
@@ -30,6 +30,8 @@ class Hf(Ready):
     """Which value of its result; null takes the one that is called like it, or the only one."""
     higher_is_better: bool = True
     """Whether larger values are better."""
+    trust_remote_code: bool = False
+    """Whether its code may be run; without that no such metric can be loaded."""
     settings: Any = None
     """Settings of its computation, such as {lang:zh}."""
 
@@ -47,6 +49,9 @@ class Hf(Ready):
         """
         if not self.name:
             raise UserError("is empty", "metric.hf.name", "name one, such as metric.hf.name=meteor, or a folder")
+        if not self.trust_remote_code:
+            what = f"'{self.name}' is Python code from elsewhere, which is not run"
+            raise UserError(what, "metric.hf.name", "read it, and if you trust it: metric.hf.trust_remote_code=true")
         check(items, self.needs)
         _loaded(self.name)
 

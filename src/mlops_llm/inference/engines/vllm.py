@@ -87,6 +87,9 @@ class Vllm:
         if self.arguments is not None and not isinstance(self.arguments, Mapping):
             raise UserError("is no mapping", "engine.arguments", "write it as engine.arguments={max_num_seqs: 64}")
         for name in (str(each).replace("-", "_") for each in self.arguments or {}):
+            if name == "trust_remote_code":
+                what, remedy = "lets a model's own code run, and nothing would tell", "give model_load.trust_remote_code=true"
+                raise UserError(what, "engine.arguments", remedy)
             if name in _OURS:
                 raise UserError(f"names {name}, which is set from the model", "engine.arguments", "leave it out")
             if name.removesuffix("_size") in self._parallel:
@@ -137,6 +140,8 @@ class Vllm:
             raise UserError("is a GGUF file, which vLLM does not open", files.place.ref, "take engine=llamacpp, or engine=hf")
         with _whole(files, how, tokenizer) as folder:
             arguments = self._arguments(str(folder), self.dtype(files, how).name)
+            if files.code:
+                arguments["trust_remote_code"] = True
             window = min(filter(None, (window, self.max_model_len)), default=None)
             if self.mode is Mode.in_process:
                 with _in_process(arguments) as llm:
@@ -171,7 +176,7 @@ class Vllm:
     @contextmanager
     def _started(self, arguments: Mapping[str, Any], names: Sequence[str] = ()) -> Iterator[Server]:
         command = [sys.executable, "-m", SERVE, *flags(arguments), "--disable-uvicorn-access-log"]
-        with serving(command, _environment(), self.start_timeout, names, locked=bool(names)) as server:
+        with serving(command, _environment(), self.start_timeout, names, locked=True) as server:
             yield server
 
     def _arguments(self, folder: str, dtype: str) -> dict[str, Any]:

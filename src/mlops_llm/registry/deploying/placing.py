@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from mlops_llm.errors import UserError
 from mlops_llm.files import link_file, read_object
-from mlops_llm.models import load, packed
+from mlops_llm.models import code, load, packed
 from mlops_llm.models.load import Dtype, Files, ModelLoad
 from mlops_llm.models.tensors import Tensors
 
@@ -25,8 +26,9 @@ def check(files: Files) -> None:
     """See that a model can be handed on.
 
     Raises:
-        UserError: its weights are pickled, or it is an adapter on weights that it cannot be merged into.
+        UserError: its weights are pickled, it runs code, or it is an adapter on weights that it cannot be merged into.
     """
+    code.refuse(files.code, files.place.ref)
     if files.is_adapter:
         packed.refuse(files)
     elif not any(files.place.folder.glob("*.safetensors")) and not packed.gguf_file(files.place.folder):
@@ -87,7 +89,7 @@ def _merge(files: Files, how: ModelLoad, folder: Path) -> None:
     """Write the weights of an adapter on its base, added up in float32 and stored in the format of the base."""
     import torch
 
-    exact = ModelLoad(Dtype.float32, how.allow_pickle)
+    exact = replace(how, dtype=Dtype.float32)
     model = load.model(files, exact, merge=True).to(getattr(torch, arithmetic(files, how).name))
     model.save_pretrained(folder)
 

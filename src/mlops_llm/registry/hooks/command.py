@@ -15,6 +15,7 @@ from mlops_llm.component import component
 from mlops_llm.endpoint import TransientError, pause_before
 from mlops_llm.errors import UserError, first_line
 from mlops_llm.registry.hook import Answered, Changed
+from mlops_llm.tracking.secrets import mask
 
 _SHOWN = 300
 
@@ -76,7 +77,7 @@ class Command:
             return False, f"did not end within {self.timeout:g} s"
         except OSError as error:
             return False, first_line(error)
-        said = " ".join((done.stderr if done.returncode else done.stdout).split())[-_SHOWN:]
+        said = mask(" ".join((done.stderr if done.returncode else done.stdout).split()))[-_SHOWN:]
         return done.returncode == 0, f"exit code {done.returncode}" + (f": {said}" if said else "")
 
     def _words(self) -> list[str]:

@@ -63,7 +63,7 @@ class Serve:
     def prepare(self, request: Registry) -> Work:
         """Find the model, and see that port, key and engine are there."""
         from mlops_llm.endpoint import read_key
-        from mlops_llm.models import load
+        from mlops_llm.models import code, load
         from mlops_llm.ports import free_port
         from mlops_llm.registry import subject
         from mlops_llm.registry.serving.service import Service, names_of, refuse_port
@@ -87,7 +87,7 @@ class Serve:
         target = partial(_target, connect(), name, which) if alias else None
         now = target() if target else None
         place = replace(now.find(), ref=place.ref) if now else place  # the alias may have moved between two questions
-        load.inspect(place, request.model_load)
+        code.refuse(load.inspect(place, request.model_load).code, place.ref)
         service = Service(
             Starting(
                 request.engine,

@@ -20,6 +20,8 @@ from mlops_llm.inference import protocol
 from mlops_llm.registry.serving.standing import Post, Standing
 
 _PASSED = ("content-type", "retry-after")
+_PATIENCE = 30.0
+"""Seconds in which a client must have sent its request: one that sends a byte a minute would keep others out."""
 _GONE = 499
 """What servers call a client that did not wait."""
 
@@ -100,10 +102,14 @@ class Front:
 
     async def _answer(self, request: Request) -> Response:
         body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > protocol.LARGEST:
-                return JSONResponse(protocol.error(f"the request has more than {protocol.LARGEST} bytes", 413), 413)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                async for part in request.stream():
+                    body += part
+                    if len(body) > protocol.LARGEST:
+                        return JSONResponse(protocol.error(f"the request has more than {protocol.LARGEST} bytes", 413), 413)
+        except TimeoutError:
+            return JSONResponse(protocol.error(f"the request was not whole after {_PATIENCE:g} s", 408), 408)
         try:
             asked = json.loads(body)
         except (ValueError, RecursionError):

@@ -155,6 +155,10 @@ class Service:
         return Result(title, {name: said for name, said in table.items() if said}, run_values)
 
 
+_CONNECTIONS = 1024
+"""Open at once, at most: more are told to come again (503), before they say anything."""
+
+
 class _Server(uvicorn.Server):  # type: ignore[misc]
     """A server that SIGINT and SIGTERM end in good order, as the ordinary end of this work."""
 
@@ -162,7 +166,8 @@ class _Server(uvicorn.Server):  # type: ignore[misc]
         """Configure it."""
         quiet = {"access_log": False, "log_level": "warning", "log_config": None}
         more = {"timeout_graceful_shutdown": _LAST, "lifespan": "on", "server_header": False}
-        super().__init__(uvicorn.Config(application, host=host, port=port, **quiet, **more))
+        most = {"limit_concurrency": _CONNECTIONS, "timeout_keep_alive": 5}
+        super().__init__(uvicorn.Config(application, host=host, port=port, **quiet, **more, **most))
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

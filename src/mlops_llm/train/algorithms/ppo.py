@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
@@ -95,7 +95,7 @@ class PPO(Sampled):
         from trl import GRPOConfig
 
         from mlops_llm.models import load
-        from mlops_llm.models.load import Dtype, ModelLoad
+        from mlops_llm.models.load import Dtype
         from mlops_llm.train.ppo.critic import Critic
         from mlops_llm.train.ppo.estimates import Coefficient
         from mlops_llm.train.ppo.trainer import PPOTrainer, Settings
@@ -108,7 +108,7 @@ class PPO(Sampled):
             scale_rewards="none",
         )
         rate = self.critic_learning_rate or settings.learning_rate * (0.1 if job.adapter else 1)
-        start = load.model(job.start, ModelLoad(Dtype.float32, job.load.allow_pickle), merge=True)
+        start = load.model(job.start, replace(job.load, dtype=Dtype.float32), merge=True)
         recompute = bool(settings.gradient_checkpointing)
         critic = Critic(start, job.model.device, rate, self.value_clip, settings.max_grad_norm, recompute)
         coefficient = Coefficient(self.kl, self.kl_target, self.kl_horizon)

@@ -43,7 +43,7 @@ class Critic:
         config.num_labels = 1
         try:
             with torch.device("meta"):
-                self.model = AutoModelForTokenClassification.from_config(config, dtype=torch.float32)
+                self.model = AutoModelForTokenClassification.from_config(config, dtype=torch.float32, trust_remote_code=False)
         except ValueError as error:
             raise UserError(
                 f"no critic can be made of this architecture ({first_line(error)})",

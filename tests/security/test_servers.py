@@ -1,0 +1,149 @@
+"""What listens: on this machine alone unless told, behind a key that no clock gives away, and for no more than it can bear."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import importlib.util
+import json
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import mlops_llm
+from mlops_llm.inference import hf_server
+from mlops_llm.registry.serving import front as front_module
+from mlops_llm.registry.serving.front import Front
+from mlops_llm.registry.serving.standing import Post
+
+ROOT = Path(mlops_llm.__file__).parent
+REPOSITORY = ROOT.parents[1]
+EXAMPLE = REPOSITORY / "projects/rlhf/reward_server.py"
+LISTENING = {
+    "inference/hf_server.py": "the backend of op=serve and of evaluations; --host comes from inference/server.py",
+    "inference/llamacpp.py": "llama.cpp within this process",
+    "inference/server.py": "starts hf_server and vLLM with --host 127.0.0.1 and a key of its own",
+    "ports.py": "looks for a free port, and closes it",
+    "registry/serving/service.py": "the front of op=serve: op.host, which needs a key unless it is the loopback",
+    "registry/deploying/readme.py": "words of a README: --host 127.0.0.1",
+    "registry/deploying/servers.py": "words of scripts: the loopback alone",
+    "train/elastic.py": "torch's stores",
+    "train/example_server.py": "the example reward server within this process",
+    "train/launcher.py": "a socket in a folder of this user",
+}
+"""Every file in which something listens, or a command is made that does."""
+_SIGNS = ("HTTPServer(", ".bind(", "uvicorn.run(", "uvicorn.Config(", '"--host"', "--host ", "Server(params", "start_server(")
+
+
+def sources() -> Iterator[tuple[str, str]]:
+    for each in sorted(ROOT.rglob("*.py")):
+        yield str(each.relative_to(ROOT)), each.read_text("utf-8")
+
+
+def test_everything_that_listens_is_known() -> None:
+    found = {name for name, text in sources() if any(sign in text for sign in _SIGNS)}
+    assert found <= LISTENING.keys(), f"say in LISTENING where it listens, and test it: {found - LISTENING.keys()}"
+
+
+WITHIN = {
+    "registry/deploying/servers.py": "within a container, whose port is published at the loopback alone",
+    "registry/serving/service.py": "how one asks oneself where op.host is all of them",
+}
+"""Where all interfaces are named, and why that opens nothing."""
+
+
+def test_no_address_of_all_interfaces_is_a_default() -> None:
+    texts = [*sources(), ("reward_server", EXAMPLE.read_text())]
+    assert {name for name, text in texts if '"0.0.0.0"' in text or "'0.0.0.0'" in text} == WITHIN.keys()
+    made = (ROOT / "registry/deploying/servers.py").read_text()
+    assert '- "127.0.0.1:${{SERVE_PORT' in made and "host=${{SERVE_HOST:-127.0.0.1}}" in made and "-p 127.0.0.1:" in made
+
+
+def test_keys_are_compared_in_constant_time() -> None:
+    for name, text in [*sources(), ("reward_server", EXAMPLE.read_text())]:
+        for each in ast.walk(ast.parse(text)):
+            if isinstance(each, ast.Compare):
+                said = ast.unparse(each).lower()
+                secret = any(word in said for word in ("authorization", "bearer", "self._key", "self.key"))
+                assert not secret or not any(isinstance(one, ast.Eq | ast.NotEq) for one in each.ops), f"{name}: {said}"
+
+
+def example() -> Any:
+    spec = importlib.util.spec_from_file_location("reward_server_of_security", EXAMPLE)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_example_reward_server_is_open_to_nobody_else_without_a_key() -> None:
+    done = subprocess.run([sys.executable, "-S", EXAMPLE, "--host", "0.0.0.0", "--port", "0"], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: --host: 0.0.0.0") and len(done.stderr.splitlines()) == 1
+
+
+def test_the_example_reward_server_says_when_it_has_no_room() -> None:
+    module = example()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), module.Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}/rewards"
+    body = json.dumps({"prompts": ["a"], "completions": ["b"]}).encode()
+    try:
+        for _ in range(module.AT_ONCE):
+            assert module.Handler.room.acquire(blocking=False)
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(address, body, timeout=5)
+        assert caught.value.code == 503 and caught.value.headers["Retry-After"] == "1"
+        caught.value.close()
+        for _ in range(module.AT_ONCE):
+            module.Handler.room.release()
+        for _ in range(module.AT_ONCE + 3):
+            with urllib.request.urlopen(address, body, timeout=5) as answer:
+                assert len(json.load(answer)["rewards"]) == 1
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_who_sends_too_slowly_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front_module, "_PATIENCE", 0.05)
+    front = Front(Post(), ["m"], "", 1)
+
+    async def slow() -> Any:
+        yield b'{"model"'
+        await asyncio.sleep(60)
+
+    async def asked() -> tuple[int, int, int]:
+        client = httpx.AsyncClient(transport=httpx.ASGITransport(front.application()), base_url="http://m")
+        async with client:
+            first = await client.post("/v1/chat/completions", content=slow())
+            again = await client.post("/v1/chat/completions", json={})
+            large = await client.post("/v1/chat/completions", content=b" " * (2**22 + 1))
+        return first.status_code, again.status_code, large.status_code
+
+    assert asyncio.run(asked()) == (408, 503, 413)
+
+
+def test_one_request_asks_for_no_more_than_so_many_answers() -> None:
+    class Never:
+        def __len__(self) -> int:
+            return 9
+
+    answers = hf_server.Answers(None, Never(), 16, ["m"])  # type: ignore[arg-type]
+
+    async def asked(count: int, n: int) -> httpx.Response:
+        transport = httpx.ASGITransport(answers.application(""))
+        async with httpx.AsyncClient(transport=transport, base_url="http://m") as client:
+            return await client.post("/v1/completions", json={"prompt": ["a"] * count, "n": n})
+
+    for count, n in ((hf_server.MOST + 1, 1), (100, 16)):
+        found = asyncio.run(asked(count, n))
+        assert found.status_code == 400 and "answers are wanted at once" in found.json()["error"]["message"]
