@@ -229,14 +229,19 @@ def test_a_python_that_is_not_there_is_named(here: Path, run: Callable[..., tupl
     assert (found.info.status, "/nowhere/python" in found.data.tags["run.error"]) == ("FAILED", True)
 
 
-def test_a_command_of_another_stage_runs_too_and_its_failure_is_shown_as_here(
+def test_a_command_of_another_stage_runs_too_and_its_no_is_shown_as_here(
     here: Path, run: Callable[..., tuple[int, str, str]]
 ) -> None:
-    (here / "bad.jsonl").write_text('{"prompt": "a", "response": "b"}\n' * 3)
-    code, _, _ = run(DATA, "op=validate", "dataset=bad.jsonl", "run_name=here", "op.fail_on=warning")
-    there = run(DATA, "op=validate", "dataset=bad.jsonl", "run_name=there", "op.fail_on=warning", "launch=slurm")
-    assert there[0] == code
-    assert run_of(client(here), "there").info.status == run_of(client(here), "here").info.status
+    (here / "bad.jsonl").write_text('{"prompt": "a", "response": ""}\n{"prompt": "a"}\n')
+    words = ["op=validate", "dataset=bad.jsonl", "kind=sft"]
+    here_code, *_ = run(DATA, *words, "run_name=here")
+    code, out, _ = run(DATA, *words, "run_name=there", "launch=slurm")
+    assert code == here_code == 1
+    assert "errors     2" in out
+    tags = [run_of(client(here), name).data.tags for name in ("here", "there")]
+    assert tags[0]["result.failed"] == tags[1]["result.failed"] == "true"
+    assert run_of(client(here), "there").info.status == run_of(client(here), "here").info.status == "FINISHED"
+    assert asking.facts_of(sent.required("there").handle["job"])["ExitCode"] == "1:0"
 
 
 def test_on_each_node_the_command_starts_once_and_a_password_is_in_no_file(
@@ -246,7 +251,7 @@ def test_on_each_node_the_command_starts_once_and_a_password_is_in_no_file(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     monkeypatch.setattr("mlops_llm.tracking.queued.note", lambda *_: None)
     script = here / "python.sh"
-    script.write_text('echo "$4 $SLURM_NODEID $SLURMD_NODENAME $(printf %s "$MLFLOW_TRACKING_URI" | sha256sum)" | cut -c1-30\n')
+    script.write_text('echo "$3 $SLURM_NODEID $SLURMD_NODENAME $(printf %s "$MLFLOW_TRACKING_URI" | sha256sum)" | cut -c1-30\n')
     place = OnSlurm(nodes=2, python=f"sh {script}", wait=False)
     place.send(Command("train", ("run_name=two",), "two", "a1", "", Again.resume))
     (job,) = sent.jobs()
