@@ -205,7 +205,8 @@ try:
         while time.monotonic() < until:
             time.sleep(0.01)
             if stopping.asked() and sys.argv[1] == "saves":
-                stopping.stop("saved at step 3")
+                stopping.saved("saved at step 3")
+                stopping.stop()
 except stopping.Terminated:
     time.sleep(0.3)  # another signal in these moments is not heeded
     print("stopped")

@@ -18,7 +18,7 @@ from mlops_llm.files import write_text
 GRACE = "MLOPS_LLM_GRACE"
 """Variable: seconds that a command has to save what it did once a signal asks it to stop; without it, it ends at once."""
 SAVED = "MLOPS_LLM_SAVED"
-"""Variable: file in which a command says what it saved when it stopped."""
+"""Variable: file in which a command says what it saved last, so that a start that came to nothing is known."""
 _AGAIN = 0.05
 
 
@@ -89,11 +89,15 @@ def saves() -> Iterator[None]:
         _raise()
 
 
-def stop(saved: str) -> NoReturn:
-    """Stop, now that something is saved, and tell who asked for it what that is."""
+def saved(what: str) -> None:
+    """Tell the place that this process runs in, if it wants to know, that the work got somewhere."""
     file = os.environ.get(SAVED)
     if file:
-        write_text(Path(file), saved)
+        write_text(Path(file), what)
+
+
+def stop() -> NoReturn:
+    """Stop, now that everything is saved."""
     _raise()
 
 

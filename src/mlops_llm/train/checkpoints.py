@@ -13,6 +13,7 @@ from mlops_llm import digest
 from mlops_llm.component import near
 from mlops_llm.errors import UserError
 from mlops_llm.files import write_text
+from mlops_llm.launch import stopping
 from mlops_llm.record import Checkpoint, Run
 from mlops_llm.train.config import Best
 from mlops_llm.train.evaluate import PREFIX
@@ -135,6 +136,7 @@ class Shelf:
         self._metrics[checkpoint.name] = dict(metrics)
         self._rotate()
         if not is_average(checkpoint):
+            stopping.saved(f"saved at step {step}")
             self._clear()
         return checkpoint
 
@@ -148,6 +150,7 @@ class Shelf:
         """
         tags = {"digest.weights": digest.weights(folder), ASIDE: "true"}
         write_text(folder / COMPLETE, json.dumps({"step": step, "tags": tags, "metrics": {}, "curves": curves}, indent=2))
+        stopping.saved(f"saved at step {step}")
         self._clear()
         self._asides = [folder]
 

@@ -45,7 +45,7 @@ class Parting(TrainerCallback):  # type: ignore[misc]
         """Stop."""
         if self._leaves:
             console.say(f"told to stop: saved at step {state.global_step}")
-            stopping.stop(f"saved at step {state.global_step}")
+            stopping.stop()
 
     def _save(self, state: Any, control: Any) -> None:
         if not control.should_save:

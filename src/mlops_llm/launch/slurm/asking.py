@@ -19,7 +19,7 @@ _COLUMNS = ("JobID", "State", "ExitCode", "NodeList", "Reason", "Restarts")
 _OPEN = {"PENDING": State.waiting, "REQUEUED": State.waiting, "REQUEUE_FED": State.waiting, "REQUEUE_HOLD": State.waiting}
 _RUNS = ("RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "STAGE_OUT", "SIGNALING", "STOPPED", "RESIZING", "PREEMPTED")
 _ENDLESS = re.compile(
-    r"PartitionTimeLimit|PartitionNodeLimit|PartitionDown|PartitionInactive|BadConstraints|JobHeld|NeverSatisfied|"
+    r"PartitionTimeLimit|PartitionNodeLimit|PartitionConfig|PartitionDown|PartitionInactive|BadConstraints|JobHeld|NeverSatisfied|"
     r"Account(NotAllowed)|Invalid(Account|QOS)|QOSNotAllowed|(QOS|Assoc).*Max.*PerJob|(QOS|Assoc)MaxWallDuration|"
     r"launch_?failed|ReqNodeNotAvail|DOWN"
 )

@@ -21,7 +21,7 @@ class End:
     code: int | None
     """Its exit code, negative for a signal; None where its parent was killed too."""
     saved: str = ""
-    """What it saved before it stopped."""
+    """What it saved last in this start."""
     cancelled: bool = False
     """Somebody wants it to stop for good."""
     preempted: bool = False

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from mlops_llm.tracking.store import address, check_address, database_file
 
 _FIRST = "0"
 _WRONG = 2
+_PATIENCE, _PAUSE = 300.0, 5.0
 
 
 def main(what: str, folder: JobFolder) -> int:
@@ -106,7 +108,7 @@ def _words(sheet: Sheet, starts: int) -> tuple[tuple[str, ...], bool]:
         UserError: the record cannot be used from this node, or what was cut off is not to go on by itself.
     """
     command = sheet.command
-    _check_record(sheet.host)
+    _check_record(sheet.host, _PATIENCE if starts else 0.0)
     seen = queued.look(address(), command.run) if starts or not command.adopts else None
     if seen and seen.status == "FINISHED":
         raise UserError(f"run '{command.name}' is finished", "launch", "nothing is left to do")
@@ -123,8 +125,8 @@ def _words(sheet: Sheet, starts: int) -> tuple[tuple[str, ...], bool]:
     return command.words, True
 
 
-def _check_record(host: str) -> None:
-    """See that the record can be written from this node.
+def _check_record(host: str, patience: float) -> None:
+    """See that the record can be written from this node, waiting for `patience` seconds for a server that was there before.
 
     Raises:
         UserError: it does not answer, or is a file that several machines would write.
@@ -135,7 +137,15 @@ def _check_record(host: str) -> None:
         raise UserError(f"the record is not there on {here.partition('/')[0]}", str(file), remedy)
     if file and here != host:
         raise UserError("the record is a file, and several machines that write it would break it", str(file), remedy)
-    check_address()
+    until = time.monotonic() + patience
+    while True:
+        try:
+            check_address()
+            return
+        except UserError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(_PAUSE)
 
 
 def _wait_on(number: int, frame: Any) -> None:
