@@ -144,23 +144,30 @@ def test_nobody_else_there_can_read_it(far: Path, machine: Machine) -> None:
     assert keys and all(each.stat().st_mode & 0o077 == 0 for each in keys)
 
 
-def test_what_is_there_is_not_sent_again(far: Path, machine: Machine, tmp_path: Path) -> None:
+def test_what_is_there_is_not_sent_again_and_a_failure_there_is_one_here(far: Path, machine: Machine, tmp_path: Path) -> None:
     rows = tmp_path / "数据 rows.jsonl"
-    rows.write_text("".join(json.dumps({"prompt": f"q{n}", "response": f"a{n}"}) + "\n" for n in range(3)), "utf-8")
+    rows.write_text("".join(json.dumps({"q": f"q{n}", "a": f"a{n}"}) + "\n" for n in range(3)), "utf-8")
     words = (f"dataset={rows}", *machine.words())
-    first = start(far, "op=validate", *words, "run_name=rows-1", stage="data")
-    out, err = first.communicate(timeout=300)
-    assert first.returncode == 0, out + err
+    code, out = data(far, "op=stats", *words, "run_name=rows-1")
     assert "sent 数据 rows.jsonl" in out and "sent code" not in out  # the training has sent that
-    kept = machine.home / "mlops_llm/files"
-    before = {each: each.stat().st_ino for each in kept.rglob("*")}
-    again = start(far, "op=validate", *words, "read.columns.prompt=nothing", "run_name=rows-2", stage="data")
-    out, err = again.communicate(timeout=300)
-    assert again.returncode in (1, 2) and "sent" not in out.partition("sent to gpu1")[0], out + err
-    assert "error: " in out and "far-home" not in out.partition("error: ")[0].partition("watch it")[2], out
-    assert {each: each.stat().st_ino for each in kept.rglob("*")} == before
-    run = run_of(client(far), "rows-2")
-    assert run.info.status == "FAILED" and run.data.tags["run.error"] in out, run.data.tags
+    (line,) = [line for line in out.splitlines() if line.startswith("error: ")]
+    assert code == 2 and "what the rows are for cannot be told" in line
+    run = run_of(client(far), "rows-1")
+    assert run.info.status == "FAILED" and run.data.tags["run.error"][:100] == line.removeprefix("error: ")[:100]
+    kept = {each: each.stat().st_ino for each in (machine.home / "mlops_llm/files").rglob("*")}
+    code, out = data(far, "op=validate", *words, "run_name=rows-2")
+    assert "sent " not in out.partition("sent to gpu1")[0] and "errors     3" in out, out
+    assert code == 1 and run_of(client(far), "rows-2").info.status == "FINISHED"  # it was done, and says no
+    assert {each: each.stat().st_ino for each in (machine.home / "mlops_llm/files").rglob("*")} == kept
+    assert json.loads((far / "outputs/rows-2/result.json").read_text())["errors"] == 3
+
+
+def data(folder: Path, *words: str) -> tuple[int | None, str]:
+    """Run a command of `data`; return its exit code and what it prints."""
+    process = start(folder, *words, stage="data")
+    out, err = process.communicate(timeout=300)
+    assert "Traceback" not in err, err
+    return process.returncode, out
 
 
 def test_a_cancelled_training_goes_on_there_to_the_same_weights(machine: Machine, far: Path, trained: Path) -> None:
