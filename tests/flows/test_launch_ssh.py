@@ -22,6 +22,7 @@ import pytest
 from mlops_llm import digest
 from mlops_llm.data.__main__ import STAGE as DATA
 from mlops_llm.entry import launch
+from mlops_llm.errors import UserError
 from mlops_llm.launch.elsewhere import LostError
 from mlops_llm.launch.jobs import State
 from mlops_llm.launch.ssh import start as remote
@@ -322,6 +323,31 @@ def test_no_space_there(machine: Machine, refused: Callable[..., str], tmp_path:
             assert "has no space left" in refused(machine, f"launch.folder={small}/y")
     finally:
         subprocess.run(["umount", small], check=True)
+
+
+def test_a_transfer_that_was_cut_off_goes_on(machine: Machine, tmp_path: Path) -> None:
+    to, much = Connection(HOST, str(machine.config)), 6_000_000
+    (tmp_path / "big").write_bytes(os.urandom(much))
+    (tmp_path / "there").mkdir()
+    failed: list[Exception] = []
+
+    def send() -> None:
+        try:
+            to.send(tmp_path / "big", f"{tmp_path}/there/", "--bwlimit=2000")
+        except UserError as error:
+            failed.append(error)
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    until = time.monotonic() + 30
+    while sum(each.stat().st_size for each in (tmp_path / "there").rglob("*")) < much / 4 and time.monotonic() < until:
+        time.sleep(0.05)
+    machine.cut()
+    sending.join()
+    machine.start()
+    assert isinstance(failed[0], LostError) and not (tmp_path / "there/big").exists()
+    assert to.send(tmp_path / "big", f"{tmp_path}/there/") < much
+    assert digest.raw(tmp_path / "there/big") == digest.raw(tmp_path / "big")
 
 
 def test_nothing_is_sent_without_a_host(desk: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
