@@ -22,6 +22,7 @@ import pytest
 from mlops_llm import digest
 from mlops_llm.data.__main__ import STAGE as DATA
 from mlops_llm.entry import launch
+from mlops_llm.errors import UserError
 from mlops_llm.launch.elsewhere import LostError
 from mlops_llm.launch.jobs import State
 from mlops_llm.launch.ssh import start as remote
@@ -144,23 +145,30 @@ def test_nobody_else_there_can_read_it(far: Path, machine: Machine) -> None:
     assert keys and all(each.stat().st_mode & 0o077 == 0 for each in keys)
 
 
-def test_what_is_there_is_not_sent_again(far: Path, machine: Machine, tmp_path: Path) -> None:
+def test_what_is_there_is_not_sent_again_and_a_failure_there_is_one_here(far: Path, machine: Machine, tmp_path: Path) -> None:
     rows = tmp_path / "数据 rows.jsonl"
-    rows.write_text("".join(json.dumps({"prompt": f"q{n}", "response": f"a{n}"}) + "\n" for n in range(3)), "utf-8")
+    rows.write_text("".join(json.dumps({"q": f"q{n}", "a": f"a{n}"}) + "\n" for n in range(3)), "utf-8")
     words = (f"dataset={rows}", *machine.words())
-    first = start(far, "op=validate", *words, "run_name=rows-1", stage="data")
-    out, err = first.communicate(timeout=300)
-    assert first.returncode == 0, out + err
+    code, out = data(far, "op=stats", *words, "run_name=rows-1")
     assert "sent 数据 rows.jsonl" in out and "sent code" not in out  # the training has sent that
-    kept = machine.home / "mlops_llm/files"
-    before = {each: each.stat().st_ino for each in kept.rglob("*")}
-    again = start(far, "op=validate", *words, "read.columns.prompt=nothing", "run_name=rows-2", stage="data")
-    out, err = again.communicate(timeout=300)
-    assert again.returncode in (1, 2) and "sent" not in out.partition("sent to gpu1")[0], out + err
-    assert "error: " in out and "far-home" not in out.partition("error: ")[0].partition("watch it")[2], out
-    assert {each: each.stat().st_ino for each in kept.rglob("*")} == before
-    run = run_of(client(far), "rows-2")
-    assert run.info.status == "FAILED" and run.data.tags["run.error"] in out, run.data.tags
+    (line,) = [line for line in out.splitlines() if line.startswith("error: ")]
+    assert code == 2 and "what the rows are for cannot be told" in line
+    run = run_of(client(far), "rows-1")
+    assert run.info.status == "FAILED" and run.data.tags["run.error"][:100] == line.removeprefix("error: ")[:100]
+    kept = {each: each.stat().st_ino for each in (machine.home / "mlops_llm/files").rglob("*")}
+    code, out = data(far, "op=validate", *words, "run_name=rows-2")
+    assert "sent " not in out.partition("sent to gpu1")[0] and "errors     3" in out, out
+    assert code == 1 and run_of(client(far), "rows-2").info.status == "FINISHED"  # it was done, and says no
+    assert {each: each.stat().st_ino for each in (machine.home / "mlops_llm/files").rglob("*")} == kept
+    assert json.loads((far / "outputs/rows-2/result.json").read_text())["errors"] == 3
+
+
+def data(folder: Path, *words: str) -> tuple[int | None, str]:
+    """Run a command of `data`; return its exit code and what it prints."""
+    process = start(folder, *words, stage="data")
+    out, err = process.communicate(timeout=300)
+    assert "Traceback" not in err, err
+    return process.returncode, out
 
 
 def test_a_cancelled_training_goes_on_there_to_the_same_weights(machine: Machine, far: Path, trained: Path) -> None:
@@ -315,6 +323,31 @@ def test_no_space_there(machine: Machine, refused: Callable[..., str], tmp_path:
             assert "has no space left" in refused(machine, f"launch.folder={small}/y")
     finally:
         subprocess.run(["umount", small], check=True)
+
+
+def test_a_transfer_that_was_cut_off_goes_on(machine: Machine, tmp_path: Path) -> None:
+    to, much = Connection(HOST, str(machine.config)), 6_000_000
+    (tmp_path / "big").write_bytes(os.urandom(much))
+    (tmp_path / "there").mkdir()
+    failed: list[Exception] = []
+
+    def send() -> None:
+        try:
+            to.send(tmp_path / "big", f"{tmp_path}/there/", "--bwlimit=2000")
+        except UserError as error:
+            failed.append(error)
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    until = time.monotonic() + 30
+    while sum(each.stat().st_size for each in (tmp_path / "there").rglob("*")) < much / 4 and time.monotonic() < until:
+        time.sleep(0.05)
+    machine.cut()
+    sending.join()
+    machine.start()
+    assert isinstance(failed[0], LostError) and not (tmp_path / "there/big").exists()
+    assert to.send(tmp_path / "big", f"{tmp_path}/there/") < much
+    assert digest.raw(tmp_path / "there/big") == digest.raw(tmp_path / "big")
 
 
 def test_nothing_is_sent_without_a_host(desk: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

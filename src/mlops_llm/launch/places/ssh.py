@@ -58,18 +58,19 @@ class OverSsh(Elsewhere):
         return start.output(self._to, job.handle["job"], start_)
 
     def stop(self, job: Sent, patience: float) -> None:
-        """End its process; the record hears of it."""
-        with self.attended(job):
-            start.stop(self._to, job.handle["job"], patience)
+        """End its process."""
+        start.stop(self._to, job.handle["job"], patience)
 
     def bring(self, job: Sent) -> list[str]:
         """Deliver what the record has not heard yet, and bring the files."""
         if not job.handle:
             return []
         store = connect_to(process.address_of(job.command, os.environ))
-        with self.attended(job):
-            begin.settle(self._to, job)
+        if begin.is_unsettled(self._to, job):
+            with self.attended(job):
+                begin.settle(self._to, job)
         said = returned.bring(self._to, store, job.command.run, begin.ground(job), self.checkpoints)
+        route.identity_file(job.command.run).unlink(missing_ok=True)
         said.append(f"it stays on {self.host} too, until: ssh {self.host} rm -r {job.handle['job'].rpartition('/')[0]}")
         return said
 

@@ -159,6 +159,16 @@ def _known(command: Command, handle: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def is_unsettled(to: Connection, job: Sent) -> bool:
+    """Whether an ended process has left what the record does not know, or has left no word.
+
+    Raises:
+        LostError: the machine cannot be reached.
+    """
+    script = '[ ! -f "$2/rc" ] || ls "$1"/outputs/.spool/*.jsonl >/dev/null 2>&1 && echo yes; exit 0'
+    return bool(to.ask(script, job.handle["work"], job.handle["job"]).strip())
+
+
 def settle(to: Connection, job: Sent) -> None:
     """Let the machine deliver what the record has not heard of an ended process; the way to the record must stand.
 
@@ -166,8 +176,6 @@ def settle(to: Connection, job: Sent) -> None:
         LostError: the machine, or from there the record, cannot be reached.
     """
     handle = job.handle
-    if not to.ask('[ -d "$1/outputs/.spool" ] || [ ! -f "$2/rc" ] && echo yes; exit 0', handle["work"], handle["job"]).strip():
-        return
     variables = _known(job.command, handle) | {"MLOPS_LLM_PATIENCE": str(_WAIT_TO_SETTLE)}
     script = start.exported(variables) + 'cd "$1" && "$2" -c "$3" >/dev/null'
     try:

@@ -11,6 +11,8 @@ from mlops_llm import console, digest
 from mlops_llm.errors import UserError
 from mlops_llm.launch.ssh.connection import Connection
 
+_MUCH = 64 << 20
+"""Bytes that are announced before they travel."""
 _SPARE = 64 << 20
 """Bytes that stay free for what the command writes at its start."""
 
@@ -64,6 +66,8 @@ def bring_there(to: Connection, contents: Iterable[Content], free: int) -> None:
         what = f"has {console.size(free)} free, and {console.size(total + _SPARE)} are needed"
         raise UserError(what, to.host, "free some, or choose another launch.folder")
     for each in missing:
+        if each.bytes > _MUCH:
+            console.say(f"sending {each.title}: {console.size(each.bytes)}")
         sent = _sent(to, each)
         to.ask('mv "$1.part" "$1"', each.place)
         console.say(f"sent {each.title}: {console.size(sent)} of {console.size(each.bytes)}")
