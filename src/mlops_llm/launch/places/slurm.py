@@ -44,7 +44,7 @@ class OnSlurm(Elsewhere):
     partition: Optional[str] = None  # noqa: UP045 (OmegaConf reads Optional)
     """Partition; null is the cluster's default."""
     nodes: int = 1
-    """Nodes; the command starts once on each."""
+    """Nodes; the command runs on the first and, with distributed.nodes, starts its processes on all."""
     gpus: int = 0
     """GPUs of each node."""
     cpus: Optional[int] = None  # noqa: UP045

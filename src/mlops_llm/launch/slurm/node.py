@@ -1,7 +1,7 @@
 """`python -m mlops_llm.launch.slurm.node prepare|run|conclude FOLDER`: what the batch script of `launch=slurm` calls.
 
-`prepare` sees, on the first node, what the command line of this start is: that which was typed, or `resume=`. `run` starts it,
-on each node. `conclude`, on the first again, judges how it ended: over, or put back into SLURM's queue. Nothing is pickled.
+`prepare` sees what the command line of this start is: that which was typed, or `resume=`. `run` starts it, on the first node.
+`conclude` judges how it ended: over, or put back into SLURM's queue. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -57,20 +57,21 @@ def prepare(folder: JobFolder) -> int:
 
 
 def run(folder: JobFolder) -> int:
-    """Run the command on this node to its end; the first node writes down how it ended.
+    """Run the command on the first node to its end, and write down how it ended; it starts itself what the others are to do.
 
     SLURM sends a signal to all processes of a job. Those that have not learned to heed SIGUSR1 and SIGUSR2 ignore them.
     """
+    if os.environ.get("SLURM_NODEID", _FIRST) != _FIRST:
+        return 0
     start = folder.start()
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _wait_on)
     child = subprocess.Popen([sys.executable, "-m", *start["argv"]], env={**os.environ, **start["variables"]})
     code = child.wait()
-    if os.environ.get("SLURM_NODEID", _FIRST) == _FIRST:
-        draft = folder.code.with_suffix(".draft")
-        draft.write_text(str(code))
-        draft.replace(folder.code)
+    draft = folder.code.with_suffix(".draft")
+    draft.write_text(str(code))
+    draft.replace(folder.code)
     return code if code >= 0 else 128 - code
 
 
