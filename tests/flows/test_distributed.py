@@ -17,6 +17,7 @@ from mlops_llm.train.train import fit
 from tests.commands import ok, start, train, wait_for, wait_for_step
 from tests.record import checkpoints_of, client, run_of, steps_of
 from tests.security.sockets import heard_by
+from tests.slurm_cluster import Cluster
 
 STEPS = {"max_steps": 12, "eval_steps": 4, "save_steps": 4, "logging_steps": 1}
 
@@ -55,19 +56,61 @@ def wait_for_restart(folder: Path, name: str, process: Any) -> None:
     wait_for(restarted, process)
 
 
-def test_two_processes_learn_what_one_learns(here: Path) -> None:
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result, MemoryRun]:
+    """What two processes of this machine learned, in a folder."""
+    folder = tmp_path_factory.mktemp("pair") / "two"
+    return folder, *fitted(folder, "sft", "sales_sft", 2e-3, processes=2)
+
+
+def test_two_processes_learn_what_one_learns(here: Path, pair: tuple[Path, Result, MemoryRun]) -> None:
     alone, _ = fitted(here / "one", "sft", "sales_sft", 2e-3)
-    together, run = fitted(here / "two", "sft", "sales_sft", 2e-3, processes=2)
-    assert losses(here / "two") == pytest.approx(losses(here / "one"), rel=1e-4)
+    two, together, run = pair
+    assert losses(two) == pytest.approx(losses(here / "one"), rel=1e-4)
     assert together.score == pytest.approx(alone.score, rel=0.02)  # of batches of other sizes
     # The first alone has recorded, and everything.
     assert [step for key, _, step, *_ in run.kept_metrics if key == "train/loss"] == list(range(1, 13))
     assert [each.name for each in run.checkpoints] == ["checkpoint-4", "checkpoint-8", "checkpoint-12"]
     assert len(run.artifacts["samples.json"]["after"]) == 2 and run.kept_tags["processes"] == "2"
     assert {"plots/loss.png", "steps.jsonl"} <= set(run.artifacts) and len(run.inputs) == 2
-    assert [each["tokens"] for each in map(json.loads, (here / "two/steps.jsonl").open())] == [
+    assert [each["tokens"] for each in map(json.loads, (two / "steps.jsonl").open())] == [
         each["tokens"] for each in map(json.loads, (here / "one/steps.jsonl").open())
     ]
+
+
+def test_two_machines_learn_what_two_processes_learn(
+    here: Path, pair: tuple[Path, Result, MemoryRun], slurm: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two nodes of a SLURM, each with one process; a process that is killed costs no number and no bit."""
+    monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
+    monkeypatch.setenv("MLOPS_LLM_QUEUE", str(here / "state"))
+    words = [f"trainer.{name}={value}" for name, value in STEPS.items()]
+    words += ["trainer.batch_size=4", "trainer.learning_rate=2e-3", "samples.count=0", "register_as=null", "peft=none"]
+    words += ["distributed=ddp", "distributed.processes=1", "distributed.nodes=2", "distributed.restarts=1"]
+    where = ["launch=slurm", "launch.nodes=2", "launch.memory=5", "launch.time=20"]
+    process = start(here, "dataset=sales_sft", *words, *where, "run_name=apart")
+    wait_for_step(here, "apart", 6, process)
+    workers = [one for one in psutil.process_iter(["cmdline"]) if is_worker(one, here)]
+    assert len(workers) == 2
+    workers[1].kill()
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0 and "2 processes on 2 machines" in out, out + errors
+    run = run_of(client(here), "apart")
+    assert (run.info.status, run.data.tags["restarts"], run.data.tags["resume.verified"]) == ("FINISHED", "1", "true")
+    assert steps_of(client(here), run, "train/loss") == list(range(1, 13))
+    digests = {name: model.tags["digest.weights"] for name, model in checkpoints_of(client(here), run).items()}
+    assert digests == {each.name: each.tags["digest.weights"] for each in pair[2].checkpoints}
+
+
+def is_worker(one: psutil.Process, folder: Path) -> bool:
+    """Whether this is a process that trains in a folder."""
+    words = one.info["cmdline"] or []
+    return (
+        "mlops_llm.train.worker" in words
+        and "-m" in words
+        and "mlops_llm.train.elastic" not in words
+        and (str(folder) in words[-1])
+    )
 
 
 def test_a_run_of_which_a_process_was_killed_goes_on(here: Path) -> None:
