@@ -27,7 +27,7 @@ from typing import Self
 from mlops_llm.ports import free_port
 
 NODES = ("n1", "n2")
-CPUS, MEMORY, GPUS = 4, 6000, 1
+CPUS, MEMORY, GPUS = 4, 16000, 1
 """What each node says it has; the memory in MB. A GPU of these is one in name only."""
 _NEEDED = ("munged", "slurmctld", "slurmd", "slurmdbd", "sbatch", "sacct", "mariadbd", "mariadb-install-db")
 _PATH = "/usr/local/sbin:/usr/sbin:/sbin"
@@ -62,7 +62,7 @@ SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=1,batch_sched_delay=0,bf_interval=1,default_queue_depth=50
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
-DefMemPerCPU=500
+DefMemPerCPU=2000
 JobRequeue=1
 EnforcePartLimits=ALL
 PreemptType=preempt/partition_prio
