@@ -20,7 +20,7 @@ from mlops_llm.launch.ssh.far import Far
 from mlops_llm.launch.ssh.returned import Ground
 from mlops_llm.launch.ssh.route import Route, Tracking
 from mlops_llm.tracking import clock, door, environment, moved
-from mlops_llm.tracking.store import connect_to
+from mlops_llm.tracking.store import Store, connect_to
 
 _PASSED_ON = ("OMP_NUM_THREADS", "HF_HUB_OFFLINE", "HF_ENDPOINT")
 """Variables that mean the same on another machine."""
@@ -59,23 +59,24 @@ def begin(to: Connection, command: Command, folder: str, python: str, wish: Trac
     found = far.look(to, folder, python, record if route.is_elsewhere(record) else "")
     way = _way(to, found, record, location, wish)
     work, job = (f"{found.root}/jobs/{command.run}/{each}" for each in ("work", "job"))
-    inside = _inside(Path(output), here, command.name)
+    parts = parcel.packed(command, here, found.root, output)
+    names = {place: str((here / Path(written).expanduser()).absolute()) for written, place in parts.elsewhere.items()}
     handle = {
         "root": found.root,
         "job": job,
         "work": work,
         "python": found.python,
-        "output": f"{work}/{inside}",
-        "here": str(here),
+        "code": parts.code.place,
+        "code_here": str(parts.root),
+        "output": f"{work}/{_inside(Path(output), here, command.name)}",
         "output_here": output,
+        "here": str(here),
+        "names": json.dumps(names),
         "route": way.kind,
         "port": str(way.port),
         "artifacts": way.root,
         "clock": f"{found.skew:.0f}",
     }
-    parts = parcel.packed(command, here, found.root, output)
-    names = {place: str((here / Path(written).expanduser()).absolute()) for written, place in parts.elsewhere.items()}
-    handle |= {"code": parts.code.place, "code_here": str(parts.root), "names": json.dumps(names)}
     try:
         to.ask('mkdir -p "$1" "$2" && chmod 700 "${1%/*}"', job, work)
         parts.send(to, work, found.free)
@@ -86,15 +87,20 @@ def begin(to: Connection, command: Command, folder: str, python: str, wish: Trac
             moved.rename_in_settings(store, command.run, parts.elsewhere)
         number = start.start(to, job, work, _argv(command, handle, parts.words), _variables(command, handle))
     except BaseException:
-        if command.adopts:
-            with suppress(UserError):
-                to.ask('rm -rf "${1%/*}"', job)
-        else:
-            moved.point(store, command.run, output, here)
-            moved.rename_in_settings(store, command.run, names)
+        _take_back(to, store, command, handle)
         raise
     console.say(f"process {number} on {found.name or to.host} ({to.host}:{work})")
     return handle
+
+
+def _take_back(to: Connection, store: Store, command: Command, handle: Mapping[str, str]) -> None:
+    """Leave nothing of a command that could not be started; a run that was to go on is where it was."""
+    if command.adopts:
+        with suppress(UserError):
+            to.ask('rm -rf "${1%/*}"', handle["job"])
+        return
+    moved.point(store, command.run, handle["output_here"], handle["here"])
+    moved.rename_in_settings(store, command.run, json.loads(handle["names"]))
 
 
 def _way(to: Connection, found: Far, record: str, location: str, wish: Tracking) -> Route:

@@ -49,6 +49,7 @@ _MISTAKES = (
 _LOST = re.compile(
     r"timed out|refused|No route|unreachable|closed by|reset by|Broken pipe|not responding|unexpectedly closed|kex_exchange"
 )
+_NO_SPACE = "has no space left"
 _FULL = re.compile(r"No space left on device|Disk quota exceeded")
 
 
@@ -108,7 +109,13 @@ class Connection:
 
     def fetch(self, source: str, target: Path | str, *options: str) -> int:
         """Copy from there, as `send` does to there."""
-        return self._copy([*options, f"{self.host}:{source}", str(target)])
+        try:
+            return self._copy([*options, f"{self.host}:{source}", str(target)])
+        except UserError as error:
+            if error.what != _NO_SPACE:
+                raise
+            remedy = "free some; the command goes on there, and op=attend brings the rest"
+            raise UserError(_NO_SPACE, str(target), remedy) from error
 
     def _copy(self, words: Sequence[str]) -> int:
         shell = shlex.join(self.argv()[:-1])
@@ -139,7 +146,7 @@ class Connection:
             if re.search(pattern, said):
                 return UserError(what, self.host, remedy.format(host=self.host))
         if _FULL.search(said):
-            return UserError("has no space left", self.host, "free some, or choose another launch.folder")
+            return UserError(_NO_SPACE, self.host, "free some, or choose another launch.folder")
         lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith("rsync error:")]
         last = lines[-1][:300] if lines else f"ended with code {code}"
         if code == _BROKEN or _LOST.search(said):

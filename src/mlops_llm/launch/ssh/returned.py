@@ -103,29 +103,31 @@ def bring(to: Connection, store: Store, run: str, ground: Ground, which: Checkpo
         LostError: the connection broke; what has come stays, and the rest comes at the next call.
         UserError: weights are others than those in the record, or there is no space here.
     """
-    said = []
     found = moved.runs(store, run, ground.there)
     outputs = [each.output for each in found]
-    for each in found:
-        keep = wanted(each, which)
-        target = ground.place(each.output)
-        rules = filters(each, outputs, keep, which is Checkpoints.all)
-        bytes_ = to.fetch(f"{each.output}/", files.writable(target), *rules) if _is_there(to, each.output) else 0
-        whole = [row for row in keep if _checked(to, each, row, ground)]
-        moved.rename_in_result(store, each.run.id, target, ground.names)
-        for row in whole:
-            moved.settle(store, row, ground.place(each.place(row)))
-        moved.rename_in_settings(store, each.run.id, ground.names)
-        moved.rename_in_tags(store, each.run, ground.names)
-        moved.point(store, each.run.id, target, ground.here)
-        names = f", {', '.join(row.name for row in whole)}" if whole else ""
-        left = len(each.checkpoints) - len(whole)
-        stay = f"; {left} more stay{'s' if left == 1 else ''} on {to.host}" if left else ""
-        said.append(f"brought {each.run.name}: {_shown(target)} ({console.size(bytes_)}{names}){stay}")
+    said = [_brought(to, store, each, outputs, ground, which) for each in found]
     rest = [f"--exclude=/{_below(each, ground.there)}/" for each in outputs]
     rest += [f"--exclude=/{each}" for each in ("conf/", ".*", "outputs/")]
     to.fetch(f"{ground.there}/", ground.here, "--ignore-existing", "--no-links", "--prune-empty-dirs", *rest)
     return said
+
+
+def _brought(to: Connection, store: Store, run: There, outputs: Sequence[str], ground: Ground, which: Checkpoints) -> str:
+    """Bring one run's folder, then tell the record; return a line that says what came."""
+    keep, target = wanted(run, which), ground.place(run.output)
+    rules = filters(run, outputs, keep, which is Checkpoints.all)
+    moved_bytes = to.fetch(f"{run.output}/", files.writable(target), *rules) if _is_there(to, run.output) else 0
+    whole = [row for row in keep if _checked(to, run, row, ground)]
+    moved.rename_in_result(store, run.run.id, target, ground.names)
+    for row in whole:
+        moved.settle(store, row, ground.place(run.place(row)))
+    moved.rename_in_settings(store, run.run.id, ground.names)
+    moved.rename_in_tags(store, run.run, ground.names)
+    moved.point(store, run.run.id, target, ground.here)
+    names = "".join(f", {row.name}" for row in whole)
+    left = len(run.checkpoints) - len(whole)
+    stay = f"; {left} more stay{'s' if left == 1 else ''} on {to.host}" if left else ""
+    return f"brought {run.run.name}: {_shown(target)} ({console.size(moved_bytes)}{names}){stay}"
 
 
 def _checked(to: Connection, run: There, row: CheckpointRow, ground: Ground) -> bool:
