@@ -123,7 +123,8 @@ def test_a_team_trains_evaluates_promotes_and_deploys(server, record, tmp_path, 
     assert code == 0, out + err
     ok(train(here, *SMOKE, "samples.count=0", "dataset=ours", "run_name=team", "checkpoints.storage=upload", env=env | cache))
     made = run_of(record, "team")
-    (best,) = [each for each in checkpoints_of(record, made).values() if each.name == "checkpoint-20"]
+    source = record.get_model_version_by_alias("sales", "challenger").source.removeprefix("models:/")
+    (best,) = [each for each in checkpoints_of(record, made).values() if each.model_id == source]
     assert best.artifact_location.startswith("mlflow-artifacts:")
     # On another machine nothing is there but the server.
     (here / "outputs" / "team").rename(tmp_path / "gone")
@@ -164,7 +165,7 @@ def test_who_has_no_right_is_told_and_what_began_goes_on(server, record, tmp_pat
     assert process.returncode == 143
     assert "it refuses the right to that" in err
     server.users("allow", "li", "EDIT", "experiment=theirs")
-    code, _, err = run(tmp_path, "registry", "op=doctor", env=li)
+    code, _, err = run(tmp_path, "registry", "op=doctor", "project=theirs", env=li)
     assert code == 0, err
     made = run_of(record, "allowed")
     assert made.info.status == "KILLED"
