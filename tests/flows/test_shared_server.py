@@ -77,8 +77,7 @@ def test_a_second_start_in_the_same_folder_is_refused(server):
 
 def test_eight_writers_at_once_lose_no_metric(server, record, tmp_path):
     steps, began = 200, time.monotonic()
-    env = server.variables() | {"PYTHONPATH": f"{Path(__file__).parents[2]}:{os.environ.get('PYTHONPATH', '')}"}
-    writers = [start(tmp_path, f"w{n}", str(steps), module="tests.writing", env=env) for n in range(8)]
+    writers = [start(tmp_path, f"w{n}", str(steps), module="tests.writing", env=server.variables()) for n in range(8)]
     for each in writers:
         _, err = each.communicate(timeout=300)
         assert each.returncode == 0, err
