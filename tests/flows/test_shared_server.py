@@ -49,7 +49,7 @@ def record(server: SharedServer, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def run(folder: Path, stage: str, *words: str, env: dict[str, str]) -> tuple[int, str, str]:
     """Run a command; return its exit code, output and errors."""
-    process = start(folder, *words, env=env, stage=stage)
+    process = start(folder, *words, env={"MLOPS_LLM_CACHE": str(folder / "cache"), **env}, stage=stage)
     out, err = process.communicate(timeout=400)
     assert "Traceback" not in err
     return int(process.returncode or 0), out, err

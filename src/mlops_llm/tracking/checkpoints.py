@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlops_llm import digest
 from mlops_llm.component import near
 from mlops_llm.errors import UserError
+from mlops_llm.files import cache_folder, whole_folder
 from mlops_llm.tracking.store import Store, local_path
 
 _TOGETHER = 1000
@@ -111,9 +113,7 @@ def place_of(store: Store, row: CheckpointRow) -> Path:
     else:
         place = local_path(row.location)
     if place is None:
-        from mlflow.artifacts import download_artifacts
-
-        return Path(download_artifacts(f"models:/{row.id}", tracking_uri=store.address))
+        return _downloaded(store, row)
     if not place.is_dir():
         host = row.tags.get("checkpoint.host")
         elsewhere = bool(host) and host != socket.gethostname()
@@ -123,6 +123,38 @@ def place_of(store: Store, row: CheckpointRow) -> Path:
             "copy them here by hand, or train with checkpoints.storage=upload" if elsewhere else "take another checkpoint",
         )
     return place
+
+
+def _downloaded(store: Store, row: CheckpointRow) -> Path:
+    """A checkpoint's files from afar: downloaded once on this machine, and only kept if the weights are those of the record.
+
+    Raises:
+        UserError: they are others.
+    """
+    kept = cache_folder() / "checkpoints" / row.id
+    if kept.is_dir():
+        return kept
+    try:
+        with whole_folder(kept) as draft:
+            download(store, row.id, draft)
+            wanted = row.tags.get("digest.weights")
+            if wanted and list(draft.glob("*.safetensors")) and digest.weights(draft) != wanted:
+                remedy = "ask who keeps the server; another checkpoint may be whole"
+                raise UserError(f"the weights of {row.name} that came are not those that were recorded", row.location, remedy)
+    except UserError:
+        if not kept.is_dir():  # else another process was faster
+            raise
+    return kept
+
+
+def download(store: Store, model: str, folder: Path) -> None:
+    """Download a checkpoint's files into an empty folder."""
+    from mlflow.artifacts import download_artifacts
+
+    got = Path(download_artifacts(f"models:/{model}", dst_path=str(folder), tracking_uri=store.address))
+    if got.resolve() != folder.resolve():
+        for each in got.iterdir():
+            each.rename(folder / each.name)
 
 
 def by_id(store: Store, model: str) -> CheckpointRow:
