@@ -167,7 +167,7 @@ def _started(tree: Tree, folder: Path, asked: argparse.Namespace, known: Keys) -
     seen = asked.host if asked.direct else LOOPBACK
     tree.start(seaweedfs_part(folder / "seaweedfs", seen, [s3, *others], store_environment(where, known)))
     tree.start(postgres_part(binaries(), folder / "postgres", database, account))
-    if not tree.wait(lambda: _answers(database), 60):
+    if not tree.wait(lambda: _answers(database, known), 300):
         return False
     _databases(database, known)
     write(folder / "auth.ini", auth(where) if not (folder / "auth.ini").exists() else _moved(folder / "auth.ini", where))
@@ -258,12 +258,19 @@ def _moved(file: Path, where: Addresses) -> str:
     return "\n".join(uri if each.startswith("database_uri") else each for each in lines) + "\n"
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, known: Keys) -> bool:
+    """Whether the database takes connections; after a crash it reads its log first."""
+    import psycopg2
+
     try:
-        with socket.create_connection((LOOPBACK, port), 1):
-            return True
-    except OSError:
+        psycopg2.connect(host=LOOPBACK, port=port, user="postgres", password=known.database_owner, connect_timeout=5).close()
+    except psycopg2.OperationalError as error:
+        if "password authentication failed" in str(error):
+            raise ServerError(
+                "the database has another password than keys.json; restore the keys that were backed up"
+            ) from error
         return False
+    return True
 
 
 def _healthy(address: str) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlops_llm import digest
 from mlops_llm.component import near
 from mlops_llm.errors import UserError
 from mlops_llm.files import cache_folder, whole_folder
@@ -132,18 +133,35 @@ def kept(model: str) -> Path:
 
 
 def _downloaded(store: Store, row: CheckpointRow) -> Path:
-    """A copy of files that a server has, made once."""
-    from mlflow.artifacts import download_artifacts
+    """A checkpoint's files from afar: downloaded once on this machine, and only kept if the weights are those of the record.
 
+    Raises:
+        UserError: they are others.
+    """
     folder = kept(row.id)
+    if folder.is_dir():
+        return folder
     try:
-        if not folder.is_dir():
-            with whole_folder(folder) as draft:
-                download_artifacts(f"models:/{row.id}", dst_path=str(draft), tracking_uri=store.address)
+        with whole_folder(folder) as draft:
+            download(store, row.id, draft)
+            wanted = row.tags.get("digest.weights")
+            if wanted and list(draft.glob("*.safetensors")) and digest.weights(draft) != wanted:
+                remedy = "ask who keeps the server; another checkpoint may be whole"
+                raise UserError(f"the weights of {row.name} that came are not those that were recorded", row.location, remedy)
     except UserError:
         if not folder.is_dir():  # else another process was faster
             raise
     return folder
+
+
+def download(store: Store, model: str, folder: Path) -> None:
+    """Download a checkpoint's files into an empty folder."""
+    from mlflow.artifacts import download_artifacts
+
+    got = Path(download_artifacts(f"models:/{model}", dst_path=str(folder), tracking_uri=store.address))
+    if got.resolve() != folder.resolve():
+        for each in got.iterdir():
+            each.rename(folder / each.name)
 
 
 def by_id(store: Store, model: str) -> CheckpointRow:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from mlops_llm import digest
@@ -167,9 +168,8 @@ def _bring(store: Store, model: Any, files: Path) -> dict[str, str]:
     else:
         store.client.log_model_artifacts(model.model_id, str(files))
         how = {"checkpoint.storage": "upload"}
-        place = _downloaded(store, str(model.model_id))
     wanted = {each.name: digest.raw(each) for each in files.iterdir()}
-    got = {each.name: digest.raw(each) for each in place.iterdir() if each.is_file()}
+    got = _there(store, str(model.model_id), place)
     if wanted != got:
         differs = sorted(name for name in wanted.keys() | got.keys() if wanted.get(name) != got.get(name))
         raise UserError(
@@ -178,10 +178,13 @@ def _bring(store: Store, model: Any, files: Path) -> dict[str, str]:
     return how
 
 
-def _downloaded(store: Store, model: str) -> Path:
-    from mlflow.artifacts import download_artifacts
-
-    return Path(download_artifacts(f"models:/{model}", tracking_uri=store.address))
+def _there(store: Store, model: str, place: Path | None) -> dict[str, str]:
+    """Name and digest of each file that the record has of a checkpoint, downloaded where it keeps them afar."""
+    with TemporaryDirectory() as folder:
+        if place is None:
+            place = Path(folder)
+            checkpoints.download(store, model, place)
+        return {each.name: digest.raw(each) for each in place.iterdir() if each.is_file()}
 
 
 def complete(

@@ -51,7 +51,7 @@ class Outbox:
             self._keep(write)
             return False
         try:
-            deliver(self._store, self._run, write, again=False)
+            deliver(self._store, self._run, write, again="unsure" in write)
         except Exception as error:
             # A version that may not be registered is told at once; all that a run says of itself waits.
             if not is_away(error) or (write["do"] == "register" and is_denied(error)):

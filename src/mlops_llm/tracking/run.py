@@ -67,6 +67,7 @@ class MlflowRun:
         self._held: dict[str, list[list[Any]]] = {}
         self._late: list[list[Any]] = []
         self._told = -math.inf
+        self._cut_off = False
         self._lock = threading.Lock()
 
     @property
@@ -249,8 +250,13 @@ class MlflowRun:
         """Write the numbers that wait; the lock is held."""
         if self._late:
             rows, self._late = self._late, []
-            self._outbox.put({"do": "metrics", "rows": rows})
-            self._told = time.monotonic()
+            try:
+                self._outbox.put({"do": "metrics", "rows": rows} | ({"unsure": True} if self._cut_off else {}))
+            except KeyboardInterrupt:
+                # In the middle of it: whether they arrived is not known, so the next write looks.
+                self._late, self._cut_off = rows + self._late, True
+                raise
+            self._told, self._cut_off = time.monotonic(), False
 
     def _list_table(self, name: str) -> None:
         """Name a table to MLflow's page, beside those of the run so far."""
