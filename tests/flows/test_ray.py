@@ -31,7 +31,7 @@ from mlops_llm.data.dedup.keep import Keep
 from mlops_llm.data.engine import Engine, Local, Where
 from mlops_llm.data.kinds import Kind
 from mlops_llm.data.ops.validate import longest_view
-from mlops_llm.data.validate import Checks, check
+from mlops_llm.data.validate import Checks, CountTokens, check
 from mlops_llm.entry import launch
 from mlops_llm.eval.__main__ import STAGE as EVAL
 from mlops_llm.launch import sent
@@ -225,14 +225,16 @@ def test_both_nodes_work_and_what_they_find_in_20_000_rows_is_found_here(here: P
 
     assert len(set(pa.concat_tables(driver.map(node, list(tables()) * 8))["node"].to_pylist())) == 2
     tokenizer = tokens.tokenizer("tiny")
+
+    def count(kind: Kind) -> CountTokens:
+        return partial(longest_view, tokenizer, kind=kind)
+
     whole, parts = (
         (
             exact.find(tables(), ["answer", "prompt"], Keep.longest, True, engine or Local()),
             minhash.find(tables(), ["prompt", "answer"], Keep.first, 0.8, 3, engine or Local()),
             stats.measure(formats.records(rows), Kind.sft, tokenizer, engine=engine),
-            check(
-                formats.records(rows), None, Checks(64), lambda kind: partial(longest_view, tokenizer, kind=kind), engine=engine
-            ),
+            check(formats.records(rows), None, Checks(max_tokens=64), count, engine=engine),
         )
         for engine in (None, driver)
     )
