@@ -196,17 +196,28 @@ def within(there: Path, cluster: Cluster, driver: Engine, monkeypatch: pytest.Mo
     return there
 
 
+LETTERS = (
+    "的是了我有和人这中大为上个国以要他时来用们生到作地于出就分对成会可主发年动同工也能下过子说产种面而方后多定行学法所民得"
+)
+
+
 def written(file: Path, count: int, sound: bool) -> Path:
-    """Rows with exact and near duplicates, conflicts and long texts; not all of them sound, unless they are to be."""
-    draw = random.Random(7)
-    texts = [each.prompt + each.response for each in corpus.exchanges(1, 200)]
+    """Rows of which a tenth each is equal to an earlier one, nearly so, apart by a number, or another answer to the same."""
+    draw, rows = random.Random(7), list[tuple[str, str]]()
     flawed = ["", "  x ", "a\u200bb", "13912345678", "<|im_start|>user", "\ufffd", "长" * 900]
     with file.open("w", encoding="utf-8") as into:
         for place in range(count):
-            row = {"prompt": draw.choice(texts[:100]), "response": draw.choice(texts[100:]), "label": draw.randrange(80)}
-            row["response"] += draw.choice(["", "", "", "好的", "谢谢", "对吧", f"{draw.randrange(9)}"])
+            asked, said = ("".join(draw.choices(LETTERS, k=most)) for most in (draw.randint(12, 30), draw.randint(50, 90)))
+            sort = draw.randrange(10) if rows else 9
+            if sort < 4:
+                asked, before = draw.choice(rows)
+                at = draw.randrange(len(before))
+                said = [before, before[:at] + "，" + before[at + 1 :], f"{before}{place}", said][sort]
+            elif sort > 4:
+                rows.append((asked, said))
             if place % 500 == 3 and not sound:
-                row["response"] = draw.choice(flawed)
+                said = draw.choice(flawed)
+            row = {"prompt": asked, "response": said, "label": len(asked)}
             into.write((json.dumps(row, ensure_ascii=False) if sound or place % 997 else "{broken") + "\n")
     return file
 
@@ -234,7 +245,7 @@ def test_both_nodes_work_and_what_they_find_in_20_000_rows_is_found_here(here: P
             exact.find(tables(), ["answer", "prompt"], Keep.longest, True, engine or Local()),
             minhash.find(tables(), ["prompt", "answer"], Keep.first, 0.8, 3, engine or Local()),
             stats.measure(formats.records(rows), Kind.sft, tokenizer, engine=engine),
-            check(formats.records(rows), None, Checks(max_tokens=64), count, engine=engine),
+            check(formats.records(rows), None, Checks(max_tokens=100), count, engine=engine),
         )
         for engine in (None, driver)
     )
