@@ -26,7 +26,7 @@ from mlops_llm.data.dedup import exact, minhash
 from mlops_llm.data.dedup.found import Found
 from mlops_llm.data.dedup.keep import Keep
 from mlops_llm.data.dedup.texts import SCHEMA
-from mlops_llm.data.engine import Local
+from mlops_llm.data.engine import Engine, Local
 
 COLUMNS = ["prompt", "answer"]
 THRESHOLD = 0.8
@@ -90,12 +90,20 @@ def tables(table: pa.Table) -> Iterator[pa.Table]:
     return (table.slice(start, 8192) for start in range(0, len(table), 8192))
 
 
+def our_exact_with(rows: Made, engine: Engine) -> Found:
+    return exact.find(tables(rows.table), COLUMNS, Keep.first, False, engine)
+
+
+def our_minhash_with(rows: Made, engine: Engine) -> Found:
+    return minhash.find(tables(rows.table), COLUMNS, Keep.first, THRESHOLD, 3, engine)
+
+
 def our_exact(rows: Made) -> Found:
-    return exact.find(tables(rows.table), COLUMNS, Keep.first, False, Local())
+    return our_exact_with(rows, Local())
 
 
 def our_minhash(rows: Made) -> Found:
-    return minhash.find(tables(rows.table), COLUMNS, Keep.first, THRESHOLD, 3, Local())
+    return our_minhash_with(rows, Local())
 
 
 def duckdb_distinct(rows: Made) -> int:

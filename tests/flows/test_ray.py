@@ -6,19 +6,32 @@ import json
 import os
 import random
 import shutil
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
+from unittest import mock
 
+import pyarrow as pa
 import pytest
 
+import mlops_llm
 from mlops_llm import digest
+from mlops_llm.data import formats, stats, tokens
 from mlops_llm.data.__main__ import STAGE as DATA
+from mlops_llm.data.dedup import exact, minhash, semantic, texts
+from mlops_llm.data.dedup.embedders import Use
+from mlops_llm.data.dedup.keep import Keep
+from mlops_llm.data.engine import Engine, Local, Where
+from mlops_llm.data.kinds import Kind
+from mlops_llm.data.ops.validate import longest_view
+from mlops_llm.data.validate import Checks, CountTokens, check
 from mlops_llm.entry import launch
 from mlops_llm.eval.__main__ import STAGE as EVAL
 from mlops_llm.launch import sent
@@ -31,6 +44,7 @@ from tests.ray_cluster import Cluster
 from tests.record import artifacts_of, client, run_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed (make install-test)")]
+SOURCES = str(Path(mlops_llm.__file__).parents[1])
 CANARY = f"canary-{token_hex(8)}"  # not a word of this file, which travels with the code
 
 
@@ -52,7 +66,7 @@ def there(cluster: Cluster, here: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     """An empty folder whose commands reach the cluster's dashboard."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("MLOPS_LLM_QUEUE", str(here / "queue"))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, ["src", os.environ.get("PYTHONPATH", "")])))
+    monkeypatch.setenv("PYTHONPATH", SOURCES)
     for name, value in cluster.variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("RAY_ADDRESS")  # Ray Jobs need the dashboard alone
@@ -168,76 +182,110 @@ def test_a_job_that_finds_no_room_waits_says_why_and_can_be_taken_back(there: Pa
     assert run_of(client(there), "big").info.status == "KILLED"
 
 
+@pytest.fixture(scope="module")
+def driver(cluster: Cluster) -> Iterator[Engine]:
+    """This process as a driver of the cluster, as a job's is."""
+    with mock.patch.dict(os.environ, {**cluster.variables, "PYTHONPATH": SOURCES}), Where.ray.engine() as engine:
+        yield engine
+
+
 @pytest.fixture
-def within(there: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder whose commands are drivers of the cluster, as a job on it is."""
+def within(there: Path, cluster: Cluster, driver: Engine, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose commands are drivers of the cluster."""
     monkeypatch.setenv("RAY_ADDRESS", cluster.variables["RAY_ADDRESS"])
-    monkeypatch.setenv("PYTHONPATH", str(Path(digest.__file__).parents[1]))
     return there
 
 
-def written(folder: Path, count: int, sound: bool) -> None:
-    """Rows with exact and near duplicates, conflicts and long texts; not all of them sound, unless they are to be."""
-    draw = random.Random(7)
-    texts = [each.prompt + each.response for each in corpus.exchanges(1, 400)]
-    flawed = ["", "  x ", "a\u200bb", "13912345678", "<|im_start|>user", "\ufffd", "长" * 900]
-    with (folder / "rows.jsonl").open("w", encoding="utf-8") as file:
-        for place in range(count):
-            asked, said = f"{draw.choice(texts)} {draw.randrange(count // 3)}", draw.choice(texts) * draw.randrange(1, 3)
-            row = {"prompt": asked, "response": said, "label": draw.randrange(80)}
-            if place % 500 == 3 and not sound:
-                row["response"] = draw.choice(flawed)
-            file.write((json.dumps(row, ensure_ascii=False) if sound or place % 997 else "{broken") + "\n")
-
-
-def both(words: list[str], folder: Path, capfd: pytest.CaptureFixture[str], code: int) -> Iterator[Any]:
-    """result.json and the run's metrics and tables of a command here, and of the same over Ray."""
-    for name in ("local", "ray"):
-        run(DATA, *words, f"op.engine={name}", f"name=made_{name}", f"run_name={words[0][3:]}-{name}", capfd=capfd, code=code)
-        made = run_of(client(folder), f"{words[0][3:]}-{name}")
-        found = json.loads((folder / f"outputs/{words[0][3:]}-{name}/result.json").read_text("utf-8"))
-        tables = {
-            file.name: json.loads(file.read_text("utf-8"))
-            for file in sorted(Path(made.info.artifact_uri.removeprefix("file://")).glob("*.json"))
-            if file.name != "result.json"
-        }
-        yield json.loads(json.dumps([found, made.data.metrics, tables], sort_keys=True).replace(f"made_{name}", "made"))
-
-
-@pytest.mark.parametrize(
-    ("words", "code"),
-    [
-        (["op=dedup_exact", "op.fields=[answer,prompt]", "op.normalize=true"], 0),
-        (["op=dedup_minhash", "op.keep=longest"], 0),
-        (["op=validate", "op.max_tokens=64"], 1),
-        (["op=stats"], 0),
-    ],
-    ids=lambda value: value[0][3:] if isinstance(value, list) else "",
+LETTERS = (
+    "的是了我有和人这中大为上个国以要他时来用们生到作地于出就分对成会可主发年动同工也能下过子说产种面而方后多定行学法所民得"
 )
-def test_work_over_ray_finds_what_is_found_here(
-    within: Path, words: list[str], code: int, capfd: pytest.CaptureFixture[str]
+
+
+def written(file: Path, count: int, sound: bool) -> Path:
+    """Rows of which a tenth each is equal to an earlier one, nearly so, apart by a number, or another answer to the same."""
+    draw, rows = random.Random(7), list[tuple[str, str]]()
+    flawed = ["", "  x ", "a\u200bb", "13912345678", "<|im_start|>user", "\ufffd", "长" * 900]
+    with file.open("w", encoding="utf-8") as into:
+        for place in range(count):
+            asked, said = ("".join(draw.choices(LETTERS, k=most)) for most in (draw.randint(12, 30), draw.randint(50, 90)))
+            sort = draw.randrange(10) if rows else 9
+            if sort < 4:
+                asked, before = draw.choice(rows)
+                at = draw.randrange(len(before))
+                said = [before, before[:at] + "，" + before[at + 1 :], f"{before}{place}", said][sort]
+            elif sort > 4:
+                rows.append((asked, said))
+            if place % 500 == 3 and not sound:
+                said = draw.choice(flawed)
+            row = {"prompt": asked, "response": said, "label": len(asked)}
+            into.write((json.dumps(row, ensure_ascii=False) if sound or place % 997 else "{broken") + "\n")
+    return file
+
+
+def test_both_nodes_work_and_what_they_find_in_20_000_rows_is_found_here(here: Path, driver: Engine) -> None:
+    rows, sound = written(here / "rows.jsonl", 20_000, False), written(here / "sound.jsonl", 20_000, True)
+
+    def tables() -> Iterator[pa.Table]:
+        return texts.tables(stats.usable(formats.records(sound), Kind.sft))
+
+    def node(table: pa.Table) -> pa.Table:
+        import ray
+
+        time.sleep(0.2)
+        return pa.table({"node": [ray.get_runtime_context().get_node_id()]})
+
+    assert len(set(pa.concat_tables(driver.map(node, list(tables()) * 8))["node"].to_pylist())) == 2
+    tokenizer = tokens.tokenizer("tiny")
+
+    def count(kind: Kind) -> CountTokens:
+        return partial(longest_view, tokenizer, kind=kind)
+
+    whole, parts = (
+        (
+            exact.find(tables(), ["answer", "prompt"], Keep.longest, True, engine or Local()),
+            minhash.find(tables(), ["prompt", "answer"], Keep.first, 0.8, 3, engine or Local()),
+            stats.measure(formats.records(rows), Kind.sft, tokenizer, engine=engine),
+            check(formats.records(rows), None, Checks(max_tokens=100), count, engine=engine),
+        )
+        for engine in (None, driver)
+    )
+    for here_, there_ in zip(whole[:2], parts[:2], strict=True):
+        assert there_.removed.equals(here_.removed) and len(here_.removed) > 1000
+        assert there_.different.equals(here_.different) and len(here_.different) > 100
+        assert (there_.rows, there_.unlisted, there_.facts) == (here_.rows, here_.unlisted, here_.facts)
+    assert parts[2] == whole[2] and parts[2].duplicates > 100
+    assert parts[3].findings.table() == whole[3].findings.table() and len(whole[3].findings.counts) > 6
+    assert (parts[3].findings.counts, parts[3].fields, parts[3].characters) == (
+        whole[3].findings.counts, whole[3].fields, whole[3].characters,
+    )  # fmt: skip
+
+
+def test_rows_are_embedded_by_workers_as_here(here: Path, driver: Engine) -> None:
+    rows = written(here / "rows.jsonl", 400, True)
+    here_, there_ = (
+        semantic.find(texts.tables(stats.usable(formats.records(rows), Kind.sft)), ["answer"], Keep.first, 0.9, Use(), engine)
+        for engine in (Local(), driver)
+    )
+    assert there_.removed.equals(here_.removed) and there_.different.equals(here_.different) and len(here_.removed) > 50
+
+
+def test_a_job_that_works_over_its_cluster_makes_the_same_version(
+    there: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written(within, 20_000, sound=words[0].startswith("op=dedup"))
-    local, ray = both([*words, "dataset=rows.jsonl"], within, capfd, code)
-    assert local == ray
-    if words[0].startswith("op=dedup"):
-        assert local[0]["rows"]["removed"] > 100 and local[0]["digests"]["canonical"]
-
-
-def test_rows_are_embedded_by_workers_as_here(within: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    written(within, 300, sound=True)
-    local, ray = both(["op=dedup_semantic", "op.dry_run=true", "dataset=rows.jsonl"], within, capfd, 0)
-    assert local == ray
+    written(there / "rows.jsonl", 2000, True)
+    monkeypatch.setenv("PYTHONPATH", SOURCES)
+    words = ["op=dedup_exact", "dataset=rows.jsonl", "name=made"]
+    run(DATA, *words, "op.engine=ray", "launch=ray", "run_name=over", capfd=capfd)
+    (there / "datasets/made.jsonl").rename(there / "over.jsonl")
+    run(DATA, *words, "run_name=here", capfd=capfd)
+    assert (there / "over.jsonl").read_bytes() == (there / "datasets/made.jsonl").read_bytes()
+    over, here = (json.loads((there / f"outputs/{name}/result.json").read_text("utf-8")) for name in ("over", "here"))
+    assert over["digests"] == here["digests"] and over["rows"] == here["rows"] and over["rows"]["removed"] > 10
 
 
 SCORE = ["model=tiny", "dataset=sales_eval", "metric=[exact_match,bleu]"]
 SCORE += ["sampling.temperature=0", "sampling.max_new_tokens=12"]
-RAY = ["engine=ray", "engine.engine=hf", "engine.workers=2", "engine.shard=4"]
-
-
-def answers(folder: Path, name: str) -> list[str]:
-    lines = (folder / "outputs" / name / "answers.jsonl").read_text("utf-8").splitlines()
-    return sorted(json.dumps({k: v for k, v in json.loads(line).items() if k not in ("seconds",)}) for line in lines)
+RAY = ["engine=ray", "engine.engine=hf", "engine.workers=1", "engine.shard=4"]
 
 
 def test_answers_of_workers_are_those_of_the_engine_here_and_are_known_afterwards(
@@ -249,7 +297,7 @@ def test_answers_of_workers_are_those_of_the_engine_here_and_are_known_afterward
     here, spread = (run_of(client(within), name).data for name in ("here", "spread"))
     for name in ("score/exact_match", "score/bleu"):
         assert spread.metrics[name] == here.metrics[name]
-    assert spread.params["engine.engine"] == "hf" and spread.params["engine.workers"] == "2"
+    assert spread.params["engine.engine"] == "hf" and spread.params["engine.workers"] == "1"
     said = run(EVAL, *SCORE, "engine=hf", "run_name=again", capfd=capfd)
     assert "known" in said or "from before" in said
 
@@ -346,6 +394,8 @@ def test_a_job_that_is_cancelled_saves_and_goes_on_where_one_wants(there: Path, 
 
 def test_a_run_whose_cluster_is_gone_is_found_dead(there: Path, cluster: Cluster, capfd: pytest.CaptureFixture[str]) -> None:
     """The last test: it takes the cluster away."""
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()  # a driver would end with its cluster
     run(TRAIN, *LONG, "run_name=lost", "launch=ray", "launch.wait=false", capfd=capfd)
     begun(there, "lost")
     threading.Timer(1.0, cluster.end).start()

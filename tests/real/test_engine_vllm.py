@@ -17,7 +17,8 @@ from mlops_llm.eval.judge import Rated, Verdict
 from mlops_llm.eval.judges.rubric import Rubric
 from mlops_llm.inference.engine import Care, Generation, Request, Sampling
 from mlops_llm.inference.engines.hf import Hf
-from mlops_llm.inference.engines.vllm import Mode, Vllm
+from mlops_llm.inference.engines.ray import OverRay
+from mlops_llm.inference.engines.vllm import Mode, Vllm, flags
 from mlops_llm.models import load, smollm2, template
 from mlops_llm.models.load import ModelLoad
 from mlops_llm.models.ref import resolve
@@ -107,3 +108,26 @@ def test_vllm_in_this_process_answers_as_transformers_does() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert Mode.in_process.name in code
+
+
+@ALL
+def test_sizes_of_groups_of_gpus_are_what_vllms_own_parser_reads() -> None:
+    words = flags(
+        Vllm(tensor_parallel=2, pipeline_parallel=3, data_parallel=4)._arguments(str(resolve("tiny").folder), "float32")
+    )
+    code = f"""
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+read = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser()).parse_args({words!r})
+made = AsyncEngineArgs.from_cli_args(read)
+print(made.tensor_parallel_size, made.pipeline_parallel_size, made.data_parallel_size)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.split()[-3:] == ["2", "3", "4"], done.stdout + done.stderr
+
+
+@ALL
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
+def test_workers_over_ray_answer_as_transformers_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    check(OverRay("vllm", workers=2, shard=16), "tiny", 64, 32)
