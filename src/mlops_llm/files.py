@@ -144,6 +144,18 @@ def replace(path: Path) -> Iterator[Path]:
         raise
 
 
+def expanded(path: str) -> Path:
+    """A path as a person types it, with `~` for a home folder.
+
+    Raises:
+        UserError: it names the home folder of nobody.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError("names the home folder of nobody here", path[:200], "check the name behind ~") from error
+
+
 def cache_folder() -> Path:
     """What can be made again: `$MLOPS_LLM_CACHE`, else `mlops_llm` under `$XDG_CACHE_HOME` or `~/.cache`."""
     own = os.environ.get("MLOPS_LLM_CACHE")
