@@ -18,6 +18,8 @@ from typing import Any
 
 from mlops_llm.errors import UserError, first_line
 
+_LONGEST = 200
+"""Bytes of a name, of the 255 that systems allow: drafts have longer ones."""
 _DRAFT = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
 """Name of a draft, as tempfile makes it: that of the output within."""
 
@@ -142,11 +144,46 @@ def replace(path: Path) -> Iterator[Path]:
         raise
 
 
+def expanded(path: str) -> Path:
+    """A path as a person types it, with `~` for a home folder.
+
+    Raises:
+        UserError: it names the home folder of nobody.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError("names the home folder of nobody here", path[:200], "check the name behind ~") from error
+
+
 def cache_folder() -> Path:
     """What can be made again: `$MLOPS_LLM_CACHE`, else `mlops_llm` under `$XDG_CACHE_HOME` or `~/.cache`."""
     own = os.environ.get("MLOPS_LLM_CACHE")
     shared = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(own or f"{shared}/mlops_llm").expanduser().absolute()
+
+
+def check_part(name: str, where: str, remedy: str = "take letters, digits, '-', '_' and '.'") -> str:
+    """Return a name that is one part of a path: what it names lies where it was meant to lie.
+
+    Raises:
+        UserError: it leads elsewhere, or no file can have it.
+    """
+    bad = any(each in "/\\" or not each.isprintable() for each in name)
+    if bad or name in ("", ".", "..") or len(name.encode()) > _LONGEST:
+        shown = name if len(name) <= 80 else f"{name[:80]}…"
+        raise UserError(f"is '{shown}', which is no name of one folder", where, remedy)
+    return name
+
+
+def leads_out(file: Path, folder: Path) -> bool:
+    """Whether a file of a folder is a symbolic link to somewhere else; the links of the hub's cache stay within it."""
+    if not file.is_symlink():
+        return False
+    inside = [folder.resolve()]
+    if folder.parent.name == "snapshots":
+        inside.append(folder.parents[1].resolve() / "blobs")
+    return not any(file.resolve().is_relative_to(each) for each in inside)
 
 
 def writable(folder: Path) -> Path:

@@ -9,6 +9,7 @@ from mlops_llm.component import near
 from mlops_llm.data import hub
 from mlops_llm.data.formats import ENDINGS, ending
 from mlops_llm.errors import UserError
+from mlops_llm.files import expanded
 
 
 def here() -> Path:
@@ -27,7 +28,7 @@ def name(path: Path) -> str:
     if hub.is_ref(str(path)):
         return hub.name(str(path))
     if path.is_dir():
-        return path.name
+        return path.name or path.resolve().name or "rows"
     found = ending(path)
     return path.name[: -len(found)] if found else path.stem
 
@@ -51,7 +52,7 @@ def find(ref: str) -> Path:
     Raises:
         UserError: there is none; near names are given.
     """
-    direct = Path(ref).expanduser()
+    direct = expanded(ref)
     if hub.is_ref(ref):
         return direct
     if (direct.exists() or direct.is_symlink()) and not direct.is_dir():

@@ -20,6 +20,7 @@ from mlops_llm.data.folders import find, here, inside, shipped
 from mlops_llm.data.read import ENDINGS, Read, Source, read_path
 from mlops_llm.data.read import name as name_of
 from mlops_llm.errors import UserError
+from mlops_llm.files import expanded
 from mlops_llm.record import DatasetInput, Run
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def locate(ref: str, how: Read | None = None) -> Place:
     from mlops_llm.tracking import datasets
 
     name, at, which = ref.rpartition("@")
-    if at and name and not Path(ref).expanduser().exists() and ref not in {**inside(shipped()), **inside(here())}:
+    if at and name and not expanded(ref).exists() and ref not in {**inside(shipped()), **inside(here())}:
         store = record()
         known = datasets.find(store, name) if store else None
         if store is None or known is None:
@@ -200,11 +201,11 @@ def lasting(source: Source, asked: str) -> str:
         asked: the ref that it was asked for.
     """
     before, at, _ = asked.rpartition("@")
-    name = before if at and before and not Path(asked).expanduser().exists() else asked
+    name = before if at and before and not expanded(asked).exists() else asked
     if not _is_path(name):
         name = source.name
     elif not name.startswith("hf:"):
-        name = str(Path(name).expanduser().absolute())
+        name = str(expanded(name).absolute())
     return f"{name}@{source.canonical}"
 
 

@@ -22,6 +22,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from mlops_llm import component
 from mlops_llm.entry.arguments import Arguments
 from mlops_llm.errors import UserError
+from mlops_llm.files import check_part
 from mlops_llm.launch.place import PLACES
 
 
@@ -62,6 +63,8 @@ def name_runs(name: str) -> None:
     """Say what a run is called that nobody names; its files go to outputs/NAME where `output` says nothing else."""
 
     def run_folder(output: str | None, run_name: str | None) -> str:
+        if run_name is not None:
+            check_part(str(run_name), "run_name")
         folder = Path(output or f"outputs/{run_name or name}").absolute()
         _absent.setdefault(folder, [each for each in (folder, *folder.parents) if not each.exists()])
         return str(output or f"outputs/{run_name or name}")

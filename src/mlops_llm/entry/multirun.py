@@ -14,6 +14,7 @@ from mlops_llm import console
 from mlops_llm.entry.arguments import Arguments, as_typed, first_choices, number_of_jobs, quote, swept
 from mlops_llm.entry.job import Outcome, Stage, child, links, refuse_in_use
 from mlops_llm.errors import UserError, unexpected
+from mlops_llm.files import check_part
 from mlops_llm.launch.place import without_launch
 from mlops_llm.record import Registration
 
@@ -51,7 +52,7 @@ def multirun(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) ->
     keys = swept(arguments.overrides)
     if "launch" in keys:
         raise UserError("cannot be swept: all jobs of a multirun run in one place", "launch", "give one value")
-    name = str(first.run_name or name)
+    name = check_part(str(first.run_name or name), "run_name")
     output = Path((first[stage.folder] if stage.folder else None) or f"outputs/{name}").absolute()
     opening = _opening(stage, first, arguments, name, output)
     refuse_in_use(output)

@@ -15,7 +15,7 @@ from typing import Any
 
 from mlops_llm import digest
 from mlops_llm.errors import UserError, first_line
-from mlops_llm.files import read_object
+from mlops_llm.files import check_part, read_object
 from mlops_llm.models import adapter, code, gptq, packed, tensors
 from mlops_llm.models.ref import Place
 from mlops_llm.record import Checkpoint
@@ -433,7 +433,8 @@ def _weights(folder: Path, stem: str, how: ModelLoad, config: dict[str, Any] | N
         return size // 4, size
     index = folder / f"{stem}.safetensors.index.json"
     if index.is_file():
-        for name in sorted(set(read_object(index).get("weight_map", {}).values())):
+        for name in sorted(map(str, set(_weight_map(index).values()))):
+            check_part(name, str(index), "copy the weights again")
             if not (folder / name).is_file():
                 raise UserError(f"{name} is missing, which the index names", str(folder), "copy the weights again")
     shapes, size = dict[str, tuple[int, ...]](), 0
@@ -442,6 +443,13 @@ def _weights(folder: Path, stem: str, how: ModelLoad, config: dict[str, Any] | N
         shapes |= held
         size += counted
     return packed.parameters(config or {}, shapes), size
+
+
+def _weight_map(index: Path) -> dict[str, Any]:
+    found = read_object(index).get("weight_map")
+    if not isinstance(found, dict) or not all(isinstance(each, str) for each in found.values()):
+        raise UserError("names no files of weights", str(index), "copy the weights again")
+    return found
 
 
 def _header(file: Path) -> tuple[dict[str, tuple[int, ...]], int]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mlops_llm.component import near
 from mlops_llm.errors import UserError
+from mlops_llm.files import expanded
 
 EMBEDDED = ("tiny", "smollm2")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -69,7 +70,7 @@ def resolve(ref: str) -> Place:
         return Place(ref, smollm2.folder())
     if ref.startswith(("models:/", "runs:/")):
         return _recorded(ref)
-    folder = Path(ref).expanduser()
+    folder = expanded(ref)
     if folder.is_dir():
         return Place(ref, folder.absolute())
     if folder.is_file():

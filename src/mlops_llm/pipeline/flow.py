@@ -12,6 +12,7 @@ from mlops_llm import digest, order
 from mlops_llm.component import near
 from mlops_llm.data.ref import locate
 from mlops_llm.errors import UserError
+from mlops_llm.files import check_part
 from mlops_llm.pipeline import condition, search, words
 from mlops_llm.pipeline.condition import Condition
 from mlops_llm.pipeline.config import Method, Pipeline, Stage
@@ -147,6 +148,8 @@ def checked(settings: Pipeline, compose: Compose, rooms: Sequence[str]) -> Flow:
     """
     if not settings.stages:
         raise UserError("names no stages", "stages", "choose a flow: +experiment=rlhf_short")
+    for name in settings.stages:
+        check_part(name, "stages")  # its run's folder is called so
     steps = {name: _step(name, stage, settings, rooms) for name, stage in settings.stages.items()}
     for step in steps.values():
         _check_needs(step, steps)

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlops_llm.files import read_object
+from mlops_llm.errors import UserError
+from mlops_llm.files import leads_out, read_object
 from mlops_llm.models.load import Dtype, Files, with_tokenizer
 
 _TOKENIZER = (
@@ -31,12 +32,18 @@ def copy(files: Files, folder: Path, *, tokenizer: str = "") -> None:
         files: of the model; of an adapter without a tokenizer, those of its base are taken.
         folder: where they go.
         tokenizer: content of another tokenizer.json.
+
+    Raises:
+        UserError: a file is a link that leads out of the model's folder.
     """
     place = with_tokenizer(files).place.folder
     for file in files.whole.place.folder.glob(_CODE) if files.code else ():
         shutil.copyfile(file, folder / file.name)
     for pattern in _TOKENIZER:
         for file in place.glob(pattern):
+            if leads_out(file, place):
+                what = f"is a link to {file.resolve()}, and what lies there would become part of the new model"
+                raise UserError(what, str(file), "put the file itself there")
             if file.is_dir():
                 shutil.copytree(file, folder / file.name)
             else:

@@ -15,6 +15,7 @@ from typing import Any
 
 from mlops_llm import console
 from mlops_llm.errors import RequestError, UserError
+from mlops_llm.files import expanded
 from mlops_llm.surgery import oneshot
 
 
@@ -40,7 +41,7 @@ def interpreter(python: str | None, modules: tuple[str, ...], install: str, why:
         if missing:
             raise UserError(f"needs {missing}, {why}", "op.python", remedy)
         return sys.executable
-    path = Path(python).expanduser().absolute()
+    path = expanded(python).absolute()
     if not path.is_file() or not os.access(path, os.X_OK):
         raise UserError("is no Python", str(path), remedy)
     asked = f"import importlib.util as u; print([m for m in {list(modules)} if u.find_spec(m) is None])"

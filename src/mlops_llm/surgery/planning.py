@@ -11,6 +11,7 @@ from typing import Any
 
 from mlops_llm import console, files
 from mlops_llm.errors import UserError
+from mlops_llm.files import expanded
 from mlops_llm.models import load
 from mlops_llm.models.load import Dtype, Files, Task
 from mlops_llm.models.ref import EMBEDDED, resolve, unpinned
@@ -42,7 +43,7 @@ class Source:
         place = self.files.place
         if place.checkpoint:
             return f"models:/{place.checkpoint}"
-        if self.ref in EMBEDDED or not Path(self.ref).expanduser().is_dir():
+        if self.ref in EMBEDDED or not expanded(self.ref).is_dir():
             return self.ref
         from mlops_llm.tracking import checkpoints
         from mlops_llm.tracking.store import connect, exists
@@ -148,7 +149,7 @@ class Planned:
     def output(self) -> Path:
         """Folder of the new checkpoint."""
         own = Path(self.request.folder or ".") / self.name
-        return Path(self.request.output).expanduser().absolute() if self.request.output else own.absolute()
+        return expanded(self.request.output).absolute() if self.request.output else own.absolute()
 
     @property
     def opened(self) -> int:

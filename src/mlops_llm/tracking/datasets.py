@@ -11,12 +11,12 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mlops_llm.component import near
 from mlops_llm.errors import UserError
-from mlops_llm.files import cache_folder, whole_folder
+from mlops_llm.files import cache_folder, check_part, whole_folder
 from mlops_llm.tracking import environment, ledger
 from mlops_llm.tracking.store import Store, local_path
 
@@ -226,7 +226,7 @@ def snapshot(store: Store, version: Version) -> Path:
         UserError: the record has lost it.
     """
     run = store.client.get_run(version.run)
-    name = run.data.tags["dataset.file"]
+    name = f"data/{check_part(PurePosixPath(run.data.tags['dataset.file']).name, version.name)}"
     place = local_path(run.info.artifact_uri)
     if place is not None and (place / name).is_file():
         return Path(place / name)

@@ -79,7 +79,7 @@ def _info(each: dict[str, Any], run: str, checkpoint: str, experiment: str, begu
         client_request_id=f"row {each['place'] + 1}",
         execution_duration=round(each["seconds"] * 1000),
         trace_metadata=metadata,
-        tags={TraceTagKey.TRACE_NAME: "answer"} | {key: value[:4000] for key, value in each["metadata"].items()},
+        tags={TraceTagKey.TRACE_NAME: "answer"} | {_plain(key): value[:4000] for key, value in each["metadata"].items()},
         assessments=_assessments(each, run),
     )
 
@@ -95,7 +95,7 @@ def _assessments(each: dict[str, Any], run: str) -> list[Any]:
         judged = name in each["judged"]
         source = AssessmentSource("LLM_JUDGE", "judge") if judged else code
         said = each["comment"] if each["comment"] and (judged or not each["judged"]) else None
-        found.append(Feedback(name, value, source=source, rationale=said, metadata=dict(metadata)))
+        found.append(Feedback(_plain(name), value, source=source, rationale=said, metadata=dict(metadata)))
     if each["failure"]:
         kind, cause = each["failure"]
         found.append(Feedback("failure", kind, source=code, rationale=cause, metadata=dict(metadata)))

@@ -7,23 +7,39 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mlops_llm.errors import UserError
+from mlops_llm.files import read_object
 from mlops_llm.tracking import checkpoints, ledger, registered
 from mlops_llm.tracking.checkpoints import CheckpointRow
 from mlops_llm.tracking.lineage import ancestors
 from mlops_llm.tracking.store import Store, is_away, local_path
 
 T = TypeVar("T")
+_MARKS = {".complete.json": ("tags", "digest.weights"), "recipe.json": ("digest.weights",)}
+"""What a training and an operation leave beside the weights, and where their digest stands in it."""
 
 
 def folders(row: CheckpointRow) -> tuple[Path, ...]:
     """Where a checkpoint's files are: in the record and, as the training left them, in the run's folder on this machine."""
     written, host = row.tags.get("checkpoint.uri"), row.tags.get("checkpoint.host")
     own = local_path(written) if written and host in (None, socket.gethostname()) else None
-    places = (local_path(row.location), own if own is not None and own.name == row.name else None)
+    places = (local_path(row.location), own if own is not None and _is_left(own, row) else None)
     return tuple(dict.fromkeys(each.resolve() for each in places if each is not None and each.is_dir()))
+
+
+def _is_left(folder: Path, row: CheckpointRow) -> bool:
+    """Whether a folder is what the record says: others write there too, and what is named so is deleted one day."""
+    if folder.name != row.name:
+        return False
+    for name, path in _MARKS.items():
+        if (folder / name).is_file():
+            told: Any = read_object(folder / name)
+            for key in path:
+                told = told.get(key, {}) if isinstance(told, dict) else {}
+            return bool(told == row.tags.get("digest.weights"))
+    return False
 
 
 def delete(store: Store, row: CheckpointRow, tags: Mapping[str, str] | None = None) -> bool:

@@ -23,6 +23,7 @@ from urllib.request import url2pathname, urlopen
 
 from mlops_llm import console
 from mlops_llm.errors import UserError, first_line
+from mlops_llm.files import check_part
 from mlops_llm.tracking import clock, proxied
 from mlops_llm.tracking.refusals import is_denied, told
 from mlops_llm.tracking.secrets import mask_address
@@ -66,6 +67,8 @@ class Store:
 
         found = self.client.get_experiment_by_name(project)
         if found is None:
+            for part in project.split("/"):  # its artifacts lie in a folder of this name
+                check_part(part, setting.partition("=")[0])
             try:
                 return str(self.client.create_experiment(project, artifact_location=self._artifacts(project)))
             except MlflowException as error:

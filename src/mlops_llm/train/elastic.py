@@ -14,12 +14,18 @@ _HERE = ("localhost", "127.0.0.1", "::1")
 
 def main() -> None:
     """Be torchrun."""
-    from torch import distributed
-
-    distributed.TCPStore = _on_loopback(distributed.TCPStore)
+    keep_here()
     from torch.distributed import run
 
     run.main()
+
+
+def keep_here() -> None:
+    """Let this process's stores listen on the loopback where they are asked there; before any is made."""
+    from torch import distributed
+    from torch.distributed import rendezvous
+
+    distributed.TCPStore = rendezvous.TCPStore = _on_loopback(distributed.TCPStore)
 
 
 def _on_loopback(store: Any) -> Any:

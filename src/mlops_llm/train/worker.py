@@ -16,6 +16,7 @@ from typing import Any
 from mlops_llm import component, console
 from mlops_llm.errors import UserError, first_line
 from mlops_llm.record import NullRun, Result, Run
+from mlops_llm.train import elastic
 from mlops_llm.train.relay import Launcher, RelayedRun
 
 MISSED = ("Connection closed by peer", "Connection reset by peer", "NCCL", "gloo", "Broken pipe")
@@ -84,6 +85,7 @@ def _take_place(count: int) -> None:
     """
     import torch
 
+    elastic.keep_here()
     started = int(os.environ["WORLD_SIZE"])
     if started != count:
         raise UserError(f"{count} processes were asked for, and {started} were started", "distributed.processes")

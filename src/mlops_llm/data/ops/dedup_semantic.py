@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Optional
 
 from mlops_llm.component import component
 from mlops_llm.data.dedup.operation import Dedup
 from mlops_llm.errors import UserError
+from mlops_llm.files import expanded
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -91,7 +91,7 @@ class DedupSemantic(Dedup):
             return Server(self.base_url, self.embedder, self.api_key_env or "", timeout=self.timeout)
         if self.embedder == DEFAULT:
             return Use()
-        folder = Path(self.embedder).expanduser()
+        folder = expanded(self.embedder)
         if not folder.is_dir():
             remedy = f"name one, or {DEFAULT}, or a server's model with op.base_url"
             raise UserError(f"there is no folder '{self.embedder}'", "op.embedder", remedy)

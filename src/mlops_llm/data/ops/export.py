@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from mlops_llm import console
@@ -12,6 +11,7 @@ from mlops_llm.data import export, ref
 from mlops_llm.data.config import Data, Work
 from mlops_llm.data.kinds import of_rows
 from mlops_llm.errors import UserError
+from mlops_llm.files import expanded
 from mlops_llm.record import Result, Run
 
 
@@ -30,7 +30,7 @@ class Export:
         """Read the rows and see where they go."""
         if not request.output:
             raise UserError("names no file", "output", "give one: output=FILE.parquet")
-        path = Path(request.output).expanduser()
+        path = expanded(request.output)
         form = export.form_of(self.form, path)
         if path.exists() and not self.overwrite:
             raise UserError("is there already", str(path), "choose another, or set op.overwrite=true")

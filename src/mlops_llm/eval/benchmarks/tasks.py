@@ -17,6 +17,7 @@ from mlops_llm.eval.benchmarks import definitions, official
 from mlops_llm.eval.benchmarks.data import Local, local, looked_in
 from mlops_llm.eval.benchmarks.definitions import Task
 from mlops_llm.eval.config import Eval
+from mlops_llm.files import expanded
 from mlops_llm.inference.cache import key
 from mlops_llm.models import load
 from mlops_llm.record import DatasetInput
@@ -139,14 +140,14 @@ def check(settings: Eval) -> list[Wanted]:
 def _data_folder(settings: Eval) -> Path | None:
     if settings.benchmarks.data is None:
         return None
-    folder = Path(settings.benchmarks.data).expanduser().absolute()
+    folder = expanded(settings.benchmarks.data).absolute()
     if not folder.is_dir():
         raise UserError("there is no such folder", str(folder), "check benchmarks.data")
     return folder
 
 
 def _meant(name: str) -> list[Wanted]:
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_dir() and ("/" in name or name.startswith((".", "~")) or not _is_known(name)):
         return _of_folder(path.absolute())
     if "/" in name or name.startswith((".", "~")):

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlops_llm.errors import UserError
-from mlops_llm.files import link_file, read_object
+from mlops_llm.files import leads_out, link_file, read_object
 from mlops_llm.models import code, load, packed
 from mlops_llm.models.load import Dtype, Files, ModelLoad
 from mlops_llm.models.tensors import Tensors
@@ -29,6 +29,10 @@ def check(files: Files) -> None:
         UserError: its weights are pickled, it runs code, or it is an adapter on weights that it cannot be merged into.
     """
     code.refuse(files.code, files.place.ref)
+    out = next((each for each in sources(files) if not is_weights(each) and leads_out(each, each.parent)), None)
+    if out is not None:
+        what = f"is a link to {out.resolve()}, and what lies there would be handed on"
+        raise UserError(what, str(out), "put the file itself there")
     if files.is_adapter:
         packed.refuse(files)
     elif not any(files.place.folder.glob("*.safetensors")) and not packed.gguf_file(files.place.folder):

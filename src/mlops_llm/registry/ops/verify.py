@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
+from mlops_llm.files import expanded
 from mlops_llm.record import Result, Run
 from mlops_llm.registry.config import Registry, Work
 
@@ -26,7 +26,7 @@ class Verify:
 
         if not request.model:
             raise UserError("names no folder", "model", "give model=DIR, a folder that op=deploy wrote")
-        folder = Path(request.model).expanduser()
+        folder = expanded(request.model)
         told = manifest.verify(folder)
 
         def work(run: Run) -> Result:

@@ -79,15 +79,17 @@ def read(path: Path) -> list[Job]:
         text = path.read_text("utf-8")
     except (OSError, ValueError) as error:
         raise UserError(f"cannot be read ({first_line(error)})", str(path), "name a file of jobs: op.file=jobs.yaml") from error
-    loader = yaml.SafeLoader(text)
+    loader = None
     try:
+        loader = yaml.SafeLoader(text)
         jobs = _jobs(loader, loader.get_single_node(), str(path))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         said = getattr(error, "problem", None) or first_line(error)
         raise UserError(f"is no YAML ({said})", f"{path}:{mark.line + 1}" if mark else str(path), "mend the line") from error
     finally:
-        loader.dispose()
+        if loader:
+            loader.dispose()
     return ordered(jobs)
 
 

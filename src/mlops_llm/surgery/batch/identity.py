@@ -12,7 +12,7 @@ from mlops_llm import digest
 from mlops_llm.component import name_of, plain
 from mlops_llm.data.ref import open_dataset, record
 from mlops_llm.errors import UserError
-from mlops_llm.files import read_object
+from mlops_llm.files import expanded, read_object
 from mlops_llm.models import load
 from mlops_llm.models.ref import resolve
 from mlops_llm.surgery import certificate, planning, recipe
@@ -129,7 +129,7 @@ def _is_there(ref: str, request: Surgery) -> bool:
 
 
 def _output(request: Surgery) -> Path | None:
-    return Path(request.output).expanduser().absolute() if request.output else None
+    return expanded(request.output).absolute() if request.output else None
 
 
 def _recipe(request: Surgery) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from typing import Any
 from mlops_llm import console
 from mlops_llm.component import load, name_of
 from mlops_llm.errors import UserError, unexpected
+from mlops_llm.files import expanded
 from mlops_llm.record import Grid, NullRun, Result, Run
 from mlops_llm.surgery.batch.file import REF, Job, read
 from mlops_llm.surgery.batch.identity import JOB, RESULT, Earlier, earlier, identity
@@ -79,7 +80,7 @@ def prepared(file: str, usual: Surgery, *, dry_run: bool = False) -> Batch | Res
     given = next((name for name in _ABOUT_ONE if getattr(usual, name)), None)
     if given:
         raise UserError("is a setting of one operation", given, f"give it to a job of {file}")
-    jobs = read(Path(file).expanduser())
+    jobs = read(expanded(file))
     batch = Batch(usual, jobs, {job.name: _request(job, usual) for job in jobs})
     _refuse_same_output(batch)
     shown: list[Grid | str] = []
@@ -108,7 +109,7 @@ def _refuse_same_output(batch: Batch) -> None:
     for job in batch.jobs:
         output = batch.requests[job.name].output
         if output:
-            other = taken.setdefault(Path(output).expanduser().absolute(), job)
+            other = taken.setdefault(expanded(output).absolute(), job)
             if other is not job:
                 raise UserError(f"job {other.name} writes there too", job.where("output"), "give each job a folder of its own")
 
