@@ -59,7 +59,7 @@ def script(folder: JobFolder, python: str, settings: Mapping[str, Any], step: li
         )
     except ValueError as error:
         raise UserError(first_line(error), "launch") from error
-    return executor._make_submission_file_text(f"{python} {_NODE} run {where}", "")
+    return str(executor._make_submission_file_text(f"{python} {_NODE} run {where}", ""))
 
 
 def submit(folder: JobFolder, text: str, command: Command) -> str:
