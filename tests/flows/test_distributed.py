@@ -78,17 +78,14 @@ def test_two_processes_learn_what_one_learns(here: Path, pair: tuple[Path, Resul
     ]
 
 
-def test_two_machines_learn_what_two_processes_learn(
-    here: Path, pair: tuple[Path, Result, MemoryRun], slurm: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_machines_learn_what_two_processes_learn(here: Path, pair: tuple[Path, Result, MemoryRun], slurm: Cluster) -> None:
     """Two nodes of a SLURM, each with one process; a process that is killed costs no number and no bit."""
-    monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
-    monkeypatch.setenv("MLOPS_LLM_QUEUE", str(here / "state"))
+    found = {**slurm.environment, "MLOPS_LLM_QUEUE": str(here / "state")}
     words = [f"trainer.{name}={value}" for name, value in STEPS.items()]
     words += ["trainer.batch_size=4", "trainer.learning_rate=2e-3", "samples.count=0", "register_as=null", "peft=none"]
     words += ["distributed=ddp", "distributed.processes=1", "distributed.nodes=2", "distributed.restarts=1"]
     where = ["launch=slurm", "launch.nodes=2", "launch.memory=5", "launch.time=20"]
-    process = start(here, "dataset=sales_sft", *words, *where, "run_name=apart")
+    process = start(here, "dataset=sales_sft", *words, *where, "run_name=apart", env=found)
     wait_for_step(here, "apart", 6, process)
     workers = [one for one in psutil.process_iter(["cmdline"]) if is_worker(one, here)]
     assert len(workers) == 2
