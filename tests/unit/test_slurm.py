@@ -18,7 +18,7 @@ from mlops_llm.launch import stopping
 from mlops_llm.launch.jobs import State
 from mlops_llm.launch.place import Again, Command
 from mlops_llm.launch.places.slurm import OnSlurm
-from mlops_llm.launch.slurm import asking, batch
+from mlops_llm.launch.slurm import asking, batch, node
 from mlops_llm.launch.slurm.fate import End, fate
 from mlops_llm.launch.slurm.folder import JobFolder, Progress, Sheet
 from mlops_llm.tracking import store
@@ -94,6 +94,30 @@ def test_a_job_starts_again_only_while_there_is_reason_to_hope(end: End, idle: i
     else:
         assert (found.idle, found.code) == (idle + 1, 137)
         assert found.idle >= tries
+
+
+@pytest.mark.parametrize(
+    ("facts", "earlier"),
+    [
+        ({"JobState": "RUNNING", "Restarts": "1"}, False),
+        ({"JobState": "COMPLETING", "Restarts": "1"}, False),
+        ({"JobState": "PENDING", "Restarts": "2"}, True),
+        ({"JobState": "RUNNING", "Restarts": "2"}, True),
+    ],
+)
+def test_the_script_of_an_earlier_start_judges_nothing(
+    facts: dict[str, str], earlier: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "6")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    monkeypatch.setattr(asking, "facts_of", lambda job: facts)
+    asked: list[list[str]] = []
+    monkeypatch.setattr(asking, "ask", lambda words: asked.append(words))
+    folder = batch.found_folder(tmp_path, "one")
+    folder.write(Sheet(command(), 3, 60.0, "vm/1", "python"))
+    assert node.conclude(folder) == 137
+    assert asked == ([] if earlier else [["scontrol", "requeue", "6"]])
+    assert not folder.progress().over
 
 
 def test_a_job_that_is_killed_each_time_ends_and_one_that_saves_does_not() -> None:

@@ -19,6 +19,7 @@ from typing import Any
 from mlops_llm import console
 from mlops_llm.errors import UserError
 from mlops_llm.launch import stopping
+from mlops_llm.launch.jobs import State
 from mlops_llm.launch.place import JOB, Again
 from mlops_llm.launch.slurm import asking
 from mlops_llm.launch.slurm.fate import KILLED, End, Fate, fate
@@ -82,6 +83,8 @@ def conclude(folder: JobFolder) -> int:
     facts: asking.Facts = {}
     with suppress(UserError):
         facts = asking.facts_of(job)
+    if facts and _is_put_back(facts):
+        return KILLED
     end = End(
         int(folder.code.read_text()) if folder.code.is_file() else None,
         folder.saved.read_text("utf-8") if folder.saved.is_file() else "",
@@ -100,6 +103,12 @@ def conclude(folder: JobFolder) -> int:
             found = Fate(False, found.idle, KILLED, f"{found.reason}; SLURM does not put it back: {error.what}")
     folder.note(replace(progress, idle=found.idle, note=found.reason, over=True, code=found.code))
     return found.code
+
+
+def _is_put_back(facts: asking.Facts) -> bool:
+    """Whether SLURM put the job back itself, as one whose node failed; then this script is that of an earlier start."""
+    mine = os.environ.get("SLURM_RESTART_COUNT", "0")
+    return asking.look_of(facts).state is State.waiting or facts.get("Restarts", mine) != mine
 
 
 def _words(sheet: Sheet, starts: int) -> tuple[tuple[str, ...], bool]:
