@@ -209,6 +209,11 @@ def test_a_model_that_is_the_run_s_folder_is_left_without_its_weights() -> None:
     assert "--exclude=/*.safetensors" in filters(run, [], [], everything=False)
 
 
+def test_a_model_beside_the_run_s_folder_comes_by_itself() -> None:
+    run = There(there().run, "/far/w/outputs/one", (row("m", "/far/w/made/0"),))
+    assert not [rule for rule in filters(run, [], [], everything=False) if "/m/" in rule]
+
+
 def test_a_path_there_is_one_here(tmp_path: Path) -> None:
     ground = Ground("/far/w", tmp_path, "/far/w/outputs/one", Path("/else/one"))
     assert ground.place("/far/w/outputs/one/checkpoint-1") == Path("/else/one/checkpoint-1")

@@ -79,15 +79,12 @@ def filters(run: There, others: Sequence[str], keep: Sequence[CheckpointRow], ev
     inside = [f"--exclude=/{_below(each, run.output)}/" for each in others if each.startswith(f"{run.output}/")]
     rules = [f"--exclude={each}" for each in _NEVER] + inside
     kept = {row.id for row in keep}
-    rules += [f"--include=/{_below(run.place(row), run.output)}/" for row in keep if run.place(row) != run.output]
     for row in run.checkpoints:
-        if row.id not in kept:
-            place = run.place(row)
-            rules += (
-                [f"--exclude=/{each}" for each in _WEIGHTS]
-                if place == run.output
-                else [f"--exclude=/{_below(place, run.output)}/"]
-            )
+        place = run.place(row)
+        if place.startswith(f"{run.output}/"):
+            rules.append(f"--{'include' if row.id in kept else 'exclude'}=/{_below(place, run.output)}/")
+        elif place == run.output and row.id not in kept:
+            rules += [f"--exclude=/{each}" for each in _WEIGHTS]
     return rules if everything else [*rules, f"--exclude={_OF_A_TRAINING}"]
 
 
