@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from mlops_llm import digest
 from mlops_llm.data.__main__ import STAGE as DATA
@@ -28,6 +29,7 @@ from mlops_llm.launch.jobs import State
 from mlops_llm.launch.ssh import start as remote
 from mlops_llm.launch.ssh.connection import Connection
 from mlops_llm.models.ref import resolve
+from mlops_llm.ports import free_port
 from tests.commands import SMOKE, ok, start, train, wait_for, wait_for_step
 from tests.far import HOST, Machine
 from tests.record import artifacts_of, checkpoints_of, client, run_of
@@ -415,3 +417,50 @@ def ended(to: Connection, job: str) -> tuple[State, int | None, str]:
     while not (found := remote.look(to, job)).state.ended and time.monotonic() < until:
         time.sleep(0.1)
     return found
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """A server of its own record on this machine's loopback, which hands artifacts over; its address."""
+    port, home = free_port(), tmp_path / "server"
+    home.mkdir()
+    words = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--serve-artifacts"]
+    words += ["--backend-store-uri", f"sqlite:///{home}/mlflow.db", "--artifacts-destination", str(home / "artifacts")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", *words],
+        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    address = f"http://127.0.0.1:{port}"
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        try:
+            urllib.request.urlopen(f"{address}/health", timeout=2).close()
+            break
+        except OSError:
+            time.sleep(0.2)
+    yield address
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_a_server_on_this_machine_is_reached_through_it(machine: Machine, server: str, tmp_path: Path) -> None:
+    folder = tmp_path / "typed"
+    (folder / "in").mkdir(parents=True)
+    (folder / "in/rows.jsonl").write_text('{"prompt": "a", "response": "b"}\n')
+    process = start(
+        folder,
+        *("op=validate", "dataset=in/rows.jsonl", "run_name=rows", *machine.words()),
+        stage="data",
+        env={"MLFLOW_TRACKING_URI": server},
+    )
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    assert f"look at it:  {server}/" in out.partition("brought")[0].rpartition("run rows")[2]
+    store = MlflowClient(server)
+    run = run_of(store, "rows")
+    assert run.info.status == "FINISHED" and "result.json" in artifacts_of(store, run)
+    assert Path(run.data.tags["output"]) == folder / "outputs/rows"
+    assert "far-home" not in json.dumps(run.data.tags)

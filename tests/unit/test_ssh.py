@@ -145,6 +145,14 @@ def test_an_output_outside_of_the_folder_is_inside_of_it_there(folder: Path) -> 
     assert parcel.packed(given, folder, "/far", "/else/where").words == ("output=outputs/one",)
 
 
+def test_what_is_to_be_made_outside_of_the_folder_is_made_inside_of_it_there_and_comes_back_outside(folder: Path) -> None:
+    packed = parcel.packed(command(folder, "output=/else/m", output="/else/m"), folder, "/far", str(folder / "outputs/one"))
+    assert packed.words == ("output=made/0/m",) and packed.made == {"/else/m": "made/0/m"}
+    ground = Ground("/far/w", folder, "/far/w/outputs/one", folder / "outputs/one", {"/far/w/made/0/m": "/else/m"})
+    assert ground.place("/far/w/made/0/m/model.safetensors") == Path("/else/m/model.safetensors")
+    assert parcel.packed(command(folder, "output=made", output="made"), folder, "/far", "").words == ("output=made",)
+
+
 def test_the_same_content_has_the_same_place_whatever_it_is_called_here(folder: Path) -> None:
     def place(name: str) -> str:
         return parcel.packed(command(folder, "op=stats", dataset=name), folder, "/far", "").links[name]
@@ -199,6 +207,11 @@ def test_checkpoints_that_do_not_come_are_left_out_and_so_is_what_other_runs_bri
 def test_a_model_that_is_the_run_s_folder_is_left_without_its_weights() -> None:
     run = There(there().run, "/far/w/m", (row("m", "/far/w"),))
     assert "--exclude=/*.safetensors" in filters(run, [], [], everything=False)
+
+
+def test_a_model_beside_the_run_s_folder_comes_by_itself() -> None:
+    run = There(there().run, "/far/w/outputs/one", (row("m", "/far/w/made/0"),))
+    assert not [rule for rule in filters(run, [], [], everything=False) if "/m/" in rule]
 
 
 def test_a_path_there_is_one_here(tmp_path: Path) -> None:

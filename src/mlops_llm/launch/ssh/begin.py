@@ -61,6 +61,7 @@ def begin(to: Connection, command: Command, folder: str, python: str, wish: Trac
     work, job = (f"{found.root}/jobs/{command.run}/{each}" for each in ("work", "job"))
     parts = parcel.packed(command, here, found.root, output)
     names = {place: str((here / Path(written).expanduser()).absolute()) for written, place in parts.elsewhere.items()}
+    made = {f"{work}/{place}": str((here / Path(written).expanduser()).absolute()) for written, place in parts.made.items()}
     handle = {
         "root": found.root,
         "job": job,
@@ -72,6 +73,7 @@ def begin(to: Connection, command: Command, folder: str, python: str, wish: Trac
         "output_here": output,
         "here": str(here),
         "names": json.dumps(names),
+        "made": json.dumps(made),
         "route": way.kind,
         "port": str(way.port),
         "artifacts": way.root,
@@ -200,6 +202,7 @@ def ground(job: Sent) -> Ground:
         Path(handle["here"]),
         handle["output"],
         Path(handle["output_here"]),
+        json.loads(handle["made"]),
         {**json.loads(handle["names"]), handle["code"]: handle["code_here"]},
     )
 

@@ -17,6 +17,8 @@ from mlops_llm.launch.ssh.storage import Content
 from mlops_llm.tracking import sendable
 
 _PRESETS = (".yaml", ".yml")
+_MAKING = ("output", "folder", "file")
+"""Settings that name what a command makes."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Parcel:
     """Of the command there."""
     elsewhere: Mapping[str, str] = field(default_factory=dict)
     """Path outside of the command's folder, as it is written -> its content there."""
+    made: Mapping[str, str] = field(default_factory=dict)
+    """Path outside of the folder that the command is to make, as it is written -> below its folder there."""
 
     def send(self, to: Connection, work: str, free: int) -> None:
         """Send what is not there yet, and give it the names by which the command knows it."""
@@ -58,29 +62,46 @@ def packed(command: Command, folder: Path, root: str, output: str) -> Parcel:
         contents.append(content)
         place = f"{content.place}/{path.name}"
         inside = os.path.normpath(written)
-        if not Path(written).expanduser().is_absolute() and not inside.startswith(".."):
-            links[inside] = place
-        else:
+        if _is_outside(written):
             elsewhere[written] = place
-    presets = folder / "conf"
-    if presets.is_dir():
-        kept = {str(each.relative_to(folder)): each for each in sorted(presets.rglob("*")) if each.suffix in _PRESETS}
-        if kept:
-            content = storage.of_files("conf", kept, root)
-            contents.append(content)
-            links["conf"] = f"{content.place}/conf"
+        else:
+            links[inside] = place
+    for content in _presets(folder, root):
+        contents.append(content)
+        links["conf"] = f"{content.place}/conf"
     for ref in sorted(found.refs):
         model = sendable.files(ref)
         if model is not None:
             contents.append(Content(ref, f"{root}/cache/checkpoints/{model.id}", model.files))
-    words = _words(command, elsewhere, output) if command.adopts else command.words
-    return replace(parcel, contents=tuple(contents), links=links, words=words, elsewhere=elsewhere)
+    made = _made(command, output, elsewhere)
+    words = _words(command, {**elsewhere, **made}) if command.adopts else command.words
+    kept = {text: inside for text, inside in made.items() if text != output}
+    return replace(parcel, contents=tuple(contents), links=links, words=words, elsewhere=elsewhere, made=kept)
 
 
-def _words(command: Command, elsewhere: Mapping[str, str], output: str) -> tuple[str, ...]:
+def _presets(folder: Path, root: str) -> list[Content]:
+    """A user's own presets, in ./conf."""
+    found = sorted(each for each in (folder / "conf").rglob("*") if each.suffix in _PRESETS)
+    return [storage.of_files("conf", {str(each.relative_to(folder)): each for each in found}, root)] if found else []
+
+
+def _made(command: Command, output: str, read: Mapping[str, str]) -> dict[str, str]:
+    """Paths outside of the folder that settings want made, not read; there they are inside of it."""
+    found: dict[str, str] = {}
+    for key, value in command.values.items():
+        if key.rpartition(".")[2] not in _MAKING or key.startswith("launch") or not isinstance(value, str) or value in read:
+            continue
+        if _is_outside(value):
+            found[value] = f"outputs/{command.name}" if value == output else f"made/{len(found)}/{Path(value).name}"
+    return found
+
+
+def _is_outside(written: str) -> bool:
+    return Path(written).expanduser().is_absolute() or os.path.normpath(written).startswith("..")
+
+
+def _words(command: Command, outside: Mapping[str, str]) -> tuple[str, ...]:
     """The words of the command there: what names a path outside of its folder names another there."""
-    makes = any(value == output for key, value in command.values.items() if not key.startswith("launch"))
-    outside = {**elsewhere, **({output: f"outputs/{command.name}"} if makes else {})}
     words = tuple(moved(word, outside) for word in command.words)
     unsaid = [text for text in outside if not any(text in word for word in command.words)]  # a preset says it
     more = [

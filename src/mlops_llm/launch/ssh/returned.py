@@ -38,19 +38,21 @@ class Ground:
     output_there: str
     """Folder of the run's files there."""
     output_here: Path
+    made: Mapping[str, str] = field(default_factory=dict)
+    """What the command made there in place of a path outside of its folder here -> that path."""
     others: Mapping[str, str] = field(default_factory=dict)
-    """More folders there -> what they are here."""
+    """What it read there -> what that is here."""
 
     @property
     def names(self) -> dict[str, str]:
         """All folders there -> what they are here, the innermost first."""
-        return {self.output_there: str(self.output_here), self.there: str(self.here), **self.others}
+        return {**self.made, self.output_there: str(self.output_here), self.there: str(self.here), **self.others}
 
     def place(self, path: str) -> Path:
         """Where a path of the other machine's lies here."""
-        for there, here in ((self.output_there, self.output_here), (self.there, self.here)):
+        for there, here in self.names.items():
             if path == there or path.startswith(f"{there}/"):
-                return here / PurePosixPath(path).relative_to(there)
+                return Path(here) / PurePosixPath(path).relative_to(there)
         return self.here / PurePosixPath(path).name
 
 
@@ -77,15 +79,12 @@ def filters(run: There, others: Sequence[str], keep: Sequence[CheckpointRow], ev
     inside = [f"--exclude=/{_below(each, run.output)}/" for each in others if each.startswith(f"{run.output}/")]
     rules = [f"--exclude={each}" for each in _NEVER] + inside
     kept = {row.id for row in keep}
-    rules += [f"--include=/{_below(run.place(row), run.output)}/" for row in keep if run.place(row) != run.output]
     for row in run.checkpoints:
-        if row.id not in kept:
-            place = run.place(row)
-            rules += (
-                [f"--exclude=/{each}" for each in _WEIGHTS]
-                if place == run.output
-                else [f"--exclude=/{_below(place, run.output)}/"]
-            )
+        place = run.place(row)
+        if place.startswith(f"{run.output}/"):
+            rules.append(f"--{'include' if row.id in kept else 'exclude'}=/{_below(place, run.output)}/")
+        elif place == run.output and row.id not in kept:
+            rules += [f"--exclude=/{each}" for each in _WEIGHTS]
     return rules if everything else [*rules, f"--exclude={_OF_A_TRAINING}"]
 
 
@@ -106,8 +105,13 @@ def bring(to: Connection, store: Store, run: str, ground: Ground, which: Checkpo
     found = moved.runs(store, run, ground.there)
     outputs = [each.output for each in found]
     said = [_brought(to, store, each, outputs, ground, which) for each in found]
-    rest = [f"--exclude=/{_below(each, ground.there)}/" for each in outputs]
-    rest += [f"--exclude=/{each}" for each in ("conf/", ".*", "outputs/")]
+    places = [each.place(row) for each in found for row in each.checkpoints]
+    for there, here in ground.made.items():
+        if there not in places and to.ask('[ -e "$1" ] && echo yes; exit 0', there).strip():
+            folder = _is_there(to, there)
+            to.fetch(f"{there}/" if folder else there, files.writable(Path(here) if folder else Path(here).parent))
+    rest = [f"--exclude=/{_below(each, ground.there)}/" for each in (*outputs, *places)]
+    rest += [f"--exclude=/{each}" for each in ("conf/", ".*", "outputs/", "made/")]
     to.fetch(f"{ground.there}/", ground.here, "--ignore-existing", "--no-links", "--prune-empty-dirs", *rest)
     return said
 
@@ -137,7 +141,7 @@ def _checked(to: Connection, run: There, row: CheckpointRow, ground: Ground) -> 
         return True
     if not _is_there(to, there):
         return False
-    to.fetch(f"{there}/", here, "--checksum")
+    to.fetch(f"{there}/", files.writable(here), "--checksum")
     if moved.is_whole(row, here):
         return True
     raise UserError(f"the weights of {row.name} are others than the record says", f"{to.host}:{there}", "see what changed them")
