@@ -72,7 +72,7 @@ def seen(store: Any, name: str) -> dict[str, Any]:
             text = text.replace(known, said)
         return text
 
-    own = ("imported.", "checkpoint.storage", "checkpoint.uri", "checkpoint.host", "mlflow.runName")
+    own = ("imported.", "mlflow.modelVersions", "checkpoint.storage", "checkpoint.uri", "checkpoint.host", "mlflow.runName")
     return {
         "info": (made.info.status, made.info.start_time, made.info.end_time),
         "params": dict(made.data.params),
