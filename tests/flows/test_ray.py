@@ -234,7 +234,7 @@ def test_both_nodes_work_and_what_they_find_in_20_000_rows_is_found_here(here: P
         time.sleep(0.2)
         return pa.table({"node": [ray.get_runtime_context().get_node_id()]})
 
-    assert len(set(pa.concat_tables(driver.map(node, list(tables()) * 8))["node"].to_pylist())) == 2
+    assert len(set(pa.concat_tables(driver.map(node, list(tables()) * 4))["node"].to_pylist())) == 2
     tokenizer = tokens.tokenizer("tiny")
 
     def count(kind: Kind) -> CountTokens:
@@ -338,7 +338,7 @@ def test_a_worker_that_dies_is_replaced_and_its_shard_asked_again(within: Path, 
     [
         (["engine=ray", "engine.engine=openai"], "engine.engine: is openai, which opens no model of its own"),
         (["engine=ray", "engine.engine=vlm"], "unknown engine 'vlm' (did you mean vllm?)"),
-        (["engine=ray", "engine.engine=hf", "engine.cpus=64"], "engine.cpus: is 64, and the cluster has 4 cores"),
+        (["engine=ray", "engine.engine=hf", "engine.cpus=64"], "engine.cpus: is 64, and the cluster has 2 cores"),
         (["engine=ray", "engine.settings={tensor_parallel: 4}"], "a worker takes 4 GPUs, and the cluster has no GPU"),
         (
             ["engine=vllm", "engine.tensor_parallel=2"],
