@@ -148,8 +148,10 @@ def expanded(path: str) -> Path:
     """A path as a person types it, with `~` for a home folder.
 
     Raises:
-        UserError: it names the home folder of nobody.
+        UserError: it names the home folder of nobody, or holds what no path can.
     """
+    if "\0" in path:
+        raise UserError("holds a character that no path has", path[:200], "take it out")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

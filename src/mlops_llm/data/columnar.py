@@ -16,6 +16,8 @@ from mlops_llm.errors import UserError, first_line
 if TYPE_CHECKING:
     import pyarrow as pa
 
+MANY = 1 << 24
+"""Rows at which nobody asks how large their file is: those of a real one of 20 kB may be as many."""
 ROWS = 1024
 """Rows turned into Python objects at a time."""
 
@@ -25,6 +27,7 @@ def parquet(path: Path, wanted: Sequence[str] = (), at: packed.At = packed.nobod
 
     Raises:
         UserError: it is no Parquet file, cut off, encrypted, or has a column that rows cannot have.
+        BrokenError: it unpacks to more than a file of its size may.
     """
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
@@ -36,7 +39,13 @@ def parquet(path: Path, wanted: Sequence[str] = (), at: packed.At = packed.nobod
             schema = source.schema_arrow
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UserError(f"cannot be read as Parquet ({first_line(error)})", str(path), "write it again") from error
-        batches = _told(source.iter_batches(ROWS), source.metadata.num_rows, at)
+        told = source.metadata
+        groups = [told.row_group(number) for number in range(told.num_row_groups)]
+        columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+        size = file.seek(0, 2)
+        _bear(max([told.num_rows, *(each.num_values for each in columns)]), size, MANY)
+        _bear(sum(max(0, group.total_byte_size) for group in groups), size, packed.FREE)
+        batches = _told(source.iter_batches(ROWS), told.num_rows, at)
         yield from rows(batches, schema, str(path), path.name, wanted)
 
 
@@ -72,9 +81,25 @@ def _told(batches: Iterator[pa.RecordBatch], total: int, at: packed.At) -> Itera
         yield batch
 
 
+def _bear(count: int, size: int, free: int) -> None:
+    """See that a file does not hold more than one of its size can, but by saying the same thing over and over.
+
+    Raises:
+        BrokenError: it does.
+    """
+    if count > max(free, packed.RATIO * size):
+        raise BrokenError(
+            f"unpacks to over {packed.RATIO} times its size (a bomb?)",
+            "if that is right, write it again as JSON lines and name that file",
+        )
+
+
 def _small(batches: Iterator[pa.RecordBatch], file: BinaryIO, at: packed.At) -> Iterator[pa.RecordBatch]:
     size = max(1, os.fstat(file.fileno()).st_size)
+    done = 0
     for batch in batches:
+        done += batch.num_rows
+        _bear(done, size, MANY)
         at(file.tell() / size)
         yield from (batch.slice(begin, ROWS) for begin in range(0, batch.num_rows, ROWS))
 

@@ -31,7 +31,7 @@ def whole(folder: Path, config: Mapping[str, Any], dtype: Any) -> Any:
 
     told = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     del told.quantization_config
-    model = AutoModelForCausalLM.from_config(told, dtype=dtype)
+    model = AutoModelForCausalLM.from_config(told, dtype=dtype, trust_remote_code=False)
     with Tensors(folder) as tensors:
         modules = [name.removesuffix(".qweight") for name in tensors.names if name.endswith(".qweight")]
         state = {name: tensors.read(name) for name in tensors.names if name.rpartition(".")[2] not in PACKED}

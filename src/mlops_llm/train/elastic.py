@@ -6,6 +6,7 @@ torch's own stores listen on every interface, and what is read from them is unpi
 
 from __future__ import annotations
 
+import importlib
 import socket
 from typing import Any
 
@@ -23,9 +24,11 @@ def main() -> None:
 def keep_here() -> None:
     """Let this process's stores listen on the loopback where they are asked there; before any is made."""
     from torch import distributed
-    from torch.distributed import rendezvous
 
-    distributed.TCPStore = rendezvous.TCPStore = _on_loopback(distributed.TCPStore)
+    here = _on_loopback(distributed.TCPStore)
+    # What `torch.distributed` calls `rendezvous` is a function of the module of this name.
+    for module in ("torch.distributed", "torch.distributed.rendezvous"):
+        vars(importlib.import_module(module))["TCPStore"] = here
 
 
 def _on_loopback(store: Any) -> Any:

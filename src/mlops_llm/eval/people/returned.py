@@ -15,6 +15,8 @@ from mlops_llm.eval.people.ballot import known
 from mlops_llm.eval.people.words import columns, plain
 from mlops_llm.eval.people.workbook import ENDINGS, HIDDEN
 
+_UNPACKED = 1 << 28
+"""Bytes of an unpacked workbook: half a million answers take as many."""
 _HEADS = 10
 """Rows at the top among which the headings are looked for: somebody may have put a title above them."""
 Row = tuple[int, Sequence[Any]]
@@ -96,6 +98,7 @@ def _xlsx(path: Path, most: int | None) -> list[tuple[str, list[Row]]]:
     need("openpyxl", "report")
     from openpyxl import load_workbook
 
+    _bear(path)
     try:
         book = load_workbook(path, read_only=True, data_only=True)
         try:
@@ -108,6 +111,22 @@ def _xlsx(path: Path, most: int | None) -> list[tuple[str, list[Row]]]:
         why = "it is no workbook" if isinstance(error, zipfile.BadZipFile) else first_line(error)
         remedy = "open it in a spreadsheet program and save it as .xlsx without a password, or fill in a new one"
         raise UserError(f"cannot be read ({why})", str(path), remedy) from error
+
+
+def _bear(path: Path) -> None:
+    """See that a workbook unpacks to what a person's may.
+
+    Raises:
+        UserError: it does not.
+    """
+    try:
+        with zipfile.ZipFile(path) as packed:
+            size = sum(each.file_size for each in packed.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # what is wrong with it is said where it is opened
+    if size > _UNPACKED:
+        what = f"unpacks to {size >> 20:,} MiB, and people's workbooks have at most {_UNPACKED >> 20:,}"
+        raise UserError(what, str(path), "open it in a spreadsheet program and save it again")
 
 
 def _rows(page: Any, most: int | None) -> list[Row]:
