@@ -160,8 +160,10 @@ def _verdict(job: Sent, look: Look) -> tuple[State, int | None, str]:
     """What became of a job: its process's own word counts, else the record's, else what the place saw."""
     if look.state is State.cancelled or look.code in SIGNALLED:
         return State.cancelled, look.code, look.note or "ended by a signal"
+    if look.code == 0:
+        return State.done, 0, ""
     if look.code is not None:
-        return (State.done if look.code == 0 else State.failed), look.code, look.note or f"exit code {look.code}"
+        return State.failed, look.code, look.note or f"exit code {look.code}"
     seen = queued.look(process.address_of(job.command, os.environ), job.command.run)
     if seen.status == "FINISHED":
         return State.done, 0, ""
