@@ -104,7 +104,7 @@ _OPTIONS = {
     "mariadbd": """--no-defaults --user=root --datadir={folder}/database --socket={folder}/db.socket
         --bind-address=127.0.0.1 --port={ports[mariadbd]} --pid-file={folder}/mariadbd.pid --init-file={folder}/rights.sql
         --innodb-flush-log-at-trx-commit=0 --innodb-buffer-pool-size=32M --innodb-lock-wait-timeout=900
-        --skip-name-resolve --performance-schema=OFF""",
+        --tmpdir={folder}/tmp --skip-name-resolve --performance-schema=OFF""",
 }
 
 
@@ -207,7 +207,7 @@ class Cluster:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write(self) -> None:
-        for name in ("state", "munge", *(f"spool-{node}" for node in NODES)):
+        for name in ("state", "munge", "tmp", *(f"spool-{node}" for node in NODES)):
             (self.folder / name).mkdir(exist_ok=True)
         _secret(self.folder / "munge" / "key", secrets.token_bytes(128))
         self._ports = {name: free_port() for name in ("slurmctld", "slurmdbd", "mariadbd", *NODES)}
@@ -221,6 +221,7 @@ class Cluster:
     def _begin_accounting(self) -> None:
         data = self.folder / "database"
         making = [_program("mariadb-install-db"), "--no-defaults", "--user=root", f"--datadir={data}", "--skip-test-db"]
+        making += [f"--tmpdir={self.folder}/tmp"]  # two that start at once would meet in /tmp
         making += ["--auth-root-authentication-method=normal", "--innodb-log-file-size=8M"]
         done = subprocess.run(making, capture_output=True, text=True, check=False)
         if done.returncode:

@@ -127,10 +127,17 @@ def test_of_an_array_a_requeued_job_goes_on_and_a_dead_one_is_a_row(here: Path, 
     words = ["hydra/launcher=submitit_slurm", *(f"hydra.launcher.{each}" for each in asked), "samples.count=0"]
     process = start(here, "-m", *SMOKE, "seed=1,2", "run_name=grid", *words, env=cluster.environment)
     steps = [here / "outputs" / "grid" / str(number) / "steps.jsonl" for number in (0, 1)]
-    wait_for(lambda: all(each.is_file() and '"step": 2,' in each.read_text() for each in steps), process)
-    requeued, dead = (running(here, f"grid-{number}", process) for number in (0, 1))
-    os.kill(requeued, signal.SIGSTOP)
-    os.kill(dead, signal.SIGKILL)
+    held = dict[int, int]()
+
+    def both_held() -> bool:
+        for number, file in enumerate(steps):
+            if number not in held and file.is_file() and '"step": 2,' in file.read_text():
+                held[number] = running(here, f"grid-{number}", process)
+                os.kill(held[number], signal.SIGSTOP)
+        return len(held) == 2
+
+    wait_for(both_held, process, seconds=300)
+    os.kill(held[1], signal.SIGKILL)
     arrays = cluster.run("squeue", "--noheader", "--format=%F %K").split("\n")
     array = next(line.split()[0] for line in arrays if line.endswith(" 0"))
     cluster.run("scontrol", "requeue", f"{array}_0")

@@ -93,7 +93,7 @@ class OnSlurm(Elsewhere):
 
     def begin(self, command: Command) -> dict[str, str]:
         """Submit the command."""
-        asking.require("sbatch", "srun", "scontrol")
+        asking.require("launch=slurm", "sbatch", "srun", "scontrol")
         check_sharing(process.address_of(command, os.environ))
         folder = batch.found_folder((Path(command.folder) / Path(self.folder).expanduser()).absolute(), command.name)
         try:

@@ -16,11 +16,13 @@ from unittest import mock
 from mlops_llm import console
 from mlops_llm.errors import UserError, need
 from mlops_llm.launch import stopping
+from mlops_llm.launch.elsewhere import LostError
 from mlops_llm.launch.jobs import State
 from mlops_llm.launch.slurm import asking
 from mlops_llm.tracking.store import address, check_sharing
 
 LAUNCHER = "submitit_slurm"
+_SETTING = f"hydra/launcher={LAUNCHER}"
 _LOOK, _PAUSE = 10.0, 1.0
 """Seconds between two questions to SLURM, and between two looks for a file."""
 _SPARE = 10
@@ -30,10 +32,17 @@ def check() -> None:
     """See that an array can be sent from here.
 
     Raises:
-        UserError: SLURM or submitit is not installed, or the record is a file that several machines would break.
+        UserError: submitit or SLURM is not installed, its controller is away, or the record is a file that several machines
+            would break.
     """
-    asking.require("sbatch", "srun", "sacct")
     need("hydra_plugins.hydra_submitit_launcher", "slurm")
+    asking.require(_SETTING, "sbatch", "srun", "sacct", "scontrol")
+    try:
+        asking.ask(["scontrol", "ping"])
+    except LostError as error:
+        raise UserError(
+            f"SLURM does not answer ({error.what})", "hydra/launcher", "try again, or see: scontrol ping"
+        ) from error
     check_sharing(address())
 
 

@@ -35,8 +35,8 @@ _ENDS = {
 }
 
 
-def require(*names: str) -> None:
-    """See that SLURM's commands are here.
+def require(where: str, *names: str) -> None:
+    """See that SLURM's commands are here, which the setting `where` needs.
 
     Raises:
         UserError: they are not.
@@ -44,7 +44,7 @@ def require(*names: str) -> None:
     for name in names:
         if shutil.which(name) is None:
             remedy = "type the command on a login node of the cluster"
-            raise UserError(f"SLURM is not installed on this machine (no {name})", "launch", remedy)
+            raise UserError(f"SLURM is not installed on this machine (no {name})", where, remedy)
 
 
 def ask(words: Sequence[str], environment: Mapping[str, str] | None = None, folder: str | None = None) -> str:
