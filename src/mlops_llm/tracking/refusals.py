@@ -46,6 +46,33 @@ def told(error: BaseException, where: str) -> UserError | None:
     return None
 
 
+def check_form(where: str) -> None:
+    """See that a team's database has the form of the MLflow that is installed: MLflow itself would change it without a word.
+
+    Raises:
+        UserError: it is of another MLflow.
+    """
+    from alembic.script import ScriptDirectory
+    from sqlalchemy import create_engine, inspect, text
+
+    engine = create_engine(where)
+    try:
+        with engine.connect() as connection:
+            if not inspect(connection).has_table("alembic_version"):
+                return
+            found = str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar())
+    finally:
+        engine.dispose()
+    if found != ScriptDirectory(str(_migrations())).get_current_head():
+        raise _other_form(found, where)
+
+
+def _migrations() -> Path:
+    found = find_spec("mlflow")
+    (place,) = (found.submodule_search_locations if found else None) or [""]
+    return Path(place, "store", "db_migrations")
+
+
 def _other_form(found: str, where: str) -> UserError:
     """The database has the form of another MLflow."""
     from mlflow.version import VERSION
@@ -59,10 +86,7 @@ def _other_form(found: str, where: str) -> UserError:
 
 def _is_known(revision: str) -> bool:
     """Whether the MLflow that is installed has had this form of the database."""
-    found = find_spec("mlflow")
-    (place,) = (found.submodule_search_locations if found else None) or [""]
-    versions = Path(place, "store", "db_migrations", "versions")
-    return any(f'revision = "{revision}"' in each.read_text("utf-8") for each in versions.glob("*.py"))
+    return any(f'revision = "{revision}"' in each.read_text("utf-8") for each in (_migrations() / "versions").glob("*.py"))
 
 
 def _denial(error: BaseException) -> str:

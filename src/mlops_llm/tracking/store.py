@@ -25,7 +25,7 @@ from mlops_llm import console
 from mlops_llm.errors import UserError, first_line
 from mlops_llm.files import check_part
 from mlops_llm.tracking import clock, proxied
-from mlops_llm.tracking.refusals import is_denied, told
+from mlops_llm.tracking.refusals import check_form, is_denied, told
 from mlops_llm.tracking.secrets import mask_address
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -214,8 +214,12 @@ def connect_to(where: str) -> Store:
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     proxied.register()
     try:
+        if not file and not where.startswith(("http", "databricks")):
+            check_form(where)
         client = MlflowClient(where)
         client.search_experiments(max_results=1)
+    except UserError:
+        raise
     except ModuleNotFoundError as error:
         remedy = "pip install 'mlops-llm[server]'"
         raise UserError(f"{error.name} is not installed, which this address needs", mask_address(where), remedy) from error
