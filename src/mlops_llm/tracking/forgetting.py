@@ -19,6 +19,10 @@ from mlops_llm.tracking.store import Store, is_away, local_path
 T = TypeVar("T")
 _MARKS = {".complete.json": ("tags", "digest.weights"), "recipe.json": ("digest.weights",)}
 """What a training and an operation leave beside the weights, and where their digest stands in it."""
+_WEIGHTS = (".safetensors", ".gguf", ".bin")
+_ENDINGS = (*_WEIGHTS, ".json", ".jinja", ".model", ".tiktoken", ".txt", ".md", ".pt", ".pth")
+_STATE = ("merges.txt", "latest")
+"""What a folder without such a mark may hold, and nothing else, to be taken for a checkpoint."""
 
 
 def folders(row: CheckpointRow) -> tuple[Path, ...]:
@@ -39,7 +43,9 @@ def _is_left(folder: Path, row: CheckpointRow) -> bool:
             for key in path:
                 told = told.get(key, {}) if isinstance(told, dict) else {}
             return bool(told == row.tags.get("digest.weights"))
-    return False
+    found = list(folder.iterdir()) if folder.is_dir() else []
+    plain = all(each.is_file() and (each.suffix in _ENDINGS or each.name in _STATE) for each in found)
+    return plain and any(each.suffix in _WEIGHTS for each in found)
 
 
 def delete(store: Store, row: CheckpointRow, tags: Mapping[str, str] | None = None) -> bool:
