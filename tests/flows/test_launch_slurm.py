@@ -60,19 +60,24 @@ def run(here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
 def running(folder: Path, name: str, process: Any, other: int = 0) -> int:
     """Wait until a run has a process, other than the one given; return its id."""
 
-    def pid() -> int:
-        found = run_of(client(folder), name)
-        number = int(found.data.tags.get("run.process", "0").partition(":")[0])
-        return number if found.info.status == "RUNNING" and number != other and psutil.pid_exists(number) else 0
+    wait_for((folder / "mlflow.db").exists, process)
+    store = client(folder)
 
-    wait_for(lambda: pid() > 0, process)
+    def pid() -> int:
+        everywhere = [each.experiment_id for each in store.search_experiments()]
+        for found in store.search_runs(everywhere, f"attributes.run_name = '{name}'"):
+            number = int(found.data.tags.get("run.process", "0").partition(":")[0])
+            return number if found.info.status == "RUNNING" and number != other and psutil.pid_exists(number) else 0
+        return 0
+
+    wait_for(lambda: pid() > 0, process, seconds=400)
     return pid()
 
 
 def stopped_at(folder: Path, name: str, step: int, process: Any) -> int:
     """Hold the process of a run once it has done a step, so that SLURM has its time; its SIGCONT lets it go on."""
-    wait_for_step(folder, name, step, process)
     pid = running(folder, name, process)
+    wait_for_step(folder, name, step, process)
     os.kill(pid, signal.SIGSTOP)
     return pid
 
@@ -127,16 +132,19 @@ def test_of_an_array_a_requeued_job_goes_on_and_a_dead_one_is_a_row(here: Path, 
     words = ["hydra/launcher=submitit_slurm", *(f"hydra.launcher.{each}" for each in asked), "samples.count=0"]
     process = start(here, "-m", *SMOKE, "seed=1,2", "run_name=grid", *words, env=cluster.environment)
     steps = [here / "outputs" / "grid" / str(number) / "steps.jsonl" for number in (0, 1)]
-    held = dict[int, int]()
+    held: dict[int, int] = {}
 
     def both_held() -> bool:
         for number, file in enumerate(steps):
             if number not in held and file.is_file() and '"step": 2,' in file.read_text():
-                held[number] = running(here, f"grid-{number}", process)
+                found = run_of(store, f"grid-{number}").data.tags["run.process"]
+                held[number] = int(found.partition(":")[0])
                 os.kill(held[number], signal.SIGSTOP)
         return len(held) == 2
 
-    wait_for(both_held, process, seconds=300)
+    wait_for((here / "mlflow.db").exists, process)
+    store = client(here)
+    wait_for(both_held, process, seconds=400)
     os.kill(held[1], signal.SIGKILL)
     arrays = cluster.run("squeue", "--noheader", "--format=%F %K").split("\n")
     array = next(line.split()[0] for line in arrays if line.endswith(" 0"))

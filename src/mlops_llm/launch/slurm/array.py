@@ -40,9 +40,7 @@ def check() -> None:
     try:
         asking.ask(["scontrol", "ping"])
     except LostError as error:
-        raise UserError(
-            f"SLURM does not answer ({error.what})", "hydra/launcher", "try again, or see: scontrol ping"
-        ) from error
+        raise UserError(f"SLURM does not answer ({error.what})", _SETTING, "try again, or see: scontrol ping") from error
     check_sharing(address())
 
 
