@@ -164,7 +164,7 @@ def test_sizes_of_groups_of_gpus_reach_vllm_and_count_as_its_arguments() -> None
         ({"data_parallel": 2, "mode": Mode.in_process}, "engine.data_parallel: is 2, and copies in one process would wait"),
         (
             {"tensor_parallel": 2, "arguments": {"tensor-parallel-size": 4}},
-            "names tensor_parallel_size a second time",
+            "names tensor-parallel-size a second time",
         ),
     ],
 )

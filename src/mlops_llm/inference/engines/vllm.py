@@ -86,14 +86,16 @@ class Vllm:
             raise UserError(what, "engine.data_parallel", "take engine.mode=server, or engine=ray")
         if self.arguments is not None and not isinstance(self.arguments, Mapping):
             raise UserError("is no mapping", "engine.arguments", "write it as engine.arguments={max_num_seqs: 64}")
-        for name in (str(each).replace("-", "_") for each in self.arguments or {}):
-            if name == "trust_remote_code":
+        for name in self.arguments or {}:
+            own = str(name).replace("-", "_")
+            if own == "trust_remote_code":
                 what, remedy = "lets a model's own code run, and nothing would tell", "give model_load.trust_remote_code=true"
                 raise UserError(what, "engine.arguments", remedy)
-            if name in _OURS:
+            if own in _OURS:
                 raise UserError(f"names {name}, which is set from the model", "engine.arguments", "leave it out")
-            if name.removesuffix("_size") in self._parallel:
-                raise UserError(f"names {name} a second time", "engine.arguments", f"leave it out, or engine.{name[:-5]}")
+            twice = own.removesuffix("_size")
+            if twice in self._parallel:
+                raise UserError(f"names {name} a second time", "engine.arguments", f"leave it out, or engine.{twice}")
 
     @property
     def _parallel(self) -> dict[str, int]:
