@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import ssl
-import time
 from pathlib import Path
 
 import pytest
@@ -274,12 +273,6 @@ def test_an_unfit_release_is_refused_with_the_command_and_another_is_told(capsys
     found, said = looked(psutil="99.0")
     far.check(found, said, "gpu1", "")
     assert "psutil 99.0 (here" in capsys.readouterr().err
-
-
-def test_a_heartbeat_is_told_in_the_time_of_who_sent_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(environment.CLOCK, "3600")
-    assert int(environment.process_tags()["run.heartbeat"]) < environment.now() + 5
-    assert abs(environment.now() + 3600 - time.time()) < 5
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ class Checkout:
                 for each in self._files:
                     into.write(self.root / each, each)
                 for path in sorted(bare.rglob("*")):
-                    if path.is_file() and "hooks" not in path.parts:
+                    if "hooks" not in path.parts:  # empty folders too: git knows a checkout by its refs/
                         into.write(path, Path(".git") / path.relative_to(bare / ".git"))
             yield made
 
