@@ -202,7 +202,7 @@ def test_addresses_that_keep_no_record_are_one_line(tmp_path: Path, silent: int,
     for address, said in (
         ("http://127.0.0.1:abc", "does not answer"),
         (f"http://127.0.0.1:{silent}", "does not answer"),
-        (f"http://user:hunter22@127.0.0.1:{refusing}", "the record cannot be opened"),
+        (f"http://user:hunter22@127.0.0.1:{refusing}", "the tracking server answers with errors (501)"),
         ("sqlite://", "keeps the record in memory"),
         ("sqlite:////dev/null/x.db", "/dev/null"),
         ("ftp://x", "is no address for a record"),
