@@ -38,7 +38,9 @@ LISTENING = {
     "registry/deploying/servers.py": "words of scripts: the loopback alone",
     "train/elastic.py": "torch's stores",
     "train/example_server.py": "the example reward server within this process",
-    "train/launcher.py": "a socket in a folder of this user",
+    "launch/ssh/begin.py": "looks for a free port of the loopback there, and closes it",
+    "tracking/door.py": "the record for a run elsewhere: the loopback alone, and who has the run's certificate (test_launch_ssh)",
+    "train/door.py": "a socket in a folder of this user; for several machines a port, and who knows the token (test_relay)",
 }
 """Every file in which something listens, or a command is made that does."""
 _SIGNS = ("HTTPServer(", ".bind(", "uvicorn.run(", "uvicorn.Config(", '"--host"', "--host ", "Server(params", "start_server(")
@@ -56,6 +58,7 @@ def test_everything_that_listens_is_known() -> None:
 
 WITHIN = {
     "registry/deploying/servers.py": "within a container, whose port is published at the loopback alone",
+    "launch/ssh/route.py": "how one asks oneself for a record whose address names all of them",
     "registry/serving/service.py": "how one asks oneself where op.host is all of them",
 }
 """Where all interfaces are named, and why that opens nothing."""
