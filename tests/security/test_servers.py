@@ -39,7 +39,7 @@ LISTENING = {
     "train/elastic.py": "torch's stores",
     "train/example_server.py": "the example reward server within this process",
     "launch/ssh/begin.py": "looks for a free port of the loopback there, and closes it",
-    "tracking/door.py": "the record for a run elsewhere: the loopback alone, and who has the run's certificate (test_launch_ssh)",
+    "tracking/door.py": "the record for a run elsewhere: the loopback, and who has its certificate (test_launch_ssh)",
     "train/door.py": "a socket in a folder of this user; for several machines a port, and who knows the token (test_relay)",
 }
 """Every file in which something listens, or a command is made that does."""
