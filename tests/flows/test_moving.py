@@ -225,7 +225,7 @@ def spoiled(archive: Path, out: Path, how: str) -> Path:
             if how != "missing" or not each.name.endswith(".safetensors"):
                 tar.addfile(each, BytesIO(content))
         more = tarfile.TarInfo(
-            {"outside": "../evil", "absolute": "/tmp/evil", "twice": "runs.jsonl", "dot": "a/./b"}.get(how, "link")
+            {"outside": "../evil", "absolute": "/nowhere/evil", "twice": "runs.jsonl", "dot": "a/./b"}.get(how, "link")
         )
         if how in ("outside", "absolute", "twice", "dot"):
             tar.addfile(more, BytesIO(b""))

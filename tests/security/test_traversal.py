@@ -32,7 +32,7 @@ from mlops_llm.tracking.checkpoints import CheckpointRow
 from mlops_llm.train.__main__ import STAGE as TRAIN
 from tests.security import hostile
 
-AWAY = ("../x", "../../x", "/tmp/x", "a/../../x", "..", ".", "a\\..\\x", "x" * 300, "a\nb", "a\x00b", "\u202ex")
+AWAY = ("../x", "../../x", "/nowhere/x", "a/../../x", "..", ".", "a\\..\\x", "x" * 300, "a\nb", "a\x00b", "\u202ex")
 
 
 @pytest.mark.parametrize("name", AWAY)
@@ -67,10 +67,10 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 SALES = ["+experiment=sft_sales", "trainer.max_steps=1"]
 REFUSED: list[tuple[Any, list[str], str]] = [
     (TRAIN, [*SALES, "run_name=../../x"], "run_name: is '../../x', which is no name of one folder"),
-    (TRAIN, [*SALES, "run_name=/tmp/x"], "run_name: is '/tmp/x'"),
+    (TRAIN, [*SALES, "run_name=/nowhere/x"], "run_name: is '/nowhere/x'"),
     (TRAIN, ["-m", *SALES, "seed=1,2", "run_name=../../x"], "run_name: is '../../x'"),
     (TRAIN, [*SALES, "project=../../x"], "project: is '..'"),
-    (TRAIN, [*SALES, "project=/tmp/x"], "project: is ''"),
+    (TRAIN, [*SALES, "project=/nowhere/x"], "project: is ''"),
     (TRAIN, [*SALES, "register_as=../../x"], "register_as: is '../../x', which names no registered model"),
     (TRAIN, ["resume=../../x"], "no run is called '../../x'"),
     (TRAIN, ["+experiment=../../../../x"], "unknown experiment"),
@@ -102,7 +102,7 @@ def test_names_that_lead_away_are_refused(
     assert said in err and "Traceback" not in err and err.count("error: ") == 1
     new = {each for each in set(inside.parent.rglob("*")) - set(around) if "cache" not in each.parts}
     assert all(each.name.startswith("mlflow.db") for each in new), new
-    assert not Path("/tmp/x").exists()
+    assert not Path("/nowhere/x").exists()
 
 
 def test_the_files_of_a_version_lie_in_its_run(inside: Path) -> None:

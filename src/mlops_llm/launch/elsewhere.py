@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -43,7 +44,7 @@ class Look(NamedTuple):
 
 
 @dataclass
-class Elsewhere(Place):
+class Elsewhere(Place, ABC):
     """Run the command on another machine."""
 
     here: ClassVar[bool] = False
@@ -51,37 +52,37 @@ class Elsewhere(Place):
     wait: bool = True
     """Stay until it ends, showing what it prints; Ctrl-C leaves it alone, op=attend comes back to it."""
 
+    @abstractmethod
     def begin(self, command: Command) -> dict[str, str]:
         """Start a command, or put it where it will be started; return by what it is found again.
 
         Raises:
             UserError: it cannot be; then nothing of it is left there.
         """
-        raise NotImplementedError(type(self).__name__)
 
+    @abstractmethod
     def look(self, job: Sent) -> Look:
         """How a job is.
 
         Raises:
             LostError: the place cannot be reached.
         """
-        raise NotImplementedError(type(self).__name__)
 
+    @abstractmethod
     def output(self, job: Sent, start: int) -> bytes:
         """What it has printed, from byte `start` on.
 
         Raises:
             LostError: the place cannot be reached.
         """
-        raise NotImplementedError(type(self).__name__)
 
+    @abstractmethod
     def stop(self, job: Sent, patience: float) -> None:
         """Ask it to end; what still is there after `patience` seconds is killed.
 
         Raises:
             LostError: the place cannot be reached.
         """
-        raise NotImplementedError(type(self).__name__)
 
     def bring(self, job: Sent) -> list[str]:
         """Bring back what an ended job made, as far as it is not here yet; return lines that say what and where.

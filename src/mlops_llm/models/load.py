@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
@@ -15,8 +13,9 @@ from typing import Any
 
 from mlops_llm import digest
 from mlops_llm.errors import UserError, first_line
-from mlops_llm.files import check_part, read_object
-from mlops_llm.models import adapter, code, gptq, packed, tensors
+from mlops_llm.files import read_object
+from mlops_llm.models import adapter, code, gptq, packed, stored
+from mlops_llm.models.libraries import explain_torchvision, imported
 from mlops_llm.models.ref import Place
 from mlops_llm.record import Checkpoint
 
@@ -128,7 +127,7 @@ def _inspect(place: Place, how: ModelLoad, above: tuple[Path, ...]) -> Files:
     if not (folder / "config.json").is_file():
         raise UserError("holds no model: config.json is missing", place.ref, "name a folder written by save_pretrained")
     config = read_object(folder / "config.json")
-    parameters, size = _weights(folder, "model", how, config)
+    parameters, size = stored.counted(folder, "model", how.allow_pickle, config)
     own = code.trusted(place, config, how.trust_remote_code)
     return Files(place, config, parameters, size, task=_task(config, place), code=own)
 
@@ -140,7 +139,7 @@ def onto(place: Place, base: Files, how: ModelLoad) -> Files:
         UserError: the adapter is cut off, or was trained on other weights.
     """
     config = read_object(place.folder / adapter.CONFIG)
-    count, _ = _weights(place.folder, "adapter_model", how)
+    count, _ = stored.counted(place.folder, "adapter_model", how.allow_pickle)
     adapter.check_origin(place.folder, adapter.read_origin(place.folder), base)
     task = _adapter_task(place, config, base.task)
     return Files(place, base.config, base.parameters, base.bytes, base, count, task, config, base.code)
@@ -188,13 +187,13 @@ def tokenizer(place: Place) -> Any:
     Raises:
         UserError: there is none, or it is broken.
     """
-    with _libraries():
+    with imported():
         from transformers import AutoTokenizer
 
     try:
         loaded = AutoTokenizer.from_pretrained(place.folder, trust_remote_code=False)
     except Exception as error:
-        _explain_torchvision(error)
+        explain_torchvision(error)
         raise UserError(
             f"the tokenizer cannot be loaded ({first_line(error)})", place.ref, "copy the tokenizer's files there"
         ) from error
@@ -300,7 +299,7 @@ def _loaded(files: Files, how: ModelLoad, task: Task, *, merge: bool) -> Any:
 
 
 def _whole(place: Place, how: ModelLoad, task: Task, **arguments: Any) -> Any:
-    with _libraries():
+    with imported():
         import torch
         from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
         from transformers.utils import logging as transformers_logging
@@ -311,7 +310,7 @@ def _whole(place: Place, how: ModelLoad, task: Task, **arguments: Any) -> Any:
     wanted = dtype_of(how.dtype)
     # Mixed precision in float16 scales gradients of float32 weights.
     dtype = torch.float32 if wanted is Dtype.float16 else getattr(torch, wanted.name)
-    safe = not _pickled(place.folder)
+    safe = not stored.pickled(place.folder)
     form, more = (
         (AutoModelForCausalLM, {}) if task is Task.language else (AutoModelForSequenceClassification, {"num_labels": 1})
     )
@@ -323,7 +322,7 @@ def _whole(place: Place, how: ModelLoad, task: Task, **arguments: Any) -> Any:
     try:
         loaded, report = form.from_pretrained(place.folder, dtype=dtype, output_loading_info=True, **told)
     except Exception as error:
-        _explain_torchvision(error)
+        explain_torchvision(error)
         adapter.refuse_code(error, place.ref)
         raise UserError(
             f"the model cannot be loaded ({first_line(error)})", place.ref, "check config.json and the weights"
@@ -410,80 +409,3 @@ def digest_now(folder: Path) -> str:
 
 
 _folder_digest = cache(digest_now)
-
-
-def _weights(folder: Path, stem: str, how: ModelLoad, config: dict[str, Any] | None = None) -> tuple[int, int]:
-    """Count parameters and bytes from the headers of a folder's weights."""
-    files = sorted(folder.glob(f"{stem}*.safetensors"))
-    if stem == "adapter_model" and not (folder / f"{stem}.safetensors").is_file():
-        files = []  # whatever else is called so, PEFT opens the pickled file
-    if not files and (one := packed.gguf_file(folder)):
-        stored = packed.gguf_tensors(one)
-        return sum(math.prod(each.shape) for each in stored), sum(each.bytes for each in stored)
-    if not files:
-        if not any(folder.glob("*.bin")):
-            raise UserError(f"holds no weights ({stem}.safetensors)", str(folder), "copy the weights there")
-        if not how.allow_pickle:
-            raise UserError(
-                "holds pickled weights, and loading them can run code",
-                str(folder),
-                "convert them to safetensors, or trust them: model_load.allow_pickle=true",
-            )
-        size = sum(file.stat().st_size for file in folder.glob("*.bin"))
-        return size // 4, size
-    index = folder / f"{stem}.safetensors.index.json"
-    if index.is_file():
-        for name in sorted(map(str, set(_weight_map(index).values()))):
-            check_part(name, str(index), "copy the weights again")
-            if not (folder / name).is_file():
-                raise UserError(f"{name} is missing, which the index names", str(folder), "copy the weights again")
-    shapes, size = dict[str, tuple[int, ...]](), 0
-    for file in files:
-        held, counted = _header(file)
-        shapes |= held
-        size += counted
-    return packed.parameters(config or {}, shapes), size
-
-
-def _weight_map(index: Path) -> dict[str, Any]:
-    found = read_object(index).get("weight_map")
-    if not isinstance(found, dict) or not all(isinstance(each, str) for each in found.values()):
-        raise UserError("names no files of weights", str(index), "copy the weights again")
-    return found
-
-
-def _header(file: Path) -> tuple[dict[str, tuple[int, ...]], int]:
-    """Shapes and bytes of a safetensors file's tensors; it is as long as its header says."""
-    places = tensors.places(file)
-    shapes = {name: shape for name, (_, shape, _, _) in places.items()}
-    return shapes, sum(stop - start for _, _, start, stop in places.values())
-
-
-def _pickled(folder: Path) -> bool:
-    return not any(folder.glob("*.safetensors")) and any(folder.glob("*.bin"))
-
-
-@contextmanager
-def _libraries() -> Iterator[None]:
-    """Import of torch and transformers."""
-    try:
-        yield
-    except (ImportError, RuntimeError) as error:
-        _explain_torchvision(error)
-        raise
-
-
-def _explain_torchvision(error: BaseException) -> None:
-    """A torchvision made for another torch breaks transformers, which text models never need.
-
-    Raises:
-        UserError: that is what the error is about.
-    """
-    seen: BaseException | None = error
-    while seen is not None:
-        if re.search("torchvision|torchaudio|torchcodec", str(seen)):
-            raise UserError(
-                "the installed torchvision does not fit this torch, and transformers trips over it",
-                remedy="remove it: pip uninstall -y torchvision torchaudio torchcodec",
-            ) from error
-        seen = seen.__cause__ or seen.__context__

@@ -72,17 +72,8 @@ def fit_here(plan: Plan, run: Run) -> Result:
     trainer.add_callback(parting)
     sampled = (GivenAnswers if plan.settings.algo.task is Task.language else ScoredPairs)(plan, output, job.model)
     changed = _changed(plan.resume_from)
-    began, clock = time.time(), time.perf_counter()
-    try:
-        with stopping.saves():
-            _train(trainer, plan, output, bool(recorder.enough))
-    except RuntimeError as error:
-        if _UNDRAWN not in str(error):
-            raise
-        steps.flush()
-        step = int(trainer.state.global_step)
-        recorder.divergence.end(step, f"no answer can be drawn from the model after step {step}, whose outputs are no numbers")
-    seconds = time.perf_counter() - clock
+    began = time.time()
+    seconds = _learn(trainer, plan, output, recorder, steps)
     if plan.settings.resume:
         _verify(run, plan, steps, changed)
     steps.close()
@@ -112,6 +103,21 @@ def fit_here(plan: Plan, run: Run) -> Result:
     if broken:
         closing.refuse_diverged(course, run, broken, broken_from)
     return closing.result(course, run)
+
+
+def _learn(trainer: Any, plan: Plan, output: Path, recorder: Any, steps: Steps) -> float:
+    """Let the trainer train; return the seconds. One from whose model no answer can be drawn any more has diverged."""
+    clock = time.perf_counter()
+    try:
+        with stopping.saves():
+            _train(trainer, plan, output, bool(recorder.enough))
+    except RuntimeError as error:
+        if _UNDRAWN not in str(error):
+            raise
+        steps.flush()
+        step = int(trainer.state.global_step)
+        recorder.divergence.end(step, f"no answer can be drawn from the model after step {step}, whose outputs are no numbers")
+    return time.perf_counter() - clock
 
 
 _UNDRAWN = "probability tensor contains"
