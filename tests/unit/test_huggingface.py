@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> str:
 def _caches(tmp_path: Path, modules: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", modules)
+    monkeypatch.syspath_prepend(modules)
+    for name in [name for name in sys.modules if name.split(".")[0] == "evaluate_modules"]:  # of another test's cache
+        monkeypatch.delitem(sys.modules, name)
     _loaded.cache_clear()
 
 
