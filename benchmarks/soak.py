@@ -14,12 +14,13 @@ import argparse
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -36,6 +37,10 @@ from mlops_llm.ports import free_port
 TRAIN = ["samples.count=0", "trainer.logging_steps=1", "trainer.save_steps=3", "trainer.eval_steps=3", "trainer.max_steps=6"]
 STEPS = 6
 """Optimizer steps of each training, each with its numbers in the record."""
+KNOWN = re.compile(r"launch-|listed$|.+[.](lock$|interrupted-)")
+"""Folders of the queue's own commands, which are no runs; locks; what a killed start had written, kept beside the next."""
+AGAIN = ("does not answer", "cannot be reached", "has no whole checkpoint", "no run is called")
+"""What a refusal says that may be asked again: the server is away, or the training that is named has not come so far."""
 
 
 @dataclass
@@ -104,25 +109,20 @@ def commands(count: int, draw: random.Random) -> Iterator[tuple[str, list[str]]]
         yield sort, [*words, f"run_name={name}"]
 
 
-def client(ground: Field, jobs: Iterator[tuple[str, list[str]]], lock: threading.Lock, said: list[str]) -> None:
-    """Queue jobs; a command that finds the server away is typed again."""
+def client(ground: Field, jobs: deque[tuple[str, list[str]]], said: list[str]) -> None:
+    """Queue jobs; what needs a training that is not done yet is asked for again later, as is all while the server is away."""
     while time.monotonic() < ground.until:
-        with lock:
-            job = next(jobs, None)
-        if job is None:
+        try:
+            stage, words = jobs.popleft()
+        except IndexError:
             return
-        stage, words = job
-        while time.monotonic() < ground.until:
-            done = ground.run(stage, *words, "launch=queue")
-            if done.returncode == 0:
-                break
-            last = done.stderr.strip().splitlines()[-1:] or [""]
-            if "does not answer" not in last[0] and "cannot be reached" not in last[0] and "is taken" not in last[0]:
-                said.append(f"{stage} {' '.join(words)}: {last[0]}")
-                break
-            if "is taken" in last[0]:
-                break  # it was queued, and the answer was lost
+        done = ground.run(stage, *words, "launch=queue")
+        last = (done.stderr.strip().splitlines() or [""])[-1]
+        if done.returncode and any(each in last for each in AGAIN):
+            jobs.append((stage, words))
             time.sleep(2)
+        elif done.returncode and "is taken" not in last:  # taken: it was queued, and the answer was lost
+            said.append(f"{stage} {' '.join(words)}: {last}")
 
 
 @contextmanager
@@ -264,8 +264,8 @@ def wrong_files(folder: Path, outputs: set[str]) -> Iterator[str]:
     """Files that were being written, waiting numbers, folders that no run names."""
     for each in (folder / "outputs").iterdir():
         if each.name == ".spool":
-            yield from (f"numbers wait in {file.name}" for file in each.iterdir())
-        elif str(each) not in outputs and not each.name.endswith(".lock") and ".interrupted-" not in each.name:
+            yield from (f"numbers wait in {file.name}" for file in each.iterdir() if file.name != ".lock")
+        elif str(each) not in outputs and not KNOWN.match(each.name):
             yield f"no run names {each}"
     for each in [*(folder / "outputs").rglob(".*"), *(folder / "mlruns").rglob(".*")]:
         if each.name not in (".spool", ".lock", ".complete.json"):
@@ -302,8 +302,8 @@ def main() -> int:
         draw, began, said = random.Random(given.seed), time.monotonic(), list[str]()
         with server(ground, random.Random(given.seed + 1)):
             wait_for_server(ground)
-            jobs, lock = commands(given.jobs, random.Random(given.seed + 2)), threading.Lock()
-            clients = [threading.Thread(target=client, args=(ground, jobs, lock, said)) for _ in range(given.clients)]
+            jobs = deque(commands(given.jobs, random.Random(given.seed + 2)))
+            clients = [threading.Thread(target=client, args=(ground, jobs, said)) for _ in range(given.clients)]
             for each in clients:
                 each.start()
             watch = threading.Thread(target=_until_done, args=(ground, clients))

@@ -20,8 +20,9 @@ import pytest
 from mlflow import MlflowClient
 
 from mlops_llm import digest
+from mlops_llm.errors import UserError
 from mlops_llm.models.ref import resolve
-from mlops_llm.tracking.store import connect_to
+from mlops_llm.tracking.store import PATIENCE, connect_to
 from tests.commands import SMOKE, environment, ok, start, train, wait_for_step
 from tests.record import artifacts_of, checkpoints_of, run_of, steps_of
 
@@ -211,3 +212,31 @@ def test_addresses_that_keep_no_record_are_one_line(tmp_path: Path, silent: int,
         (line,) = done.stderr.strip().splitlines()
         assert done.returncode == 2 and said in line and "unexpected" not in line and "hunter22" not in line, done.stderr
     assert not list(tmp_path.glob("*"))
+
+
+class Leaving(Refusing):
+    """Is well, and hangs up on all that is asked first."""
+
+    status = 200
+    left = 4
+
+    def do_POST(self) -> None:
+        if type(self).left:
+            type(self).left -= 1
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+
+def test_a_server_that_leaves_while_a_command_starts_is_waited_for_if_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Leaving) as leaving:
+        threading.Thread(target=leaving.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{leaving.server_address[1]}"
+        with pytest.raises(UserError, match=r"the tracking server does not answer \(.*\); start it or change"):
+            connect_to(address)
+        assert 0 < Leaving.left < 4
+        monkeypatch.setenv(PATIENCE, "20")
+        assert connect_to(address).is_server and not Leaving.left
+        leaving.shutdown()

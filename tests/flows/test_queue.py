@@ -21,6 +21,7 @@ from mlops_llm.launch.__main__ import STAGE as LAUNCH
 from mlops_llm.launch.jobs import State
 from mlops_llm.launch.place import Again
 from mlops_llm.launch.queue import Queue
+from mlops_llm.tracking import environment, queued
 from mlops_llm.train.__main__ import STAGE as TRAIN
 from tests.commands import SMOKE, start, wait_for, wait_for_step
 from tests.forks import Fork
@@ -119,6 +120,26 @@ def test_a_command_waits_in_the_record_and_what_it_needs_is_said(
 
 
 @pytest.mark.slow
+def test_a_run_whose_command_died_before_the_queue_had_it_is_taken_away(
+    here: Path, queue: Queue, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stats = ("op=stats", "dataset=sales_sft")
+    child = os.fork()
+    if not child:
+        monkeypatch.setattr(queued, "note", lambda *words: os.kill(os.getpid(), signal.SIGKILL))
+        launch(DATA, [*stats, "launch=queue", "run_name=lost"])
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert run_of(client(here), "lost").info.status == "SCHEDULED" and not queue.jobs()
+    run(DATA, *stats, "launch=queue", "run_name=waits", capfd=capfd)
+    host = environment.process_tags() | {"run.process": "1:0"}  # as if that command's process had ended
+    for key, value in host.items():
+        client(here).set_tag(run_of(client(here), "waits").info.run_id, key, value)
+    run(DATA, *stats, "run_name=lost", capfd=capfd)
+    assert run_of(client(here), "lost").info.status == "FINISHED"
+    assert run_of(client(here), "waits").info.status == "SCHEDULED"
+
+
 def test_a_file_is_one_of_the_folder_where_its_command_was_typed(
     queue: Queue, here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

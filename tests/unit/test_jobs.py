@@ -99,12 +99,15 @@ RUNNING = Job(Command("train", ("a=1",), "run", "id", "link", Again.resume), 2, 
         (replace(RUNNING, command=replace(RUNNING.command, again=Again.no)), -9, "RUNNING", State.failed),
         (replace(RUNNING, command=replace(RUNNING.command, again=Again.no)), -9, "SCHEDULED", State.waiting),
         (replace(RUNNING, state=State.cancelled), 0, "", State.cancelled),
+        (replace(RUNNING, starts=2), 2, "FINISHED", State.done),
+        (replace(RUNNING, starts=2), 1, "FINISHED", State.failed),
+        (RUNNING, 2, "FINISHED", State.failed),
     ],
 )
 def test_what_becomes_of_a_job_whose_process_ended(job: Job, code: int | None, status: str, state: State) -> None:
     now = after(job, code, status, "said")
     assert now.state is state
-    assert (now.reason == "said") == (code in (1, 2) or status == "FAILED")
+    assert (now.reason == "said") == ((code in (1, 2) or status == "FAILED") and state is State.failed)
     assert loaded(now.dumped()) == now
 
 
@@ -249,6 +252,21 @@ def test_a_job_waits_for_its_tracking_server(
     assert job.state is State.waiting and job.starts == 0 and "does not answer" in job.reason
     List().carry_out()
     assert queue.take() == replace(queue.jobs()[0], state=State.running, starts=1)
+
+
+def test_a_run_that_could_not_be_closed_is_closed_once_the_record_is_back(
+    queue: Queue, script: Callable[..., Job], record: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*words: str) -> None:
+        raise UserError("the record cannot be reached")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(queued, "close", away)
+        queue.add(script("exit 2"))
+        Worker(queue, 1).work(until_empty=True)
+        assert queue.find("one").owed and not record
+    Worker(queue, 1).work(until_empty=True)
+    assert record["oneoneone"] == ("FAILED", "exit code 2") and not queue.find("one").owed
 
 
 def test_no_secret_is_in_the_queue(queue: Queue, monkeypatch: pytest.MonkeyPatch, script: Callable[..., Job]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -36,12 +38,13 @@ def send(stage: Stage, settings: Any, opening: Opening, arguments: Arguments, va
     Raises:
         UserError: it leaves no run, the run's name is taken, the record cannot be reached, or there is no room for it.
     """
+    from mlops_llm.tracking import environment
     from mlops_llm.tracking.opening import schedule, withdraw
 
     if not stage.records(settings):
         raise UserError("this command only shows something, and leaves no run", "launch", "type it without launch=")
     again = Again.no if arguments.multirun else Again.resume if stage.resumes else Again.repeat
-    run, link = schedule(opening)
+    run, link = schedule(replace(opening, tags={**opening.tags, **environment.process_tags()}))
     others = [each for each in arguments.overrides if not each.lstrip("+").startswith("run_name=")]
     named = quote(f"run_name={opening.name}", arguments.multirun)
     words = (*arguments.flags, *map(as_typed, others), named)
@@ -51,7 +54,8 @@ def send(stage: Stage, settings: Any, opening: Opening, arguments: Arguments, va
     try:
         said = place.send(command)
     except BaseException:
-        withdraw(run)
+        with suppress(Exception):  # where the record is away, the next command here takes the run back
+            withdraw(run)
         raise
     _tell(said, link)
     return place.attend(command)

@@ -105,12 +105,16 @@ class Elsewhere(Place, ABC):
         job = Sent(command, component.name_of(self), component.plain(self)["settings"], {}, time.time())
         sent.keep(job)  # first, so that no job runs that nobody knows of
         try:
+            queued.note(address(), command.run, f"on its way by {component.name_of(self)}")
             handle = self.begin(command)
         except BaseException:
             sent.forget(command.run)
             raise
         sent.change(command.run, lambda each: replace(each, handle=handle))
-        queued.note(address(), command.run, self.where(handle))
+        try:
+            queued.note(address(), command.run, self.where(handle))
+        except UserError as error:  # the command is there all the same
+            console.warn(str(error))
         watch = f"watch it:    {_ASK} op=attend op.job={command.name}   (all jobs: op=list; take it back: op=cancel)"
         return [f"sent to {self.where(handle)}: run {command.name} ({command.run})", watch]
 

@@ -50,6 +50,8 @@ class Job:
     """Somebody wants it to stop."""
     reason: str = ""
     """Why it failed, was put back or was cancelled."""
+    owed: bool = False
+    """It has ended, and the record was away when its run was to be closed."""
 
     def dumped(self) -> bytes:
         """The job as the queue's file holds it."""
@@ -70,7 +72,8 @@ def after(job: Job, code: int | None, status: str, said: str = "") -> Job:
     A process that ended by its own word decides: 0 is done, 1 and 2 are failed, a signal that it could answer is cancelled.
     Of one that ended without a word (kill -9, no memory, power), or while nobody watched, the record tells: FINISHED is done,
     FAILED is failed, and all else is an interruption, also KILLED, as by a machine that goes down. An interrupted job waits
-    again unless it was started `tries` times already.
+    again unless it was started `tries` times already. One that finds its run FINISHED when it is to go on was done before: the
+    record was away when its earlier process ended.
 
     Args:
         job: it must be running, else it is returned as it is.
@@ -86,7 +89,7 @@ def after(job: Job, code: int | None, status: str, said: str = "") -> Job:
     if code in SIGNALLED:
         return replace(over, state=State.cancelled, reason="ended by a signal from elsewhere")
     spoke = code in (0, 1, 2)
-    if code == 0 or (not spoke and status == "FINISHED"):
+    if code == 0 or (status == "FINISHED" and (not spoke or (code == 2 and job.starts > 1))):
         return replace(over, state=State.done, reason="")
     if spoke or status == "FAILED":
         return replace(over, state=State.failed, reason=said or f"exit code {code if spoke else 1}")

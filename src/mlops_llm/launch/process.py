@@ -17,8 +17,11 @@ from mlops_llm.launch.jobs import Job
 from mlops_llm.launch.place import JOB, Command
 from mlops_llm.tracking import environment, secrets
 from mlops_llm.tracking.opening import PARENT
+from mlops_llm.tracking.store import PATIENCE
 
 _LOOK = 0.1
+_PATIENCE = 600
+"""Seconds that a job waits at its start for a server that went away since the worker saw it."""
 OWN = ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", JOB, PARENT)
 """Variables of the worker's that say nothing of its jobs."""
 
@@ -54,7 +57,8 @@ def begin(command: Command, words: tuple[str, ...], mark: str, log: Path, adopt:
     """
     given = {name: value for name, value in os.environ.items() if name not in OWN}
     given |= {**command.environment, "MLFLOW_TRACKING_URI": address_of(command, os.environ), JOB: mark}
-    given |= {"PYTHONUNBUFFERED": "1"} | ({"MLFLOW_RUN_ID": command.run} if adopt else {})
+    given |= {"PYTHONUNBUFFERED": "1", PATIENCE: given.get(PATIENCE) or str(_PATIENCE)}
+    given |= {"MLFLOW_RUN_ID": command.run} if adopt else {}
     argv = [command.python, "-m", f"mlops_llm.{command.stage}", *words]
     with log.open("ab") as output:
         try:

@@ -44,7 +44,7 @@ class Worker:
         """Run at most `slots` jobs at once."""
         self._queue, self._slots = queue, slots
         self._running: dict[int, _Watched] = {}
-        self._next_start = 0.0
+        self._next_start = self._next_close = 0.0
         self.ended: list[Job] = []
         """Jobs that ended while this worker watched."""
 
@@ -61,6 +61,7 @@ class Worker:
                     self._look(watched)
                 while self._is_free() and (job := self._queue.take()):
                     self._start(job)
+                self._close_owed()
                 if until_empty and not self._running:
                     return
                 time.sleep(_PAUSE)
@@ -152,7 +153,7 @@ class Worker:
     def _end(self, job: Job, code: int | None, said: str, seen: Seen | None = None) -> None:
         """Note how a job ended, and close its run where its process did not."""
         self._running.pop(job.number, None)
-        if seen is None and code is not None and (code < 0 or code > 2):
+        if seen is None and code is not None and (code not in (0, 1, 2) or job.starts > 1):
             with suppress(UserError):
                 seen = self._seen(job)
         status = seen.status if seen else ""
@@ -170,10 +171,23 @@ class Worker:
 
     def _close(self, job: Job) -> None:
         status = "KILLED" if job.state is State.cancelled else "FAILED"
+        owed = False
         try:
             queued.close(process.address_of(job.command, os.environ), job.command.run, status, job.reason)
         except UserError as error:
-            console.warn(f"{_named(job)}: its run could not be closed: {error}")
+            owed = True
+            console.warn(f"{_named(job)}: its run cannot be closed yet: {error}")
+        if owed != job.owed:
+            self._queue.change(job.number, lambda each: replace(each, owed=owed))
+
+    def _close_owed(self) -> None:
+        """Close the runs that could not be closed while the record was away, also those of an earlier worker."""
+        if time.monotonic() < self._next_close:
+            return
+        self._next_close = time.monotonic() + _LOOK_AGAIN
+        for job in self._queue.jobs():
+            if job.owed:
+                self._close(job)
 
 
 def _named(job: Job) -> str:

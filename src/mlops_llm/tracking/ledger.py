@@ -87,9 +87,9 @@ def children(store: Store, parent: str) -> list[RunRow]:
     return [row_of(run) for run in reversed(_all(store, f"tags.`mlflow.parentRunId` = '{parent}'", 5000))]
 
 
-def running_here(store: Store, host: str) -> list[RunRow]:
-    """Runs of processes on this machine (`name/boot`) that the record calls running, also from before its last start."""
-    query = f"attributes.status = 'RUNNING' and tags.`run.host` LIKE '{host.partition('/')[0]}/%'"
+def open_here(store: Store, host: str, status: str) -> list[RunRow]:
+    """Runs of processes on this machine (`name/boot`) that have this status in the record, also from before its last start."""
+    query = f"attributes.status = '{status}' and tags.`run.host` LIKE '{host.partition('/')[0]}/%'"
     return [row_of(run) for run in _all(store, query, 1000)]
 
 

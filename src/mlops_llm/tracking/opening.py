@@ -20,6 +20,8 @@ from mlops_llm.tracking.secrets import mask
 from mlops_llm.tracking.store import Store, connect, is_away
 
 _HEARTBEAT = 30.0
+JOB = "queue.job"
+"""Tag of a run that a queue or another machine has: which job it is there."""
 PARENT = "MLOPS_LLM_PARENT_RUN"
 """Variable by which the jobs of a multirun, in whatever process, find their parent."""
 
@@ -92,9 +94,15 @@ def withdraw(run: str) -> None:
 
 
 def settle(store: Store) -> None:
-    """Bring the record up to date: what dead processes left is delivered, and their runs no longer count as running."""
+    """Bring the record up to date: what dead processes left is delivered, and their runs no longer count as running.
+
+    A run that waits, and whose creator died before anybody had the command, is taken away.
+    """
     deliver_left_over(store)
-    for run in ledger.running_here(store, environment.host()):
+    for run in ledger.open_here(store, environment.host(), "SCHEDULED"):
+        if JOB not in run.tags and not run.params and not environment.believed_alive(run.tags):
+            store.client.delete_run(run.id)
+    for run in ledger.open_here(store, environment.host(), "RUNNING"):
         if not environment.believed_alive(run.tags):
             store.client.set_tag(run.id, "run.error", "its process ended without a word; found dead at a later start")
             deliver(store, run.id, {"do": "finish", "status": "KILLED", "time": int(time.time() * 1000)}, again=True)

@@ -11,6 +11,8 @@ from pathlib import Path
 from mlops_llm.errors import UserError, first_line
 from mlops_llm.tracking import environment, ledger
 from mlops_llm.tracking.deliver import deliver
+from mlops_llm.tracking.opening import JOB
+from mlops_llm.tracking.refusals import told
 from mlops_llm.tracking.secrets import mask_address
 from mlops_llm.tracking.store import connect_to, database_file, is_away
 
@@ -67,8 +69,13 @@ def close(address: str, run: str, status: str, reason: str) -> None:
 
 
 def note(address: str, run: str, job: str) -> None:
-    """Say on a run which job it is."""
-    connect_to(address).client.set_tag(run, "queue.job", job)
+    """Say on a run which job it is: from now on it waits for that job, and no longer for the process that made it.
+
+    Raises:
+        UserError: the record cannot be reached.
+    """
+    with _reached(address):
+        connect_to(address).client.set_tag(run, JOB, job)
 
 
 @contextmanager
@@ -79,7 +86,9 @@ def _reached(address: str) -> Iterator[None]:
     except Exception as error:
         if not is_away(error):
             raise
-        raise UserError(f"the record cannot be reached ({first_line(error)})", mask_address(address)) from error
+        raise told(error, address) or UserError(
+            f"the record cannot be reached ({first_line(error)})", mask_address(address)
+        ) from error
 
 
 def _row(address: str, run: str) -> ledger.RunRow | None:

@@ -11,6 +11,7 @@ from mlops_llm.errors import UserError, first_line
 from mlops_llm.tracking.secrets import mask_address
 
 _OTHER_FORM = re.compile(r"out-of-date database schema \(found version (\w+), but expected (\w+)\)")
+_LOST = re.compile(r"API request to \S+ failed with exception .*?(?P<how>refused|reset by peer|timed out|aborted|$)", re.DOTALL)
 _UNKNOWN_FORM = re.compile(r"Can't locate revision identified by '(\w+)'")
 
 
@@ -43,7 +44,16 @@ def told(error: BaseException, where: str) -> UserError | None:
     if failing := re.search(r"too many (5\d\d) error responses|error code (5\d\d)", text):
         what = f"the tracking server answers with errors ({failing[1] or failing[2]})"
         return UserError(what, place, "see its log: its database or its store may be away")
+    if lost := _LOST.search(text):
+        return silent(where, f"connection {lost['how']}" if lost["how"] else "it went away in between")
     return None
+
+
+def silent(where: str, reason: str) -> UserError:
+    """What a person is told of a server that does not answer."""
+    return UserError(
+        f"the tracking server does not answer ({reason})", mask_address(where), "start it or change MLFLOW_TRACKING_URI"
+    )
 
 
 def check_form(where: str) -> None:

@@ -25,7 +25,7 @@ from mlops_llm import console
 from mlops_llm.errors import UserError, first_line
 from mlops_llm.files import check_part
 from mlops_llm.tracking import clock, proxied
-from mlops_llm.tracking.refusals import check_form, is_denied, told
+from mlops_llm.tracking.refusals import check_form, is_denied, silent, told
 from mlops_llm.tracking.secrets import mask_address
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -170,7 +170,7 @@ def check_address(where: str = "") -> None:
     where = where or address()
     _check(where)
     if where.startswith("http"):
-        _knock(where, float(os.environ.get(PATIENCE) or 0))
+        _knock(where, _patience())
 
 
 def check_sharing(where: str) -> None:
@@ -217,7 +217,7 @@ def connect_to(where: str) -> Store:
         if not file and not where.startswith(("http", "databricks")):
             check_form(where)
         client = MlflowClient(where)
-        client.search_experiments(max_results=1)
+        _open(client, where)
     except UserError:
         raise
     except ModuleNotFoundError as error:
@@ -252,6 +252,24 @@ def is_away(error: BaseException) -> bool:
     return False
 
 
+def _open(client: Any, where: str) -> None:
+    """Ask the record for something; a server that goes away just now is waited for, as one that was away."""
+    until = time.monotonic() + _patience()
+    while True:
+        try:
+            client.search_experiments(max_results=1)
+            return
+        except Exception as error:
+            if not is_away(error) or is_denied(error) or time.monotonic() >= until:
+                raise
+            time.sleep(1.0)
+            check_address(where)
+
+
+def _patience() -> float:
+    return float(os.environ.get(PATIENCE) or 0)
+
+
 def _check(where: str) -> None:
     scheme = urlsplit(where).scheme
     if scheme == "sqlite" and database_file(where) in (None, Path.cwd()):
@@ -270,11 +288,7 @@ def _knock(where: str, patience: float) -> None:
         time.sleep(1.0)
         reason = _silence(where, 10)
     if reason:
-        raise UserError(
-            f"the tracking server does not answer ({reason})",
-            mask_address(where),
-            "start it or change MLFLOW_TRACKING_URI",
-        )
+        raise silent(where, reason)
 
 
 def _silence(where: str, timeout: float) -> str:
