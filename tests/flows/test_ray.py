@@ -275,7 +275,7 @@ def test_a_job_that_works_over_its_cluster_makes_the_same_version(
     written(there / "rows.jsonl", 2000, True)
     monkeypatch.setenv("PYTHONPATH", SOURCES)
     words = ["op=dedup_exact", "dataset=rows.jsonl", "name=made"]
-    run(DATA, *words, "op.engine=ray", "launch=ray", "run_name=over", capfd=capfd)
+    run(DATA, *words, "op.engine=ray", "launch=ray", "launch.cpus=0", "run_name=over", capfd=capfd)
     (there / "datasets/made.jsonl").rename(there / "over.jsonl")
     run(DATA, *words, "run_name=here", capfd=capfd)
     assert (there / "over.jsonl").read_bytes() == (there / "datasets/made.jsonl").read_bytes()
