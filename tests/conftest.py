@@ -39,6 +39,22 @@ settings.register_profile("suite", deadline=None, derandomize=True, max_examples
 settings.load_profile("suite")
 
 
+FIRST = ("flows", "faults", "real", "security", "contract")
+"""Folders of tests by how long their files take, longest first: what is left for the end of a run should be short."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that start clusters and servers, and end with those that take milliseconds."""
+    items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> tuple[bool, int]:
+    module = item.getparent(pytest.Module)
+    is_slow = module is not None and any(mark.name == "slow" for mark in module.own_markers)
+    folder = item.path.parent.name
+    return not is_slow, FIRST.index(folder) if folder in FIRST else len(FIRST)
+
+
 @pytest.fixture(autouse=True)
 def _no_waiting() -> None:
     """MLflow, once a test has loaded it, does not wait for the disk."""

@@ -32,6 +32,7 @@ from tests.record import checkpoints_of, client, run_of, steps_of
 from tests.slurm_cluster import Cluster
 
 pytest.importorskip("submitit")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)

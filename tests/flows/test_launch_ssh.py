@@ -34,6 +34,8 @@ from tests.commands import SMOKE, ok, start, train, wait_for, wait_for_step
 from tests.far import HOST, Machine
 from tests.record import artifacts_of, checkpoints_of, client, run_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
