@@ -14,7 +14,7 @@ from mlops_llm import console
 from mlops_llm.component import plain
 from mlops_llm.entry import config
 from mlops_llm.entry.arguments import Arguments, as_typed, quote
-from mlops_llm.entry.job import Stage
+from mlops_llm.entry.job import Outcome, Stage
 from mlops_llm.errors import UserError
 from mlops_llm.launch.place import JOB, Again, Command, Place, is_about_launch, named_variables
 from mlops_llm.tracking.run import Opening
@@ -25,7 +25,9 @@ def wanted(place: Place) -> bool:
     return not place.here and JOB not in os.environ
 
 
-def send(stage: Stage, settings: Any, opening: Opening, arguments: Arguments, values: Mapping[str, Any]) -> int:
+def send(
+    stage: Stage, settings: Any, opening: Opening, arguments: Arguments, values: Mapping[str, Any], outcome: Outcome
+) -> int:
     """Hand a command over, with a run that waits for it; return the exit code.
 
     Args:
@@ -34,6 +36,7 @@ def send(stage: Stage, settings: Any, opening: Opening, arguments: Arguments, va
         opening: what is known of its run.
         arguments: as they were typed.
         values: the settings, flat: they name the variables that the command reads.
+        outcome: is begun as soon as the command is there.
 
     Raises:
         UserError: it leaves no run, the run's name is taken, the record cannot be reached, or there is no room for it.
@@ -57,11 +60,12 @@ def send(stage: Stage, settings: Any, opening: Opening, arguments: Arguments, va
         with suppress(Exception):  # where the record is away, the next command here takes the run back
             withdraw(run)
         raise
+    outcome.begin(opening.name)
     _tell(said, link)
     return place.attend(command)
 
 
-def sent_to_resume(stage: Stage, ref: str, arguments: Arguments) -> int | None:
+def sent_to_resume(stage: Stage, ref: str, arguments: Arguments, outcome: Outcome) -> int | None:
     """Hand a `resume=` over if it says launch=; return the exit code, or None where it is to go on here."""
     from mlops_llm.entry.resume import checked
     from mlops_llm.tracking.store import connect
@@ -73,11 +77,13 @@ def sent_to_resume(stage: Stage, ref: str, arguments: Arguments) -> int | None:
     place: Any = OmegaConf.to_object(config.composed(stage.name, about).launch)
     if not wanted(place):
         return None
-    run = checked(stage, ref, arguments)
+    run = checked(stage, ref, arguments, here=not getattr(place, "keeps_runs", False))
     link = connect().link(run.experiment, run.id)
     words = (quote(f"resume={run.name}"),)
     command = Command(stage.name, words, run.name, run.id, link, Again.resume, named_variables(run.params), values=run.params)
-    _tell(place.send(command), link)
+    said = place.send(command)
+    outcome.begin(run.name)
+    _tell(said, link)
     return int(place.attend(command))
 
 

@@ -99,7 +99,7 @@ def single(stage: Stage, cfg: Any, name: str, outcome: Outcome, arguments: Argum
         opening = _opening(stage, cfg, str(cfg.run_name or name))
         settings = config.typed(cfg)
         if "launch" in cfg and elsewhere.wanted(settings.launch):
-            outcome.code = elsewhere.send(stage, settings, opening, arguments, opening.config)
+            outcome.code = elsewhere.send(stage, settings, opening, arguments, opening.config, outcome)
             return
         plan = _prepared(stage, settings, opening)
         if isinstance(plan, Result):

@@ -94,7 +94,7 @@ def _work(stage: Stage, arguments: Arguments, outcome: Outcome) -> int:
         from mlops_llm.entry.elsewhere import sent_to_resume
         from mlops_llm.entry.resume import resume
 
-        code = sent_to_resume(stage, resumed, arguments)
+        code = sent_to_resume(stage, resumed, arguments, outcome)
         if code is not None:
             return code
         return resume(stage, resumed, arguments, outcome)

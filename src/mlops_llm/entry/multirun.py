@@ -58,7 +58,7 @@ def multirun(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) ->
     refuse_in_use(output)
     launching = array.launching(arguments)
     if "launch" in first and elsewhere.wanted(settings.launch):
-        return elsewhere.send(stage, settings, opening, arguments, config.flat(first))
+        return elsewhere.send(stage, settings, opening, arguments, config.flat(first), outcome)
     with open_run(opening) as parent:
         parent.tags({"kind": "multirun"})
         if not arguments.value("run_name"):

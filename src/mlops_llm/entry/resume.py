@@ -14,6 +14,8 @@ from mlops_llm.entry.job import Outcome, Stage, finish
 from mlops_llm.entry.multirun import conclude_again
 from mlops_llm.errors import UserError
 from mlops_llm.files import writable
+from mlops_llm.launch import sent
+from mlops_llm.launch.place import JOB
 from mlops_llm.tracking import environment, ledger
 from mlops_llm.tracking.ledger import RunRow
 from mlops_llm.tracking.opening import open_run, recorded_text, settle
@@ -82,8 +84,14 @@ def _multirun(run: RunRow, store: Store) -> str:
     return parent if parent and ledger.find_run(store, parent).tags.get("kind") == "multirun" else ""
 
 
-def checked(stage: Stage, ref: str, arguments: Arguments) -> RunRow:
+def checked(stage: Stage, ref: str, arguments: Arguments, here: bool = True) -> RunRow:
     """The run that a command wants to go on with.
+
+    Args:
+        stage: whose command it is.
+        ref: the run's name or id.
+        arguments: as they were typed.
+        here: the run's folder has to be on this machine.
 
     Raises:
         UserError: it cannot, for one of the reasons of `resume`.
@@ -99,14 +107,24 @@ def checked(stage: Stage, ref: str, arguments: Arguments) -> RunRow:
     settle(store)
     run = ledger.find_run(store, ref)
     _check(stage, run)
+    _check_no_job_has_it(run)
     output = run.tags["output"]
-    if not Path(output).is_dir():
+    if here and not Path(output).is_dir():
         raise UserError(
             f"the folder of run '{run.name}' is gone, and what it kept with it",
             f"{run.tags.get('run.host', '').partition('/')[0]}:{output}",
             "bring it back, or start a new run (a training from runs:/… where the record has a copy)",
         )
     return run
+
+
+def _check_no_job_has_it(run: RunRow) -> None:
+    """A job that waits, or whose end nobody has looked at yet, would go on with the run as well."""
+    away = sent.find(run.id)
+    if JOB in os.environ or away is None or away.state.ended:
+        return
+    ask = f"python -m mlops_llm.launch op=attend op.job={run.name}   (or op=cancel)"
+    raise UserError(f"the job of run '{run.name}' ({away.place}) may still go on with it", "resume", f"see to it first: {ask}")
 
 
 @contextmanager

@@ -59,7 +59,7 @@ class Checkout:
         with tempfile.TemporaryDirectory(prefix="mlops_llm-code-") as name:
             bare, made = Path(name) / "bare", Path(name) / "code.zip"
             self._commit(bare)
-            with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as into:
+            with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as into:
                 for each in self._files:
                     into.write(self.root / each, each)
                 for path in sorted(bare.rglob("*")):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -65,8 +65,9 @@ class Dashboard:
                 self._asked("POST", "/api/jobs/", json=dict(job), timeout=60.0)
                 return
             except LostError:
-                if self.job(str(job["submission_id"])) is not None:
-                    return  # only the answer was lost
+                with suppress(LostError):
+                    if self.job(str(job["submission_id"])) is not None:
+                        return  # only the answer was lost
                 if time.monotonic() > until:
                     raise
             time.sleep(1)

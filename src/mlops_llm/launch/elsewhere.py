@@ -17,11 +17,13 @@ from mlops_llm.launch import process, sent
 from mlops_llm.launch.jobs import SIGNALLED, State
 from mlops_llm.launch.place import PLACES, Command, Place
 from mlops_llm.launch.sent import Sent
+from mlops_llm.launch.stopping import Terminated
 from mlops_llm.tracking import queued
+from mlops_llm.tracking.refusals import AwayError
 from mlops_llm.tracking.store import address
 
-DETACHED = 130
-"""Exit code of who stopped watching."""
+DETACHED, TERMINATED = 130, 143
+"""Exit codes of who stopped watching, by Ctrl-C and by SIGTERM."""
 Told = TypeVar("Told")
 _PAUSE = 1.0
 _LONGEST_PAUSE = 30.0
@@ -48,7 +50,6 @@ class Elsewhere(Place, ABC):
     """Run the command on another machine."""
 
     here: ClassVar[bool] = False
-
     wait: bool = True
     """Stay until it ends, showing what it prints; Ctrl-C leaves it alone, op=attend comes back to it."""
 
@@ -96,6 +97,11 @@ class Elsewhere(Place, ABC):
         """What stands as long as somebody stays with the job."""
         return nullcontext()
 
+    @property
+    def keeps_runs(self) -> bool:
+        """Whether the folders of runs are there alone."""
+        return False
+
     def where(self, handle: Mapping[str, str]) -> str:
         """How a person calls the place of a job."""
         return component.name_of(self)
@@ -140,21 +146,22 @@ def attend(job: Sent) -> int:
         with place.attended(job):
             show(place, job)
             return conclude(place, job)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         again = f"{_ASK} op=attend op.job={job.command.name}"
         console.warn(f"{job.command.name} goes on without being watched; come back with: {again}   (end it: op=cancel)")
-        return DETACHED
+        return TERMINATED if isinstance(stop, Terminated) else DETACHED
 
 
 def conclude(place: Elsewhere, job: Sent) -> int:
     """Note how a job ended, close its run where its process did not, bring back what it made; return its exit code."""
     look = _patiently(lambda: place.look(job))
-    state, code, reason = _verdict(job, look)
+    state, code, reason = _patiently(lambda: _verdict(job, look))
     for line in _patiently(lambda: place.bring(job)):
         console.say(line)
     if state is not State.done:
         status = "KILLED" if state is State.cancelled else "FAILED"
-        queued.close(process.address_of(job.command, os.environ), job.command.run, status, reason)
+        where = process.address_of(job.command, os.environ)
+        _patiently(lambda: queued.close(where, job.command.run, status, reason))
     noted = sent.ended(job, state, code, reason)
     if code not in (0, 1, 2):
         console.warn(f"{job.command.name} {noted.state.name}: {noted.reason}")
@@ -176,7 +183,14 @@ def _verdict(job: Sent, look: Look) -> tuple[State, int | None, str]:
 
 
 def show(place: Elsewhere, job: Sent, follow: bool = True) -> None:
-    """Show what a job has printed, or with `follow` what it prints until it ends."""
+    """Show what a job has printed, or with `follow` what it prints until it ends.
+
+    Raises:
+        UserError: the place does not have it.
+    """
+    if not job.handle and not job.state.ended:
+        remedy = f"take it back: {_ASK} op=cancel op.job={job.command.name}"
+        raise UserError("is still being sent, or the command that sent it was cut off", job.command.name, remedy)
     shown = 0
     while True:
         look = _patiently(lambda: place.look(job))  # before the reading, so that an ended job is read to its end
@@ -192,12 +206,12 @@ def show(place: Elsewhere, job: Sent, follow: bool = True) -> None:
 
 
 def _patiently(ask: Callable[[], Told]) -> Told:
-    """What `ask` answers, as soon as the place can be reached."""
+    """What `ask` answers, as soon as the place, and the record, can be reached."""
     pause = _PAUSE
     while True:
         try:
             told = ask()
-        except LostError as error:
+        except (LostError, AwayError) as error:
             if pause == _PAUSE:
                 console.warn(f"{error}; waiting for it, the job there goes on")
             pause = min(2 * pause, _LONGEST_PAUSE)

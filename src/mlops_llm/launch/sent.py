@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,11 @@ def forget(run: str) -> None:
 
 def jobs() -> list[Sent]:
     """All jobs, the oldest first; of those that ended the last `KEPT` stay."""
-    found = sorted((_read(file) for file in folder().glob("*.json")), key=lambda sent: sent.sent)
+    found = list[Sent]()
+    for file in folder().glob("*.json"):
+        with suppress(FileNotFoundError):  # another command has just forgotten it
+            found.append(_read(file))
+    found.sort(key=lambda sent: sent.sent)
     old = [sent for sent in found if sent.state.ended][:-KEPT]
     for sent in old:
         forget(sent.command.run)

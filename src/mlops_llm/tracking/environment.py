@@ -118,6 +118,13 @@ def machine() -> str:
     return f"{socket.gethostname()}/{boot.read_text().strip()[:8] if boot.exists() else f'{psutil.boot_time():.0f}'}"
 
 
+def is_earlier_start(host: str) -> bool:
+    """Whether a `host()` is this machine before its last start, so that nothing of it runs any more."""
+    name, _, rest = host.partition("/")
+    here, _, now = machine().partition("/")
+    return name == here and rest.partition("/")[0] != now
+
+
 def process(pid: int) -> str:
     """A process id with its start time, since ids are used again."""
     return f"{pid}:{psutil.Process(pid).create_time():.2f}"

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mlops_llm import console, digest
-from mlops_llm.tracking import environment
+from mlops_llm.errors import UserError
+from mlops_llm.tracking import environment, ledger
 from mlops_llm.tracking.deliver import deliver
 from mlops_llm.tracking.refusals import cause, is_denied
 from mlops_llm.tracking.store import Store, is_away
@@ -135,8 +136,7 @@ def _deliver_left_over(store: Store) -> list[str]:
             file.unlink()
             continue
         head = json.loads(first)
-        alive = head["host"] == environment.host() and environment.lives(head["process"])
-        if head["address"] != digest.text(store.address) or alive:
+        if head["address"] != digest.text(store.address) or _has_owner(store, file, head):
             continue
         try:
             complete = Outbox(store, file.stem).flush()
@@ -147,6 +147,21 @@ def _deliver_left_over(store: Store) -> list[str]:
         if complete:
             done.append(file.stem)
     return done
+
+
+def _has_owner(store: Store, file: Path, head: Mapping[str, str]) -> bool:
+    """Whether the process that writes a file is there, here or on another machine that shares this folder."""
+    if head["host"] == environment.host():
+        return environment.lives(head["process"])
+    if environment.is_earlier_start(head["host"]):
+        return False
+    if time.time() - file.stat().st_mtime < environment.SILENCE:
+        return True
+    try:
+        run = ledger.find_run(store, file.stem)
+    except UserError:
+        return False
+    return run.status == "RUNNING" and environment.believed_alive(run.tags)
 
 
 def _ending(file: Path) -> tuple[bool, bool]:

@@ -12,7 +12,7 @@ from mlops_llm.errors import UserError, first_line
 from mlops_llm.tracking import environment, ledger
 from mlops_llm.tracking.deliver import deliver
 from mlops_llm.tracking.opening import JOB
-from mlops_llm.tracking.refusals import told
+from mlops_llm.tracking.refusals import AwayError, told
 from mlops_llm.tracking.secrets import mask_address
 from mlops_llm.tracking.store import connect_to, database_file, is_away
 
@@ -86,7 +86,7 @@ def _reached(address: str) -> Iterator[None]:
     except Exception as error:
         if not is_away(error):
             raise
-        raise told(error, address) or UserError(
+        raise told(error, address) or AwayError(
             f"the record cannot be reached ({first_line(error)})", mask_address(address)
         ) from error
 

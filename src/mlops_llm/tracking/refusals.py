@@ -10,6 +10,11 @@ from pathlib import Path
 from mlops_llm.errors import UserError, first_line
 from mlops_llm.tracking.secrets import mask_address
 
+
+class AwayError(UserError):
+    """The record does not answer at the moment."""
+
+
 _OTHER_FORM = re.compile(r"out-of-date database schema \(found version (\w+), but expected (\w+)\)")
 _LOST = re.compile(r"API request to \S+ failed with exception .*?(?P<how>refused|reset by peer|timed out|aborted|$)", re.DOTALL)
 _UNKNOWN_FORM = re.compile(r"Can't locate revision identified by '(\w+)'")
@@ -49,9 +54,9 @@ def told(error: BaseException, where: str) -> UserError | None:
     return None
 
 
-def silent(where: str, reason: str) -> UserError:
+def silent(where: str, reason: str) -> AwayError:
     """What a person is told of a server that does not answer."""
-    return UserError(
+    return AwayError(
         f"the tracking server does not answer ({reason})", mask_address(where), "start it or change MLFLOW_TRACKING_URI"
     )
 

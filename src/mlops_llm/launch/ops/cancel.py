@@ -12,7 +12,7 @@ from mlops_llm import console
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
 from mlops_llm.launch import process, sent
-from mlops_llm.launch.elsewhere import place_of
+from mlops_llm.launch.elsewhere import LostError, conclude, place_of
 from mlops_llm.launch.jobs import Job, State, after
 from mlops_llm.launch.place import Again, Command
 from mlops_llm.launch.queue import Queue
@@ -34,6 +34,8 @@ class Cancel:
     """The job's number, or its run's name."""
     patience: float = 60.0
     """Seconds in which a running job may put its things in order; then it is killed."""
+    force: bool = False
+    """Strike the job even if its place cannot be reached: its run is closed, and what may run there is not stopped."""
 
     def __post_init__(self) -> None:
         """Check the range."""
@@ -66,12 +68,23 @@ class Cancel:
         name = job.command.name
         if job.state.ended:
             raise UserError(f"the job of {name} is {job.state.name} already", "op.job", "see op=list")
-        place = place_of(job)
-        if not place.look(job).state.ended:
-            place.stop(job, self.patience)
-        sent.ended(job, State.cancelled, reason="cancelled")
+        place, stopped = place_of(job), True
+        try:
+            if job.handle and place.look(job).state.ended:
+                conclude(place, job)
+                console.say(f"{name} had ended before: {sent.required(job.command.run).state.name}")
+                return Result("cancel", {}, {})
+            if job.handle:
+                place.stop(job, self.patience)
+        except LostError as error:
+            if not self.force:
+                remedy = "try again, or strike it without stopping it: op.force=true"
+                raise LostError(error.what, error.where, remedy) from error
+            console.warn(f"{error}; what may run there was not stopped")
+            stopped = False
+        sent.ended(job, State.cancelled, reason="cancelled" if stopped else "struck, its place could not be reached")
         _close(job.command, "cancelled")
-        for line in place.bring(job):
+        for line in place.bring(job) if stopped and job.handle else []:
             console.say(line)
         goes_on = f"; go on with: python -m mlops_llm.{job.command.stage} resume={name}"
         console.say(f"{name} is cancelled{goes_on if job.command.again is Again.resume else ''}")

@@ -21,6 +21,8 @@ from mlops_llm.launch.elsewhere import Elsewhere, Look, LostError
 from mlops_llm.launch.jobs import State
 from mlops_llm.launch.place import JOB, Command
 from mlops_llm.tracking import queued
+from mlops_llm.tracking.refusals import AwayError
+from mlops_llm.tracking.store import check_sharing
 
 if TYPE_CHECKING:
     from mlops_llm.launch.dashboard import Dashboard
@@ -102,13 +104,18 @@ class OnRay(Elsewhere):
         """
         from mlops_llm.launch.dashboard import DEFAULT, Dashboard
 
+        check_sharing(process.address_of(command, os.environ))
         address = self.address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT
         dashboard = Dashboard(address)
         release = dashboard.version()
         package = _sent(dashboard) if self.code is Code.sent else ""
         job = f"{command.run}-{token_hex(2)}"
         dashboard.submit(self._request(command, job, package))
-        self._warn(command, dashboard)
+        try:
+            self._warn(command, dashboard)
+        except BaseException:  # who is told that it failed must not have it run
+            dashboard.stop(job)
+            raise
         return {"job": job, "address": dashboard.address, "ray": release}
 
     def look(self, job: Sent) -> Look:
@@ -150,6 +157,11 @@ class OnRay(Elsewhere):
             if told is None or _STATES[told["status"]] is not State.running:
                 return
             time.sleep(0.5)
+
+    @property
+    def keeps_runs(self) -> bool:
+        """Where the jobs' folder is one of the nodes'."""
+        return self.folder is not None
 
     def where(self, handle: Mapping[str, str]) -> str:
         """The cluster."""
@@ -274,7 +286,10 @@ def _by_record(job: Sent, lost: LostError) -> Look:
     Raises:
         LostError: the run still shows life, or never began.
     """
-    seen = queued.look(process.address_of(job.command, os.environ), job.command.run)
+    try:
+        seen = queued.look(process.address_of(job.command, os.environ), job.command.run)
+    except AwayError:
+        raise lost from None
     if seen.status in ("FINISHED", "FAILED", "KILLED"):
         state = {"FINISHED": State.done, "FAILED": State.failed, "KILLED": State.cancelled}[seen.status]
         return Look(state, None, "" if state is State.done else "as the record says; the head does not answer")
