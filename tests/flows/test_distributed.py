@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,16 @@ from mlops_llm.train.config import PACKAGES, Samples, Train, Trainer
 from mlops_llm.train.plan import Plan, prepare
 from mlops_llm.train.train import fit
 from tests.commands import ok, start, train, wait_for, wait_for_step
+from tests.far import HOST, Machine
 from tests.record import checkpoints_of, client, run_of, steps_of
 from tests.security.sockets import heard_by
 from tests.slurm_cluster import Cluster
 
 STEPS = {"max_steps": 12, "eval_steps": 4, "save_steps": 4, "logging_steps": 1}
+TOGETHER = ["dataset=sales_sft", *(f"trainer.{name}={value}" for name, value in STEPS.items())]
+TOGETHER += ["trainer.batch_size=4", "trainer.learning_rate=2e-3", "samples.count=0", "register_as=null", "peft=none"]
+TOGETHER += ["distributed=ddp", "distributed.processes=1"]
+"""What one of two processes of `pair` does, over several machines."""
 
 
 def fitted(folder: Path, algo: str, dataset: str, rate: float, **distributed: int) -> tuple[Result, MemoryRun]:
@@ -81,11 +88,9 @@ def test_two_processes_learn_what_one_learns(here: Path, pair: tuple[Path, Resul
 def test_two_machines_learn_what_two_processes_learn(here: Path, pair: tuple[Path, Result, MemoryRun], slurm: Cluster) -> None:
     """Two nodes of a SLURM, each with one process; a process that is killed costs no number and no bit."""
     found = {**slurm.environment, "MLOPS_LLM_QUEUE": str(here / "state")}
-    words = [f"trainer.{name}={value}" for name, value in STEPS.items()]
-    words += ["trainer.batch_size=4", "trainer.learning_rate=2e-3", "samples.count=0", "register_as=null", "peft=none"]
-    words += ["distributed=ddp", "distributed.processes=1", "distributed.nodes=2", "distributed.restarts=1"]
+    words = [*TOGETHER, "distributed.nodes=2", "distributed.restarts=1"]
     where = ["launch=slurm", "launch.nodes=2", "launch.memory=5", "launch.time=20"]
-    process = start(here, "dataset=sales_sft", *words, *where, "run_name=apart", env=found)
+    process = start(here, *words, *where, "run_name=apart", env=found)
     wait_for_step(here, "apart", 6, process)
     workers = [one for one in psutil.process_iter(["cmdline"]) if is_worker(one, here)]
     assert len(workers) == 2
@@ -95,8 +100,49 @@ def test_two_machines_learn_what_two_processes_learn(here: Path, pair: tuple[Pat
     run = run_of(client(here), "apart")
     assert (run.info.status, run.data.tags["restarts"], run.data.tags["resume.verified"]) == ("FINISHED", "1", "true")
     assert steps_of(client(here), run, "train/loss") == list(range(1, 13))
-    digests = {name: model.tags["digest.weights"] for name, model in checkpoints_of(client(here), run).items()}
-    assert digests == {each.name: each.tags["digest.weights"] for each in pair[2].checkpoints}
+    assert digests(here, "apart") == {each.name: each.tags["digest.weights"] for each in pair[2].checkpoints}
+
+
+@pytest.fixture
+def far(tmp_path: Path) -> Iterator[Machine]:
+    """A machine that ssh reaches and that sees the same folders."""
+    machine = Machine(tmp_path / "far")
+    machine.start()
+    yield machine
+    machine.end()
+
+
+def test_a_machine_over_ssh_learns_what_a_process_here_does(
+    here: Path, pair: tuple[Path, Result, MemoryRun], far: Machine
+) -> None:
+    """How such a training fails is in `test_machines`."""
+    words = [*TOGETHER, "distributed.nodes=2", f"distributed.hosts=[{HOST}]", "distributed.address=127.0.0.1"]
+    assert "2 processes on 2 machines" in ok(train(here, *words, "run_name=over", env=far.known()))
+    assert digests(here, "over") == {each.name: each.tags["digest.weights"] for each in pair[2].checkpoints}
+
+
+def test_processes_that_are_told_to_stop_save_at_the_same_step(here: Path, pair: tuple[Path, Result, MemoryRun]) -> None:
+    granted = {"MLOPS_LLM_GRACE": "60", "MLOPS_LLM_SAVED": str(here / "saved")}
+    process = start(here, *TOGETHER, "distributed.processes=2", "run_name=told", env=granted)
+    wait_for_step(here, "told", 5, process)
+    process.send_signal(signal.SIGTERM)
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 143, out + errors
+    step = int((here / "saved").read_text().removeprefix("saved at step "))
+    assert f"told to stop: saved at step {step}\n" in out
+    assert errors.endswith("go on with: python -m mlops_llm.train resume=told\n")
+    assert run_of(client(here), "told").info.status == "KILLED"
+    out = ok(train(here, "resume=told"))
+    run = run_of(client(here), "told")
+    assert (run.info.status, run.data.tags["resume.from"]) == ("FINISHED", f"checkpoint-{step}")
+    assert steps_of(client(here), run, "train/loss") == list(range(1, 13))
+    assert digests(here, "told") == {each.name: each.tags["digest.weights"] for each in pair[2].checkpoints}
+
+
+def digests(folder: Path, name: str) -> dict[str, str]:
+    """Digests of the weights of a run's checkpoints."""
+    store = client(folder)
+    return {each: model.tags["digest.weights"] for each, model in checkpoints_of(store, run_of(store, name)).items()}
 
 
 def is_worker(one: psutil.Process, folder: Path) -> bool:
