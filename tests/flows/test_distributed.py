@@ -10,8 +10,11 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from mlops_llm import component
+from mlops_llm.models import tiny
+from mlops_llm.models.tensors import places
 from mlops_llm.record import MemoryRun, Result
 from mlops_llm.train.config import PACKAGES, Samples, Train, Trainer
 from mlops_llm.train.plan import Plan, prepare
@@ -29,7 +32,9 @@ TOGETHER += ["distributed=ddp", "distributed.processes=1"]
 """What one of two processes of `pair` does, over several machines."""
 
 
-def fitted(folder: Path, algo: str, dataset: str, rate: float, **distributed: int) -> tuple[Result, MemoryRun]:
+def fitted(
+    folder: Path, algo: str, dataset: str, rate: float, how: str = "ddp", **distributed: int
+) -> tuple[Result, MemoryRun]:
     """Train without the command line: 8 rows a step, whatever the number of processes."""
     for package in PACKAGES:
         component.load(package)
@@ -38,7 +43,7 @@ def fitted(folder: Path, algo: str, dataset: str, rate: float, **distributed: in
         dataset=dataset,
         algo=component.build("algo", algo),
         peft=component.build("peft", "none"),
-        distributed=component.build("distributed", "ddp" if distributed else "none", distributed),
+        distributed=component.build("distributed", how if distributed else "none", distributed),
         trainer=Trainer(batch_size=batch, learning_rate=rate, **STEPS),
         samples=Samples(count=2 if distributed else 0, max_new_tokens=4),
         output=str(folder),
@@ -83,6 +88,28 @@ def test_two_processes_learn_what_one_learns(here: Path, pair: tuple[Path, Resul
     assert [each["tokens"] for each in map(json.loads, (two / "steps.jsonl").open())] == [
         each["tokens"] for each in map(json.loads, (here / "one/steps.jsonl").open())
     ]
+
+
+def test_what_lies_in_parts_is_saved_as_an_ordinary_model_that_learned_the_same(
+    here: Path, pair: tuple[Path, Result, MemoryRun]
+) -> None:
+    """Sums over parts are rounded in another order, so that the losses are equal to five digits and not to the bit."""
+    from transformers import AutoModelForCausalLM
+
+    fitted(here / "parts", "sft", "sales_sft", 2e-3, "fsdp2", processes=2)
+    assert losses(here / "parts") == pytest.approx(losses(pair[0]), rel=1e-5)
+    last = here / "parts" / "checkpoint-12"
+    assert form_of(last) == form_of(tiny.folder())
+    model, report = AutoModelForCausalLM.from_pretrained(last, output_loading_info=True)
+    assert not any(report.values()), report
+    copies = AutoModelForCausalLM.from_pretrained(pair[0] / "checkpoint-12").state_dict()
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, copies[name], rtol=1e-3, atol=1e-4)
+
+
+def form_of(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Name -> kind of number and shape of a model's stored tensors."""
+    return {name: place[:2] for file in sorted(folder.glob("*.safetensors")) for name, place in places(file).items()}
 
 
 def test_two_machines_learn_what_two_processes_learn(here: Path, pair: tuple[Path, Result, MemoryRun], slurm: Cluster) -> None:

@@ -204,8 +204,8 @@ class Group:
         if apart := self._apart(on if len(self._met) == count else ""):
             return apart
         if not failed:
-            log = self._log(self._starts[0])
-            return UserError(f"the processes did not start ({_last_line(log) or f'exit code {code}'})", str(log))
+            printed = self._log(self._starts[0])
+            return UserError(f"the processes did not start ({_last_line(printed) or f'exit code {code}'})", str(printed))
         member, why = next((each for each in failed if not each[1].get("missed")), failed[0])
         if why.get("user"):
             return UserError(*why["failed"])
