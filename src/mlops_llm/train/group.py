@@ -20,7 +20,7 @@ from mlops_llm.errors import UserError
 from mlops_llm.launch import stopping
 from mlops_llm.record import Result, Run
 from mlops_llm.tracking import environment
-from mlops_llm.train import versions
+from mlops_llm.train import nodes, versions
 from mlops_llm.train.door import Door
 from mlops_llm.train.nodes import Start
 from mlops_llm.train.relay import Line, perform
@@ -29,10 +29,6 @@ DOOR = "launcher.json"
 """File, beside the settings of a training's processes, by which they find the one that started them."""
 PATIENCE = 20.0
 """Seconds that processes have to end by themselves."""
-_OF_SSH = 255
-"""Exit code by which ssh says that it failed itself."""
-_OF_REQUEST = 2
-"""That of a machine which cannot start what is asked for."""
 
 
 class Member:
@@ -184,16 +180,9 @@ class Group:
         self._members.append(member)
         self._met.add(member.rank)
         if differs := self._own and versions.differ(self._own, told.get("versions", {})):
+            what = f"{str(told['host']).partition('/')[0]}: {differs}"
             remedy = "let all machines see the same code, and the same Python"
-            self._events.put(
-                (
-                    member,
-                    {
-                        "failed": [f"{str(told['host']).partition('/')[0]}: {differs}", "distributed.nodes", remedy],
-                        "user": True,
-                    },
-                )
-            )
+            self._events.put((member, {"failed": [what, "distributed.nodes", remedy], "user": True}))
         for message in line.messages():
             self._events.put((member, message))
         self._events.put((member, None))
@@ -217,19 +206,12 @@ class Group:
         return error
 
     def _apart(self, on: str) -> UserError | None:
-        """What a machine said from which nothing came, or whose connection was lost."""
+        """What another machine said from which nothing came, or whose connection was lost."""
         for each, process in zip(self._starts, self._torchruns, strict=False):
-            if not each.machine or not process.returncode:
-                continue
-            said, lost = _last_line(self._log(each)), process.returncode == _OF_SSH or process.returncode < 0
-            what = f"{each.machine}: {said or f'ssh ended with exit code {process.returncode}'}"
-            if lost and on:
-                return UserError(f"the connection was lost ({what})", str(self._log(each)), on)
-            if lost:
-                remedy = f"see that this goes without a question: ssh {each.machine} true"
-                return UserError(f"a machine does not answer ({what})", "distributed.hosts", remedy)
-            if not on or process.returncode == _OF_REQUEST:
-                return UserError(f"the processes did not start ({what})", "distributed.hosts")
+            if each.machine and process.returncode:
+                log = self._log(each)
+                if found := nodes.failure(each.machine, process.returncode, _last_line(log), str(log), on):
+                    return found
         return None
 
     def _log(self, start: Start) -> Path:

@@ -26,6 +26,10 @@ _NOT_SENT = ("SLURM_", "HOSTNAME", "SSH_")
 """Beginnings of variables that say something of this machine only."""
 _JOIN = 120
 """Seconds in which all machines are to be there."""
+_OF_SSH = 255
+"""Exit code by which ssh says that it failed itself."""
+_OF_REQUEST = 2
+"""That of a machine which cannot start what is asked for."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,28 @@ def starts(how: Several, words: Sequence[str], folder: Path, environment: Mappin
         return [Start(_meeting(words, here=True)), *(Start([*ssh, host, shlex.join(agent)], told, host) for host in how.hosts)]
     share = [f"--nodes={how.nodes}", f"--ntasks={how.nodes}", "--ntasks-per-node=1", "--overlap", "--kill-on-bad-exit=0"]
     return [Start(["srun", *share, *agent], told)]
+
+
+def failure(machine: str, code: int, said: str, log: str, on: str) -> UserError | None:
+    """What became of another machine; None where its processes say that themselves.
+
+    Args:
+        machine: as ssh calls it.
+        code: exit code of ssh, not 0.
+        said: the last line that came from there.
+        log: file of all of them.
+        on: how to go on, once all processes were there; before that empty.
+    """
+    what = f"{machine}: {said or f'ssh ended with exit code {code}'}"
+    lost = code == _OF_SSH or code < 0
+    if lost and on:
+        return UserError(f"the connection was lost ({what})", log, on)
+    if lost:
+        remedy = f"see that this goes without a question: ssh {machine} true"
+        return UserError(f"a machine does not answer ({what})", "distributed.hosts", remedy)
+    if not on or code == _OF_REQUEST:
+        return UserError(f"the processes did not start ({what})", "distributed.hosts")
+    return None
 
 
 def _meeting(words: Sequence[str], here: bool) -> list[str]:
