@@ -67,6 +67,14 @@ class Machine:
         self.config.write_text(f"Host {HOST}\n{text}")
         return self.config
 
+    def known(self) -> dict[str, str]:
+        """Variables with which a plain `ssh gpu1` reaches it, as it does where a user's own configuration names it."""
+        folder = self.folder / "bin"
+        folder.mkdir(exist_ok=True)
+        (folder / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F "{self.config}" "$@"\n')
+        (folder / "ssh").chmod(0o755)
+        return {"PATH": f"{folder}:{os.environ['PATH']}"}
+
     def words(self, *more: str) -> list[str]:
         """Words of a command that sends it here."""
         return ["launch=ssh", f"launch.host={HOST}", f"launch.config={self.config}", f"launch.python={sys.executable}", *more]

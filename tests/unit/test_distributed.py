@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -190,7 +191,9 @@ def test_what_is_started_on_other_machines_has_no_secret_in_its_words(no_gpu, tm
     ]
     env = {"A_KEY": "secret", "SLURM_NODEID": "0", "SSH_TTY": "x", "HOSTNAME": "here"}
     mine, second, third = nodes.starts(how, words, tmp_path, env)
-    assert (mine.words, mine.told) == (words, "") and [second.words[-2], third.words[-2]] == ["gpu2", "gpu3"]
+    assert (mine.words[-1], mine.told) == (words[-1] + ",is_host=true", "")
+    assert json.loads(second.told)["words"] == [*words[:-1], words[-1] + ",is_host=false"]
+    assert [(each.words[-2], each.machine) for each in (second, third)] == [("gpu2", "gpu2"), ("gpu3", "gpu3")]
     assert "secret" not in str(second.words) and json.loads(second.told)["environment"] == {"A_KEY": "secret"}
     (alone,) = nodes.starts(Replicated(2, nodes=2), words, tmp_path, env)
     assert alone.words[:3] == ["srun", "--nodes=2", "--ntasks=2"] and json.loads(alone.told)["words"] == words
@@ -202,10 +205,12 @@ def test_a_node_has_what_was_sent_but_its_own_place_in_the_job():
     assert node.surroundings({"HOME": "/root"}, {"CUDA_VISIBLE_DEVICES": "0"}) == {"HOME": "/root", "CUDA_VISIBLE_DEVICES": "0"}
 
 
-@pytest.mark.parametrize("how", ["the input ends", "SIGTERM"])
+@pytest.mark.parametrize("how", ["the input ends", "SIGTERM", "the input ends after a SIGTERM that lets it save"])
 def test_a_node_ends_what_it_started_when_nobody_wants_it_any_more(tmp_path, how):
     script = "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(60)"
+    saves = how.endswith("save")
     told = {"environment": {}, "folder": str(tmp_path), "words": [sys.executable, "-c", script]}
+    told |= {"needs": str(tmp_path), "saves": saves}
     agent = subprocess.Popen([sys.executable, "-P", node.__file__], stdin=subprocess.PIPE, text=True)
     assert agent.stdin is not None
     agent.stdin.write(json.dumps(told) + "\n")
@@ -213,15 +218,21 @@ def test_a_node_ends_what_it_started_when_nobody_wants_it_any_more(tmp_path, how
     while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
         time.sleep(0.01)
     pid = int((tmp_path / "pid").read_text())
+    if saves:
+        for number in node.STOPS:
+            agent.send_signal(number)
+            os.kill(pid, number)
+        time.sleep(0.2)
+        assert agent.poll() is None and psutil.pid_exists(pid)
     if how == "SIGTERM":
         agent.terminate()
     else:
         agent.stdin.close()
-    assert agent.wait(30) == 143 and not psutil.pid_exists(pid)
+    assert agent.wait(30) == 129 and not psutil.pid_exists(pid)
 
 
 def test_a_node_without_the_folder_says_so(tmp_path):
-    told = {"environment": {}, "folder": str(tmp_path / "gone"), "words": [sys.executable]}
+    told = {"environment": {}, "folder": str(tmp_path / "gone"), "words": [sys.executable], "needs": "/", "saves": False}
     done = subprocess.run(
         [sys.executable, "-P", node.__file__], input=json.dumps(told) + "\n", capture_output=True, text=True, check=False
     )

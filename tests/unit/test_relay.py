@@ -35,6 +35,10 @@ def join(rank, start=0):
 """
 
 
+GOES_ON = "\ntime.sleep(10); Path('went-on').touch()"
+"""As torchrun would, that may start the processes again."""
+
+
 def start(folder: Path, script: str, address: str = "") -> Group:
     """A script instead of torchrun."""
     return Group([Start([sys.executable, "-c", BEGIN + script])], os.environ, folder, folder, address)
@@ -105,7 +109,8 @@ def test_an_error_of_one_process_is_one_line_with_its_traceback_behind(tmp_path)
 
 def test_a_users_mistake_stays_one(tmp_path):
     with pytest.raises(UserError) as caught:
-        served(tmp_path, "join(1).tell(failed=['is 0', 'algo.beta', 'give more'], user=True)")
+        served(tmp_path, "one = join(1); one.tell(failed=['is 0', 'algo.beta', 'give more'], user=True)" + GOES_ON)
+    assert not (tmp_path / "went-on").exists()
     assert (caught.value.what, caught.value.where, caught.value.remedy) == ("is 0", "algo.beta", "give more")
 
 

@@ -259,3 +259,23 @@ def test_a_command_stops_once_it_has_saved_and_at_once_where_it_has_no_time(
     out, _ = process.communicate(timeout=30)
     assert (out, process.returncode) == (said, 0)
     assert (tmp_path / "saved").exists() == (how == "saves" and bool(grace))
+
+
+def test_a_signal_that_only_the_jobs_own_process_gets_reaches_the_command(tmp_path: Path) -> None:
+    """As with `proctrack/cgroup`, which signals a step's task and nothing beneath it."""
+    (tmp_path / "waits.py").write_text(
+        "import pathlib, signal, time\n"
+        "def heard(number, frame):\n    pathlib.Path('heard').write_text(str(number))\n    raise SystemExit(9)\n"
+        "signal.signal(signal.SIGUSR2, heard)\npathlib.Path('begun').touch()\ntime.sleep(60)\n"
+    )
+    folder = JobFolder(tmp_path)
+    folder.begin(["waits"], {})
+    words = [sys.executable, "-m", "mlops_llm.launch.slurm.node", "run", str(tmp_path)]
+    process = subprocess.Popen(words, cwd=tmp_path)
+    while not (tmp_path / "begun").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGUSR2)
+    assert process.wait(30) == 9
+    assert folder.code.read_text() == "9"
+    assert (tmp_path / "heard").read_text() == str(int(signal.SIGUSR2))

@@ -69,6 +69,11 @@ def grace() -> float:
         return 0.0
 
 
+def ask() -> None:
+    """Do in this process what a signal that asks it to stop does; from any thread."""
+    _thread.interrupt_main(signal.SIGTERM)
+
+
 def asked() -> bool:
     """Whether this process is to stop and waits for a block of `saves`."""
     return _stop.asked

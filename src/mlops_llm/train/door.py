@@ -16,11 +16,14 @@ from typing import Any, NamedTuple
 
 from mlops_llm.errors import UserError
 from mlops_llm.tracking import environment
+from mlops_llm.train import versions
 
 _FIRST = 30.0
 """Seconds in which a connection stands and has said who it is."""
-_LONGEST_FIRST = 1000
+_LONGEST_FIRST = 2000
 """Bytes of what it says then."""
+_TOUCH = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 3}
+"""Seconds of silence, seconds between questions, and questions without an answer."""
 
 
 class Door:
@@ -101,14 +104,31 @@ def enter(file: Path, rank: int) -> Entered:
     told = json.loads(file.read_text("ascii"))
     if "port" in told:
         connection = socket.create_connection(tuple(told["port"]), timeout=_FIRST)
+        _stay_in_touch(connection)
     else:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.connect(told["socket"])
-    who = {"token": told["token"], "rank": rank, "pid": os.getpid(), "host": environment.host(), "round": _round(os.environ)}
+    who: dict[str, Any] = {
+        "token": told["token"],
+        "rank": rank,
+        "pid": os.getpid(),
+        "host": environment.host(),
+        "round": _round(os.environ),
+    }
+    if "port" in told:
+        who["versions"] = versions.here()
     connection.sendall(json.dumps(who).encode() + b"\n")
     answer = json.loads(_first_line(connection))
     connection.settimeout(None)
     return Entered(connection, int(answer["start"]))
+
+
+def _stay_in_touch(connection: socket.socket) -> None:
+    """Let the system notice within about a minute that the other machine is away, which nobody told."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _TOUCH.items():
+        if hasattr(socket, name):  # what a system has of them
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _round(env: Mapping[str, str]) -> str:

@@ -1,20 +1,29 @@
 """torchrun whose meeting points are on this machine alone, where its processes are.
 
 torch's own stores listen on every interface, and what is read from them is unpickled: whoever reaches the port could run code.
-`python -m mlops_llm.train.elastic` takes torchrun's words; between several nodes it is torchrun as it is.
+`python -m mlops_llm.train.elastic` takes torchrun's words; between several nodes it is torchrun as it is. Where a training is
+given time to save, it ends at SIGHUP and not at a signal that SLURM sends to every process of a job.
 """
 
 from __future__ import annotations
 
 import importlib
+import signal
 import socket
 from typing import Any
+
+from mlops_llm.launch import stopping
+from mlops_llm.train.node import STOPS
 
 _HERE = ("localhost", "127.0.0.1", "::1")
 
 
 def main() -> None:
     """Be torchrun."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup lets it be ignored
+    if stopping.grace():
+        for number in STOPS:
+            signal.signal(number, signal.SIG_IGN)
     keep_here()
     from torch.distributed import run
 

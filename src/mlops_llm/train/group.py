@@ -17,8 +17,10 @@ from typing import IO, Any
 
 from mlops_llm import console
 from mlops_llm.errors import UserError
+from mlops_llm.launch import stopping
 from mlops_llm.record import Result, Run
 from mlops_llm.tracking import environment
+from mlops_llm.train import nodes, versions
 from mlops_llm.train.door import Door
 from mlops_llm.train.nodes import Start
 from mlops_llm.train.relay import Line, perform
@@ -39,6 +41,8 @@ class Member:
         """How often the processes started before."""
         self.here = told["host"] == environment.host()
         """It runs on this machine."""
+        self.asked = False
+        """It was told to stop."""
 
 
 class Group:
@@ -56,14 +60,16 @@ class Group:
         """
         self._logs = logs
         self._door = Door(logs / DOOR, address)
+        self._own = versions.here() if address else {}
         self._events: queue.SimpleQueue[tuple[Member, dict[str, Any] | None]] = queue.SimpleQueue()
         self._members: list[Member] = []
         self._told: dict[tuple[str, str, int], int] = {}
+        self._met = set[int]()
         threading.Thread(target=self._accept, daemon=True).start()
-        self._torchruns: list[subprocess.Popen[str]] = []
+        self._starts, self._torchruns = list(starts), list[subprocess.Popen[str]]()
         try:
-            with (logs / "torchrun.log").open("w") as log:
-                for each in starts:
+            for each in starts:
+                with self._log(each).open("w") as log:
                     self._torchruns.append(_started(each, env, folder, log))
         except BaseException:
             self.close()
@@ -102,12 +108,15 @@ class Group:
                     if not message.get("missed"):
                         break  # it would fail again
                 else:
-                    result = message["done"] or result
+                    result = message.get("done") or result
                     done.add(member)
         finally:
             terminal.close()
-        broken = bool(failed) and not failed[-1][1].get("missed", True)
+        last = failed[-1][1] if failed else {}
+        broken = "failed" in last and not last.get("missed")
         code = 1 if broken else max(abs(each.wait()) for each in self._torchruns)
+        if stopping.asked() and not broken and (code or result is None):
+            stopping.stop()
         if code or result is None:
             raise self._reason(run.name, [each for each in failed if each[0].start == start], count, code)
         return result
@@ -131,6 +140,7 @@ class Group:
     def _next(self) -> tuple[Member, dict[str, Any] | None] | None:
         """The next that a process says, or (it, None) when it is gone; None when all are."""
         while True:
+            self._pass_on()
             try:
                 return self._events.get(timeout=0.2)
             except queue.Empty:
@@ -140,6 +150,13 @@ class Group:
                 return None
             for member in self._members:  # torchrun was killed, and left them behind
                 member.line.end()
+
+    def _pass_on(self) -> None:
+        """Tell each process once that it is to stop, when this one is."""
+        for member in [each for each in list(self._members) if stopping.asked() and not each.asked]:
+            member.asked = True
+            with suppress(OSError):  # it is gone, which is told next
+                member.line.send(stop=True)
 
     def _go_on(self) -> bool:
         """Whether torchrun is there; where it failed on one machine, it is ended on all."""
@@ -161,6 +178,11 @@ class Group:
         line = Line(connection)
         member = Member(line, told)
         self._members.append(member)
+        self._met.add(member.rank)
+        if differs := self._own and versions.differ(self._own, told.get("versions", {})):
+            what = f"{str(told['host']).partition('/')[0]}: {differs}"
+            remedy = "let all machines see the same code, and the same Python"
+            self._events.put((member, {"failed": [what, "distributed.nodes", remedy], "user": True}))
         for message in line.messages():
             self._events.put((member, message))
         self._events.put((member, None))
@@ -168,9 +190,11 @@ class Group:
     def _reason(self, name: str, failed: list[tuple[Member, dict[str, Any]]], count: int, code: int) -> UserError:
         """What the first process to fail said; one that only missed another is not the first."""
         on = f"go on with: resume={name}"
+        if apart := self._apart(on if len(self._met) == count else ""):
+            return apart
         if not failed:
-            said = _last_line(self._logs / "torchrun.log")
-            return UserError(f"the processes did not start ({said or f'exit code {code}'})", str(self._logs / "torchrun.log"))
+            printed = self._log(self._starts[0])
+            return UserError(f"the processes did not start ({_last_line(printed) or f'exit code {code}'})", str(printed))
         member, why = next((each for each in failed if not each[1].get("missed")), failed[0])
         if why.get("user"):
             return UserError(*why["failed"])
@@ -181,9 +205,22 @@ class Group:
         error.__cause__ = _RemoteError(why["traceback"])
         return error
 
+    def _apart(self, on: str) -> UserError | None:
+        """What another machine said from which nothing came, or whose connection was lost."""
+        for each, process in zip(self._starts, self._torchruns, strict=False):
+            if each.machine and process.returncode:
+                log = self._log(each)
+                if found := nodes.failure(each.machine, process.returncode, _last_line(log), str(log), on):
+                    return found
+        return None
+
+    def _log(self, start: Start) -> Path:
+        """What torchrun on a machine prints, or what started it there."""
+        return self._logs / f"torchrun{'-' * bool(start.machine)}{start.machine.replace('/', '_')}.log"
+
     def _end_of(self, member: Member) -> str:
         """What torchrun says of a process's end."""
-        said = (self._logs / "torchrun.log").read_text("utf-8", "replace")
+        said = "\n".join(self._log(each).read_text("utf-8", "replace") for each in self._starts)
         code = re.search(rf"exitcode\s*: (-?\d+)\)? .*\(pid: {member.pid}\)", said)
         if code is None or int(code[1]) >= 0:
             return f"exit code {code[1]}" if code else "killed, or out of memory"
@@ -249,7 +286,7 @@ def _end(process: subprocess.Popen[str]) -> None:
         with suppress(OSError):
             process.stdin.close()
     else:
-        process.terminate()
+        process.send_signal(signal.SIGHUP)  # it may not hear SIGTERM
 
 
 def _kill(pid: int) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from mlops_llm import component, console
 from mlops_llm.errors import UserError
 from mlops_llm.files import writable, write_text
+from mlops_llm.launch import stopping
 from mlops_llm.record import Result, Run
 from mlops_llm.train import distributed, nodes
 from mlops_llm.train.distributed import Several
@@ -47,7 +48,8 @@ def launched(plan: Plan, run: Run) -> Result:
     begun = nodes.starts(how, words, plan.folder, env)
     group = Group(begun, env, plan.folder, folder, nodes.address(how) if how.nodes > 1 else "")
     try:
-        return group.serve(run, how.count)
+        with stopping.saves():
+            return group.serve(run, how.count)
     finally:
         group.close()
 
@@ -83,4 +85,6 @@ def environment(how: Several) -> dict[str, str]:
     if not distributed.gpus():
         # The second: a resume would look for the random state of a device "cpu:0".
         wanted |= {"ACCELERATE_USE_CPU": "true", "ACCELERATE_TORCH_DEVICE": "cpu"}
+    if stopping.grace():
+        wanted["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGHUP,SIGINT"
     return {**defaults, **os.environ, **wanted}

@@ -14,15 +14,25 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 PATIENCE = 15.0
 """Seconds that torchrun has to end its processes."""
+STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""What SLURM sends to the processes of a job; where they are to save first, the one that holds the record tells the others."""
 
 
 def main() -> int:
     """Run what is asked for; return its exit code."""
     told = json.loads(sys.stdin.readline())
+    here = socket.gethostname()
+    if not Path(told["needs"]).exists():
+        sys.stderr.write(f"error: {here} does not see {told['needs']}: all machines must see the same folders\n")
+        return 2
+    if told["saves"]:
+        for number in STOPS:
+            signal.signal(number, signal.SIG_IGN)  # for what is started here too, until it has learned to heed them
     try:
         child = subprocess.Popen(
             told["words"],
@@ -32,9 +42,10 @@ def main() -> int:
             start_new_session=True,
         )
     except OSError as error:
-        sys.stderr.write(f"error: {socket.gethostname()}:{error.filename}: {error.strerror}\n")
+        sys.stderr.write(f"error: {here}:{error.filename}: {error.strerror}\n")
         return 2
-    signal.signal(signal.SIGTERM, lambda number, frame: end(child))
+    if not told["saves"]:
+        signal.signal(signal.SIGTERM, lambda number, frame: end(child))
     threading.Thread(target=_end_with_input, args=(child,), daemon=True).start()
     code = child.wait()
     return code if code >= 0 else 128 - code
@@ -52,7 +63,7 @@ def end(child: subprocess.Popen[Any]) -> None:
     """End torchrun, which ends its processes."""
     if child.poll() is not None:
         return
-    child.terminate()
+    child.send_signal(signal.SIGHUP)  # it may not hear SIGTERM
     try:
         child.wait(PATIENCE)
     except subprocess.TimeoutExpired:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from mlops_llm import console
 from mlops_llm.errors import UserError
+from mlops_llm.launch import stopping
 from mlops_llm.ports import free_port
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ _NOT_SENT = ("SLURM_", "HOSTNAME", "SSH_")
 """Beginnings of variables that say something of this machine only."""
 _JOIN = 120
 """Seconds in which all machines are to be there."""
+_OF_SSH = 255
+"""Exit code by which ssh says that it failed itself."""
+_OF_REQUEST = 2
+"""That of a machine which cannot start what is asked for."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class Start:
     words: list[str]
     told: str = ""
     """What it reads from its standard input, which then stays open."""
+    machine: str = ""
+    """Where that is, as ssh calls it; empty for this one, and for srun, which starts it on all of a job's."""
 
 
 def require(how: Several) -> None:
@@ -89,7 +96,7 @@ def starts(how: Several, words: Sequence[str], folder: Path, environment: Mappin
 
     Args:
         how: which machines.
-        words: the command.
+        words: the command; its last is a file that each must see.
         folder: where it runs, on each.
         environment: of the command here; it goes to the others through their standard input, so that no secret stands in a
             command line.
@@ -99,13 +106,42 @@ def starts(how: Several, words: Sequence[str], folder: Path, environment: Mappin
     if _resolved(address(how)).startswith("127.") and how.hosts:
         console.warn(f"other machines cannot reach this one as {address(how)} (a loopback address): give distributed.address")
     sent = {name: value for name, value in environment.items() if not name.startswith(_NOT_SENT)}
-    told = json.dumps({"environment": sent, "folder": str(folder), "words": list(words)}) + "\n"
+    others = _meeting(words, here=False) if how.hosts else list(words)
+    asked = {"environment": sent, "folder": str(folder), "words": others, "needs": words[-1]}
+    told = json.dumps({**asked, "saves": stopping.grace() > 0}) + "\n"
     agent = [sys.executable, "-P", str(Path(__file__).with_name("node.py"))]
     if how.hosts:
         ssh = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=15"]
-        return [Start(list(words)), *(Start([*ssh, host, shlex.join(agent)], told) for host in how.hosts)]
+        return [Start(_meeting(words, here=True)), *(Start([*ssh, host, shlex.join(agent)], told, host) for host in how.hosts)]
     share = [f"--nodes={how.nodes}", f"--ntasks={how.nodes}", "--ntasks-per-node=1", "--overlap", "--kill-on-bad-exit=0"]
     return [Start(["srun", *share, *agent], told)]
+
+
+def failure(machine: str, code: int, said: str, log: str, on: str) -> UserError | None:
+    """What became of another machine; None where its processes say that themselves.
+
+    Args:
+        machine: as ssh calls it.
+        code: exit code of ssh, not 0.
+        said: the last line that came from there.
+        log: file of all of them.
+        on: how to go on, once all processes were there; before that empty.
+    """
+    what = f"{machine}: {said or f'ssh ended with exit code {code}'}"
+    lost = code == _OF_SSH or code < 0
+    if lost and on:
+        return UserError(f"the connection was lost ({what})", log, on)
+    if lost:
+        remedy = f"see that this goes without a question: ssh {machine} true"
+        return UserError(f"a machine does not answer ({what})", "distributed.hosts", remedy)
+    if not on or code == _OF_REQUEST:
+        return UserError(f"the processes did not start ({what})", "distributed.hosts")
+    return None
+
+
+def _meeting(words: Sequence[str], here: bool) -> list[str]:
+    """The words on a machine; torchrun would only guess whether the others are to meet there, by the machine's own names."""
+    return [f"{word},is_host={str(here).lower()}" if word.startswith("--rdzv-conf=") else word for word in words]
 
 
 def _resolved(place: str) -> str:

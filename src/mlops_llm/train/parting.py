@@ -15,8 +15,8 @@ class Parting(TrainerCallback):  # type: ignore[misc]
     """Ends a training once it has saved, when this process is asked to stop; it comes after what records.
 
     Where no checkpoint is due at the step, the one it writes is set aside: no record names it, so that the checkpoints and
-    their numbers are those of a training that nothing interrupted. Several processes that train together are ended by
-    torchrun at once, and go on from the last regular checkpoint.
+    their numbers are those of a training that nothing interrupted. Several processes that train together agree at the end of
+    each step whether one of them was asked, and save at the same one.
     """
 
     def __init__(self, cycle: int = 1) -> None:
@@ -28,7 +28,7 @@ class Parting(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         """Save now, or after the evaluation that is due."""
-        if not stopping.asked() or ranks.count() > 1 or state.global_step >= state.max_steps:
+        if state.global_step >= state.max_steps or not _asked():
             return control
         self._leaves = control.should_save or state.global_step % self._cycle == 0
         if self._leaves and not control.should_evaluate:
@@ -44,9 +44,17 @@ class Parting(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop."""
         if self._leaves:
+            ranks.wait()  # the first has published it by now
             console.say(f"told to stop: saved at step {state.global_step}")
             stopping.stop()
 
     def _save(self, state: Any, control: Any) -> None:
         if not control.should_save:
             self.aside, control.should_save = state.global_step, True
+
+
+def _asked() -> bool:
+    """Whether this process or one that trains with it is to stop; without a moment to save none ever waits for that."""
+    if ranks.count() == 1:
+        return stopping.asked()
+    return stopping.grace() > 0 and ranks.some(stopping.asked())

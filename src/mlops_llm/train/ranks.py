@@ -65,6 +65,11 @@ def sums(rows: Sequence[Sequence[float]]) -> list[list[float]]:
     return found
 
 
+def some(true: bool) -> bool:
+    """Whether it is true in some process, so that all do the same."""
+    return sums([[float(true)]])[0][0] > 0
+
+
 def of_all(items: Sequence[Any]) -> list[Any]:
     """The items of all processes, one process after the other."""
     import torch.distributed as dist

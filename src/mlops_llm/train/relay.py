@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from mlops_llm.launch import stopping
 from mlops_llm.record import Answer, Checkpoint, DatasetInput, Grid, Registration, Result, Run
 from mlops_llm.train.door import enter
 
@@ -77,7 +78,10 @@ class Launcher:
 
     def _listen(self) -> None:
         for message in self._line.messages():
-            self._answers.put(message["answer"])
+            if "stop" in message:
+                stopping.ask()
+            else:
+                self._answers.put(message["answer"])
         os._exit(1)
 
     def tell(self, **message: Any) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from mlops_llm import component, console
 from mlops_llm.errors import UserError, first_line
+from mlops_llm.launch import stopping
 from mlops_llm.record import NullRun, Result, Run
 from mlops_llm.train import elastic
 from mlops_llm.train.relay import Launcher, RelayedRun
@@ -28,10 +29,15 @@ def main(file: Path) -> int:
     from mlops_llm.train.group import DOOR
 
     rank = int(os.environ["RANK"])
+    if stopping.grace():
+        stopping.heed()
     to = Launcher(file.parent / DOOR, rank)
     _print_to(file.parent / f"rank-{rank}.log", again=to.start > 0)
     try:
         result = _train(file, rank, to)
+    except stopping.Terminated:
+        to.tell(left=True)
+        return 0  # torchrun would start it again
     except BaseException as error:
         traceback.print_exc()
         to.tell(**_failure(error))

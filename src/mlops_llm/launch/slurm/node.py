@@ -60,7 +60,8 @@ def prepare(folder: JobFolder) -> int:
 def run(folder: JobFolder) -> int:
     """Run the command on the first node to its end, and write down how it ended; it starts itself what the others are to do.
 
-    SLURM sends a signal to all processes of a job. Those that have not learned to heed SIGUSR1 and SIGUSR2 ignore them.
+    SLURM sends a signal to all processes of a job, or (`proctrack/cgroup`) only to this one, which passes it on; of two in a
+    row the command takes one. As long as it has not learned to heed SIGUSR1 and SIGUSR2 it ignores them.
     """
     if os.environ.get("SLURM_NODEID", _FIRST) != _FIRST:
         return 0
@@ -69,6 +70,8 @@ def run(folder: JobFolder) -> int:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _wait_on)
     child = subprocess.Popen([sys.executable, "-m", *start["argv"]], env={**os.environ, **start["variables"]})
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, lambda number, frame: child.send_signal(number))
     code = child.wait()
     draft = folder.code.with_suffix(".draft")
     draft.write_text(str(code))
@@ -159,7 +162,7 @@ def _check_record(host: str, patience: float) -> None:
 
 
 def _wait_on(number: int, frame: Any) -> None:
-    """The command gets SIGTERM too, and answers it."""
+    """The job may be asked to stop before its command has begun, which is killed later."""
 
 
 if __name__ == "__main__":
