@@ -9,7 +9,8 @@ from typing import Any
 
 from mlops_llm import console, digest
 from mlops_llm.errors import UserError
-from mlops_llm.registry.moving.archive import ARTIFACTS, FILES, Contents, seal, written
+from mlops_llm.registry.moving.archive import seal, written
+from mlops_llm.registry.moving.contents import ARTIFACTS, FILES, Contents
 from mlops_llm.tracking import checkpoints, ledger, portable
 from mlops_llm.tracking.datasets import PREFIX
 from mlops_llm.tracking.secrets import mask_address

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlops_llm import console
-from mlops_llm.registry.moving.archive import ARTIFACTS, FILES, Contents
+from mlops_llm.registry.moving.contents import ARTIFACTS, FILES, Contents
 from mlops_llm.tracking import entering
 from mlops_llm.tracking.entering import Entered
 from mlops_llm.tracking.store import Store
