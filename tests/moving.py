@@ -129,7 +129,7 @@ def rows(metrics: list[Any]) -> list[tuple[str, str, int, int]]:
 
 def moved(source: Store, target: Store, ids: list[str], folder: Path, name: str) -> list[str]:
     """Export and import runs; return their ids in the other record."""
-    export(source, ids, folder / name, past=True, registered=True)
+    export(source, ids, folder / name, past=True, versions=True)
     with opened(folder / name, folder) as (copy, contents):
         foresee(target, contents)
         entered = enter(target, copy, contents, move=False)

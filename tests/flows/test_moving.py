@@ -179,11 +179,11 @@ def test_a_name_or_an_alias_that_is_taken_stays(trained, archive, tmp_path, regi
 @pytest.mark.parametrize(
     "point",
     [
-        "mlops_llm.tracking.entering._bring",
+        "mlops_llm.tracking.bringing._bring",
         "mlops_llm.tracking.entering._numbers",
         "mlops_llm.tracking.entering._close",
-        "mlops_llm.tracking.entering.finish_checkpoint",
-        "mlops_llm.tracking.entering.register_model",
+        "mlops_llm.tracking.bringing.finish_checkpoint",
+        "mlops_llm.tracking.enrolling.register_model",
     ],
 )
 def test_an_import_that_is_cut_off_is_completed_by_the_next(trained, archive, tmp_path, registry, monkeypatch, point):
