@@ -36,7 +36,7 @@ def same_version(store: Store, told: PortableRun) -> str:
         if each.label == tags.get("dataset.label"):
             if each.raw != tags.get("digest.raw"):
                 what = f"the dataset '{known.name if known else ''}' has a version '{each.label}' of other rows here"
-                raise UserError(what, "op.file", "export without op.datasets, or give the version here another name")
+                raise UserError(what, "op.file", "export with op.past=false, or import into another record")
             return each.run
     return ""
 
@@ -142,7 +142,7 @@ def _close(store: Store, run: str, told: PortableRun, entered: Entered) -> None:
     from mlflow.entities import RunTag
 
     leave = {"mlflow.runName", ORIGIN, NAMED, UNFINISHED}
-    if told.tags.get(PARENT) in entered.missing:
+    if told.tags.get(PARENT) not in entered.elsewhere | entered.runs:
         leave.add(PARENT)
     # By its process's tags a start on that machine would take it for a run that died.
     process = {"run.host", "run.process", "run.heartbeat"}

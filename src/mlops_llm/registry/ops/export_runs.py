@@ -47,7 +47,7 @@ class ExportRuns:
             files = done.manifest["files"]
             table = {
                 "archive": str(out),
-                "runs": str(len(done.contents.runs)) + (f", without {len(done.running)} at work" if done.running else ""),
+                "runs": str(len(done.contents.runs)) + (f", without {', '.join(done.running)} at work" if done.running else ""),
                 "checkpoints": str(len(done.contents.checkpoints))
                 + (f", {len(done.without)} of them without files" if done.without else ""),
                 "left out": ", ".join(done.behind)
