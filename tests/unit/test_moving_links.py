@@ -33,15 +33,20 @@ def target(tmp_path: Path) -> Store:
     return made(tmp_path / "target")
 
 
+def versioned(store: Store, folder: Path, rows: str) -> datasets.Version:
+    """The version `ours@v1`."""
+    file = folder / "rows.jsonl"
+    file.write_text("{}\n")
+    facts = {"kind": "eval", "description": "", "rows": 1, "raw": rows * 64, "canonical": "b" * 64, "source": rows * 64}
+    return datasets.add(store, "ours", "v1", file, facts, [])
+
+
 @pytest.fixture
 def trained(source: Store, tmp_path: Path) -> dict[str, str]:
     """A base, a training of it, and a score of that on a version of a dataset; names of all -> their ids."""
     from mlflow.entities import LoggedModelInput, Metric
 
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text("{}\n")
-    facts = {"kind": "eval", "description": "", "rows": 1, "raw": "a" * 64, "canonical": "b" * 64, "source": "a" * 64}
-    version = datasets.add(source, "ours", "v1", rows, facts, [])
+    version = versioned(source, tmp_path, "a")
     names = ["base", "tuned", "scored"]
     ids = dict(
         zip(names, written(source, [Given(each, checkpoint={"config.json": b"{}"}) for each in names], "any"), strict=True)
@@ -139,3 +144,15 @@ def test_a_project_that_was_deleted_here_is_told_before_anything_is_written(sour
     with pytest.raises(UserError, match=re.escape("the experiment 'any' was deleted in MLflow")):
         entered(target, tmp_path / "all")
     assert [each.name for each in target.client.search_experiments()] == ["Default"]
+
+
+def test_a_version_of_the_same_rows_is_the_one_that_is_here_and_one_of_others_is_refused(source, target, trained, tmp_path):
+    mine = versioned(target, tmp_path, "a")
+    _, done = moved(source, target, tmp_path / "all", trained["tuned"])
+    assert done.runs[trained["version"]] == mine.run
+    other = made(tmp_path / "other")
+    theirs = versioned(other, tmp_path, "c")
+    with pytest.raises(UserError, match="the dataset 'ours' has a version 'v1' of other rows here"):
+        entered(other, tmp_path / "all")
+    everything = [each.experiment_id for each in other.client.search_experiments()]
+    assert [each.info.run_id for each in other.client.search_runs(everything)] == [theirs.run]
