@@ -84,6 +84,7 @@ def _each(checking: str, *points: str, command: tuple[str, ...]) -> None:
     stage, *words = command
     own = importlib.import_module(f"mlops_llm.{stage}.__main__").STAGE
     check = importlib.import_module(checking).check
+    launch(own, [*words, "--cfg", "job"])  # what is imported here once, forks have
 
     def fork(work: Any, *dying: str) -> int:
         child = os.fork()
