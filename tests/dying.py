@@ -1,4 +1,7 @@
-"""Pipelines that are killed where a test wants it, alone or with the stage that they run.
+"""Commands that are killed where a test wants it; a pipeline alone, or with the stage that it runs.
+
+`python -m tests.dying each "MODULE POINT…" STAGE WORDS…` is a command again and again, in forks of one process: each does not
+survive a call of the next POINT, see below, and the last one ends by itself. Between them MODULE's `check` looks at the folder.
 
 `python -m tests.dying pipeline WHERE WORDS…`, where WHERE is
 
@@ -23,7 +26,10 @@ from tests import commands, forks
 
 
 def main(role: str, where: str, *words: str) -> None:
-    """Be a pipeline, or a stage of one."""
+    """Be a command, a pipeline, or a stage of one."""
+    if role == "each":
+        _each(*where.split(), command=words)
+        return
     if role == "stage":
         module, point, pipeline = where.split()
         _dies(point, int(pipeline), os.getpid())
@@ -70,6 +76,29 @@ class Stages(commands.Stages):
             if point:
                 argv = [*argv[:2], "tests.dying", "stage", f"{argv[2]} {point} {os.getpid()}", *argv[3:]]
             super().__init__(argv, env=env, **others)
+
+
+def _each(checking: str, *points: str, command: tuple[str, ...]) -> None:
+    from mlops_llm.entry import launch
+
+    stage, *words = command
+    own = importlib.import_module(f"mlops_llm.{stage}.__main__").STAGE
+    check = importlib.import_module(checking).check
+    launch(own, [*words, "--cfg", "job"])  # what is imported here once, forks have
+
+    def fork(work: Any, *dying: str) -> int:
+        child = os.fork()
+        if not child:
+            for each in dying:
+                _dies(each, os.getpid())
+            os._exit(work() or 0)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    for point in points:
+        ended = fork(lambda: launch(own, words), point)
+        if ended != -signal.SIGKILL or fork(check):
+            sys.exit(f"{point}: it ended with {ended}, or left what it must not")
+    sys.exit(fork(lambda: launch(own, words)))
 
 
 def _slowly(begun: Any) -> Any:

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -36,6 +37,7 @@ class SharedServer:
         self.folder.chmod(0o711)
         self.kept = self.folder / "kept"
         self._process: subprocess.Popen[str] | None = None
+        self._database: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, and wait until it is ready."""
@@ -78,6 +80,31 @@ class SharedServer:
         self._process.wait()
         psutil.wait_procs(there, timeout=10)
 
+    @contextmanager
+    def without_database(self) -> Iterator[None]:
+        """Stop PostgreSQL within the block and start it after it, while MLflow runs on; `whole_again` is to follow."""
+        top, database = self.processes[0], self.part("postgres")
+        while database.parent() not in (None, top) and database.parent().name() == "postgres":
+            database = database.parent()
+        words, who, where = database.cmdline(), database.uids().real, database.gids().real
+        top.send_signal(signal.SIGSTOP)  # it would end all with one part
+        database.send_signal(signal.SIGINT)
+        until = time.monotonic() + 60
+        while database.is_running() and database.status() != psutil.STATUS_ZOMBIE and time.monotonic() < until:
+            time.sleep(0.1)
+        yield
+        extra = {"user": who, "group": where, "extra_groups": []} if os.geteuid() == 0 else {}
+        self._database = subprocess.Popen(words, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **extra)
+
+    def whole_again(self) -> None:
+        """After `without_database`: end what it started, and start all anew."""
+        self.kill()
+        if self._database is not None:
+            self._database.send_signal(signal.SIGINT)
+            self._database.wait(60)
+            self._database = None
+        self.start()
+
     def end(self) -> str:
         """End it as Ctrl-C does; return what it said then."""
         assert self._process is not None
@@ -91,6 +118,9 @@ class SharedServer:
         if self._process is not None and self._process.poll() is None:
             with suppress(psutil.NoSuchProcess):
                 self.kill()
+        if self._database is not None:
+            self._database.kill()
+            self._database.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def variables(self, name: str = "admin") -> dict[str, str]:

@@ -105,6 +105,8 @@ class Result:
     """More for a person's eyes, before the table: grids, or lines as they are (with rich's markup for colours)."""
     failed: bool = False
     """The work was done and says no, such as a check that found errors: the exit code is 1."""
+    code: int = 0
+    """Exit code of the process that did the work elsewhere; 0 leaves it to `failed`."""
     best: Registration | None = None
     """The checkpoint to register; in a multirun the parent registers only the best job's."""
     score: float | None = None

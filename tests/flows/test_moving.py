@@ -153,6 +153,13 @@ def test_what_was_imported_can_be_asked_for(trained, archive, tmp_path, registry
     assert (tmp_path / "outputs").is_dir() and not list((tmp_path / "outputs").glob(".import.*"))
 
 
+def test_what_was_imported_is_reproduced_here(archive, tmp_path, registry):
+    registry(tmp_path, "op=import_runs", f"op.file={archive}")
+    code, said = registry(tmp_path, "op=reproduce", "run=first")
+    assert code == 0, said
+    assert "weights          the same" in said
+
+
 def test_a_name_or_an_alias_that_is_taken_stays(trained, archive, tmp_path, registry):
     from mlflow.exceptions import MlflowException
 
@@ -179,11 +186,11 @@ def test_a_name_or_an_alias_that_is_taken_stays(trained, archive, tmp_path, regi
 @pytest.mark.parametrize(
     "point",
     [
-        "mlops_llm.tracking.entering._bring",
+        "mlops_llm.tracking.bringing._bring",
         "mlops_llm.tracking.entering._numbers",
         "mlops_llm.tracking.entering._close",
-        "mlops_llm.tracking.entering.finish_checkpoint",
-        "mlops_llm.tracking.entering.register_model",
+        "mlops_llm.tracking.bringing.finish_checkpoint",
+        "mlops_llm.tracking.enrolling.register_model",
     ],
 )
 def test_an_import_that_is_cut_off_is_completed_by_the_next(trained, archive, tmp_path, registry, monkeypatch, point):

@@ -208,6 +208,27 @@ def test_a_server_killed_in_the_middle_of_a_training_loses_nothing(server, recor
     assert not list((tmp_path / "outputs" / ".spool").glob("*.jsonl"))
 
 
+def test_a_database_gone_in_the_middle_of_a_training_loses_nothing(server, record, tmp_path):
+    words = ["trainer.max_steps=120", "trainer.save_steps=60", "trainer.eval_steps=60", "trainer.logging_steps=1"]
+    process = start(tmp_path, *QUICK, *words, "run_name=without", "checkpoints.storage=upload", env=server.variables())
+    wait_for_step(tmp_path, "without", 20, process)
+    try:
+        with server.without_database():
+            wait_for_step(tmp_path, "without", 70, process)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, out + err
+        assert "the work goes on" in err
+        _, _, err = run(tmp_path, "registry", "op=doctor", env=server.variables())  # delivers, where it came back too late
+        made = run_of(record, "without")
+        assert made.info.status == "FINISHED", err
+        assert sorted(steps_of(record, made, "train/loss")) == list(range(1, 121))
+        told = {name: each.status for name, each in checkpoints_of(record, made).items()}
+        assert told == {"checkpoint-60": "READY", "checkpoint-120": "READY"}
+        assert not list((tmp_path / "outputs" / ".spool").glob("*.jsonl"))
+    finally:
+        server.whole_again()
+
+
 def test_runs_move_to_the_server_and_back(server, record, trained, tmp_path):
     back = tmp_path / "back"
     back.mkdir()

@@ -12,7 +12,7 @@ from mlops_llm.tracking import environment, outbox
 from mlops_llm.tracking.outbox import Outbox, deliver_left_over, spool_folder
 from mlops_llm.tracking.store import Store, connect_to
 
-ROWS = {"do": "metrics", "rows": [{"key": "loss", "value": 1.5, "timestamp": 1, "step": 1}]}
+ROWS = {"do": "metrics", "rows": [["loss", 1.5, 1000, 1, "", "", ""]]}
 
 
 @pytest.fixture

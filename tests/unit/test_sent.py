@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlops_llm.entry import launch
 from mlops_llm.errors import UserError
-from mlops_llm.launch import sent
+from mlops_llm.launch import elsewhere, sent
+from mlops_llm.launch.__main__ import STAGE
+from mlops_llm.launch.elsewhere import Elsewhere, Look
 from mlops_llm.launch.jobs import State
 from mlops_llm.launch.place import Again, Command
 from mlops_llm.launch.sent import Sent
@@ -63,3 +67,31 @@ def test_the_oldest_that_ended_are_forgotten_and_none_that_runs(monkeypatch: pyt
 def test_any_text_comes_back(reason: str, handle: dict[str, str]) -> None:
     away = Sent(job("one", "a1").command, "ray", {}, handle, 1.5, State.failed, 1, 2.5, reason)
     assert sent.keep(away) == sent.required("a1")
+
+
+@dataclass
+class Told(Elsewhere):
+    """A place that knows how a job ended."""
+
+    code: int | None = None
+
+    def begin(self, command: Command) -> dict[str, str]:
+        return {}
+
+    def look(self, job: Sent) -> Look:
+        return Look(State.done if self.code == 0 else State.failed, self.code)
+
+    def output(self, job: Sent, start: int) -> bytes:
+        return b""
+
+    def stop(self, job: Sent, patience: float) -> None: ...
+
+
+@pytest.mark.parametrize(("code", "ends"), [(0, 0), (1, 1), (2, 2), (143, 143), (None, 1)])
+def test_coming_back_to_a_job_ends_as_the_job_did(
+    code: int | None, ends: int, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent.keep(job("one", "a1"))
+    monkeypatch.setattr(elsewhere, "place_of", lambda job: Told(code=code))
+    assert launch(STAGE, ["op=attend", "op.job=one"]) == ends
+    assert sent.required("one").code == code

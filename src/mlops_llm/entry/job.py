@@ -103,7 +103,7 @@ def single(stage: Stage, cfg: Any, name: str, outcome: Outcome, arguments: Argum
             return
         plan = _prepared(stage, settings, opening)
         if isinstance(plan, Result):
-            outcome.failed = plan.failed
+            outcome.failed, outcome.code = plan.failed, plan.code
             if plan.values:
                 _keep(plan, opening.output)
             _show(plan)

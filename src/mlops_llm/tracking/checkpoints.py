@@ -177,10 +177,10 @@ def by_id(store: Store, model: str) -> CheckpointRow:
         raise UserError(f"no checkpoint has the id {model}") from error
 
 
-def by_origin(store: Store, model: str) -> CheckpointRow | None:
-    """The checkpoint that was imported and had this LoggedModel id before, or None."""
+def by_origin(store: Store, model: str, run: str = "") -> CheckpointRow | None:
+    """The checkpoint that was imported and had this LoggedModel id before, with `run` one of this run, or None."""
     experiments = [each.experiment_id for each in store.client.search_experiments()]
-    query = f"tags.`{ORIGIN}` = '{model}'"
+    query = f"tags.`{ORIGIN}` = '{model}'" + (f" AND source_run_id = '{run}'" if run else "")
     found = store.client.search_logged_models(experiments, filter_string=query, max_results=1) if "'" not in model else []
     return row_of(found[0]) if found else None
 

@@ -111,8 +111,9 @@ def wanted_runs(store: Store, first: Sequence[str], past: bool) -> list[str]:
         waiting += [(each.id, rests) for each in ledger.children(store, run)]
         if rests:
             waiting += [(each, True) for each in _behind(store, made)]
-            # What else they measured is no matter of this one.
-            waiting += [(each, False) for each in _measuring(store, made)]
+            for each in _measuring(store, made):
+                waiting.append((each, False))  # what else they measured is no matter of this one
+                waiting += [(one, True) for one in _dataset_versions(store, store.client.get_run(each).data.tags)]
     return sorted(found, key=lambda each: (found[each].info.start_time, each))
 
 

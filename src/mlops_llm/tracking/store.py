@@ -65,16 +65,27 @@ class Store:
         """Return the id of a project's experiment, made at its first use; `setting` is what names it."""
         from mlflow.exceptions import MlflowException
 
+        found = self.known_experiment(project, setting)
+        if found:
+            return found
+        try:
+            return str(self.client.create_experiment(project, artifact_location=self._artifacts(project)))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        return self.known_experiment(project, setting)
+
+    def known_experiment(self, project: str, setting: str = "project=") -> str:
+        """Return the id of a project's experiment; empty where none is there and one can be made.
+
+        Raises:
+            UserError: it was deleted, or none can have this name.
+        """
         found = self.client.get_experiment_by_name(project)
         if found is None:
             for part in project.split("/"):  # its artifacts lie in a folder of this name
                 check_part(part, setting.partition("=")[0])
-            try:
-                return str(self.client.create_experiment(project, artifact_location=self._artifacts(project)))
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-                found = self.client.get_experiment_by_name(project)
+            return ""
         if found.lifecycle_stage != "active":
             raise UserError(
                 f"the experiment '{project}' was deleted in MLflow",

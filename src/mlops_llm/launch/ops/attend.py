@@ -20,9 +20,9 @@ class Attend:
     """Its run's name; null is the last that was sent."""
 
     def carry_out(self) -> Result:
-        """Stay until it ends; a job that failed fails this command."""
+        """Stay until it ends; this command ends as the job's did, with 1 where that is not known."""
         jobs = sent.jobs()
         if not self.job and not jobs:
             raise UserError("no job was sent elsewhere from here", "op.job", "see op=list")
         job = sent.required(self.job) if self.job else jobs[-1]
-        return Result("attend", {}, {}, failed=elsewhere.attend(job) != 0)
+        return Result("attend", {}, {}, code=elsewhere.attend(job))

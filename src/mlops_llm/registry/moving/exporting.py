@@ -9,8 +9,9 @@ from typing import Any
 
 from mlops_llm import console, digest
 from mlops_llm.errors import UserError
-from mlops_llm.registry.moving.archive import ARTIFACTS, FILES, Contents, seal, written
-from mlops_llm.tracking import checkpoints, ledger, portable
+from mlops_llm.registry.moving.archive import seal, written
+from mlops_llm.registry.moving.contents import ARTIFACTS, FILES, Contents
+from mlops_llm.tracking import checkpoints, ledger, portable, registered
 from mlops_llm.tracking.datasets import PREFIX
 from mlops_llm.tracking.secrets import mask_address
 from mlops_llm.tracking.store import Store
@@ -28,6 +29,8 @@ class Exported:
     """Checkpoints whose files are not here: removed, unfinished or weights from elsewhere."""
     running: tuple[str, ...]
     """Runs that were left out since they are at work."""
+    behind: tuple[str, ...]
+    """Runs that these rest on and that were left out, since nobody asked for the past."""
 
 
 def asked(store: Store, runs: Sequence[str], project: str) -> list[str]:
@@ -52,7 +55,7 @@ def asked(store: Store, runs: Sequence[str], project: str) -> list[str]:
     return [row.id for row in rows]
 
 
-def export(store: Store, first: Sequence[str], out: Path, past: bool, registered: bool) -> Exported:
+def export(store: Store, first: Sequence[str], out: Path, past: bool, versions: bool) -> Exported:
     """Write an archive.
 
     Args:
@@ -60,9 +63,12 @@ def export(store: Store, first: Sequence[str], out: Path, past: bool, registered
         first: ids of runs.
         out: a folder, or a file that ends in `.tar`.
         past: also what they rest on, see `portable.wanted_runs`.
-        registered: also the versions of registered models that are made of their checkpoints.
+        versions: also the versions of registered models that are made of their checkpoints.
     """
-    runs = [portable.run(store, each) for each in portable.wanted_runs(store, first, past)]
+    wanted = portable.wanted_runs(store, first, past)
+    left = [] if past else portable.wanted_runs(store, first, past=True)
+    behind = tuple(row.name for each, row in registered.runs(store, left).items() if each not in wanted)
+    runs = [portable.run(store, each) for each in wanted]
     running = tuple(each.name for each in runs if each.status in _OPEN)
     runs = [each for each in runs if each.status not in _OPEN]
     models = dict.fromkeys(model for run in runs for model in (*(each for each, _ in run.makes), *run.uses))
@@ -86,11 +92,11 @@ def export(store: Store, first: Sequence[str], out: Path, past: bool, registered
             bar.at(number, each.name)
         bar.close()
         kept = {each.id for each in taken}
-        named = portable.models(store, kept) if registered else []
+        named = portable.models(store, kept) if versions else []
         sets = [portable.dataset(store, each) for each in {run.experiment: None for run in runs} if each.startswith(PREFIX)]
         contents = Contents(tuple(runs), tuple(taken), tuple(named), tuple(sets), weights)
         manifest = seal(folder, contents, mask_address(store.address))
-    return Exported(contents, manifest, tuple(without), running)
+    return Exported(contents, manifest, tuple(without), running, behind)
 
 
 def _weights(files: Path, told: portable.PortableCheckpoint) -> str:

@@ -47,9 +47,11 @@ class ExportRuns:
             files = done.manifest["files"]
             table = {
                 "archive": str(out),
-                "runs": str(len(done.contents.runs)) + (f", without {len(done.running)} at work" if done.running else ""),
+                "runs": str(len(done.contents.runs)) + (f", without {', '.join(done.running)} at work" if done.running else ""),
                 "checkpoints": str(len(done.contents.checkpoints))
                 + (f", {len(done.without)} of them without files" if done.without else ""),
+                "left out": ", ".join(done.behind)
+                + (" (they rest on these; op.past=true takes them along)" if done.behind else ""),
                 "registered": ", ".join(each.name for each in done.contents.models),
                 "files": f"{len(files)}, {console.size(sum(each['bytes'] for each in files.values()))}",
                 "next": f"python -m mlops_llm.registry op=import_runs op.file={self.file}",

@@ -49,6 +49,7 @@ class ImportRuns:
                 "checkpoints": f"{checkpoints} new, {len(done.checkpoints) - checkpoints} were there",
                 "registered": ", ".join(f"{old} as {new}" if old != new else new for old, new in done.versions.items()),
                 "renamed": ", ".join(f"{old} is {new} here" for old, new in done.renamed.items()),
+                "missing here": "; ".join(f"{each} ({role})" for each, role in done.missing.items()),
                 "aliases left as they are": ", ".join(
                     f"{alias} (the archive: {there})" for alias, there in done.kept_aliases.items()
                 ),
