@@ -12,6 +12,7 @@ from mlops_llm.entry.arguments import Arguments
 from mlops_llm.entry.job import Outcome, Stage, job_name
 from mlops_llm.launch.slurm import array
 from mlops_llm.tracking import ledger, queued
+from mlops_llm.tracking.outbox import put_aside
 
 
 def launching(arguments: Arguments) -> AbstractContextManager[None] | None:
@@ -73,7 +74,6 @@ def _went_on(stage: Stage, cfg: Any, parent: str) -> bool:
         return True
     withdraw(before.id)
     output = Path(HydraConfig.get().runtime.output_dir)
-    if any(output.iterdir()):
-        output.rename(output.with_name(f"{output.name}.interrupted-{before.id[:8]}"))
-        output.mkdir()
+    put_aside(before.id, Path.cwd(), output, before.id[:8])
+    output.mkdir(exist_ok=True)
     return False
