@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from mlops_llm.launch.places.slurm import OnSlurm
 from mlops_llm.launch.slurm import asking, batch, node
 from mlops_llm.launch.slurm.fate import End, fate
 from mlops_llm.launch.slurm.folder import JobFolder, Progress, Sheet
-from mlops_llm.tracking import store
+from mlops_llm.tracking import queued, store
 
 SHOWN = (
     "JobId=6 JobName=pre UserId=root(0) GroupId=root(0) JobState=PENDING Reason=PartitionTimeLimit Dependency=(null) "
@@ -118,6 +119,83 @@ def test_the_script_of_an_earlier_start_judges_nothing(
     assert node.conclude(folder) == 137
     assert asked == ([] if earlier else [["scontrol", "requeue", "6"]])
     assert not folder.progress().over
+
+
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What a node closes in the record: states and reasons. The job runs, and SLURM says no more of it."""
+    found: list[tuple[str, str]] = []
+    monkeypatch.setenv("SLURM_JOB_ID", "6")
+    monkeypatch.setattr(asking, "facts_of", lambda job: {"JobState": "RUNNING"})
+    monkeypatch.setattr(node, "_check_record", lambda host, patience: None)
+    monkeypatch.setattr(queued, "close", lambda address, run, status, reason: found.append((status, reason)))
+    return found
+
+
+def job_folder(tmp_path: Path, progress: Progress = Progress(), code: int | None = None, tries: int = 3) -> JobFolder:  # noqa: B008
+    """The folder of a job that is so far, and whose command left that exit code."""
+    folder = batch.found_folder(tmp_path, "one")
+    folder.write(Sheet(command(), tries, 60.0, "vm/1", "python"))
+    folder.note(progress)
+    if code is not None:
+        folder.code.write_text(str(code))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (-9, ("FAILED", "its process was killed, at start 3 of 3")),
+        (143, ("FAILED", "told to stop, at start 3 of 3")),
+        (2, ("FAILED", "rows: has no prompt")),
+        (0, None),
+    ],
+)
+def test_a_node_closes_the_run_of_a_job_that_is_over(
+    code: int, expected: tuple[str, str] | None, tmp_path: Path, closed: list[tuple[str, str]]
+) -> None:
+    folder = job_folder(tmp_path, Progress(3, 2), code)
+    folder.log("6").write_text("reading\nerror: rows: has no prompt\n")
+    node.conclude(folder)
+    assert folder.progress().over
+    assert closed == ([expected] if expected else [])
+    assert folder.progress().note == (expected[1] if expected else "")
+
+
+def test_a_cancelled_job_and_one_that_is_refused_on_its_node_close_their_run_too(
+    tmp_path: Path, closed: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = job_folder(tmp_path, Progress(1), 143)
+    folder.cancel.touch()
+    assert node.conclude(folder) == 143
+    monkeypatch.setattr(queued, "look", lambda address, run: queued.Seen("KILLED"))
+    refused = job_folder(tmp_path, Progress(1))
+    refused.write(replace(refused.sheet(), command=replace(command(), again=Again.no)))
+    assert node.prepare(refused) == 2
+    assert [status for status, _ in closed] == ["KILLED", "FAILED"]
+    assert "does not go on by itself" in closed[1][1]
+
+
+def test_a_record_that_a_node_must_not_write_is_left_alone(
+    tmp_path: Path, closed: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(host: str, patience: float) -> None:
+        raise UserError("the record is a file, and several machines that write it would break it")
+
+    monkeypatch.setattr(node, "_check_record", refuse)
+    folder = job_folder(tmp_path)
+    assert (node.prepare(folder), folder.progress().over, closed) == (2, True, [])
+
+
+@pytest.mark.parametrize(("left", "code"), [(None, 0), (0, 0), (1, 1), (-15, 0)])
+def test_a_job_that_is_put_back_after_its_run_had_finished_is_done(
+    left: int | None, code: int, tmp_path: Path, closed: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queued, "look", lambda address, run: queued.Seen("FINISHED", begun=True))
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("the command was started again"))
+    folder = job_folder(tmp_path, Progress(1), left)
+    assert (node.prepare(folder), node.run(folder), node.conclude(folder)) == (0, code, code)
+    assert (folder.progress().over, folder.progress().code, closed) == (True, code, [])
 
 
 def test_a_job_that_is_killed_each_time_ends_and_one_that_saves_does_not() -> None:
