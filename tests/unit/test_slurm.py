@@ -19,7 +19,7 @@ from mlops_llm.launch import stopping
 from mlops_llm.launch.jobs import State
 from mlops_llm.launch.place import Again, Command
 from mlops_llm.launch.places.slurm import OnSlurm
-from mlops_llm.launch.slurm import asking, batch, node
+from mlops_llm.launch.slurm import array, asking, batch, node
 from mlops_llm.launch.slurm.fate import End, fate
 from mlops_llm.launch.slurm.folder import JobFolder, Progress, Sheet
 from mlops_llm.tracking import queued, store
@@ -206,6 +206,41 @@ def test_a_job_that_is_killed_each_time_ends_and_one_that_saves_does_not() -> No
     assert fate(End(143, saved="saved at step 6"), 2, 3).reason == "told to stop; saved at step 6"
     assert fate(End(143, preempted=True), 2, 3).starts
     assert not fate(End(143), 2, 3).starts
+
+
+@pytest.mark.parametrize(
+    ("saves", "facts", "expected"),
+    [
+        ([""] * 9, {}, 2),
+        (["at step 3", "", "", "", ""], {}, 3),
+        (["", "", "at step 6", "", "", ""], {}, 5),
+        ([""] * 9, {"PreemptTime": "2026-11-28T21:05:02"}, 9),
+        (["at step 3"], {"JobState": "CANCELLED"}, 0),
+    ],
+    ids=["never saves", "saved once", "saved again", "makes room", "cancelled"],
+)
+def test_a_job_of_an_array_goes_back_into_the_queue_while_there_is_reason_to_hope(
+    saves: list[str], facts: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("submitit")
+    told = {"SUBMITIT_EXECUTOR": "slurm", "SUBMITIT_FOLDER": f"{tmp_path}/%j", "SLURM_JOB_ID": "8"}
+    for name, value in {**told, "SLURM_ARRAY_JOB_ID": "6", "SLURM_ARRAY_TASK_ID": "1"}.items():
+        monkeypatch.setenv(name, value)
+    asked: list[list[str]] = []
+    monkeypatch.setattr(asking, "facts_of", lambda job: {"JobState": "RUNNING", **facts})
+    monkeypatch.setattr(asking, "ask", lambda words: asked.append(words))
+    monkeypatch.setattr(stopping, "heed", lambda: None)
+    (tmp_path / "6_1").mkdir()
+    for what in saves:
+        before = len(asked)
+        with pytest.raises(stopping.Terminated), array.leaves():
+            if what:
+                stopping.saved(what)
+            raise stopping.Terminated
+        if len(asked) == before:
+            break
+    assert asked == [["scontrol", "requeue", "6_1"]] * expected
+    assert stopping.SAVED not in os.environ
 
 
 @pytest.mark.parametrize(
