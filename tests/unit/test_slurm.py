@@ -308,6 +308,26 @@ def test_what_the_environment_says_to_sbatch_counts_only_where_the_settings_say_
     assert found["MLFLOW_TRACKING_URI"] == "http://u:p@h"
 
 
+@pytest.mark.parametrize(
+    ("line", "beaten", "counts"),
+    [
+        ("mem=64G", ["SBATCH_MEM_PER_NODE", "SBATCH_MEM_PER_CPU"], ["SBATCH_GPUS"]),
+        ("gpus-per-node=1", ["SBATCH_GPUS_PER_NODE", "SBATCH_GPUS"], ["SBATCH_MEM_PER_NODE"]),
+        ("requeue", ["SBATCH_NO_REQUEUE"], ["SBATCH_MEM_PER_NODE"]),
+        ("no-requeue", ["SBATCH_REQUEUE"], ["SBATCH_GPUS"]),
+    ],
+)
+def test_variables_of_sbatch_that_are_called_otherwise_do_not_beat_the_settings(
+    line: str, beaten: list[str], counts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (*beaten, *counts):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://h")
+    found = batch._environment(command(tracking="http://h"), f"#SBATCH --{line}\n")
+    assert not {*beaten} & found.keys()
+    assert {*counts} <= found.keys()
+
+
 def test_a_folder_of_a_job_is_read_as_it_was_written(tmp_path: Path) -> None:
     folder, other = batch.found_folder(tmp_path / "jobs", "one"), batch.found_folder(tmp_path / "jobs", "one")
     assert [folder.path.name, other.path.name] == ["one", "one-2"]
