@@ -60,9 +60,9 @@ class OnSlurm(Elsewhere):
     constraint: Optional[str] = None  # noqa: UP045
     """Features that the nodes must have."""
     settings: Any = None
-    """More of sbatch's options by their long names, such as {exclusive:true,nodelist:gpu7}."""
+    """More of sbatch's options by their long names: 'launch.settings={exclusive:true,nodelist:gpu7}' (in quotes)."""
     setup: list[str] = field(default_factory=list)
-    """Lines of shell before the command on the first node, such as [module load cuda]."""
+    """Lines of shell before the command on the first node: 'launch.setup=[module load cuda]' (in quotes)."""
     python: Optional[str] = None  # noqa: UP045
     """What starts Python on a node, as a line of shell; null is the one that runs here."""
     folder: str = "outputs/.slurm"
@@ -84,7 +84,11 @@ class OnSlurm(Elsewhere):
         if not 0 < self.grace < math.inf:
             raise UserError(f"is {self.grace}", "launch.grace", "give seconds above 0")
         if self.settings is not None and not isinstance(self.settings, Mapping):
-            raise UserError("is no mapping", "launch.settings", "write {OPTION:VALUE}, with sbatch's long names")
+            raise UserError(
+                "is no mapping",
+                "launch.settings",
+                "write it in quotes, with sbatch's long names: 'launch.settings={OPTION:VALUE}'",
+            )
         twice = _NAMED_HERE & {str(key).replace("_", "-") for key in self.settings or {}}
         if twice:
             raise UserError(f"has {min(twice)}, which has a setting of its own", "launch.settings", "leave it out there")
