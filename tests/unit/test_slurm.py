@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlops_llm.data.__main__ import STAGE as DATA
+from mlops_llm.entry import launch
 from mlops_llm.errors import UserError
 from mlops_llm.launch import stopping
 from mlops_llm.launch.jobs import State
@@ -206,6 +208,16 @@ def test_a_job_that_is_killed_each_time_ends_and_one_that_saves_does_not() -> No
     assert fate(End(143, saved="saved at step 6"), 2, 3).reason == "told to stop; saved at step 6"
     assert fate(End(143, preempted=True), 2, 3).starts
     assert not fate(End(143), 2, 3).starts
+
+
+def test_an_array_of_one_job_is_refused_before_anything_runs_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert launch(DATA, ["op=stats", "dataset=nosuch", "hydra/launcher=submitit_slurm"]) == 2
+    said = "error: hydra/launcher=submitit_slurm: is for a multirun; add -m, or send one job with launch=slurm\n"
+    assert capfd.readouterr().err.endswith(said)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
