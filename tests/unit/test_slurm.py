@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -17,10 +18,13 @@ from hypothesis import strategies as st
 from mlops_llm.data.__main__ import STAGE as DATA
 from mlops_llm.entry import launch
 from mlops_llm.errors import UserError
-from mlops_llm.launch import stopping
+from mlops_llm.launch import process, stopping
+from mlops_llm.launch.elsewhere import LostError
 from mlops_llm.launch.jobs import State
 from mlops_llm.launch.place import Again, Command
+from mlops_llm.launch.places import slurm as places
 from mlops_llm.launch.places.slurm import OnSlurm
+from mlops_llm.launch.sent import Sent
 from mlops_llm.launch.slurm import array, asking, batch, node
 from mlops_llm.launch.slurm.fate import End, fate
 from mlops_llm.launch.slurm.folder import JobFolder, Progress, Sheet
@@ -65,6 +69,73 @@ def test_of_what_accounting_says_the_last_start_counts(state: str, expected: Sta
     assert look.state is expected
     assert said in look.note
     assert asking.accounted("JobID|State\n") == asking.accounted("") == {}
+
+
+NO_JOB = "slurm_load_jobs error: Invalid job id specified"
+KEPT = "JobID|State|ExitCode|NodeList|Reason|Restarts\n"
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, sacct: str, refused: str = "") -> None:
+    """A controller that knows no job, and accounting that prints this or refuses with that."""
+
+    def ask(words: list[str]) -> str:
+        if words[0] == "scontrol":
+            raise LostError(NO_JOB, "launch")
+        if refused:
+            raise LostError(refused, "launch")
+        return sacct
+
+    monkeypatch.setattr(asking, "ask", ask)
+
+
+@pytest.mark.parametrize(
+    ("sacct", "refused", "forgotten"),
+    [
+        (KEPT, "", True),
+        (f"{KEPT}6|RUNNING|0:0|n1|None|0\n", "", True),
+        ("", "Slurm accounting storage is disabled", True),
+        ("", "Problem talking to the database: Connection refused", False),
+    ],
+    ids=["no row", "never closed", "no accounting", "away"],
+)
+def test_a_job_that_slurm_does_not_know_is_lost_after_a_while(
+    sacct: str, refused: str, forgotten: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, sacct, refused)
+    folder = job_folder(tmp_path, Progress(1))
+    job, place = Sent(command(tracking=""), "slurm", {}, {"job": "6", "folder": str(folder.path)}, 1.0), OnSlurm()
+    now, seen = [1000.0], [queued.Seen("RUNNING", alive=True)]
+    monkeypatch.setattr(places, "time", SimpleNamespace(time=lambda: now[0]))
+    monkeypatch.setattr(process, "address_of", lambda *_: "")
+    monkeypatch.setattr(queued, "look", lambda *_: seen[0])
+    for seconds in (0, 60, 60, 10):  # the first within the patience, the third after it, while its run lives
+        now[0] += seconds
+        with pytest.raises(LostError):
+            place.look(job)
+    seen[0] = queued.Seen("RUNNING")
+    if not forgotten:
+        with pytest.raises(LostError):
+            place.look(job)
+        return
+    look = place.look(job)
+    assert look.state is State.failed
+    assert look.note.endswith("and its process left no word")
+    monkeypatch.setattr(asking, "ask", lambda words: SHOWN)
+    assert place.look(job).state is State.waiting
+    answering(monkeypatch, sacct, refused)
+    with pytest.raises(LostError):
+        place.look(job)
+
+
+def test_a_job_of_an_array_that_slurm_does_not_know_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, KEPT)
+    now = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr(array, "time", clock)
+    array._wait(SimpleNamespace(job_id="6_0", paths=SimpleNamespace(result_pickle=tmp_path / "none")))
+    assert 100 < now[0] < 200
 
 
 def test_the_words_of_sbatch_become_one_line() -> None:

@@ -24,7 +24,7 @@ from mlops_llm.launch.place import Again, Command
 from mlops_llm.launch.sent import Sent
 from mlops_llm.launch.slurm import asking, batch
 from mlops_llm.launch.slurm.folder import JobFolder, Sheet
-from mlops_llm.tracking import environment
+from mlops_llm.tracking import environment, queued
 from mlops_llm.tracking.store import check_sharing
 
 _SPARE = 10
@@ -32,6 +32,8 @@ _SPARE = 10
 _EARLY = 60
 """Seconds by which SLURM's signal may come too early."""
 _PAUSE = 1.0
+_FORGOTTEN = 120.0
+"""Seconds after which a job that SLURM does not know is lost."""
 _TIME = re.compile(r"(\d+-)?(\d+)(?::(\d+))?(?::(\d+))?")
 _NAMED_HERE = {"partition", "nodes", "gpus-per-node", "cpus-per-task", "mem", "time", "account", "qos", "constraint"}
 
@@ -114,12 +116,18 @@ class OnSlurm(Elsewhere):
         """How a job is: its own word where it left one, else SLURM's."""
         if not job.handle:
             return Look(State.waiting, note="is being handed over")
-        progress = JobFolder(Path(job.handle["folder"])).progress()
+        folder = JobFolder(Path(job.handle["folder"]))
+        progress = folder.progress()
         if progress.over:
             return Look(_STATES.get(progress.code, State.failed), progress.code, progress.note)
-        look = asking.look_of(asking.facts_of(job.handle["job"]))
+        try:
+            look = asking.look_of(asking.facts_of(job.handle["job"]))
+        except asking.ForgottenError as error:
+            look = self._forgotten(job, error)
+        else:
+            folder.is_known()
         if look.state.ended and progress.starts and not progress.over:
-            progress = JobFolder(Path(job.handle["folder"])).progress()  # it may have had its say meanwhile
+            progress = folder.progress()  # it may have had its say meanwhile
             if progress.over:
                 return Look(_STATES.get(progress.code, State.failed), progress.code, progress.note)
         if look.state.ended and not progress.starts and look.state is State.failed:
@@ -212,6 +220,29 @@ class OnSlurm(Elsewhere):
     def _step(self) -> list[str]:
         """What srun must be told again."""
         return [f"--cpus-per-task={self.cpus}"] if self.cpus else []
+
+    def _forgotten(self, job: Sent, error: asking.ForgottenError) -> Look:
+        """How a job is that SLURM does not know: lost, once that has lasted and the record shows no life of it.
+
+        Raises:
+            LostError: it may still be there.
+        """
+        now = time.time()
+        remedy = f"it counts as lost once that lasts {_FORGOTTEN:.0f} seconds and its run is not alive"
+        waits = LostError(error.what, error.where, remedy)
+        try:
+            since = JobFolder(Path(job.handle["folder"])).unknown_since(now)
+        except OSError:
+            since = job.sent
+        if now - since < _FORGOTTEN:
+            raise waits from error
+        try:
+            seen = queued.look(process.address_of(job.command, os.environ), job.command.run)
+        except UserError as away:
+            raise LostError(f"{error.what}; {away.what}", away.where, away.remedy) from away
+        if seen.alive:
+            raise waits from error
+        return Look(State.failed, note=f"{error.what}, and its process left no word")
 
     def _never(self, job: Sent) -> str:
         """Why a job ended before our program began, as far as its output tells."""

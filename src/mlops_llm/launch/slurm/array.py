@@ -28,6 +28,8 @@ LAUNCHER = "submitit_slurm"
 _SETTING = f"hydra/launcher={LAUNCHER}"
 _LOOK, _PAUSE = 10.0, 1.0
 """Seconds between two questions to SLURM, and between two looks for a file."""
+_FORGOTTEN = 12
+"""Answers in a row by which SLURM does not know a job until it is lost."""
 _SPARE = 10
 _TRIES = 3
 """Starts in a row at most in which a job is told to stop before it has saved anything."""
@@ -92,13 +94,20 @@ def waited_for(notice: float, nothing: Callable[[], Any]) -> Iterator[None]:
 
 def _wait(job: Any) -> None:
     """Wait for a job to end: to leave its result's file, or to be no more by SLURM's word, as one that died without a word."""
-    looked = 0.0
+    looked, forgotten = 0.0, 0
     while not job.paths.result_pickle.exists():
         if time.monotonic() - looked >= _LOOK:
             looked = time.monotonic()
-            with suppress(UserError):  # SLURM may be away for a while
+            try:
                 if asking.look_of(asking.facts_of(str(job.job_id))).state.ended:
                     return
+                forgotten = 0
+            except asking.ForgottenError:
+                forgotten += 1
+                if forgotten > _FORGOTTEN:
+                    return
+            except UserError:  # SLURM may be away for a while
+                pass
         time.sleep(_PAUSE)
 
 

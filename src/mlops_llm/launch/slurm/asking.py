@@ -35,6 +35,10 @@ _ENDS = {
 }
 
 
+class ForgottenError(LostError):
+    """SLURM answers, and does not know the job, or only from accounts that nobody closed: it ended, or these lag behind."""
+
+
 def require(where: str, *names: str) -> None:
     """See that SLURM's commands are here, which the setting `where` needs.
 
@@ -74,7 +78,8 @@ def facts_of(job: str) -> Facts:
     """What SLURM knows of a job: its controller, which forgets ended ones after minutes, else its accounting.
 
     Raises:
-        LostError: neither answers, or neither knows it.
+        ForgottenError: the controller does not know it, and no accounts tell how it ended.
+        LostError: one that must be asked does not answer.
     """
     try:
         return controlled(ask(["scontrol", "--oneliner", "show", "job", job]))
@@ -84,9 +89,13 @@ def facts_of(job: str) -> Facts:
     try:
         told = accounted(ask(["sacct", "--parsable2", f"--format={','.join(_COLUMNS)}", "-j", job]))
     except LostError as error:
+        if "accounting storage is disabled" in error.what.lower():
+            raise ForgottenError(f"SLURM knows no job {job} and keeps no accounts", "scontrol") from error
         raise LostError(f"SLURM's accounting does not tell of job {job} ({error.what})", "sacct") from error
     if not told:
-        raise LostError(f"SLURM knows no job {job}", "sacct")
+        raise ForgottenError(f"SLURM knows no job {job}", "sacct")
+    if not look_of(told).state.ended:
+        raise ForgottenError(f"SLURM knows job {job} from its accounts only, as {told['JobState']}", "sacct")
     return told
 
 
