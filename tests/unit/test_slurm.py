@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,6 +36,12 @@ SHOWN = (
     "Requeue=1 Restarts=2 BatchFlag=1 ExitCode=0:0 EndTime=2026-11-28T21:05:02 PreemptTime=None NodeList= Comment=a=b "
     "TresPerNode=gres:gpu:1"
 )
+
+
+@pytest.fixture(autouse=True)
+def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SLURM was not asked before."""
+    monkeypatch.setattr(asking, "_told", {})
 
 
 def command(**more: object) -> Command:
@@ -69,6 +76,21 @@ def test_of_what_accounting_says_the_last_start_counts(state: str, expected: Sta
     assert look.state is expected
     assert said in look.note
     assert asking.accounted("JobID|State\n") == asking.accounted("") == {}
+
+
+class Clock:
+    """A clock that only sleeping moves on; whoever waits for ever fails."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        """The time in seconds."""
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+        assert self.now < 1000
 
 
 NO_JOB = "slurm_load_jobs error: Invalid job id specified"
@@ -131,11 +153,46 @@ def test_a_job_of_an_array_that_slurm_does_not_know_is_not_waited_for_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answering(monkeypatch, KEPT)
-    now = [0.0]
-    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: now.__setitem__(0, now[0] + seconds))
+    clock = Clock()
     monkeypatch.setattr(array, "time", clock)
     array._wait(SimpleNamespace(job_id="6_0", paths=SimpleNamespace(result_pickle=tmp_path / "none")))
-    assert 100 < now[0] < 200
+    assert 100 < clock.now < 200
+
+
+def test_slurm_is_asked_the_more_rarely_the_longer_it_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, asked, state = Clock(), list[float](), ["PENDING"]
+    monkeypatch.setattr(asking, "time", clock)
+
+    def facts(job: str) -> asking.Facts:
+        asked.append(clock.now)
+        return {"JobState": state[0], "RunTime": str(clock.now)}
+
+    monkeypatch.setattr(asking, "facts_of", facts)
+    for now in range(900):
+        state[0] = "RUNNING" if now >= 700 else "PENDING"
+        asking.facts_lately("6")
+        clock.sleep(1)
+    pauses = [after - before for before, after in pairwise(asked)]
+    assert pauses[:10] == [1] * 10
+    assert max(pauses) == 10
+    assert len(asked) < 150
+    changed = next(number for number, when in enumerate(asked) if when >= 700)
+    assert pauses[changed : changed + 10] == [1] * 10
+    asking.facts_lately("7")
+    assert asked[-1] == clock.now
+
+
+def test_cancelling_tells_of_a_node_that_does_not_end_its_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, asked, folder = Clock(), list[list[str]](), job_folder(tmp_path, Progress(1))
+    monkeypatch.setattr(places, "time", clock)
+    monkeypatch.setattr(asking, "facts_of", lambda job: {"JobState": "COMPLETING", "NodeList": "n1"})
+    monkeypatch.setattr(asking, "ask", lambda words: asked.append(words))
+    OnSlurm().stop(Sent(command(), "slurm", {}, {"job": "6", "folder": str(folder.path)}, 1.0), 30)
+    assert asked == [["scancel", "--signal=TERM", "6"], ["scancel", "6"]]
+    assert 140 < clock.now < 200
+    assert "SLURM was told to end job 6, which is still completing on n1; see: scontrol show job 6" in caplog.text
 
 
 def test_the_words_of_sbatch_become_one_line() -> None:

@@ -8,7 +8,7 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,8 @@ _SPARE = 10
 _EARLY = 60
 """Seconds by which SLURM's signal may come too early."""
 _PAUSE = 1.0
+_ENDING = 120.0
+"""Seconds in which SLURM ends a job that it is told to kill."""
 _FORGOTTEN = 120.0
 """Seconds after which a job that SLURM does not know is lost."""
 _TIME = re.compile(r"(\d+-)?(\d+)(?::(\d+))?(?::(\d+))?")
@@ -114,6 +116,9 @@ class OnSlurm(Elsewhere):
 
     def look(self, job: Sent) -> Look:
         """How a job is: its own word where it left one, else SLURM's."""
+        return self._look(job, asking.facts_lately)
+
+    def _look(self, job: Sent, ask: Callable[[str], asking.Facts]) -> Look:
         if not job.handle:
             return Look(State.waiting, note="is being handed over")
         folder = JobFolder(Path(job.handle["folder"]))
@@ -121,7 +126,7 @@ class OnSlurm(Elsewhere):
         if progress.over:
             return Look(_STATES.get(progress.code, State.failed), progress.code, progress.note)
         try:
-            look = asking.look_of(asking.facts_of(job.handle["job"]))
+            look = asking.look_of(ask(job.handle["job"]))
         except asking.ForgottenError as error:
             look = self._forgotten(job, error)
         else:
@@ -146,17 +151,24 @@ class OnSlurm(Elsewhere):
             return file.read()
 
     def stop(self, job: Sent, patience: float) -> None:
-        """Let it save and end; what still is there after `patience` seconds is killed."""
+        """Let it save and end; what still is there after `patience` seconds is killed.
+
+        Of a node that cannot end it, which SLURM waits for without bound, a line tells.
+        """
         folder, number = JobFolder(Path(job.handle["folder"])), job.handle["job"]
         folder.cancel.touch()
         until = time.monotonic() + patience
         if asking.look_of(asking.facts_of(number)).state is State.running:
             asking.ask(["scancel", "--signal=TERM", number])
-            while not self.look(job).state.ended and time.monotonic() < until:
+            while not self._look(job, asking.facts_of).state.ended and time.monotonic() < until:
                 time.sleep(_PAUSE)
-        if not self.look(job).state.ended:
+        if not self._look(job, asking.facts_of).state.ended:
             asking.ask(["scancel", number])
-        while not self.look(job).state.ended:
+        until = time.monotonic() + _ENDING
+        while not (look := self._look(job, asking.facts_of)).state.ended:
+            if time.monotonic() > until:
+                console.warn(f"SLURM was told to end job {number}, which is still {look.note}; see: scontrol show job {number}")
+                return
             time.sleep(_PAUSE)
 
     def where(self, handle: Mapping[str, str]) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from mlops_llm.errors import UserError
 from mlops_llm.launch.elsewhere import Look, LostError
@@ -33,6 +35,20 @@ _ENDS = {
     "PREEMPTED": "it was preempted",
     "CANCELLED": "cancelled",
 }
+
+
+class _Told(NamedTuple):
+    """What SLURM said of a job, when it was last asked, and since when it says so; seconds of a clock of this process."""
+
+    facts: Facts
+    asked: float
+    since: float
+
+
+_told: dict[str, _Told] = {}
+_RAREST = 10.0
+"""Seconds between two questions about the same job, at most."""
+_TELLING = ("JobState", "Reason", "Restarts")
 
 
 class ForgottenError(LostError):
@@ -97,6 +113,23 @@ def facts_of(job: str) -> Facts:
     if not look_of(told).state.ended:
         raise ForgottenError(f"SLURM knows job {job} from its accounts only, as {told['JobState']}", "sacct")
     return told
+
+
+def facts_lately(job: str) -> Facts:
+    """What SLURM said of a job last; it is asked again the more rarely the longer that stays so.
+
+    Each question costs the cluster's one controller, and many may attend jobs for hours.
+
+    Raises:
+        LostError: as `facts_of`.
+    """
+    now, known = time.monotonic(), _told.get(job)
+    if known and now - known.asked < min(_RAREST, (now - known.since) / 10):
+        return known.facts
+    facts = facts_of(job)
+    same = known is not None and all(known.facts.get(key) == facts.get(key) for key in _TELLING)
+    _told[job] = _Told(facts, now, known.since if known and same else now)
+    return facts
 
 
 def controlled(text: str) -> Facts:
