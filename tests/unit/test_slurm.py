@@ -195,6 +195,20 @@ def test_cancelling_tells_of_a_node_that_does_not_end_its_job(
     assert "SLURM was told to end job 6, which is still completing on n1; see: scontrol show job 6" in caplog.text
 
 
+def test_a_job_whose_folder_is_gone_can_be_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, said = list[list[str]](), ["PENDING"]
+    monkeypatch.setattr(asking, "facts_of", lambda job: {"JobState": said[0]})
+
+    def ask(words: list[str]) -> None:
+        asked.append(words)
+        said[0] = "CANCELLED"
+
+    monkeypatch.setattr(asking, "ask", ask)
+    OnSlurm().stop(Sent(command(), "slurm", {}, {"job": "6", "folder": str(tmp_path / "gone")}, 1.0), 30)
+    assert asked == [["scancel", "6"]]
+    assert not (tmp_path / "gone").exists()
+
+
 def test_the_words_of_sbatch_become_one_line() -> None:
     text = "sbatch: error: invalid partition specified: x\nsbatch: error: Batch job submission failed: Invalid partition name\n"
     assert asking.said("sbatch", text) == "invalid partition specified: x; Batch job submission failed: Invalid partition name"

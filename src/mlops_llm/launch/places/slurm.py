@@ -9,7 +9,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -156,7 +156,8 @@ class OnSlurm(Elsewhere):
         Of a node that cannot end it, which SLURM waits for without bound, a line tells.
         """
         folder, number = JobFolder(Path(job.handle["folder"])), job.handle["job"]
-        folder.cancel.touch()
+        with suppress(OSError):  # its folder may be gone
+            folder.cancel.touch()
         until = time.monotonic() + patience
         if asking.look_of(asking.facts_of(number)).state is State.running:
             asking.ask(["scancel", "--signal=TERM", number])
