@@ -93,7 +93,8 @@ def test_preempted_killed_cancelled_and_resumed_a_training_has_the_weights_of_on
     here: Path, trained: Path, cluster: Cluster, run: Callable[..., tuple[int, str, str]]
 ) -> None:
     asked = ["launch=slurm", "launch.cpus=4", "launch.memory=2", "launch.settings={nodelist:n1}", "launch.grace=20"]
-    process: Fork | Any = start(here, *SMOKE, "seed=7", "run_name=far", *asked, env=cluster.environment)
+    beaten = {"SBATCH_MEM_PER_NODE": "1000", "SBATCH_NO_REQUEUE": "1"}
+    process: Fork | Any = start(here, *SMOKE, "seed=7", "run_name=far", *asked, env=cluster.environment | beaten)
     first = stopped_at(here, "far", 4, process)
     (job,) = sent.jobs()
     urgent = ["--partition=urgent", "--nodelist=n1", "--cpus-per-task=4", "--output=/dev/null"]
@@ -234,6 +235,22 @@ def test_a_job_that_waits_for_ever_says_why_and_one_that_cannot_write_its_files_
     assert code == 1
     assert "it never began: its node may not see" in " ".join(err.split())
     assert [run_of(client(here), name).info.status for name in ("held", "lost")] == ["KILLED", "FAILED"]
+
+
+def test_a_run_whose_job_is_refused_on_its_node_is_closed_without_anybody_attending(
+    here: Path, cluster: Cluster, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    rows = here / "rows.jsonl"
+    rows.write_text('{"prompt": "a", "response": "b"}\n')
+    asked = ["launch=slurm", "launch.wait=false", "launch.settings={hold:true}"]
+    assert run(DATA, "op=validate", "dataset=rows.jsonl", "kind=sft", "run_name=gone", *asked)[0] == 0
+    rows.unlink()
+    cluster.run("scontrol", "release", sent.required("gone").handle["job"])
+    until = time.monotonic() + 200
+    while run_of(client(here), "gone").info.status == "SCHEDULED" and time.monotonic() < until:
+        time.sleep(0.5)
+    found = run_of(client(here), "gone")
+    assert (found.info.status, "rows.jsonl" in found.data.tags["run.error"]) == ("FAILED", True)
 
 
 def test_a_python_that_is_not_there_is_named(here: Path, run: Callable[..., tuple[int, str, str]]) -> None:
