@@ -93,8 +93,7 @@ def test_preempted_killed_cancelled_and_resumed_a_training_has_the_weights_of_on
     here: Path, trained: Path, cluster: Cluster, run: Callable[..., tuple[int, str, str]]
 ) -> None:
     asked = ["launch=slurm", "launch.cpus=4", "launch.memory=2", "launch.settings={nodelist:n1}", "launch.grace=20"]
-    beaten = {"SBATCH_MEM_PER_NODE": "1000", "SBATCH_NO_REQUEUE": "1"}
-    process: Fork | Any = start(here, *SMOKE, "seed=7", "run_name=far", *asked, env=cluster.environment | beaten)
+    process: Fork | Any = start(here, *SMOKE, "seed=7", "run_name=far", *asked, env=cluster.environment)
     first = stopped_at(here, "far", 4, process)
     (job,) = sent.jobs()
     urgent = ["--partition=urgent", "--nodelist=n1", "--cpus-per-task=4", "--output=/dev/null"]
@@ -238,14 +237,19 @@ def test_a_job_that_waits_for_ever_says_why_and_one_that_cannot_write_its_files_
 
 
 def test_a_run_whose_job_is_refused_on_its_node_is_closed_without_anybody_attending(
-    here: Path, cluster: Cluster, run: Callable[..., tuple[int, str, str]]
+    here: Path, cluster: Cluster, run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in ("SBATCH_MEM_PER_NODE", "SBATCH_NO_REQUEUE"):
+        monkeypatch.setenv(name, "1000")
     rows = here / "rows.jsonl"
     rows.write_text('{"prompt": "a", "response": "b"}\n')
-    asked = ["launch=slurm", "launch.wait=false", "launch.settings={hold:true}"]
+    asked = ["launch=slurm", "launch.wait=false", "launch.memory=2", "launch.settings={hold:true}"]
     assert run(DATA, "op=validate", "dataset=rows.jsonl", "kind=sft", "run_name=gone", *asked)[0] == 0
     rows.unlink()
-    cluster.run("scontrol", "release", sent.required("gone").handle["job"])
+    number = sent.required("gone").handle["job"]
+    told = cluster.job(number)
+    assert (told["MinMemoryNode"], told["Requeue"]) == ("2G", "1")  # not what the variables say
+    cluster.run("scontrol", "release", number)
     until = time.monotonic() + 200
     while run_of(client(here), "gone").info.status == "SCHEDULED" and time.monotonic() < until:
         time.sleep(0.5)
@@ -274,7 +278,10 @@ def test_a_command_of_another_stage_runs_too_and_its_no_is_shown_as_here(
     tags = [run_of(client(here), name).data.tags for name in ("here", "there")]
     assert tags[0]["result.failed"] == tags[1]["result.failed"] == "true"
     assert run_of(client(here), "there").info.status == run_of(client(here), "here").info.status == "FINISHED"
-    assert asking.facts_of(sent.required("there").handle["job"])["ExitCode"] == "1:0"
+    number, until = sent.required("there").handle["job"], time.monotonic() + 120
+    while not asking.look_of(asking.facts_of(number)).state.ended and time.monotonic() < until:
+        time.sleep(0.5)  # its node sees to the run before it ends
+    assert asking.facts_of(number)["ExitCode"] == "1:0"
 
 
 def test_on_each_node_the_command_starts_once_and_a_password_is_in_no_file(
