@@ -25,6 +25,7 @@ from mlops_llm.launch.slurm import asking
 from mlops_llm.launch.slurm.fate import KILLED, SPOKEN, End, Fate, fate
 from mlops_llm.launch.slurm.folder import JobFolder, Sheet
 from mlops_llm.tracking import environment, queued
+from mlops_llm.tracking.outbox import put_aside
 from mlops_llm.tracking.queued import Seen
 from mlops_llm.tracking.store import address, check_address, database_file
 
@@ -174,8 +175,8 @@ def _words(sheet: Sheet, seen: Seen | None, starts: int) -> tuple[tuple[str, ...
         raise UserError("a multirun that was cut off does not go on by itself", "launch", f"resume={command.name}-0, …")
     if command.again is Again.resume and seen.begun:
         return (f"resume={command.run}",), False
-    if seen.output and seen.output.is_dir() and any(seen.output.iterdir()):
-        seen.output.rename(seen.output.with_name(f"{seen.output.name}.interrupted-{starts}"))
+    if seen.output:
+        put_aside(command.run, Path(command.folder), seen.output, starts)
     return command.words, True
 
 
