@@ -13,6 +13,7 @@ from typing import Any
 from mlops_llm import console
 from mlops_llm.errors import UserError
 from mlops_llm.launch.ssh.connection import Connection
+from mlops_llm.tracking.secrets import mask_address
 
 PACKAGE = "mlops-llm"
 SKEW = 60.0
@@ -84,7 +85,7 @@ def look(to: Connection, folder: str, python: str, server: str = "") -> Far:
         to: the machine.
         folder: for all that is sent; relative to the home folder there.
         python: its Python; empty is that of `.venv` in the folder, else `python3`.
-        server: an address that it is to try.
+        server: an address that it is to try, without the password that it may hold.
 
     Raises:
         LostError: it cannot be reached.
@@ -92,7 +93,7 @@ def look(to: Connection, folder: str, python: str, server: str = "") -> Far:
     """
     before = time.time()
     try:
-        said = to.ask(_LOOK, folder, python, server, *sorted(needed())).decode("utf-8", "replace")
+        said = to.ask(_LOOK, folder, python, mask_address(server), *sorted(needed())).decode("utf-8", "replace")
     except UserError as error:
         if "mkdir:" in error.what or "touch:" in error.what:
             raise UserError(f"the folder cannot be written ({error.what})", to.host, "choose another launch.folder") from error
