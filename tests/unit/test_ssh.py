@@ -266,10 +266,16 @@ def test_a_machine_that_has_all_is_good_and_one_whose_clock_is_wrong_is_told(cap
     assert "the clock of gpu1 is 1 h 0 min behind" in capsys.readouterr().err
 
 
-def test_an_unfit_release_is_refused_with_the_command_and_another_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unfit_release_is_refused_with_the_command_and_another_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     found, said = looked(torch="1.0")
     with pytest.raises(UserError, match=r"torch 1\.0 is of an unfit release.*pip install torch=="):
         far.check(found, said, "gpu1", "")
+    monkeypatch.setattr(far, "needed", lambda: {"torch": ("==2.13.0", "2.13.0+cpu")})
+    with pytest.raises(UserError, match=r"pip install torch==2\.13\.0$"):
+        far.check(found, said, "gpu1", "")
+    monkeypatch.undo()
     found, said = looked(psutil="99.0")
     far.check(found, said, "gpu1", "")
     assert "psutil 99.0 (here" in capsys.readouterr().err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.server
-import os
 import stat
 import sys
 import threading
@@ -66,3 +65,16 @@ def test_a_record_with_a_password_is_tried_without_it(to: Near, record: str) -> 
     assert not [word for words in to.asked for word in words if "pw-of-mine" in word]
 
 
+@pytest.mark.parametrize("folder", [".", "team", "new"])
+def test_a_folder_that_is_there_keeps_its_rights_and_what_is_made_is_for_this_user_alone(
+    to: Near, folder: str, tmp_path: Path
+) -> None:
+    (tmp_path / "home").chmod(0o755)
+    (tmp_path / "home/team").mkdir(mode=0o755)
+    before = {each: stat.S_IMODE((tmp_path / "home" / each).stat().st_mode) for each in (".", "team")}
+    root = tmp_path / "home" / folder
+    found = far.look(to, folder, sys.executable)
+    assert Path(found.root) == root
+    assert {each: stat.S_IMODE((tmp_path / "home" / each).stat().st_mode) for each in before} == before
+    made = [root / each for each in ("code", "files", "cache", "jobs")] + ([root] if folder == "new" else [])
+    assert not [each for each in made if each.stat().st_mode & 0o077]
