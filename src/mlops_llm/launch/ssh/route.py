@@ -73,7 +73,7 @@ class Route:
         found = {"MLFLOW_TRACKING_URI": self.address(record), store.PATIENCE: str(_PATIENCE)}
         if self.kind == "door":
             return found | dict(door.credentials(identity)) | {proxied.ROOT: self.root, store.PAGES: store.LOCAL_PAGES}
-        shown = {} if self.kind == "direct" else {store.PAGES: record.rpartition("@")[2] if "@" in record else record}
+        shown = {} if self.kind == "direct" else {store.PAGES: mask_address(record)}
         return found | shown | {name: os.environ[name] for name in _SECRETS if os.environ.get(name)}
 
 
