@@ -102,6 +102,26 @@ def test_a_sweep_names_more_than_its_first_job_and_a_list_of_files_more_than_its
     assert {"batch.yaml", "models/m", "./rows.jsonl"} == set(found.paths)
 
 
+@pytest.mark.parametrize("word", ["~/.ssh/id_ed25519", "../.ssh/id_ed25519", "a/../../.ssh/id_ed25519"])
+def test_no_file_says_that_a_key_outside_of_the_folder_is_to_travel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    for name in (".ssh/id_ed25519", "work/a/x"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("key")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "work/batch.yaml").write_text(f"models: [a/x, '{word}']\n")
+    assert set(named({"op.file": "batch.yaml"}, (), tmp_path / "work").paths) == {"batch.yaml", "a/x"}
+
+
+def test_words_of_rows_are_no_names(folder: Path) -> None:
+    (folder / "secrets").mkdir()
+    (folder / "secrets/key").write_text("key")
+    (folder / "mine.csv").write_text("prompt,response\nwhat is in secrets/key,models/m\n")
+    values = {"dataset": "mine.csv", "stages.sft.command": "train dataset=./mine.csv"}
+    assert set(named(values, ("-m", "texts=mine.csv,rows.jsonl"), folder).paths) == {"mine.csv", "./mine.csv", "rows.jsonl"}
+
+
 @given(st.sampled_from(["/a/b", "/a/b.jsonl", "../x"]), st.text(alphabet="abc/=,[]' ", max_size=20))
 def test_a_path_is_replaced_where_it_stands_alone(path: str, rest: str) -> None:
     places = {path: "/far/1"}
