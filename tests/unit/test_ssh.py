@@ -366,8 +366,12 @@ def test_a_door_s_address_is_not_on_its_command_line() -> None:
 
 
 def test_the_root_of_artifacts_is_that_of_all_experiments() -> None:
-    assert door.artifact_root("file:///h/mlruns/p/r/artifacts") == "file:///h/mlruns"
-    assert door.artifact_root("s3://b/p/r/artifacts") == ""
+    for project in ("p", "team/sales", "a b/c/d"):
+        location = f"{Path('/h/ml x/mlruns', project).as_uri()}/r/artifacts"
+        assert door.artifact_root("sqlite:////h/ml x/mlflow.db", location) == "file:///h/ml%20x/mlruns"
+    assert door.artifact_root("sqlite:////h/mlflow.db", "file:///moved/mlruns/p/r/artifacts") == "file:///moved/mlruns"
+    assert door.artifact_root("postgresql://db/x", "file:///h/mlruns/1/r/artifacts") == "file:///h/mlruns"
+    assert door.artifact_root("sqlite:////h/mlflow.db", "s3://b/p/r/artifacts") == ""
 
 
 def test_a_state_of_code_that_was_sent_is_the_run_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

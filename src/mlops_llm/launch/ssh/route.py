@@ -90,7 +90,7 @@ def chosen(record: str, location: str, wish: Tracking, port: int, answers: bool)
     Raises:
         UserError: there is none.
     """
-    root = door.artifact_root(location)
+    root = door.artifact_root(record, location)
     if not record.startswith("http"):
         if wish is Tracking.direct:
             remedy = "start a server that both reach and name it in MLFLOW_TRACKING_URI, or leave launch.tracking out"
