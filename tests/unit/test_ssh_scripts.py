@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import http.server
+import shutil
 import stat
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from mlops_llm.launch.ssh import far
+from mlops_llm.errors import UserError
+from mlops_llm.launch.ssh import far, storage
 from mlops_llm.launch.ssh.connection import Connection
 
 
@@ -23,6 +25,8 @@ class Near(Connection):
     host: str = "gpu1"
     asked: list[tuple[str, ...]] = field(default_factory=list)
     """Words of the scripts so far."""
+    rsync: Callable[[Near, str, str], int] | None = None
+    """What stands for it."""
 
     def argv(self, *more: str, shared: bool = True) -> list[str]:
         """A shell in place of ssh and its host."""
@@ -32,6 +36,11 @@ class Near(Connection):
         """Run a script, and remember its words."""
         self.asked.append(words)
         return super().ask(script, *words, patience=patience)
+
+    def send(self, source: Path | str, target: str, *options: str) -> int:
+        """Copy by what stands for rsync."""
+        assert self.rsync is not None
+        return self.rsync(self, str(source), target)
 
 
 @pytest.fixture
@@ -78,3 +87,32 @@ def test_a_folder_that_is_there_keeps_its_rights_and_what_is_made_is_for_this_us
     assert {each: stat.S_IMODE((tmp_path / "home" / each).stat().st_mode) for each in before} == before
     made = [root / each for each in ("code", "files", "cache", "jobs")] + ([root] if folder == "new" else [])
     assert not [each for each in made if each.stat().st_mode & 0o077]
+
+
+@pytest.mark.parametrize("meanwhile", ["nothing", "sent", "sent and its draft taken"])
+def test_the_same_content_may_be_sent_twice_at_once(to: Near, tmp_path: Path, meanwhile: str) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}")
+    content = storage.of_path(tmp_path / "rows.jsonl", str(tmp_path / "root"))
+    place, draft = Path(content.place), Path(f"{content.place}.part")
+
+    def send(near: Near, source: str, target: str) -> int:
+        if meanwhile != "nothing":  # another command is the first
+            shutil.copytree(source, place)
+        if "taken" in meanwhile:
+            shutil.rmtree(draft)
+            raise UserError("rsync: mkstemp failed: No such file or directory", near.host)
+        shutil.copytree(source, target, dirs_exist_ok=True)
+        return 2
+
+    storage.bring_there(Near(rsync=send), [content], 1 << 40)
+    assert [each.relative_to(place.parent) for each in place.parent.rglob("*.jsonl")] == [Path(place.name, "rows.jsonl")]
+    assert not draft.exists()
+
+
+def test_content_that_cannot_be_sent_is_an_error(to: Near, tmp_path: Path) -> None:
+    def refused(near: Near, source: str, target: str) -> int:
+        raise UserError("rsync: write failed", near.host)
+
+    (tmp_path / "rows.jsonl").write_text("{}")
+    with pytest.raises(UserError, match="write failed"):
+        storage.bring_there(Near(rsync=refused), [storage.of_path(tmp_path / "rows.jsonl", str(tmp_path))], 1 << 40)
