@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import http.server
+import os
 import shutil
 import stat
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from mlops_llm.errors import UserError
-from mlops_llm.launch.ssh import far, storage
+from mlops_llm.launch.place import Again, Command
+from mlops_llm.launch.ssh import begin, far, parcel, start, storage
 from mlops_llm.launch.ssh.connection import Connection
+from mlops_llm.launch.ssh.route import Route, Tracking
+from mlops_llm.tracking import moved
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ def record() -> Iterator[str]:
             """Say nothing."""
 
     server = http.server.HTTPServer(("127.0.0.1", 0), Answer)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://me:pw-of-mine@127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
@@ -116,3 +124,82 @@ def test_content_that_cannot_be_sent_is_an_error(to: Near, tmp_path: Path) -> No
     (tmp_path / "rows.jsonl").write_text("{}")
     with pytest.raises(UserError, match="write failed"):
         storage.bring_there(Near(rsync=refused), [storage.of_path(tmp_path / "rows.jsonl", str(tmp_path))], 1 << 40)
+
+
+def job_of(tmp_path: Path) -> tuple[str, str]:
+    """Folders of a job and of its work."""
+    places = tmp_path / "jobs/a1/job", tmp_path / "jobs/a1/work"
+    for each in places:
+        each.mkdir(parents=True)
+    return str(places[0]), str(places[1])
+
+
+def ends(pid: int) -> bool:
+    """Whether a process ends within some seconds."""
+    until = time.monotonic() + 10
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def test_a_process_that_is_taken_back_ends(to: Near, tmp_path: Path) -> None:
+    job, work = job_of(tmp_path)
+    pid = int(start.start(to, job, work, ["sleep", "987"], {}))
+    start.take_back(to, job)
+    assert ends(pid) and not Path(job).exists() and not Path(f"{job}.over").exists()
+
+
+def test_one_that_has_not_left_its_number_when_it_is_taken_back_does_not_begin(
+    to: Near, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, work = job_of(tmp_path)
+    slow = tmp_path / "bin/setsid"
+    slow.parent.mkdir()
+    slow.write_text(f'#!/bin/sh\ntouch {tmp_path}/asked\nwhile [ ! -e {tmp_path}/go ]; do sleep 0.02; done\nexec "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{slow.parent}:{os.environ['PATH']}")
+    asking = subprocess.Popen(["sh", "-c", "exec sh -s"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert asking.stdin
+    own = start.exported({"JOB_FOLDER": job, "WORK_FOLDER": work})
+    script = f"set -- touch {tmp_path}/began\n{own}{start._LAUNCHED.replace('left=100', 'left=1')}"
+    asking.stdin.write(script.encode())
+    asking.stdin.close()
+    while not (tmp_path / "asked").exists():
+        time.sleep(0.02)
+    start.take_back(to, job)
+    (tmp_path / "go").touch()
+    asking.wait()
+    time.sleep(0.2)
+    assert not (tmp_path / "began").exists()
+
+
+@pytest.mark.parametrize("words", [("op=stats",), ("resume=one",)])
+def test_a_command_that_is_interrupted_as_it_has_begun_there_leaves_no_process(
+    to: Near, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    pids = list[int]()
+
+    def interrupted(*given: Any) -> str:
+        pids.append(int(began(*given)))
+        raise KeyboardInterrupt
+
+    began = start.start
+    here = {"MLFLOW_TRACKING_URI": "sqlite:////x/mlflow.db"}
+    command = Command("data", words, "one", "a1", "http://x", Again.repeat, folder=str(tmp_path), environment=here)
+    kept = tmp_path / "home/f/jobs/a1/work/kept"
+    monkeypatch.setattr(start, "start", interrupted)
+    monkeypatch.setattr(begin, "connect_to", lambda _: None)
+    monkeypatch.setattr(begin, "_way", lambda *_: Route("direct"))
+    monkeypatch.setattr(begin, "_argv", lambda *_: ["sleep", "987"])
+    monkeypatch.setattr(begin, "_send_notes", lambda *_: kept.touch())
+    monkeypatch.setattr(begin, "_send_output", lambda *_: None)
+    monkeypatch.setattr(parcel, "packed", lambda *_: parcel.Parcel(storage.Content("code", "/c", {}), tmp_path))
+    monkeypatch.setattr(parcel.Parcel, "send", lambda *_: None)
+    monkeypatch.setattr(moved, "output_of", lambda *_: (str(tmp_path / "outputs/one"), str(tmp_path), ""))
+    for name in ("point", "rename_in_settings"):
+        monkeypatch.setattr(moved, name, lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        begin.begin(to, command, "f", sys.executable, Tracking.auto)
+    assert ends(pids[0]) and kept.exists() is (words[0] != "op=stats")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from mlops_llm import console
@@ -79,6 +78,7 @@ def begin(to: Connection, command: Command, folder: str, python: str, wish: Trac
         "artifacts": way.root,
         "clock": f"{found.skew:.0f}",
     }
+    may_run = False
     try:
         to.ask('mkdir -p "$1" "$2" && chmod 700 "${1%/*}"', job, work)
         parts.send(to, work, found.free)
@@ -87,19 +87,35 @@ def begin(to: Connection, command: Command, folder: str, python: str, wish: Trac
             _send_output(to, Path(output), handle["output"])
             moved.point(store, command.run, handle["output"], work)
             moved.rename_in_settings(store, command.run, parts.elsewhere)
+        may_run = True
         number = start.start(to, job, work, _argv(command, handle, parts.words), _variables(command, handle))
+        console.say(f"process {number} on {found.name or to.host} ({to.host}:{work})")
     except BaseException:
-        _take_back(to, store, command, handle)
+        _take_back(to, store, command, handle, may_run)
         raise
-    console.say(f"process {number} on {found.name or to.host} ({to.host}:{work})")
     return handle
 
 
-def _take_back(to: Connection, store: Store, command: Command, handle: Mapping[str, str]) -> None:
-    """Leave nothing of a command that could not be started; a run that was to go on is where it was."""
-    if command.adopts:
-        with suppress(UserError):
+def _take_back(to: Connection, store: Store, command: Command, handle: Mapping[str, str], may_run: bool) -> None:
+    """Leave nothing of a command that could not be started; a run that was to go on is where it was.
+
+    Args:
+        to: the machine.
+        store: the record.
+        command: what was to be started.
+        handle: by what it would be found again.
+        may_run: its process was asked for, so it may be there.
+    """
+    try:
+        if may_run:
+            start.take_back(to, handle["job"])
+        if command.adopts:
             to.ask('rm -rf "${1%/*}"', handle["job"])
+    except UserError as error:
+        if may_run:
+            remedy = f"once it can be: ssh {to.host} cat {handle['job']}/pid"
+            console.warn(f"whether a process of {command.name} was begun there cannot be seen ({error.what}); {remedy}")
+    if command.adopts:
         return
     moved.point(store, command.run, handle["output_here"], handle["here"])
     moved.rename_in_settings(store, command.run, json.loads(handle["names"]))
