@@ -18,8 +18,11 @@ from typing import Any
 import psutil
 import pytest
 
+import mlops_llm
 from mlops_llm.errors import UserError
+from mlops_llm.launch.elsewhere import LostError
 from mlops_llm.launch.place import Again, Command
+from mlops_llm.launch.sent import Sent
 from mlops_llm.launch.ssh import begin, far, parcel, start, storage
 from mlops_llm.launch.ssh.connection import Connection
 from mlops_llm.launch.ssh.route import Route, Tracking
@@ -203,3 +206,64 @@ def test_a_command_that_is_interrupted_as_it_has_begun_there_leaves_no_process(
     with pytest.raises(KeyboardInterrupt):
         begin.begin(to, command, "f", sys.executable, Tracking.auto)
     assert ends(pids[0]) and kept.exists() is (words[0] != "op=stats")
+
+
+_STORE = """
+def check_address():
+    pass
+def connect():
+    print("waiting for the record")
+def is_away(error):
+    seen = [error, error.__cause__]
+    return any(isinstance(each, ConnectionError) for each in seen) or "403" in str(error)
+"""
+"""Stands for the record, which takes seconds to load."""
+
+
+def job_whose_code(tmp_path: Path, settles: str, python: str = sys.executable) -> Sent:
+    """A job that has ended, with code there that does this to bring the record up to date."""
+    code = tmp_path / "code/src/mlops_llm"
+    ours = Path(mlops_llm.__file__).parent
+    for name in ("__init__", "errors", "tracking/__init__", "tracking/refusals", "tracking/secrets"):
+        (code / f"{name}.py").parent.mkdir(parents=True, exist_ok=True)
+        (code / f"{name}.py").write_text((ours / f"{name}.py").read_text("utf-8"))
+    (code / "tracking/store.py").write_text(_STORE)
+    (code / "tracking/opening.py").write_text(f"from mlops_llm.errors import UserError\ndef settle(_):\n    {settles}\n")
+    here = {"MLFLOW_TRACKING_URI": "sqlite:////x/mlflow.db"}
+    command = Command("data", ("op=stats",), "one", "a1", "http://x", Again.repeat, folder=str(tmp_path), environment=here)
+    places = {"root": str(tmp_path), "job": str(tmp_path), "work": str(tmp_path), "code": str(tmp_path / "code")}
+    others = {"python": python, "route": "direct", "port": "0", "artifacts": "", "clock": "0"}
+    return Sent(command, "ssh", {}, {**places, **others}, 1.0)
+
+
+@pytest.mark.parametrize(
+    "settles",
+    [
+        "raise ConnectionError('reset by peer')",
+        "raise UserError('the tracking server does not answer') from ConnectionError('refused')",
+    ],
+)
+def test_what_a_record_that_is_away_has_not_heard_is_waited_for(to: Near, tmp_path: Path, settles: str) -> None:
+    with pytest.raises(LostError, match=r"cannot be delivered \((reset by peer|the tracking server does not answer)"):
+        begin.settle(to, job_whose_code(tmp_path, settles))
+
+
+@pytest.mark.parametrize(
+    ("settles", "python", "said"),
+    [
+        ("raise ValueError('403 Client Error: Forbidden')", sys.executable, "403 Client Error"),
+        ("raise KeyError('refused, timed out')", sys.executable, "refused, timed out"),
+        ("return None", "/gone/python", "not found"),
+    ],
+)
+def test_what_can_never_be_delivered_is_told_and_the_job_ends(
+    to: Near, tmp_path: Path, capsys: pytest.CaptureFixture[str], settles: str, python: str, said: str
+) -> None:
+    begin.settle(to, job_whose_code(tmp_path, settles, python))
+    warned = capsys.readouterr().err
+    assert said in warned and f"it stays in gpu1:{tmp_path}/outputs/.spool" in warned
+
+
+def test_of_what_is_delivered_nothing_is_said(to: Near, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin.settle(to, job_whose_code(tmp_path, "return None"))
+    assert capsys.readouterr() == ("", "")

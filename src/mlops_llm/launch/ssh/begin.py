@@ -37,10 +37,22 @@ for port in random.sample(range({_PORTS.start}, {_PORTS.stop}), 100):
     break
 """
 _SETTLE = """
+from mlops_llm.errors import UserError, first_line
 from mlops_llm.tracking.opening import settle
-from mlops_llm.tracking.store import connect
-settle(connect())
+from mlops_llm.tracking.refusals import is_denied
+from mlops_llm.tracking.store import check_address, connect, is_away
+try:
+    check_address()
+except UserError as error:
+    print("away", error)
+else:
+    try:
+        settle(connect())
+        print("settled")
+    except Exception as error:
+        print("away" if is_away(error) and not is_denied(error) else "refused", first_line(error))
 """
+"""Its last line is what became of it."""
 _WAIT_TO_SETTLE = 60
 
 
@@ -196,18 +208,27 @@ def is_unsettled(to: Connection, job: Sent) -> bool:
 def settle(to: Connection, job: Sent) -> None:
     """Let the machine deliver what the record has not heard of an ended process; the way to the record must stand.
 
+    Where that cannot be done, as its Python is gone or the record refuses it, a person is told where it lies.
+
     Raises:
         LostError: the machine, or from there the record, cannot be reached.
     """
     handle = job.handle
     variables = _known(job.command, handle) | {"MLOPS_LLM_PATIENCE": str(_WAIT_TO_SETTLE)}
-    script = start.exported(variables) + 'cd "$1" && "$2" -c "$3" >/dev/null'
+    script = start.exported(variables) + 'cd "$1" && "$2" -c "$3"'
     try:
-        to.ask(script, handle["work"], handle["python"], _SETTLE, patience=2 * _WAIT_TO_SETTLE + 60)
+        said = to.ask(script, handle["work"], handle["python"], _SETTLE, patience=2 * _WAIT_TO_SETTLE + 60)
+        how, _, why = said.decode("utf-8", "replace").strip().rpartition("\n")[2].partition(" ")
     except LostError:
         raise
     except UserError as error:
-        raise LostError(f"what the record has not heard yet cannot be delivered ({error.what})", to.host) from error
+        how, why = "refused", error.what
+    if how == "away":
+        raise LostError(f"what the record has not heard yet cannot be delivered ({why})", to.host)
+    if how != "settled":
+        name, place = job.command.name, f"{to.host}:{handle['work']}/outputs/.spool"
+        again = f"mend that, then: python -m mlops_llm.launch op=attend op.job={name}"
+        console.warn(f"what the record has not heard of {name} cannot be delivered ({why}); it stays in {place}; {again}")
 
 
 def ground(job: Sent) -> Ground:
