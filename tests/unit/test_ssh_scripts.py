@@ -23,10 +23,10 @@ from mlops_llm.errors import UserError
 from mlops_llm.launch.elsewhere import LostError
 from mlops_llm.launch.place import Again, Command
 from mlops_llm.launch.sent import Sent
-from mlops_llm.launch.ssh import begin, far, parcel, start, storage
+from mlops_llm.launch.ssh import begin, far, parcel, route, start, storage
 from mlops_llm.launch.ssh.connection import Connection
 from mlops_llm.launch.ssh.route import Route, Tracking
-from mlops_llm.tracking import moved
+from mlops_llm.tracking import door, moved
 
 
 @dataclass(frozen=True)
@@ -267,3 +267,21 @@ def test_what_can_never_be_delivered_is_told_and_the_job_ends(
 def test_of_what_is_delivered_nothing_is_said(to: Near, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     begin.settle(to, job_whose_code(tmp_path, "return None"))
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_server_on_the_record_that_dies_is_begun_anew_and_ends_with_the_block(
+    to: Near, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLOPS_LLM_QUEUE", str(tmp_path))
+    (tmp_path / "ssh").mkdir()
+    began = tmp_path / "began"
+    dies = f"echo $$ >>{began}; echo no memory; [ $(wc -l <{began}) -gt 1 ] || exit 1; exec sleep 987"
+    monkeypatch.setattr(door, "server", lambda *_: (["sh", "-c", dies], dict(os.environ)))
+    monkeypatch.setattr(route, "_PAUSES", (0.0, 0.05))
+    with route.standing(to, Route("door", 21000, "file:///x"), "sqlite:////x/mlflow.db", "a1"):
+        until = time.monotonic() + 20
+        while not (began.exists() and len(began.read_text().split()) == 2) and time.monotonic() < until:
+            time.sleep(0.02)
+    assert len(began.read_text().split()) == 2 and ends(int(began.read_text().split()[1]))
+    assert capsys.readouterr().err.count("the server on the record has ended (no memory)") == 1
+    assert not list((tmp_path / "ssh").iterdir())
