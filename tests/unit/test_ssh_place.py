@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mlops_llm.launch import sent
-from mlops_llm.launch.elsewhere import DETACHED, Look, LostError
+from mlops_llm.launch.elsewhere import DETACHED, Look, LostError, attend
 from mlops_llm.launch.jobs import State
 from mlops_llm.launch.place import Again, Command
 from mlops_llm.launch.places.ssh import OverSsh
@@ -61,6 +61,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
         monkeypatch.setattr(route, "standing", standing)
         monkeypatch.setattr(queued, "look", lambda *_: records.pop(0) if len(records) > 1 else records[0])
         monkeypatch.setattr(queued, "close", lambda *given: done.append(f"close {given[2]}"))
+        monkeypatch.setattr(begin, "is_left", lambda *_: looks[0].note != "its folder is gone there")
         monkeypatch.setattr(begin, "is_unsettled", lambda *_: False)
         monkeypatch.setattr(begin, "ground", lambda _: None)
         monkeypatch.setattr("mlops_llm.launch.places.ssh.connect_to", lambda _: None)
@@ -97,3 +98,12 @@ def test_ctrl_c_before_it_has_begun_says_that_it_may_need_somebody(
     done = seen([RUNS, KeyboardInterrupt()], [Seen("SCHEDULED")])
     assert OverSsh(host="gpu1", wait=False).attend(command) == DETACHED
     assert "one has not begun yet" in capsys.readouterr().err and done[-1] == "no way"
+
+
+def test_a_job_of_which_nothing_is_left_there_ends(
+    command: Command, seen: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = seen([start.told("gone")], [Seen("KILLED")])
+    assert attend(sent.required("one")) == 1
+    assert "nothing of one is left on gpu1" in capsys.readouterr().out and "close FAILED" in done
+    assert sent.required("one").reason == "its folder is gone there"

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -285,3 +285,9 @@ def test_a_server_on_the_record_that_dies_is_begun_anew_and_ends_with_the_block(
     assert len(began.read_text().split()) == 2 and ends(int(began.read_text().split()[1]))
     assert capsys.readouterr().err.count("the server on the record has ended (no memory)") == 1
     assert not list((tmp_path / "ssh").iterdir())
+
+
+def test_whether_anything_of_a_job_is_left_is_seen(to: Near, tmp_path: Path) -> None:
+    job = job_whose_code(tmp_path, "return None")
+    assert begin.is_left(to, job)
+    assert not begin.is_left(to, replace(job, handle={**job.handle, "work": str(tmp_path / "gone")}))

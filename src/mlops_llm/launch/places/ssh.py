@@ -65,6 +65,8 @@ class OverSsh(Elsewhere):
         """Deliver what the record has not heard yet, and bring the files."""
         if not job.handle:
             return []
+        if not begin.is_left(self._to, job):
+            return [f"nothing of {job.command.name} is left on {self.host}"]
         store = connect_to(process.address_of(job.command, os.environ))
         if begin.is_unsettled(self._to, job):
             with self.attended(job):

@@ -195,6 +195,15 @@ def _known(command: Command, handle: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def is_left(to: Connection, job: Sent) -> bool:
+    """Whether anything of a job is there still; a person may have removed it, or the machine be another by now.
+
+    Raises:
+        LostError: the machine cannot be reached.
+    """
+    return bool(to.ask('[ -d "$1" ] && echo yes; exit 0', job.handle["work"]).strip())
+
+
 def is_unsettled(to: Connection, job: Sent) -> bool:
     """Whether an ended process has left what the record does not know, or has left no word.
 
