@@ -27,8 +27,9 @@ _PATIENCE = 86400
 """Seconds for which a command there waits at its start for somebody to attend."""
 _PAUSES = (0.5, 1.0, 2.0, 5.0)
 _END = 10.0
-_STAYS = "cat >/dev/null"
-"""What the tunnel's connection does there: it ends when this process does, however that ends."""
+_STAYS = "exec sh -c 'cat >/dev/null; kill $PPID'"
+"""What the tunnel's connection does there: it ends when this process does, however that ends, and ends sshd's part with it,
+which would else keep the port as long as a process there has a connection open."""
 
 
 class Tracking(Enum):
