@@ -13,7 +13,7 @@ from typing import Optional
 from mlops_llm import console
 from mlops_llm.component import component
 from mlops_llm.launch import process, sent
-from mlops_llm.launch.elsewhere import Elsewhere, Look
+from mlops_llm.launch.elsewhere import DETACHED, Elsewhere, Look, LostError, attend
 from mlops_llm.launch.jobs import State
 from mlops_llm.launch.place import Command
 from mlops_llm.launch.sent import Sent
@@ -65,6 +65,8 @@ class OverSsh(Elsewhere):
         """Deliver what the record has not heard yet, and bring the files."""
         if not job.handle:
             return []
+        if not begin.is_left(self._to, job):
+            return [f"nothing of {job.command.name} is left on {self.host}"]
         store = connect_to(process.address_of(job.command, os.environ))
         if begin.is_unsettled(self._to, job):
             with self.attended(job):
@@ -93,13 +95,35 @@ class OverSsh(Elsewhere):
         if self.wait:
             return super().attend(command)
         job = sent.required(command.run)
-        with self.attended(job):
-            while (
-                not self.look(job).state.ended and not queued.look(process.address_of(command, os.environ), command.run).begun
-            ):
-                time.sleep(_LOOK)
+        try:
+            with self.attended(job):
+                look = self._first_sign(job)
+        except KeyboardInterrupt:
+            again = f"python -m mlops_llm.launch op=attend op.job={command.name}"
+            console.warn(f"{command.name} has not begun yet, and may need somebody for that: {again}   (end it: op=cancel)")
+            return DETACHED
+        if look.state.ended:
+            return attend(job)
         console.say(f"{command.name} has begun on {self.host}")
         return 0
+
+    def _first_sign(self, job: Sent) -> Look:
+        """How a process is once its run goes on, or it has ended; a lost connection is waited for."""
+        told = False
+        while True:
+            try:
+                look = self.look(job)
+                if look.state.ended:
+                    return look
+            except LostError as error:
+                if not told:
+                    console.warn(f"{error}; waiting for it")
+                told = True
+            else:
+                seen = queued.look(process.address_of(job.command, os.environ), job.command.run)
+                if seen.begun and seen.alive:
+                    return look
+            time.sleep(_LOOK)
 
     def where(self, handle: Mapping[str, str]) -> str:
         """The machine."""
