@@ -22,6 +22,7 @@ from mlops_llm.launch.ssh.connection import Connection
 from mlops_llm.launch.ssh.returned import Checkpoints
 from mlops_llm.launch.ssh.route import Tracking
 from mlops_llm.tracking import queued
+from mlops_llm.tracking.refusals import AwayError
 from mlops_llm.tracking.store import connect_to
 
 _LOOK = 0.5
@@ -66,15 +67,20 @@ class OverSsh(Elsewhere):
         if not job.handle:
             return []
         if not begin.is_left(self._to, job):
+            self.strike(job)
             return [f"nothing of {job.command.name} is left on {self.host}"]
         store = connect_to(process.address_of(job.command, os.environ))
         if begin.is_unsettled(self._to, job):
             with self.attended(job):
                 begin.settle(self._to, job)
         said = returned.bring(self._to, store, job.command.run, begin.ground(job), self.checkpoints)
-        route.identity_file(job.command.run).unlink(missing_ok=True)
+        self.strike(job)
         said.append(f"it stays on {self.host} too, until: ssh {self.host} rm -r {job.handle['job'].rpartition('/')[0]}")
         return said
+
+    def strike(self, job: Sent) -> None:
+        """Forget the key of its door."""
+        route.identity_file(job.command.run).unlink(missing_ok=True)
 
     @contextmanager
     def attended(self, job: Sent) -> Iterator[None]:
@@ -115,14 +121,13 @@ class OverSsh(Elsewhere):
                 look = self.look(job)
                 if look.state.ended:
                     return look
-            except LostError as error:
-                if not told:
-                    console.warn(f"{error}; waiting for it")
-                told = True
-            else:
                 seen = queued.look(process.address_of(job.command, os.environ), job.command.run)
                 if seen.begun and seen.alive:
                     return look
+            except (LostError, AwayError) as error:
+                if not told:
+                    console.warn(f"{error}; waiting for it")
+                told = True
             time.sleep(_LOOK)
 
     def where(self, handle: Mapping[str, str]) -> str:
