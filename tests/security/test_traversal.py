@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlops_llm import digest
 from mlops_llm.data.__main__ import STAGE as DATA
 from mlops_llm.entry import launch
 from mlops_llm.errors import UserError
@@ -27,7 +29,7 @@ from mlops_llm.registry.__main__ import STAGE as REGISTRY
 from mlops_llm.registry.deploying import placing
 from mlops_llm.surgery import companions
 from mlops_llm.surgery.__main__ import STAGE as SURGERY
-from mlops_llm.tracking import datasets, forgetting
+from mlops_llm.tracking import bringing, datasets, forgetting
 from mlops_llm.tracking.checkpoints import CheckpointRow
 from mlops_llm.train.__main__ import STAGE as TRAIN
 from tests.security import hostile
@@ -143,7 +145,47 @@ def test_what_is_deleted_is_what_the_record_says(tmp_path: Path) -> None:
         assert forgetting.folders(row(tmp_path / "checkpoint-3")) == (tmp_path / "checkpoint-3",)
         (tmp_path / "checkpoint-3" / name).write_text(json.dumps({"tags": [], "digest.weights": "b" * 64}))
         assert forgetting.folders(row(tmp_path / "checkpoint-3")) == ()
+        (tmp_path / "checkpoint-3" / name).write_text(json.dumps({"tags": {"digest.weights": None}, "digest.weights": None}))
+        unnamed = dataclasses.replace(
+            row(tmp_path / "checkpoint-3"), tags={"checkpoint.uri": (tmp_path / "checkpoint-3").as_uri()}
+        )
+        assert forgetting.folders(unnamed) == ()
         (tmp_path / "checkpoint-3" / name).unlink()
+
+
+def test_a_folder_without_a_mark_is_deleted_for_its_weights_alone(tmp_path: Path) -> None:
+    """A colleague's checkpoint that claims the name and the place of a model of this user's, which nobody marked."""
+    mine = hostile.folder(tmp_path / "Qwen")
+
+    def found(weights: str) -> tuple[Path, ...]:
+        tags = {"checkpoint.uri": mine.as_uri(), "digest.weights": weights}
+        return forgetting.folders(CheckpointRow("m-1", "Qwen", 3, "READY", "mlflow-artifacts:/x", "", tags, {}))
+
+    known = digest.weights(mine)
+    assert found("c" * 64) == found("") == () and found(known) == (mine,)
+    for content in (b"x", b"", b"\x02\0\0\0\0\0\0\0[]", b'\x07\0\0\0\0\0\0\0{"a":3}'):
+        (mine / "model.safetensors").write_bytes(content)
+        assert found(known) == ()
+
+
+def test_a_place_that_an_archive_names_counts_only_with_the_weights_that_it_names(tmp_path: Path) -> None:
+    mine = hostile.folder(tmp_path / "Qwen")
+
+    def told(**tags: str) -> dict[str, str]:
+        given = {"checkpoint.storage": "reference", "checkpoint.host": "h", "note": "n", **tags}
+        return bringing._lying(SimpleNamespace(tags=given))  # type: ignore[arg-type]
+
+    named = {"checkpoint.uri": mine.as_uri()}
+    for foreign in (
+        named,
+        {},
+        {"checkpoint.uri": "file://["},
+        named | {"digest.weights": "c" * 64},
+        {"digest.weights": "c" * 64},
+    ):
+        assert told(**foreign) == {}
+    kept = told(**named, **{"digest.weights": digest.weights(mine)})
+    assert kept == named | {"checkpoint.storage": "reference", "checkpoint.host": "h"}
 
 
 def inspected(folder: Path) -> load.Files:
