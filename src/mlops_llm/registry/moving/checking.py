@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from mlops_llm import digest
 from mlops_llm.errors import UserError
 from mlops_llm.files import read_object
+from mlops_llm.models import code
 from mlops_llm.registry.moving.contents import FILES, FORMAT, MANIFEST, Contents, files_of, foul
 from mlops_llm.tracking.portable import (
     MODEL_ID,
@@ -73,7 +74,18 @@ def checked(place: Path, copy: Path) -> Contents:
         folder = copy / FILES / model
         if MODEL_ID.fullmatch(model) is None or not folder.is_dir() or digest.weights(folder) != wanted:
             raise foul(place, f"the weights of {model[:40]} are not those of the manifest")
+    for each in contents.checkpoints:
+        if code.TAG not in each.tags and _runs_code(copy / FILES / each.id):
+            raise foul(place, f"checkpoint {each.id} runs Python code of its own and does not say so ({code.TAG})")
     return contents
+
+
+def _runs_code(folder: Path) -> bool:
+    """Whether a whole model cannot be loaded without code of its own; what an adapter lies on is not looked at here."""
+    try:
+        return (folder / "config.json").is_file() and code.needs(read_object(folder / "config.json"))
+    except UserError:  # no model, then
+        return False
 
 
 def _check(place: Path, contents: Contents) -> None:
