@@ -206,7 +206,9 @@ def test_an_index_names_files_of_its_own_folder(tmp_path: Path, name: str) -> No
             inspected(folder)
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "chat_template.jinja", "generation_config.json", "tokenizer_secret"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer.json", "chat_template.jinja", "generation_config.json", "tokenizer_secret"]
+)
 def test_links_carry_nothing_out(tmp_path: Path, name: str) -> None:
     """A model folder from somebody else, unpacked from an archive with a link to a file of yours: it must not be handed on."""
     folder = hostile.folder(tmp_path / "model")
@@ -217,9 +219,23 @@ def test_links_carry_nothing_out(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="is a link to"):
         placing.check(inspected(folder))
     (tmp_path / "new").mkdir()
-    if name != "generation_config.json":
-        with pytest.raises(UserError, match="is a link to"):
-            companions.copy(inspected(folder), tmp_path / "new")
+    with pytest.raises(UserError, match="is a link to"):
+        companions.copy(inspected(folder), tmp_path / "new")
+
+
+@pytest.mark.parametrize("to", ["secret", "around"])
+def test_nor_do_links_in_a_folder_of_theirs(tmp_path: Path, to: str) -> None:
+    """A link out of a folder of the tokenizer's, and one within to a folder that holds such a link."""
+    folder = hostile.folder(tmp_path / "model")
+    (tmp_path / "secret").write_text("secret")
+    (folder / "tokenizer_x").mkdir()
+    (folder / "other").mkdir()
+    (folder / "other/link").symlink_to(tmp_path / "secret")
+    (folder / "tokenizer_x/link").symlink_to(tmp_path / "secret" if to == "secret" else folder / "other")
+    (tmp_path / "new").mkdir()
+    with pytest.raises(UserError, match="is a link to"):
+        companions.copy(inspected(folder), tmp_path / "new")
+    assert not any("secret" in each.read_text("utf-8", "replace") for each in (tmp_path / "new").rglob("*") if each.is_file())
 
 
 def test_links_of_the_hubs_cache_are_followed(tmp_path: Path) -> None:
