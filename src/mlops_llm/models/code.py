@@ -51,7 +51,7 @@ def needs(config: Mapping[str, Any]) -> bool:
         return False
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-    return config.get("model_type") not in CONFIG_MAPPING_NAMES
+    return str(config.get("model_type")) not in CONFIG_MAPPING_NAMES
 
 
 def of(folder: Path) -> str:
