@@ -2,8 +2,8 @@
 
 What a target makes of an input that it must not be able to make (any exception but a UserError, a hang, a file elsewhere) is
 kept in fuzz/crashes/TARGET, from where the ordinary suite replays it; the corpus in fuzz/corpus/TARGET is what runs begin with.
-What they find on the way is in fuzz/grown/TARGET (not in git, elsewhere with FUZZ_GROWN=FOLDER): the fewest inputs that reach as
-much, from which the next goes on.
+What they find on the way is in fuzz/grown/TARGET (not in git; elsewhere with FUZZ_GROWN=FOLDER): the fewest inputs that reach
+as much, from which the next goes on.
 """
 
 from __future__ import annotations
