@@ -80,6 +80,14 @@ def weights(folder: Path) -> str:
     return total.hexdigest()
 
 
+def is_of(folder: Path, wanted: str | None) -> bool:
+    """Whether a folder's weights have a digest; what cannot be read has none."""
+    try:
+        return bool(wanted) and weights(folder) == wanted
+    except (OSError, ValueError, TypeError, OverflowError):
+        return False
+
+
 def tensor_places(file: Path) -> dict[str, tuple[str, tuple[int, ...], int, int]]:
     """Read a safetensors header: name -> (dtype, shape, first byte, end byte) within the file.
 
@@ -101,7 +109,10 @@ def tensor_places(file: Path) -> dict[str, tuple[str, tuple[int, ...], int, int]
         raise ValueError(f"{file.name} has no header of tensors")
     header.pop("__metadata__", None)
     base = 8 + length
-    return {
-        name: (item["dtype"], tuple(item["shape"]), base + item["data_offsets"][0], base + item["data_offsets"][1])
-        for name, item in header.items()
-    }
+    try:
+        return {
+            name: (item["dtype"], tuple(item["shape"]), base + item["data_offsets"][0], base + item["data_offsets"][1])
+            for name, item in header.items()
+        }
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"{file.name} has a header that tells no places") from error

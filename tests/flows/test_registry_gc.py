@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
+from mlops_llm import digest
 from mlops_llm.registry.collecting import carry_out, collected
 from mlops_llm.registry.sweeping import protected, sweep
 from mlops_llm.tracking.environment import host, process_tags
 from mlops_llm.tracking.store import Store, connect_to, local_path
 from tests.surgeries import command
+
+
+def safetensors(number: int) -> bytes:
+    """A file of a thousand bytes, other ones for each number."""
+    header = json.dumps({"w": {"dtype": "U8", "shape": [900], "data_offsets": [0, 900]}}).ljust(92).encode()
+    return struct.pack("<Q", len(header)) + header + bytes([number]) * 900
 
 
 class Shelf:
@@ -31,9 +39,10 @@ class Shelf:
         for step, loss in losses.items():
             own = self.folder / "outputs" / name / f"checkpoint-{step}"
             own.mkdir(parents=True)
-            (own / "model.safetensors").write_bytes(b"x" * 1000)
+            weights = safetensors(len(self.ids))
+            (own / "model.safetensors").write_bytes(weights)
             (own / "optimizer.pt").write_bytes(b"y" * 500)
-            told = {"digest.weights": f"{len(self.ids):064d}", "checkpoint.uri": own.as_uri(), "checkpoint.storage": "hardlink"}
+            told = {"digest.weights": digest.weights(own), "checkpoint.uri": own.as_uri(), "checkpoint.storage": "hardlink"}
             named = {"source_run_id": run, "model_type": "checkpoint", "params": {"step": str(step)}}
             model = client.create_logged_model(self.experiment, own.name, tags={**told, **tags}, **named)
             place = local_path(model.artifact_location)
@@ -79,6 +88,12 @@ def test_what_goes_is_shown_first_and_then_deleted_but_its_numbers_stay(shelf: S
         ("sft/4", "dominated"),
         ("spare/2", "dominated"),
     ]
+    folders = [{Path(each) for each in one["folders"]} for one in plan["going"]]
+    assert all(
+        folder / "outputs" / way in there
+        for way, there in zip(("sft/checkpoint-4", "spare/checkpoint-2"), folders, strict=True)
+    )
+    assert "outputs/sft/checkpoint-4" in out.replace("\n", "")
     assert "the same command with op.dry_run=false" in out and len(shelf.there()) == 7
     out = command(folder, "op=gc", "op.budget=6000", "op.dry_run=false", "project=sales", "run_name=done", stage="registry")
     assert shelf.there() == {"sft/2", "sft/6", "merge/0", "spare/4"} and "loose/checkpoint-0" in out
@@ -141,6 +156,9 @@ def test_a_checkup_names_what_is_broken_with_its_remedy(shelf: Shelf) -> None:
     place = local_path(model.artifact_location)
     assert place and place.is_relative_to(gone)
     place.rename(place.with_name("elsewhere"))
+    champion = local_path(client.get_logged_model(shelf.ids["merge/0"]).artifact_location)
+    assert champion
+    (champion / "model.safetensors").write_bytes(b"x" * 1000)
     shelf.run("dead", {}, "RUNNING", **{"run.host": host(), "run.process": "1:1.00"})
     shelf.run("foreign", {}, "RUNNING")
     out = command(folder, "op=doctor", "project=sales", "run_name=checked", code=1, stage="registry")

@@ -37,18 +37,23 @@ def folder() -> Path:
 
 
 @contextlib.contextmanager
-def written(name: str, content: bytes) -> Iterator[Path]:
-    """A file with a content, as the only one of the folder; whatever else lies there afterwards was not to be written."""
+def written(name: str, content: bytes, *, beside: bool = False) -> Iterator[Path]:
+    """A file with a content, the only one of the folder but for others `beside` it; nothing more may lie there afterwards."""
     file = folder() / name
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(content)
+    before = _there()
+    assert beside or before == {name}
     try:
         yield file
-        there = {each.relative_to(folder()).as_posix() for each in folder().rglob("*") if each.is_file()}
-        assert there == {name}, f"wrote {there - {name}}"
+        assert _there() == before, f"wrote {_there() ^ before}"
     finally:
         for each in folder().iterdir():
             shutil.rmtree(each) if each.is_dir() else each.unlink()
+
+
+def _there() -> set[str]:
+    return {each.relative_to(folder()).as_posix() for each in folder().rglob("*") if each.is_file()}
 
 
 @contextlib.contextmanager
@@ -164,18 +169,64 @@ def certificates(content: bytes) -> None:
         told = read_object(file)
         assert isinstance(told, dict)
         adapter.beneath(file.parent)
+        if not str(told.get("base") or told.get("base.folder")).startswith(("models:/", "runs:/")):  # those ask the record
+            adapter.base_of(file.parent, {})
+
+
+@target
+def recipes(content: bytes) -> None:
+    """recipe.json beside weights: of what they were made."""
+    from mlops_llm.eval import explain
+    from mlops_llm.tracking import origin
+
+    with contextlib.suppress(ValueError, RecursionError):
+        told = __import__("json").loads(content)
+        weights = told.get("digest.weights") if isinstance(told, dict) else None
+        with written(origin.RECIPE, content) as file, user_errors():
+            found = origin.recipe(None, "", file.parent, str(weights))
+            made = explain.Made("m", origin.Origin(), {}, {"weights": "a"}, found)
+            explain.made_of(made, made)
+
+
+LINES = ("runs", "checkpoints", "models", "datasets")
+
+
+@target
+def archives(content: bytes) -> None:
+    """An archive of runs: the first byte chooses between a tar and lines of one kind in an archive that is sound otherwise."""
+    import json
+
+    from mlops_llm import digest
+    from mlops_llm.registry.moving.archive import opened, seal
+    from mlops_llm.registry.moving.contents import MANIFEST, Contents
+
+    kind = content[0] % (1 + len(LINES)) if content else 0
+    if not kind:
+        with written("runs.tar", content[1:]) as file, user_errors(), opened(file, file.parent):
+            pass
+        return
+    seal(folder() / "archive", Contents((), (), (), (), {}), "somebody")
+    file = folder() / "archive" / f"{LINES[kind - 1]}.jsonl"
+    file.write_bytes(content[1:])
+    told = read_object(file.parent / MANIFEST)
+    told["files"][file.name] = {"sha256": digest.raw(file), "bytes": len(content) - 1}
+    manifest = json.dumps(told).encode()
+    with written(f"archive/{MANIFEST}", manifest, beside=True), user_errors(), opened(file.parent, folder()) as (_, contents):
+        assert contents
 
 
 @target
 def model_folders(content: bytes) -> None:
     """config.json of a model; its weights are sound."""
-    from mlops_llm.models import code, load, packed
+    from mlops_llm.models import code, load, packed, tiny
     from mlops_llm.models.load import ModelLoad
     from mlops_llm.models.ref import Place
 
-    with written("config.json", content) as file, user_errors():
+    (folder() / "model.safetensors").symlink_to(tiny.folder() / "model.safetensors")
+    with written("config.json", content, beside=True) as file, user_errors():
         files = load._inspect(Place("m", file.parent), ModelLoad(), ())
-        assert not files.code
+        assert not files.code and (files.window is None or files.window)
+        code.of_model(file.parent)
     with contextlib.suppress(ValueError, RecursionError), user_errors():
         told = __import__("json").loads(content)
         if isinstance(told, dict):

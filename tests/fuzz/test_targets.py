@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,3 +55,13 @@ def test_any_bytes_give_values_or_one_line(name: str) -> None:
         TARGETS[name](content)
 
     check()
+
+
+def test_what_a_run_grows_is_kept_and_nothing_else(tmp_path: Path) -> None:
+    pytest.importorskip("atheris")
+    scratch, grown = tmp_path / "scratch", tmp_path / "grown"
+    scratch.mkdir()
+    told = {**os.environ, "SECONDS_EACH": "1", "FUZZ_GROWN": str(grown), "TMPDIR": str(scratch)}
+    done = subprocess.run([sys.executable, str(FUZZ / "run.py"), "conditions"], env=told, capture_output=True, text=True)
+    assert done.returncode == 0 and "found: nothing" in done.stdout, done.stdout + done.stderr
+    assert list((grown / "conditions").iterdir()) and not list(scratch.iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlops_llm import digest
 from mlops_llm.data.__main__ import STAGE as DATA
 from mlops_llm.entry import launch
 from mlops_llm.errors import UserError
@@ -27,7 +29,7 @@ from mlops_llm.registry.__main__ import STAGE as REGISTRY
 from mlops_llm.registry.deploying import placing
 from mlops_llm.surgery import companions
 from mlops_llm.surgery.__main__ import STAGE as SURGERY
-from mlops_llm.tracking import datasets, forgetting
+from mlops_llm.tracking import bringing, datasets, forgetting
 from mlops_llm.tracking.checkpoints import CheckpointRow
 from mlops_llm.train.__main__ import STAGE as TRAIN
 from tests.security import hostile
@@ -143,7 +145,47 @@ def test_what_is_deleted_is_what_the_record_says(tmp_path: Path) -> None:
         assert forgetting.folders(row(tmp_path / "checkpoint-3")) == (tmp_path / "checkpoint-3",)
         (tmp_path / "checkpoint-3" / name).write_text(json.dumps({"tags": [], "digest.weights": "b" * 64}))
         assert forgetting.folders(row(tmp_path / "checkpoint-3")) == ()
+        (tmp_path / "checkpoint-3" / name).write_text(json.dumps({"tags": {"digest.weights": None}, "digest.weights": None}))
+        unnamed = dataclasses.replace(
+            row(tmp_path / "checkpoint-3"), tags={"checkpoint.uri": (tmp_path / "checkpoint-3").as_uri()}
+        )
+        assert forgetting.folders(unnamed) == ()
         (tmp_path / "checkpoint-3" / name).unlink()
+
+
+def test_a_folder_without_a_mark_is_deleted_for_its_weights_alone(tmp_path: Path) -> None:
+    """A colleague's checkpoint that claims the name and the place of a model of this user's, which nobody marked."""
+    mine = hostile.folder(tmp_path / "Qwen")
+
+    def found(weights: str) -> tuple[Path, ...]:
+        tags = {"checkpoint.uri": mine.as_uri(), "digest.weights": weights}
+        return forgetting.folders(CheckpointRow("m-1", "Qwen", 3, "READY", "mlflow-artifacts:/x", "", tags, {}))
+
+    known = digest.weights(mine)
+    assert found("c" * 64) == found("") == () and found(known) == (mine,)
+    for content in (b"x", b"", b"\x02\0\0\0\0\0\0\0[]", b'\x07\0\0\0\0\0\0\0{"a":3}'):
+        (mine / "model.safetensors").write_bytes(content)
+        assert found(known) == ()
+
+
+def test_a_place_that_an_archive_names_counts_only_with_the_weights_that_it_names(tmp_path: Path) -> None:
+    mine = hostile.folder(tmp_path / "Qwen")
+
+    def told(**tags: str) -> dict[str, str]:
+        given = {"checkpoint.storage": "reference", "checkpoint.host": "h", "note": "n", **tags}
+        return bringing._lying(SimpleNamespace(tags=given))  # type: ignore[arg-type]
+
+    named = {"checkpoint.uri": mine.as_uri()}
+    for foreign in (
+        named,
+        {},
+        {"checkpoint.uri": "file://["},
+        named | {"digest.weights": "c" * 64},
+        {"digest.weights": "c" * 64},
+    ):
+        assert told(**foreign) == {}
+    kept = told(**named, **{"digest.weights": digest.weights(mine)})
+    assert kept == named | {"checkpoint.storage": "reference", "checkpoint.host": "h"}
 
 
 def inspected(folder: Path) -> load.Files:
@@ -164,7 +206,9 @@ def test_an_index_names_files_of_its_own_folder(tmp_path: Path, name: str) -> No
             inspected(folder)
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "chat_template.jinja", "generation_config.json", "tokenizer_secret"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer.json", "chat_template.jinja", "generation_config.json", "tokenizer_secret"]
+)
 def test_links_carry_nothing_out(tmp_path: Path, name: str) -> None:
     """A model folder from somebody else, unpacked from an archive with a link to a file of yours: it must not be handed on."""
     folder = hostile.folder(tmp_path / "model")
@@ -175,9 +219,23 @@ def test_links_carry_nothing_out(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="is a link to"):
         placing.check(inspected(folder))
     (tmp_path / "new").mkdir()
-    if name != "generation_config.json":
-        with pytest.raises(UserError, match="is a link to"):
-            companions.copy(inspected(folder), tmp_path / "new")
+    with pytest.raises(UserError, match="is a link to"):
+        companions.copy(inspected(folder), tmp_path / "new")
+
+
+@pytest.mark.parametrize("to", ["secret", "around"])
+def test_nor_do_links_in_a_folder_of_theirs(tmp_path: Path, to: str) -> None:
+    """A link out of a folder of the tokenizer's, and one within to a folder that holds such a link."""
+    folder = hostile.folder(tmp_path / "model")
+    (tmp_path / "secret").write_text("secret")
+    (folder / "tokenizer_x").mkdir()
+    (folder / "other").mkdir()
+    (folder / "other/link").symlink_to(tmp_path / "secret")
+    (folder / "tokenizer_x/link").symlink_to(tmp_path / "secret" if to == "secret" else folder / "other")
+    (tmp_path / "new").mkdir()
+    with pytest.raises(UserError, match="is a link to"):
+        companions.copy(inspected(folder), tmp_path / "new")
+    assert not any("secret" in each.read_text("utf-8", "replace") for each in (tmp_path / "new").rglob("*") if each.is_file())
 
 
 def test_links_of_the_hubs_cache_are_followed(tmp_path: Path) -> None:

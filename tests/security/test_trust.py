@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from mlops_llm.errors import UserError
+from mlops_llm.models import code
+from mlops_llm.registry import evidence
+from mlops_llm.tracking.checkpoints import CheckpointRow
+from mlops_llm.tracking.registered import VersionRow
 from tests.commands import SMOKE, ok, start, train, wait_for_step
 from tests.record import checkpoints_of, client, run_of
 from tests.security import hostile
@@ -46,10 +53,39 @@ def test_no_policy_lets_it_pass_unasked(trusted: Path) -> None:
     assert json.loads((trusted / "outputs/yes/result.json").read_text())["verdict"] == "promoted"
 
 
-def test_so_is_one_from_elsewhere(trusted: Path) -> None:
-    command(trusted, "op=promote", "name=other", "model=./own", "policy=gate", "run_name=away", stage="registry", code=1)
-    told = json.loads((trusted / "outputs/away/result.json").read_text())
+def adapter_on(base: Path, folder: Path) -> Path:
+    """An adapter, as far as a promotion looks at it."""
+    folder.mkdir()
+    shutil.copyfile(next(base.glob("*.safetensors")), folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    return folder
+
+
+@pytest.mark.parametrize("model", ["own", "adapter"])
+def test_so_is_one_from_elsewhere(trusted: Path, model: str) -> None:
+    if model == "adapter":
+        adapter_on(trusted / "own", trusted / model)
+    words = [f"name={model}", f"model=./{model}", f"run_name=away-{model}"]
+    command(trusted, "op=promote", "policy=gate", *words, stage="registry", code=1)
+    told = json.loads((trusted / f"outputs/away-{model}/result.json").read_text())
     assert "own code: it runs Python code of its own" in told["reasons"][0]
+
+
+def test_nobody_s_word_is_taken_that_there_is_none(tmp_path: Path) -> None:
+    """What was imported, or entered by an evaluation, may lack the tag: a policy looks at the files."""
+    own = hostile.with_code(tmp_path / "own", tmp_path / "marker")
+    two = adapter_on(adapter_on(own, tmp_path / "one"), tmp_path / "two")
+    found = code.of(own)
+
+    def seen(folder: Path, run: str = "", **tags: str) -> str:
+        row = CheckpointRow("m-1", folder.name, 1, "READY", folder.as_uri(), run, tags, {})
+        return evidence._own_code(SimpleNamespace(), VersionRow("bot", 1, (), 0, "", {}, "", row))  # type: ignore[arg-type]
+
+    assert seen(own) == seen(two) == seen(two, "r", **{"imported.checkpoint": "m-2"}) == found
+    assert seen(hostile.folder(tmp_path / "plain")) == seen(two, "a run of ours says so itself") == ""
+    (tmp_path / "one/adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tmp_path / "two")}))
+    with pytest.raises(UserError, match="lies on itself"):
+        code.of_model(two)
 
 
 @pytest.mark.parametrize("more", [[], ["model_load.trust_remote_code=true"]])
@@ -69,7 +105,6 @@ def test_what_is_made_of_it_says_so_too(trusted: Path) -> None:
 
 
 def test_engine_arguments_are_no_way_around() -> None:
-    from mlops_llm.errors import UserError
     from mlops_llm.inference.engines.vllm import Vllm
 
     for name in ("trust_remote_code", "trust-remote-code"):

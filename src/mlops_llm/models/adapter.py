@@ -30,7 +30,7 @@ def base_of(folder: Path, config: dict[str, Any]) -> Place:
     ref = str(origin.get("base") or named)
     try:
         return Place(ref, Path(named).absolute()) if named and Path(named).is_dir() else resolve(ref or "?")
-    except UserError as error:
+    except (UserError, OSError, ValueError) as error:  # a name that no file can have
         raise UserError(
             f"the adapter's base '{ref or '?'}' is gone", str(folder), "bring it back or mend base_model_name_or_path"
         ) from error
@@ -48,8 +48,14 @@ def beneath(folder: Path) -> list[str]:
     while told:
         base = str(told.get("base", ""))
         found.append(base.removeprefix("models:/") if base.startswith("models:/m-") else str(told.get("base.digest", base)))
-        told = told.get("base.of") or {}
+        told = _of(told)
     return found
+
+
+def _of(told: dict[str, Any]) -> dict[str, Any]:
+    """What the base of a base lies on itself; empty where nothing is said of it."""
+    found = told.get("base.of")
+    return found if isinstance(found, dict) else {}
 
 
 def check_origin(folder: Path, origin: dict[str, Any], base: Files) -> None:
@@ -65,7 +71,7 @@ def check_origin(folder: Path, origin: dict[str, Any], base: Files) -> None:
     if digest_now(base.place.folder) != origin.get("base.digest"):
         raise UserError(f"the adapter's base '{base.place.ref}' has other weights now", str(folder), "bring the old base back")
     if base.base is not None:
-        check_origin(folder, origin.get("base.of") or {}, base.base)
+        check_origin(folder, _of(origin), base.base)
 
 
 def write_origin(folder: Path, base: Files) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 from mlops_llm import digest
 from mlops_llm.errors import UserError
+from mlops_llm.files import read_object
+from mlops_llm.models import adapter
 from mlops_llm.models.ref import Place
 
 TAG = "digest.code"
@@ -49,12 +51,30 @@ def needs(config: Mapping[str, Any]) -> bool:
         return False
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-    return config.get("model_type") not in CONFIG_MAPPING_NAMES
+    return str(config.get("model_type")) not in CONFIG_MAPPING_NAMES
 
 
 def of(folder: Path) -> str:
     """The digest of all Python code in a folder."""
     return digest.text("\n".join(f"{file.name} {digest.raw(file)}" for file in sorted(folder.glob("*.py"))))
+
+
+def of_model(folder: Path) -> str:
+    """The digest of the Python code that a model is loaded by, of an adapter that of what it lies on; empty where none is.
+
+    Weights are not read.
+
+    Raises:
+        UserError: a config cannot be read, or the base of an adapter is gone.
+    """
+    met = {folder}
+    while (folder / adapter.CONFIG).is_file():
+        folder = adapter.base_of(folder, read_object(folder / adapter.CONFIG)).folder
+        if folder in met:
+            raise UserError("the adapter lies on itself", str(folder), "mend base_model_name_or_path")
+        met.add(folder)
+    config = folder / "config.json"
+    return of(folder) if config.is_file() and needs(read_object(config)) else ""
 
 
 def _modules(config: Mapping[str, Any]) -> list[str]:

@@ -88,7 +88,7 @@ class Files:
     def window(self) -> int | None:
         """Tokens that it takes in, where its config says."""
         most = self.config.get("max_position_embeddings")
-        return int(most) if most else None
+        return int(most) if most and isinstance(most, int | float) else None
 
     @property
     def whole(self) -> Files:
@@ -151,9 +151,10 @@ def _task(config: dict[str, Any], place: Place) -> Task:
     Raises:
         UserError: it tells classes apart.
     """
-    if not any(str(name).endswith("ForSequenceClassification") for name in config.get("architectures") or ()):
+    named, labels = config.get("architectures"), config.get("id2label")
+    if not any(str(name).endswith("ForSequenceClassification") for name in (named if isinstance(named, list) else ())):
         return Task.language
-    classes = len(config.get("id2label") or "..")  # what is not written down is two
+    classes = len(labels) if labels and isinstance(labels, dict) else 2  # what is not written down is two
     if classes != 1:
         raise UserError(f"is a classifier of {classes} classes", place.ref, "take a language model, or a reward model")
     return Task.reward

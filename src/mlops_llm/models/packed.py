@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from mlops_llm.errors import UserError, need
 
@@ -41,10 +41,19 @@ def form(config: Mapping[str, Any]) -> str:
 
 def bits(config: Mapping[str, Any]) -> int:
     """Bits of a quantized number; 8 where the config does not say."""
-    told = config.get("quantization_config") or {}
-    groups = (told.get("config_groups") or {}).values()
-    found = [int(each["weights"]["num_bits"]) for each in groups if each.get("weights")]
-    return int(told.get("bits") or max(found, default=8))
+    told = _object(config.get("quantization_config"))
+    inner = [_object(_object(each).get("weights")).get("num_bits") for each in _object(told.get("config_groups")).values()]
+    own = told.get("bits")
+    return own if _is_width(own) else max((each for each in inner if _is_width(each)), default=8)
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    """What a config says at a place, if it is an object."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _is_width(value: Any) -> TypeGuard[int]:
+    return type(value) is int and 0 < value <= 32
 
 
 def parameters(config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> int:

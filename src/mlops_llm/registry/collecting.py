@@ -30,6 +30,8 @@ class Collected:
     stored: Mapping[Content, Stored]
     rows: Mapping[str, CheckpointRow]
     """Id -> checkpoint."""
+    places: Mapping[str, tuple[Path, ...]]
+    """Id -> folders of its files."""
 
 
 def collected(store: Store) -> Collected:
@@ -51,7 +53,7 @@ def collected(store: Store) -> Collected:
         kept = needed.get(row.id, "") or _kept(row, runs.get(row.run), named, started)
         names = {key: each.names for key, each in held.items()}
         nodes.append(_node(row, runs.get(row.run), places[row.id], names, kept, by_weights))
-    return Collected(tuple(nodes), stored, {each.id: each for each in rows})
+    return Collected(tuple(nodes), stored, {each.id: each for each in rows}, places)
 
 
 def carry_out(store: Store, plan: Sweep, run: str) -> list[str]:

@@ -17,7 +17,7 @@ from mlops_llm.eval.report.source import ROWS
 from mlops_llm.models import code
 from mlops_llm.registry.decision import Beside, Evidence, Value
 from mlops_llm.registry.policy import Floor, Policy
-from mlops_llm.tracking import ledger
+from mlops_llm.tracking import checkpoints, ledger
 from mlops_llm.tracking.ledger import RunRow
 from mlops_llm.tracking.registered import VersionRow
 from mlops_llm.tracking.store import Store
@@ -150,12 +150,23 @@ def gather(store: Store, asked: Asked, version: VersionRow, champion: VersionRow
         floors=values,
         certificate=tags.get("certificate", ""),
         operation=tags.get("operation", ""),
-        code=tags.get(code.TAG, ""),
+        code=tags.get(code.TAG) or _own_code(store, version),
         overlap=_overlap(asked, own, why),
         agreement=_agreement(store, asked, why),
         signed=sorted(key.removeprefix(SIGNED) for key in version.tags if key.startswith(SIGNED)),
     )
     return Gathered(found, tuple(lacks))
+
+
+def _own_code(store: Store, version: VersionRow) -> str:
+    """Digest of the code by which a model is loaded that no run of ours made: nobody's word is taken that it has none."""
+    row = version.checkpoint
+    if row is None or (row.run and checkpoints.ORIGIN not in row.tags):
+        return ""
+    try:
+        return code.of_model(checkpoints.place_of(store, row))
+    except UserError:  # what cannot be loaded runs nothing
+        return ""
 
 
 def _side(store: Store, row: VersionRow, is_champion: bool) -> _Side:

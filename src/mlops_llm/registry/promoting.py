@@ -9,7 +9,6 @@ from pathlib import Path
 
 from mlops_llm import console
 from mlops_llm.errors import RequestError, UserError
-from mlops_llm.files import read_object
 from mlops_llm.models import code, load
 from mlops_llm.models.ref import Place
 from mlops_llm.record import Checkpoint, Result, Run
@@ -126,9 +125,8 @@ class Promoting:
         logged, checkpoint = place.checkpoint, place.name
         if not logged:
             tags = {"digest.weights": load.weights_digest(place), "ref": place.ref}
-            config = place.folder / "config.json"
-            if config.is_file() and code.needs(read_object(config)):
-                tags[code.TAG] = code.of(place.folder)
+            if own := code.of_model(place.folder):
+                tags[code.TAG] = own
             outside = Checkpoint(place.ref, place.step, place.folder, tags)
             experiment = ledger.find_run(self.store, run.name).experiment
             logged, checkpoint = models.entered(self.store, experiment, outside), place.ref

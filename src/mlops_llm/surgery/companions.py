@@ -36,23 +36,43 @@ def copy(files: Files, folder: Path, *, tokenizer: str = "") -> None:
     Raises:
         UserError: a file is a link that leads out of the model's folder.
     """
-    place = with_tokenizer(files).place.folder
-    for file in files.whole.place.folder.glob(_CODE) if files.code else ():
-        shutil.copyfile(file, folder / file.name)
+    place, whole = with_tokenizer(files).place.folder, files.whole.place.folder
+    _check(whole / "config.json", whole)  # of which that of the new model is made
+    for file in whole.glob(_CODE) if files.code else ():
+        _take(file, whole, folder)
     for pattern in _TOKENIZER:
         for file in place.glob(pattern):
-            if leads_out(file, place):
-                what = f"is a link to {file.resolve()}, and what lies there would become part of the new model"
-                raise UserError(what, str(file), "put the file itself there")
-            if file.is_dir():
-                shutil.copytree(file, folder / file.name)
-            else:
-                shutil.copyfile(file, folder / file.name)
-    own = next((each for each in _down(files) if (each.place.folder / "generation_config.json").is_file()), None)
-    if own:
-        shutil.copyfile(own.place.folder / "generation_config.json", folder / "generation_config.json")
+            _take(file, place, folder)
+    settings = (each.place.folder / "generation_config.json" for each in _down(files))
+    if own := next((each for each in settings if each.is_file()), None):
+        _take(own, own.parent, folder)
     if tokenizer:
         (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+
+
+def _take(file: Path, place: Path, folder: Path) -> None:
+    """Copy a file, or a folder of files, of a model's folder; nothing from anywhere else.
+
+    Raises:
+        UserError: a link leads out.
+    """
+    for each in (file, *(file.rglob("*") if file.is_dir() else ())):
+        _check(each, place)
+    if file.is_dir():
+        shutil.copytree(file, folder / file.name)
+    else:
+        shutil.copyfile(file, folder / file.name)
+
+
+def _check(file: Path, place: Path) -> None:
+    """See that a file is no link that leads out, and no link to a folder, in which others may lie.
+
+    Raises:
+        UserError: it is.
+    """
+    if leads_out(file, place) or (file.is_symlink() and file.is_dir()):
+        what = f"is a link to {file.resolve()}, and what lies there would become part of the new model"
+        raise UserError(what, str(file), "put the file itself there")
 
 
 def template(files: Files) -> str:

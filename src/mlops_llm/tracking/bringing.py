@@ -39,11 +39,7 @@ def bring_checkpoint(store: Store, told: PortableCheckpoint, files: Path | None,
     entered.checkpoints[told.id] = str(model.model_id)
     if str(model.status).endswith("PENDING"):
         entered.new_checkpoints.append(told.id)
-        how = (
-            _bring(store, model, files)
-            if files
-            else {key: told.tags[key] for key in _HERE & {*told.tags} - {checkpoints.ORIGIN}}
-        )
+        how = _bring(store, model, files) if files else _lying(told)
         if files is None and told.status == "READY" and told.run:
             how["checkpoint.files"] = checkpoints.REMOVED
         store.client.set_logged_model_tags(model.model_id, how)
@@ -58,6 +54,18 @@ def finish_checkpoint(store: Store, told: PortableCheckpoint, entered: Entered) 
     if tags:
         store.client.set_logged_model_tags(model, tags)
     store.client.finalize_logged_model(model, "READY" if told.status == "READY" else "FAILED")
+
+
+def _lying(told: PortableCheckpoint) -> dict[str, str]:
+    """Where the files of one are that was brought without any: where it says, if its weights lie there; else nobody knows.
+
+    A place that is not looked at would be read, and deleted one day, because somebody else wrote it down.
+    """
+    written = told.tags.get("checkpoint.uri")
+    place = local_path(written) if written else None
+    if place is None or not digest.is_of(place, told.tags.get("digest.weights")):
+        return {}
+    return {key: told.tags[key] for key in _HERE & {*told.tags} - {checkpoints.ORIGIN}}
 
 
 def _bring(store: Store, model: Any, files: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ import getpass
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 
 from mlops_llm import console
@@ -22,7 +22,8 @@ from mlops_llm.tracking.store import Store
 from mlops_llm.tracking.turns import turn
 
 JOURNAL = "registry.journal"
-_HISTORY = "registry.history."
+HISTORY = "registry.history."
+"""How tags of a registered model begin that hold one move each."""
 LONGEST_REASON = 2000
 PROMOTE, FORCE, ROLLBACK = "promote", "force", "rollback"
 
@@ -53,8 +54,19 @@ class Move:
 
 def history(tags: Mapping[str, str]) -> list[Move]:
     """The moves that a registered model's tags tell, oldest first."""
-    found = [Move(**json.loads(text)) for key, text in tags.items() if key.startswith(_HISTORY)]
+    found = [Move(**json.loads(text)) for key, text in tags.items() if key.startswith(HISTORY)]
     return sorted(found, key=lambda each: each.number)
+
+
+def is_move(text: str) -> bool:
+    """Whether a text is a move, as the record holds one."""
+    try:
+        told = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    kinds: dict[str, tuple[type, ...]] = {"int": (int,), "str": (str,), "int | None": (int, type(None))}
+    wanted = {each.name: kinds[str(each.type)] for each in fields(Move)}
+    return isinstance(told, dict) and told.keys() == wanted.keys() and all(type(told[name]) in wanted[name] for name in wanted)
 
 
 def pending(tags: Mapping[str, str]) -> Move | None:
@@ -148,7 +160,7 @@ def _carry_out(store: Store, name: str, entry: Move) -> None:
         for key, value in told.items():
             client.set_model_version_tag(name, str(entry.version), f"champion.{key}", "" if value is None else str(value))
         text = json.dumps(asdict(entry), ensure_ascii=False)
-        client.set_registered_model_tag(name, f"{_HISTORY}{entry.number:06d}", text)
+        client.set_registered_model_tag(name, f"{HISTORY}{entry.number:06d}", text)
     else:
         console.warn(f"{name}: version {entry.version} was deleted while it became the champion; the aliases stay")
     client.delete_registered_model_tag(name, JOURNAL)

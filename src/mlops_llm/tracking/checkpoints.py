@@ -227,14 +227,13 @@ def by_version(store: Store, name: str, which: str, alias: bool) -> CheckpointRo
 
 def row_of(model: Any) -> CheckpointRow:
     """A LoggedModel of MLflow's as a row."""
-    step = model.params.get("step") or re.sub(r"\D", "", model.name) or "0"
     told = model.metrics or []
     metrics = {metric.key: metric.value for metric in told}
     own = {metric.key: metric.value for metric in told if metric.run_id == model.source_run_id}
     return CheckpointRow(
         model.model_id,
         model.name,
-        int(step),
+        _step(model.params.get("step") or re.sub(r"\D", "", model.name)),
         str(model.status).rsplit(".", 1)[-1],
         model.artifact_location,
         model.source_run_id or "",
@@ -243,3 +242,11 @@ def row_of(model: Any) -> CheckpointRow:
         own,
         model.params.get("peft", ""),
     )
+
+
+def _step(text: str) -> int:
+    """A step as somebody wrote it; 0 where it is none, so that one bad row does not hide all others."""
+    try:
+        return int(text)
+    except ValueError:
+        return 0

@@ -67,8 +67,8 @@ def _named(store: Store, told: PortableModel) -> None:
 
 
 def _version_tag(key: str, value: str, numbers: Mapping[int, int], entered: Entered) -> str:
-    if key in ("decision.against", "champion.from") and value.isdecimal():
-        return str(numbers.get(int(value), value))
+    if key in ("decision.against", "champion.from"):
+        return {str(old): str(new) for old, new in numbers.items()}.get(value, value)
     return entered.here(value)
 
 

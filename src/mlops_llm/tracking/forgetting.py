@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mlops_llm import digest
 from mlops_llm.errors import UserError
 from mlops_llm.files import read_object
 from mlops_llm.tracking import checkpoints, ledger, registered
@@ -19,10 +20,9 @@ from mlops_llm.tracking.store import Store, is_away, local_path
 T = TypeVar("T")
 _MARKS = {".complete.json": ("tags", "digest.weights"), "recipe.json": ("digest.weights",)}
 """What a training and an operation leave beside the weights, and where their digest stands in it."""
-_WEIGHTS = (".safetensors", ".gguf", ".bin")
-_ENDINGS = (*_WEIGHTS, ".json", ".jinja", ".model", ".tiktoken", ".txt", ".md", ".pt", ".pth")
+_ENDINGS = (".safetensors", ".gguf", ".bin", ".json", ".jinja", ".model", ".tiktoken", ".txt", ".md", ".pt", ".pth")
 _STATE = ("merges.txt", "latest")
-"""What a folder without such a mark may hold, and nothing else, to be taken for a checkpoint."""
+"""What a folder without such a mark may hold, and nothing else, to be taken for a checkpoint if its weights are those."""
 
 
 def folders(row: CheckpointRow) -> tuple[Path, ...]:
@@ -35,17 +35,18 @@ def folders(row: CheckpointRow) -> tuple[Path, ...]:
 
 def _is_left(folder: Path, row: CheckpointRow) -> bool:
     """Whether a folder is what the record says: others write there too, and what is named so is deleted one day."""
-    if folder.name != row.name:
+    weights = row.tags.get("digest.weights")
+    if folder.name != row.name or not weights:
         return False
     for name, path in _MARKS.items():
         if (folder / name).is_file():
             told: Any = read_object(folder / name)
             for key in path:
                 told = told.get(key, {}) if isinstance(told, dict) else {}
-            return bool(told == row.tags.get("digest.weights"))
+            return bool(told == weights)
     found = list(folder.iterdir()) if folder.is_dir() else []
     plain = all(each.is_file() and (each.suffix in _ENDINGS or each.name in _STATE) for each in found)
-    return plain and any(each.suffix in _WEIGHTS for each in found)
+    return plain and digest.is_of(folder, weights)
 
 
 def delete(store: Store, row: CheckpointRow, tags: Mapping[str, str] | None = None) -> bool:

@@ -58,16 +58,27 @@ def recipe(store: Store | None, run: str, folder: Path, weights: str) -> dict[st
         folder: where it lies.
         weights: digest of its weights, which the recipe must be of.
     """
-    texts = [(folder / RECIPE).read_text("utf-8")] if (folder / RECIPE).is_file() else []
+    texts = [(folder / RECIPE).read_text("utf-8", "replace")] if (folder / RECIPE).is_file() else []
     texts += [_text(store, run, RECIPE)] if store and run else []
     for each in texts:
         try:
             told = json.loads(each)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(told, dict) and told.get("digest.weights") == weights:
-            return told
+            return _readable(told)
     return {}
+
+
+def _readable(told: dict[str, Any]) -> dict[str, Any]:
+    """A recipe, whose method is a text and whose sources are objects of texts and a weight: others may have written it."""
+    given = told.get("sources")
+    sources = [
+        {key: value for key, value in each.items() if isinstance(value, int | float if key == "weight" else str)}
+        for each in (given if isinstance(given, list) else ())
+        if isinstance(each, dict)
+    ]
+    return told | {"method": str(told.get("method", "")), "sources": sources}
 
 
 def _text(store: Store, run: str, name: str) -> str:

@@ -163,7 +163,10 @@ def local_path(location: str) -> Path | None:
     """The folder of a local artifact address; None for a remote one, also where the folder is that of another machine."""
     if proxied.holds(location):
         return None
-    parts = urlsplit(location)
+    try:
+        parts = urlsplit(location)
+    except ValueError:  # no address, which somebody may have written down all the same
+        return None
     if parts.scheme == "file":
         return Path(url2pathname(parts.path))
     return Path(location) if parts.scheme == "" else None

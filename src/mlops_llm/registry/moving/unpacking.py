@@ -5,6 +5,8 @@ A backslash is a character of a name like others: this package runs where `/` al
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import tarfile
 from pathlib import Path, PurePosixPath
@@ -15,6 +17,8 @@ from mlops_llm.files import free_bytes
 from mlops_llm.registry.moving.contents import files_of, foul
 
 _BLOCK = 1 << 20
+_LONGEST, _LONGEST_PATH = 255, 2000
+"""Bytes of a name and of all of a path: what is longer has no place on a disk."""
 
 
 def unpack(place: Path, copy: Path) -> None:
@@ -47,7 +51,7 @@ def _extracted(place: Path, copy: Path) -> None:
     try:
         with tarfile.open(place, "r:") as tar:  # not compressed: what comes out is no larger than what is there
             for member in tar:
-                if not member.isreg() or member.issparse():
+                if not member.isreg() or member.issparse() or member.size < 0:
                     raise foul(place, f"'{member.name[:200]}' is a link, or no ordinary file")
                 name = _inside(place, member.name)
                 if name in names:
@@ -58,8 +62,16 @@ def _extracted(place: Path, copy: Path) -> None:
                 if size < 0 or source is None:
                     raise foul(place, f"'{name}' is larger than the archive")
                 _put(source, copy / name)
-    except (tarfile.TarError, EOFError, ValueError) as error:
-        raise UserError("is no tar, or not a whole one", str(place), "copy it again") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a place before the beginning, which a header names
+            raise
+        raise _torn(place) from error
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, MemoryError) as error:
+        raise _torn(place) from error
+
+
+def _torn(place: Path) -> UserError:
+    return UserError("is no tar, or not a whole one", str(place), "copy it again")
 
 
 def _inside(place: Path, name: str) -> str:
@@ -70,7 +82,8 @@ def _inside(place: Path, name: str) -> str:
     """
     path = PurePosixPath(name)
     plain = name and not path.is_absolute() and path.as_posix() == name and not {"..", "."} & set(path.parts)
-    if not plain or "\0" in name or len(path.parts) > 100:
+    longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
+    if not plain or "\0" in name or longest > _LONGEST or len(path.parts) > 100 or len(os.fsencode(name)) > _LONGEST_PATH:
         raise foul(place, f"the name '{name[:200]}' leads outside, or is none")
     return name
 

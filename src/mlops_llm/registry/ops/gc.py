@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Optional
 
 from mlops_llm import console
@@ -43,13 +44,13 @@ class CollectGarbage:
 
         def work(run: Run) -> Result:
             gone = [] if self.dry_run else collecting.carry_out(store, plan, run.name)
-            grids = _grids(plan, {each.id: f"{each.run}/{each.name}" for each in found.nodes})
+            grids = _grids(plan, {each.id: f"{each.run}/{each.name}" for each in found.nodes}, found.places)
             for name, grid in zip(("going.json", "staying.json"), grids, strict=True):
                 run.artifact(name, {head: [row[at] for row in grid.rows] for at, head in enumerate(grid.columns)})
             table = _table(plan, budget, len(found.nodes), None if self.dry_run else len(gone))
             values = {
-                "going": [{"model": each.node.id, "rank": each.rank.name, "lost": each.lost, "freed": each.freed}
-                          for each in plan.going],
+                "going": [{"model": each.node.id, "rank": each.rank.name, "lost": each.lost, "freed": each.freed,
+                           "folders": [str(one) for one in found.places[each.node.id]]} for each in plan.going],
                 "kept": dict(plan.kept),
                 "gone": gone,
                 "bytes": {"before": plan.before, "after": plan.after, "protected": plan.protected},
@@ -79,10 +80,19 @@ def _table(plan: Sweep, budget: int, count: int, gone: int | None) -> dict[str, 
     return table | ({"to delete them": "the same command with op.dry_run=false"} if gone is None and plan.going else {})
 
 
-def _grids(plan: Sweep, names: Mapping[str, str]) -> list[Grid]:
-    going = [[f"{each.node.run}/{each.node.name}", each.rank.name, console.size(each.freed), each.lost] for each in plan.going]
+def _grids(plan: Sweep, names: Mapping[str, str], places: Mapping[str, Sequence[Path]]) -> list[Grid]:
+    going = [
+        [f"{each.node.run}/{each.node.name}", each.rank.name, console.size(each.freed), each.lost, _shown(places[each.node.id])]
+        for each in plan.going
+    ]
     staying = sorted([names[key], why] for key, why in plan.kept.items())
     return [
-        Grid("what goes", ["checkpoint", "", "frees", "what is lost"], going),
+        Grid("what goes", ["checkpoint", "", "frees", "what is lost", "folders"], going),
         Grid("what stays whatever the budget is", ["checkpoint", "why"], staying),
     ]
+
+
+def _shown(folders: Sequence[Path]) -> str:
+    """Folders that are deleted, those of the working folder as they are typed."""
+    here = Path.cwd()
+    return ", ".join(str(each.relative_to(here) if each.is_relative_to(here) else each) for each in folders)
