@@ -131,7 +131,7 @@ def _written(folder: Path, asked: argparse.Namespace) -> Keys:
     passfile(folder, known)
     if asked.write_only:
         write(folder / "compose.database_owner", known.database_owner)
-        write(folder / "compose.database", known.database)
+        variables(folder / "compose.postgres.env", {"MLFLOW_DATABASE_PASSWORD": known.database})
         write(folder / "compose.auth.ini", auth(CONTAINERS))
         told = mlflow_environment("/run/secrets", CONTAINERS, known, direct=False)
         variables(folder / "compose.env", {name: told[name] for name in told if name not in COMPOSED})

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import pytest
 import yaml
 
 from mlops_llm import digest
+from mlops_llm.ports import free_port
 from tests.commands import SMOKE, environment, ok, start, train, wait_for_step
 from tests.flows.test_moving import seen
 from tests.record import artifacts_of, checkpoints_of, client, run_of, steps_of
@@ -349,11 +353,78 @@ def test_compose_starts_what_make_server_starts(tmp_path, monkeypatch):
     )
     assert done.returncode == 0, done.stderr
     files = {each["file"].rpartition("/")[2] for each in told["secrets"].values()}
-    files.add(services["mlflow"]["env_file"].rpartition("/")[2])
+    files |= {each["env_file"].rpartition("/")[2] for each in services.values() if "env_file" in each}
     assert files <= {each.name for each in tmp_path.iterdir()}
     secret = dict(line.split("=", 1) for line in (tmp_path / "compose.env").read_text().splitlines())
     assert secret | services["mlflow"]["environment"] == wanted
     assert not [value for value in secret.values() if value in (CODE / "compose.yaml").read_text() + done.stdout]
+
+
+def test_compose_makes_the_databases_as_the_account_of_the_image(tmp_path, monkeypatch):
+    """Who runs the script is not root, and reads none of the files that only their owner may."""
+    monkeypatch.syspath_prepend(str(CODE))
+    import parts
+
+    folder = Path(tempfile.mkdtemp(prefix="mlops_llm_compose."))
+    who = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
+    try:
+        subprocess.run(
+            [sys.executable, str(CODE / "serve.py"), "--write-only", "--folder", str(folder / "kept")],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        told = yaml.safe_load((CODE / "compose.yaml").read_text())["services"]["postgres"]
+        lines = (folder / "kept" / told["env_file"].rpartition("/")[2]).read_text().splitlines()
+        given = dict(line.split("=", 1) for line in lines)
+        owner = (folder / "kept" / "compose.database_owner").read_text()
+        if who:
+            folder.chmod(0o711)
+            shutil.copy(CODE / "databases.sh", folder)
+            (folder / "databases.sh").chmod(0o644)
+        with database(parts.binaries(), folder, owner, told["environment"]["POSTGRES_INITDB_ARGS"].split(), who) as known:
+
+            def made(more: dict[str, str], command: list[str]) -> subprocess.CompletedProcess[str]:
+                env = {"PATH": f"{parts.binaries()}:/usr/bin:/bin", **known, **more}
+                return subprocess.run(command, env=env, cwd="/", capture_output=True, text=True, check=False, **who)
+
+            script = ["sh", str(folder / "databases.sh" if who else CODE / "databases.sh")]
+            health = ["sh", "-c", told["healthcheck"]["test"][1].replace("$$", "$")]
+            without = made({}, script)
+            assert without.returncode and "compose.postgres.env" in without.stderr
+            assert made(given, health).returncode
+            done = made(given, script)
+            assert done.returncode == 0, done.stderr
+            assert made(given, health).returncode == 0  # it asks as MLflow does, by its password
+            assert made({"MLFLOW_DATABASE_PASSWORD": "another"}, health).returncode
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def database(programs: Path, folder: Path, owner: str, words: list[str], who: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """A PostgreSQL as its image makes it, and where it is."""
+    data, password, port = folder / "data", folder / "password", free_port()
+    data.mkdir(mode=0o700)
+    password.write_text(owner)
+    if who:
+        for each in (data, password):
+            shutil.chown(each, "postgres", "postgres")
+    words = [f"{programs}/initdb", "-D", str(data), "--username=postgres", f"--pwfile={password}", "--no-sync", *words]
+    subprocess.run(words, cwd="/", check=True, capture_output=True, **who)
+    words = [f"{programs}/postgres", "-D", str(data), "-p", str(port), "-c", "listen_addresses=127.0.0.1"]
+    process = subprocess.Popen(
+        [*words, "-c", "unix_socket_directories="], cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **who
+    )
+    known = {"PGHOST": "127.0.0.1", "PGPORT": str(port), "PGPASSWORD": owner}
+    try:
+        for _ in range(600):
+            asked = [f"{programs}/pg_isready", "--quiet", "--username=postgres"]
+            if subprocess.run(asked, env=known, cwd="/", check=False).returncode == 0:
+                break
+            time.sleep(0.1)
+        yield known
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
 
 
 def test_files_wait_while_the_store_is_gone(server, record, tmp_path):
