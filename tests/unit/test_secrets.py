@@ -151,6 +151,16 @@ def test_mask_takes_no_longer_a_character_in_long_texts(piece):
     assert mask(text) == text
 
 
+@pytest.mark.parametrize("name", ["password", "password:", "- token: ", "api_key =", "export TOKEN"])
+def test_mask_takes_no_longer_where_blanks_follow_a_name(name):
+    text = name + " \t" * 100_000
+    assert mask(text) == text
+
+
+def test_mask_finds_a_value_behind_any_number_of_blanks():
+    assert mask(f"password:{' ' * 10_000}correct-horse-1 x") == f"password:{' ' * 10_000}***"
+
+
 @pytest.mark.parametrize(
     "line",
     [
