@@ -271,8 +271,8 @@ def main() -> None:
     session = HfSession(model, tokenizer, files.window)
     batches = Batches(session.model, tokenizer, session.ends, given.batch_size, session.window)
     answers = Answers(batches, tokenizer, session.window, given.served_model_name)
-    application, how = answers.application(os.environ.get(KEY, "")), {"http": Connection, "ws": "none"}
-    uvicorn.run(application, host=given.host, port=given.port, access_log=False, log_level="warning", **how)
+    more: dict[str, Any] = {"access_log": False, "log_level": "warning", "http": Connection, "ws": "none"}
+    uvicorn.run(answers.application(os.environ.get(KEY, "")), host=given.host, port=given.port, **more)
 
 
 if __name__ == "__main__":

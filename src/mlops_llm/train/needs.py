@@ -170,7 +170,8 @@ def memory(settings: Train, files: Files, rows: Rows, held: Sequence[Held], mach
 
 def _numbers(settings: Train) -> Numbers:
     """Bytes of a number that is trained; PEFT keeps adapters in float32."""
-    return settings.distributed.numbers(4 if settings.peft.trains_adapter else number_bytes(settings))
+    numbers: Numbers = settings.distributed.numbers(4 if settings.peft.trains_adapter else number_bytes(settings))
+    return numbers
 
 
 def _engine(settings: Train, files: Files, each: int, machine: Machine) -> int:
