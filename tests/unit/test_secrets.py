@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from mlops_llm.errors import UserError
@@ -135,6 +138,18 @@ def test_mask_hides_values_of_variables_assignments_and_passwords_in_addresses(m
     assert "correct-horse" not in masked
     assert masked.count("\n") == 4
     assert "host/x" in masked
+
+
+def test_the_shortest_value_that_is_masked_is_the_one_that_is_said(monkeypatch):
+    docs = Path(__file__).parents[2] / "docs"
+    (said,) = re.findall(r"CREDENTIALS, where they have (\d+) or more", (docs / "security.md").read_text("utf-8"))
+    (again,) = re.findall(r"CREDENTIALS 结尾、至少 (\d+) 个字符", (docs / "security.zh.md").read_text("utf-8"))
+    assert said == again
+    value = "qwertyuiopasdfgh"[: int(said)]
+    monkeypatch.setenv("SOME_KEY", value)
+    assert mask(f"+ {value} +") == "+ *** +"
+    monkeypatch.setenv("SOME_KEY", value[:-1])
+    assert mask(f"+ {value} +") == f"+ {value} +"
 
 
 def test_mask_leaves_the_rest_alone():
