@@ -62,9 +62,8 @@ def run(folder: Path, stage: str, *words: str, env: dict[str, str], fresh: bool 
 def test_only_its_owner_reads_keys_and_none_is_in_a_command_line_or_a_log(server):
     keys = json.loads((server.kept / "keys.json").read_text())
     secrets = [value for name, value in keys.items() if name != "store_id"]  # that one is a name
-    for file in server.kept.iterdir():
-        if file.is_file():
-            assert not file.stat().st_mode & 0o077, file
+    for file in server.kept.iterdir():  # folders too, so that nobody sees what is in them
+        assert not file.stat().st_mode & 0o077, file
     shown = [word for process in server.processes for word in process.cmdline()]
     logs = "".join(file.read_text() for file in (server.kept / "logs").iterdir())
     assert not [secret for secret in secrets if any(secret in word for word in shown) or secret in logs]
@@ -347,7 +346,20 @@ def test_compose_starts_what_make_server_starts(tmp_path, monkeypatch):
     known = keys.keys(tmp_path)
     wanted = parts.mlflow_environment("/run/secrets", serve.CONTAINERS, known, direct=False)
     assert services["mlflow"]["environment"] == {name: wanted[name] for name in serve.COMPOSED}
+    assert services["postgres"]["environment"]["POSTGRES_INITDB_ARGS"].split() == parts.DATABASE
+    assert services["postgres"]["image"].partition(":")[2] == "15" and "command" not in services["postgres"]
     assert services["seaweedfs"]["command"][: len(parts.STORE)] == parts.STORE
+    monkeypatch.setattr(parts, "program", lambda name: name)
+    here = named(parts.seaweedfs(Path("/w"), "0.0.0.0", [8333, *range(1, 8)], {}).command[1:])
+    there = named(services["seaweedfs"]["command"])
+    ports = {name for name in here if ".port" in name} - {"-s3.port.iceberg", "-s3.port.lance"}
+    # Alone in its container it has its usual ports; the rest of the net reaches S3 by its name, and nothing is published.
+    assert here.keys() - there.keys() == (ports - {"-s3.port"}) | {"-logtostderr", "-filer.localSocket", "-s3.ip.bind"}
+    assert there.keys() <= here.keys()
+    differ = {name: value for name, value in there.items() if here[name] != value}
+    assert differ == {"-dir": "/data", "-ip": "seaweedfs", "-ip.bind": "0.0.0.0"}
+    assert [name for name, each in services.items() if "ports" in each] == ["mlflow"]
+    assert services["mlflow"]["ports"] == ["127.0.0.1:5000:5000"]
     done = subprocess.run(
         [sys.executable, str(CODE / "serve.py"), "--write-only", "--folder", str(tmp_path)], capture_output=True, text=True
     )
@@ -397,6 +409,11 @@ def test_compose_makes_the_databases_as_the_account_of_the_image(tmp_path, monke
             assert made({"MLFLOW_DATABASE_PASSWORD": "another"}, health).returncode
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def named(words: list[str]) -> dict[str, str]:
+    """Options of SeaweedFS -> their values."""
+    return {each.partition("=")[0]: each.partition("=")[2] for each in words}
 
 
 @contextmanager
