@@ -136,7 +136,7 @@ def server(ground: Field, draw: random.Random) -> Iterator[None]:
     def keep() -> None:
         while not ground.over.is_set():
             process = ground.start(*words, log="server.log")
-            pause = draw.uniform(60, 150)
+            pause = draw.uniform(90, 240)
             ended = ground.over.wait(pause)
             if not ended and time.monotonic() < ground.until:
                 kill_all(process)
@@ -158,7 +158,7 @@ def server(ground: Field, draw: random.Random) -> Iterator[None]:
 def work(ground: Field, draw: random.Random) -> None:
     """Keep a worker on the queue, killed now and then, alone or with the job that it runs; the last one empties the queue."""
     while time.monotonic() < ground.until:
-        worker = ground.start("-m", "mlops_llm.launch", "op=work", "op.workers=2", log="worker.log")
+        worker = ground.start("-m", "mlops_llm.launch", "op=work", "op.workers=4", log="worker.log")
         pause = time.monotonic() + draw.uniform(20, 60)
         while time.monotonic() < min(pause, ground.until) and worker.poll() is None:
             time.sleep(0.5)

@@ -109,6 +109,17 @@ def compose_once(name, words):
     config.typed(config.composed(name, list(words)))
 
 
+# A setting whose value a shell would split: {a:1,b:2}, {a: 1}, [a b]. The key has a dot, as those of components have.
+SPLIT = re.compile(r"(?<!['\w.+])\+{0,2}[a-z_]+\.[\w.]+=(?:\{[\w.]+:[^{}\n`]*[ ,][^{}\n`]*\}|\[[^\[\]\n`,]* [^\[\]\n`]*\])")
+
+
+@pytest.mark.parametrize("where", ["*.md", "docs/**/*.md", "src/**/*.py"])
+def test_a_value_that_a_shell_would_split_stands_in_quotes(where):
+    found = {file.relative_to(ROOT): SPLIT.findall(file.read_text("utf-8")) for file in ROOT.glob(where)}
+    assert found
+    assert {file: each for file, each in found.items() if each} == {}
+
+
 @pytest.mark.parametrize("page", ["docs/surgery.md", "docs/surgery.zh.md"])
 def test_every_setting_of_an_operation_of_surgery_is_told_where_the_operation_is(page):
     """In a section that names the operation, or in the first two, which hold for many."""

@@ -236,6 +236,27 @@ def test_a_job_that_waits_for_ever_says_why_and_one_that_cannot_write_its_files_
     assert [run_of(client(here), name).info.status for name in ("held", "lost")] == ["KILLED", "FAILED"]
 
 
+def test_a_run_whose_job_is_refused_on_its_node_is_closed_without_anybody_attending(
+    here: Path, cluster: Cluster, run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SBATCH_MEM_PER_NODE", "SBATCH_NO_REQUEUE"):
+        monkeypatch.setenv(name, "1000")
+    rows = here / "rows.jsonl"
+    rows.write_text('{"prompt": "a", "response": "b"}\n')
+    asked = ["launch=slurm", "launch.wait=false", "launch.memory=2", "launch.settings={hold:true}"]
+    assert run(DATA, "op=validate", "dataset=rows.jsonl", "kind=sft", "run_name=gone", *asked)[0] == 0
+    rows.unlink()
+    number = sent.required("gone").handle["job"]
+    told = cluster.job(number)
+    assert (told["MinMemoryNode"], told["Requeue"]) == ("2G", "1")  # not what the variables say
+    cluster.run("scontrol", "release", number)
+    until = time.monotonic() + 200
+    while run_of(client(here), "gone").info.status == "SCHEDULED" and time.monotonic() < until:
+        time.sleep(0.5)
+    found = run_of(client(here), "gone")
+    assert (found.info.status, "rows.jsonl" in found.data.tags["run.error"]) == ("FAILED", True)
+
+
 def test_a_python_that_is_not_there_is_named(here: Path, run: Callable[..., tuple[int, str, str]]) -> None:
     words = ["op=validate", "dataset=sales_sft", "run_name=old", "launch=slurm", "launch.python=/nowhere/python"]
     code, _, err = run(DATA, *words)
@@ -257,7 +278,10 @@ def test_a_command_of_another_stage_runs_too_and_its_no_is_shown_as_here(
     tags = [run_of(client(here), name).data.tags for name in ("here", "there")]
     assert tags[0]["result.failed"] == tags[1]["result.failed"] == "true"
     assert run_of(client(here), "there").info.status == run_of(client(here), "here").info.status == "FINISHED"
-    assert asking.facts_of(sent.required("there").handle["job"])["ExitCode"] == "1:0"
+    number, until = sent.required("there").handle["job"], time.monotonic() + 120
+    while not asking.look_of(asking.facts_of(number)).state.ended and time.monotonic() < until:
+        time.sleep(0.5)  # its node sees to the run before it ends
+    assert asking.facts_of(number)["ExitCode"] == "1:0"
 
 
 def test_on_each_node_the_command_starts_once_and_a_password_is_in_no_file(

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from mlops_llm.launch.jobs import State
 from mlops_llm.launch.ssh import start as remote
 from mlops_llm.launch.ssh.connection import Connection
 from mlops_llm.models.ref import resolve
-from mlops_llm.ports import free_port
+from mlops_llm.ports import free_port, is_free
 from tests.chat_server import serve as judge
 from tests.commands import SMOKE, ok, start, train, wait_for, wait_for_step
 from tests.far import HOST, Machine
@@ -427,11 +428,38 @@ class TestProcess:
         left = subprocess.run(["pgrep", "-f", "sleep 1000"], capture_output=True, check=False).stdout
         assert not left
 
+    def test_a_tunnel_ends_with_who_holds_it_though_it_is_in_use(self, machine: Machine) -> None:
+        port = free_port()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            record = f"http://127.0.0.1:{server.getsockname()[1]}"
+            holder = subprocess.Popen([sys.executable, "-c", _HOLDER, str(machine.config), str(port), record])
+            server.settimeout(60)
+            until = time.monotonic() + 60
+            while is_free(port) and time.monotonic() < until:
+                time.sleep(0.05)
+            with socket.create_connection(("127.0.0.1", port)), server.accept()[0]:
+                holder.kill()
+                holder.wait()
+                until = time.monotonic() + 20
+                while not is_free(port) and time.monotonic() < until:
+                    time.sleep(0.05)
+                assert is_free(port)
+
     def test_a_machine_that_is_away_is_told_as_that(self, tmp_path: Path, machine: Machine) -> None:
         config = tmp_path / "config"
         config.write_text(machine.config.read_text().replace(f"Port {machine.port}", "Port 1"))
         with pytest.raises(LostError, match="cannot be reached"):
             remote.look(Connection(HOST, str(config)), "/nowhere")
+
+
+_HOLDER = """
+import sys, time
+from mlops_llm.launch.ssh.connection import Connection
+from mlops_llm.launch.ssh.route import Route, standing
+config, port, record = sys.argv[1:]
+with standing(Connection("gpu1", config), Route("tunnel", int(port)), record, "a1"):
+    time.sleep(100)
+"""
 
 
 def ended(to: Connection, job: str) -> tuple[State, int | None, str]:

@@ -54,6 +54,9 @@ class Scripted(Elsewhere):
         self.did.append("brought")
         return []
 
+    def strike(self, job: Sent) -> None:
+        self.did.append("struck")
+
     def where(self, handle: Mapping[str, str]) -> str:
         return "there"
 
@@ -91,14 +94,17 @@ def test_a_job_whose_sending_was_cut_off_is_no_job_and_can_be_taken_back(place: 
     assert sent.required("one").state is State.cancelled and place.did == ["KILLED"]
 
 
-def test_a_job_whose_place_is_gone_for_good_is_struck_where_that_is_asked_for(place: Scripted) -> None:
-    place.looks = [LostError("cannot be reached", "gpu1", "see that it runs")]
+@pytest.mark.parametrize(
+    "error", [LostError("cannot be reached", "gpu1", "see that it runs"), UserError("refuses the key", "gpu1")]
+)
+def test_a_job_whose_place_is_gone_for_good_is_struck_where_that_is_asked_for(place: Scripted, error: UserError) -> None:
+    place.looks = [error]
     job()
-    with pytest.raises(LostError, match=r"gpu1: cannot be reached; try again, or strike it without stopping it: op.force=true"):
+    with pytest.raises(UserError, match=r"gpu1: .*, or strike it without stopping it: op.force=true"):
         Cancel("one").carry_out()
     assert sent.required("one").state is State.waiting and not place.did
     Cancel("one", force=True).carry_out()
-    assert sent.required("one").reason == "struck, its place could not be reached" and place.did == ["KILLED"]
+    assert sent.required("one").reason == "struck, its place could not be used" and place.did == ["struck", "KILLED"]
 
 
 def test_a_record_that_is_away_when_a_job_ends_is_waited_for(place: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:

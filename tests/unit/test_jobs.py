@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from mlops_llm.errors import UserError
-from mlops_llm.launch import process
+from mlops_llm.launch import process, worker
 from mlops_llm.launch.jobs import Job, State, after, loaded
 from mlops_llm.launch.ops.cancel import Cancel
 from mlops_llm.launch.ops.list import List
@@ -41,7 +41,10 @@ def record(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Run id -> what the record says of it, or how it was closed."""
     kept: dict[str, Any] = {}
 
-    def look(address: str, run: str) -> Seen:
+    def look(address: str, run: str, folder: Path) -> Seen:
+        if kept.get("away"):
+            kept["away"] -= 1
+            raise UserError("the record cannot be reached")
         found = kept.get(run, Seen("SCHEDULED"))
         return found if isinstance(found, Seen) else Seen(found[0])
 
@@ -185,6 +188,16 @@ def test_a_killed_job_goes_on_or_is_repeated_as_often_as_it_may(
     assert job.state is State.failed and job.reason == "its process was killed, at start 3 of 3"
     assert record["oneoneone"] == ("FAILED", job.reason)
     assert (output / "half").exists() == begun and (tmp_path / "outputs/one.interrupted-1/half").exists() != begun
+
+
+def test_what_a_killed_job_had_come_to_is_asked_until_the_record_answers(
+    queue: Queue, script: Callable[..., Job], record: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_LOOK_AGAIN", 0.05)
+    record |= {"away": 3, "oneoneone": Seen("FINISHED")}
+    queue.add(script("kill -9 $$", tries=1))
+    Worker(queue, 1).work(until_empty=True)
+    assert queue.find("one").state is State.done and not record["away"]
 
 
 def test_the_worker_dies_and_its_job_does_not(

@@ -48,6 +48,31 @@ def test_what_a_living_process_of_another_machine_keeps_is_its_own(store: Store,
     assert [each.value for each in store.client.get_metric_history(run, "loss")] == [1.5]
 
 
+def test_a_start_that_begins_anew_finds_nothing_of_the_one_before(
+    store: Store, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, file = left(store, "gpu1/0a1b2c3d/4026531836", monkeypatch)
+    output = here / "outputs/one"
+    output.mkdir()
+    (output / "half").write_text("x")
+    outbox.put_aside(run, here, output, 1)
+    aside = here / "outputs/one.interrupted-1"
+    assert not output.exists() and not file.exists() and {each.name for each in aside.iterdir()} == {"half", "spool.jsonl"}
+    outbox.put_aside(run, here, output, 2)
+    assert {each.name for each in (here / "outputs").iterdir()} == {".spool", "one.interrupted-1"}
+
+
+def test_what_waits_in_another_folder_is_delivered_from_there(
+    store: Store, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path_factory.mktemp("there")
+    with monkeypatch.context() as typed:
+        typed.chdir(there)
+        run, _ = left(store, f"{environment.host().partition('/')[0]}/00000000/1", monkeypatch)
+        _, kept = left(store, f"{environment.host().partition('/')[0]}/00000000/1", monkeypatch)
+    assert deliver_left_over(store) == [] and deliver_left_over(store, there, run) == [run] and kept.exists()
+
+
 def test_what_this_machine_kept_before_its_last_start_is_delivered_at_once(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

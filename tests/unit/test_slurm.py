@@ -7,27 +7,41 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlops_llm.data.__main__ import STAGE as DATA
+from mlops_llm.entry import launch
 from mlops_llm.errors import UserError
-from mlops_llm.launch import stopping
+from mlops_llm.launch import process, stopping
+from mlops_llm.launch.elsewhere import LostError
 from mlops_llm.launch.jobs import State
 from mlops_llm.launch.place import Again, Command
+from mlops_llm.launch.places import slurm as places
 from mlops_llm.launch.places.slurm import OnSlurm
-from mlops_llm.launch.slurm import asking, batch, node
+from mlops_llm.launch.sent import Sent
+from mlops_llm.launch.slurm import array, asking, batch, node
 from mlops_llm.launch.slurm.fate import End, fate
 from mlops_llm.launch.slurm.folder import JobFolder, Progress, Sheet
-from mlops_llm.tracking import store
+from mlops_llm.tracking import queued, store
 
 SHOWN = (
     "JobId=6 JobName=pre UserId=root(0) GroupId=root(0) JobState=PENDING Reason=PartitionTimeLimit Dependency=(null) "
     "Requeue=1 Restarts=2 BatchFlag=1 ExitCode=0:0 EndTime=2026-11-28T21:05:02 PreemptTime=None NodeList= Comment=a=b "
     "TresPerNode=gres:gpu:1"
 )
+
+
+@pytest.fixture(autouse=True)
+def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SLURM was not asked before."""
+    monkeypatch.setattr(asking, "_told", {})
 
 
 def command(**more: object) -> Command:
@@ -62,6 +76,137 @@ def test_of_what_accounting_says_the_last_start_counts(state: str, expected: Sta
     assert look.state is expected
     assert said in look.note
     assert asking.accounted("JobID|State\n") == asking.accounted("") == {}
+
+
+class Clock:
+    """A clock that only sleeping moves on; whoever waits for ever fails."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        """The time in seconds."""
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+        assert self.now < 1000
+
+
+NO_JOB = "slurm_load_jobs error: Invalid job id specified"
+KEPT = "JobID|State|ExitCode|NodeList|Reason|Restarts\n"
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, sacct: str, refused: str = "") -> None:
+    """A controller that knows no job, and accounting that prints this or refuses with that."""
+
+    def ask(words: list[str]) -> str:
+        if words[0] == "scontrol":
+            raise LostError(NO_JOB, "launch")
+        if refused:
+            raise LostError(refused, "launch")
+        return sacct
+
+    monkeypatch.setattr(asking, "ask", ask)
+
+
+@pytest.mark.parametrize(
+    ("sacct", "refused", "forgotten"),
+    [
+        (KEPT, "", True),
+        (f"{KEPT}6|RUNNING|0:0|n1|None|0\n", "", True),
+        ("", "Slurm accounting storage is disabled", True),
+        ("", "Problem talking to the database: Connection refused", False),
+    ],
+    ids=["no row", "never closed", "no accounting", "away"],
+)
+def test_a_job_that_slurm_does_not_know_is_lost_after_a_while(
+    sacct: str, refused: str, forgotten: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, sacct, refused)
+    folder = job_folder(tmp_path, Progress(1))
+    job, place = Sent(command(tracking=""), "slurm", {}, {"job": "6", "folder": str(folder.path)}, 1.0), OnSlurm()
+    now, seen = [1000.0], [queued.Seen("RUNNING", alive=True)]
+    monkeypatch.setattr(places, "time", SimpleNamespace(time=lambda: now[0]))
+    monkeypatch.setattr(process, "address_of", lambda *_: "")
+    monkeypatch.setattr(queued, "look", lambda *_: seen[0])
+    for seconds in (0, 60, 60, 10):  # the first within the patience, the third after it, while its run lives
+        now[0] += seconds
+        with pytest.raises(LostError):
+            place.look(job)
+    seen[0] = queued.Seen("RUNNING")
+    if not forgotten:
+        with pytest.raises(LostError):
+            place.look(job)
+        return
+    look = place.look(job)
+    assert look.state is State.failed
+    assert look.note.endswith("and its process left no word")
+    monkeypatch.setattr(asking, "ask", lambda words: SHOWN)
+    assert place.look(job).state is State.waiting
+    answering(monkeypatch, sacct, refused)
+    with pytest.raises(LostError):
+        place.look(job)
+
+
+def test_a_job_of_an_array_that_slurm_does_not_know_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, KEPT)
+    clock = Clock()
+    monkeypatch.setattr(array, "time", clock)
+    array._wait(SimpleNamespace(job_id="6_0", paths=SimpleNamespace(result_pickle=tmp_path / "none")))
+    assert 100 < clock.now < 200
+
+
+def test_slurm_is_asked_the_more_rarely_the_longer_it_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, asked, state = Clock(), list[float](), ["PENDING"]
+    monkeypatch.setattr(asking, "time", clock)
+
+    def facts(job: str) -> asking.Facts:
+        asked.append(clock.now)
+        return {"JobState": state[0], "RunTime": str(clock.now)}
+
+    monkeypatch.setattr(asking, "facts_of", facts)
+    for now in range(900):
+        state[0] = "RUNNING" if now >= 700 else "PENDING"
+        asking.facts_lately("6")
+        clock.sleep(1)
+    pauses = [after - before for before, after in pairwise(asked)]
+    assert pauses[:10] == [1] * 10
+    assert max(pauses) == 10
+    assert len(asked) < 150
+    changed = next(number for number, when in enumerate(asked) if when >= 700)
+    assert pauses[changed : changed + 10] == [1] * 10
+    asking.facts_lately("7")
+    assert asked[-1] == clock.now
+
+
+def test_cancelling_tells_of_a_node_that_does_not_end_its_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, asked, folder = Clock(), list[list[str]](), job_folder(tmp_path, Progress(1))
+    monkeypatch.setattr(places, "time", clock)
+    monkeypatch.setattr(asking, "facts_of", lambda job: {"JobState": "COMPLETING", "NodeList": "n1"})
+    monkeypatch.setattr(asking, "ask", lambda words: asked.append(words))
+    OnSlurm().stop(Sent(command(), "slurm", {}, {"job": "6", "folder": str(folder.path)}, 1.0), 30)
+    assert asked == [["scancel", "--signal=TERM", "6"], ["scancel", "6"]]
+    assert 140 < clock.now < 200
+    assert "SLURM was told to end job 6, which is still completing on n1; see: scontrol show job 6" in caplog.text
+
+
+def test_a_job_whose_folder_is_gone_can_be_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, said = list[list[str]](), ["PENDING"]
+    monkeypatch.setattr(asking, "facts_of", lambda job: {"JobState": said[0]})
+
+    def ask(words: list[str]) -> None:
+        asked.append(words)
+        said[0] = "CANCELLED"
+
+    monkeypatch.setattr(asking, "ask", ask)
+    OnSlurm().stop(Sent(command(), "slurm", {}, {"job": "6", "folder": str(tmp_path / "gone")}, 1.0), 30)
+    assert asked == [["scancel", "6"]]
+    assert not (tmp_path / "gone").exists()
 
 
 def test_the_words_of_sbatch_become_one_line() -> None:
@@ -120,6 +265,83 @@ def test_the_script_of_an_earlier_start_judges_nothing(
     assert not folder.progress().over
 
 
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What a node closes in the record: states and reasons. The job runs, and SLURM says no more of it."""
+    found: list[tuple[str, str]] = []
+    monkeypatch.setenv("SLURM_JOB_ID", "6")
+    monkeypatch.setattr(asking, "facts_of", lambda job: {"JobState": "RUNNING"})
+    monkeypatch.setattr(node, "_check_record", lambda host, patience: None)
+    monkeypatch.setattr(queued, "close", lambda address, run, status, reason: found.append((status, reason)))
+    return found
+
+
+def job_folder(tmp_path: Path, progress: Progress = Progress(), code: int | None = None, tries: int = 3) -> JobFolder:  # noqa: B008
+    """The folder of a job that is so far, and whose command left that exit code."""
+    folder = batch.found_folder(tmp_path, "one")
+    folder.write(Sheet(command(), tries, 60.0, "vm/1", "python"))
+    folder.note(progress)
+    if code is not None:
+        folder.code.write_text(str(code))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (-9, ("FAILED", "its process was killed, at start 3 of 3")),
+        (143, ("FAILED", "told to stop, at start 3 of 3")),
+        (2, ("FAILED", "rows: has no prompt")),
+        (0, None),
+    ],
+)
+def test_a_node_closes_the_run_of_a_job_that_is_over(
+    code: int, expected: tuple[str, str] | None, tmp_path: Path, closed: list[tuple[str, str]]
+) -> None:
+    folder = job_folder(tmp_path, Progress(3, 2), code)
+    folder.log("6").write_text("reading\nerror: rows: has no prompt\n")
+    node.conclude(folder)
+    assert folder.progress().over
+    assert closed == ([expected] if expected else [])
+    assert folder.progress().note == (expected[1] if expected else "")
+
+
+def test_a_cancelled_job_and_one_that_is_refused_on_its_node_close_their_run_too(
+    tmp_path: Path, closed: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = job_folder(tmp_path, Progress(1), 143)
+    folder.cancel.touch()
+    assert node.conclude(folder) == 143
+    monkeypatch.setattr(queued, "look", lambda address, run: queued.Seen("KILLED"))
+    refused = job_folder(tmp_path, Progress(1))
+    refused.write(replace(refused.sheet(), command=replace(command(), again=Again.no)))
+    assert node.prepare(refused) == 2
+    assert [status for status, _ in closed] == ["KILLED", "FAILED"]
+    assert "does not go on by itself" in closed[1][1]
+
+
+def test_a_record_that_a_node_must_not_write_is_left_alone(
+    tmp_path: Path, closed: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(host: str, patience: float) -> None:
+        raise UserError("the record is a file, and several machines that write it would break it")
+
+    monkeypatch.setattr(node, "_check_record", refuse)
+    folder = job_folder(tmp_path)
+    assert (node.prepare(folder), folder.progress().over, closed) == (2, True, [])
+
+
+@pytest.mark.parametrize(("left", "code"), [(None, 0), (0, 0), (1, 1), (-15, 0)])
+def test_a_job_that_is_put_back_after_its_run_had_finished_is_done(
+    left: int | None, code: int, tmp_path: Path, closed: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queued, "look", lambda address, run: queued.Seen("FINISHED", begun=True))
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("the command was started again"))
+    folder = job_folder(tmp_path, Progress(1), left)
+    assert (node.prepare(folder), node.run(folder), node.conclude(folder)) == (0, code, code)
+    assert (folder.progress().over, folder.progress().code, closed) == (True, code, [])
+
+
 def test_a_job_that_is_killed_each_time_ends_and_one_that_saves_does_not() -> None:
     idle, starts = 0, 1
     while (found := fate(End(-9), idle, 3)).starts:
@@ -128,6 +350,51 @@ def test_a_job_that_is_killed_each_time_ends_and_one_that_saves_does_not() -> No
     assert fate(End(143, saved="saved at step 6"), 2, 3).reason == "told to stop; saved at step 6"
     assert fate(End(143, preempted=True), 2, 3).starts
     assert not fate(End(143), 2, 3).starts
+
+
+def test_an_array_of_one_job_is_refused_before_anything_runs_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert launch(DATA, ["op=stats", "dataset=nosuch", "hydra/launcher=submitit_slurm"]) == 2
+    said = "error: hydra/launcher=submitit_slurm: is for a multirun; add -m, or send one job with launch=slurm\n"
+    assert capfd.readouterr().err.endswith(said)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("saves", "facts", "expected"),
+    [
+        ([""] * 9, {}, 2),
+        (["at step 3", "", "", "", ""], {}, 3),
+        (["", "", "at step 6", "", "", ""], {}, 5),
+        ([""] * 9, {"PreemptTime": "2026-11-28T21:05:02"}, 9),
+        (["at step 3"], {"JobState": "CANCELLED"}, 0),
+    ],
+    ids=["never saves", "saved once", "saved again", "makes room", "cancelled"],
+)
+def test_a_job_of_an_array_goes_back_into_the_queue_while_there_is_reason_to_hope(
+    saves: list[str], facts: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("submitit")
+    told = {"SUBMITIT_EXECUTOR": "slurm", "SUBMITIT_FOLDER": f"{tmp_path}/%j", "SLURM_JOB_ID": "8"}
+    for name, value in {**told, "SLURM_ARRAY_JOB_ID": "6", "SLURM_ARRAY_TASK_ID": "1"}.items():
+        monkeypatch.setenv(name, value)
+    asked: list[list[str]] = []
+    monkeypatch.setattr(asking, "facts_of", lambda job: {"JobState": "RUNNING", **facts})
+    monkeypatch.setattr(asking, "ask", lambda words: asked.append(words))
+    monkeypatch.setattr(stopping, "heed", lambda: None)
+    (tmp_path / "6_1").mkdir()
+    for what in saves:
+        before = len(asked)
+        with pytest.raises(stopping.Terminated), array.leaves():
+            if what:
+                stopping.saved(what)
+            raise stopping.Terminated
+        if len(asked) == before:
+            break
+    assert asked == [["scontrol", "requeue", "6_1"]] * expected
+    assert stopping.SAVED not in os.environ
 
 
 @pytest.mark.parametrize(
@@ -193,6 +460,26 @@ def test_what_the_environment_says_to_sbatch_counts_only_where_the_settings_say_
     assert {"SBATCH_ACCOUNT", "SLURM_CONF"} <= found.keys()
     assert not {"SBATCH_PARTITION", "SBATCH_TIMELIMIT", "SLURM_JOB_ID", "MLFLOW_RUN_ID"} & found.keys()
     assert found["MLFLOW_TRACKING_URI"] == "http://u:p@h"
+
+
+@pytest.mark.parametrize(
+    ("line", "beaten", "counts"),
+    [
+        ("mem=64G", ["SBATCH_MEM_PER_NODE", "SBATCH_MEM_PER_CPU"], ["SBATCH_GPUS"]),
+        ("gpus-per-node=1", ["SBATCH_GPUS_PER_NODE", "SBATCH_GPUS"], ["SBATCH_MEM_PER_NODE"]),
+        ("requeue", ["SBATCH_NO_REQUEUE"], ["SBATCH_MEM_PER_NODE"]),
+        ("no-requeue", ["SBATCH_REQUEUE"], ["SBATCH_GPUS"]),
+    ],
+)
+def test_variables_of_sbatch_that_are_called_otherwise_do_not_beat_the_settings(
+    line: str, beaten: list[str], counts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (*beaten, *counts):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://h")
+    found = batch._environment(command(tracking="http://h"), f"#SBATCH --{line}\n")
+    assert not {*beaten} & found.keys()
+    assert {*counts} <= found.keys()
 
 
 def test_a_folder_of_a_job_is_read_as_it_was_written(tmp_path: Path) -> None:

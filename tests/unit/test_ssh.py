@@ -44,6 +44,7 @@ def test_a_complaint_of_ssh_is_told_with_what_to_do(said: str, told: str) -> Non
     ("code", "said"),
     [
         (255, "ssh: connect to host gpu1 port 22: Connection refused"),
+        (255, "ssh: Could not resolve hostname gpu1: Temporary failure in name resolution"),
         (255, "client_loop: send disconnect: Broken pipe"),
         (12, "rsync: connection unexpectedly closed (0 bytes received so far) [sender]"),
         (255, ""),
@@ -100,6 +101,26 @@ def test_a_sweep_names_more_than_its_first_job_and_a_list_of_files_more_than_its
     assert set(found.paths) == {"datasets/mine.jsonl", "rows.jsonl"}
     found = named({"op.file": "batch.yaml"}, (), folder)
     assert {"batch.yaml", "models/m", "./rows.jsonl"} == set(found.paths)
+
+
+@pytest.mark.parametrize("word", ["~/.ssh/id_ed25519", "../.ssh/id_ed25519", "a/../../.ssh/id_ed25519"])
+def test_no_file_says_that_a_key_outside_of_the_folder_is_to_travel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    for name in (".ssh/id_ed25519", "work/a/x"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("key")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "work/batch.yaml").write_text(f"models: [a/x, '{word}']\n")
+    assert set(named({"op.file": "batch.yaml"}, (), tmp_path / "work").paths) == {"batch.yaml", "a/x"}
+
+
+def test_words_of_rows_are_no_names(folder: Path) -> None:
+    (folder / "secrets").mkdir()
+    (folder / "secrets/key").write_text("key")
+    (folder / "mine.csv").write_text("prompt,response\nwhat is in secrets/key,models/m\n")
+    values = {"dataset": "mine.csv", "stages.sft.command": "train dataset=./mine.csv"}
+    assert set(named(values, ("-m", "texts=mine.csv,rows.jsonl"), folder).paths) == {"mine.csv", "./mine.csv", "rows.jsonl"}
 
 
 @given(st.sampled_from(["/a/b", "/a/b.jsonl", "../x"]), st.text(alphabet="abc/=,[]' ", max_size=20))
@@ -266,10 +287,16 @@ def test_a_machine_that_has_all_is_good_and_one_whose_clock_is_wrong_is_told(cap
     assert "the clock of gpu1 is 1 h 0 min behind" in capsys.readouterr().err
 
 
-def test_an_unfit_release_is_refused_with_the_command_and_another_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unfit_release_is_refused_with_the_command_and_another_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     found, said = looked(torch="1.0")
     with pytest.raises(UserError, match=r"torch 1\.0 is of an unfit release.*pip install torch=="):
         far.check(found, said, "gpu1", "")
+    monkeypatch.setattr(far, "needed", lambda: {"torch": ("==2.13.0", "2.13.0+cpu")})
+    with pytest.raises(UserError, match=r"pip install torch==2\.13\.0$"):
+        far.check(found, said, "gpu1", "")
+    monkeypatch.undo()
     found, said = looked(psutil="99.0")
     far.check(found, said, "gpu1", "")
     assert "psutil 99.0 (here" in capsys.readouterr().err
@@ -312,7 +339,7 @@ def test_the_record_is_named_as_it_is_there(monkeypatch: pytest.MonkeyPatch) -> 
     assert "secret-of-mine" not in behind.values()
     through = Route("tunnel", 21000).variables("http://me:pw@mlflow:5000/x", "")
     assert through["MLFLOW_TRACKING_URI"] == "http://me:pw@127.0.0.1:21000/x"
-    assert through["MLFLOW_TRACKING_PASSWORD"] == "secret-of-mine" and "pw" not in through[store.PAGES]
+    assert through["MLFLOW_TRACKING_PASSWORD"] == "secret-of-mine" and through[store.PAGES] == "http://mlflow:5000/x"
 
 
 def test_artifacts_of_another_machine_are_no_folders_of_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,8 +367,12 @@ def test_a_door_s_address_is_not_on_its_command_line() -> None:
 
 
 def test_the_root_of_artifacts_is_that_of_all_experiments() -> None:
-    assert door.artifact_root("file:///h/mlruns/p/r/artifacts") == "file:///h/mlruns"
-    assert door.artifact_root("s3://b/p/r/artifacts") == ""
+    for project in ("p", "team/sales", "a b/c/d"):
+        location = f"{Path('/h/ml x/mlruns', project).as_uri()}/r/artifacts"
+        assert door.artifact_root("sqlite:////h/ml x/mlflow.db", location) == "file:///h/ml%20x/mlruns"
+    assert door.artifact_root("sqlite:////h/mlflow.db", "file:///moved/mlruns/p/r/artifacts") == "file:///moved/mlruns"
+    assert door.artifact_root("postgresql://db/x", "file:///h/mlruns/1/r/artifacts") == "file:///h/mlruns"
+    assert door.artifact_root("sqlite:////h/mlflow.db", "s3://b/p/r/artifacts") == ""
 
 
 def test_a_state_of_code_that_was_sent_is_the_run_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

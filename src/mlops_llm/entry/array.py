@@ -10,8 +10,10 @@ from typing import Any
 from mlops_llm import console
 from mlops_llm.entry.arguments import Arguments
 from mlops_llm.entry.job import Outcome, Stage, job_name
+from mlops_llm.errors import UserError
 from mlops_llm.launch.slurm import array
 from mlops_llm.tracking import ledger, queued
+from mlops_llm.tracking.outbox import put_aside
 
 
 def launching(arguments: Arguments) -> AbstractContextManager[None] | None:
@@ -27,6 +29,16 @@ def launching(arguments: Arguments) -> AbstractContextManager[None] | None:
     array.check()
     notice = float(arguments.value("hydra.launcher.signal_delay_s") or 120)
     return array.waited_for(notice, lambda: JobReturn(_return_value=None, status=JobStatus.COMPLETED))
+
+
+def refuse_one(arguments: Arguments) -> None:
+    """Refuse an array for a command that is one job: Hydra would run it here, on the login node.
+
+    Raises:
+        UserError: it asks for one.
+    """
+    if arguments.value("hydra/launcher") == array.LAUNCHER:
+        raise UserError("is for a multirun", f"hydra/launcher={array.LAUNCHER}", "add -m, or send one job with launch=slurm")
 
 
 def close(parent: str) -> None:
@@ -73,7 +85,6 @@ def _went_on(stage: Stage, cfg: Any, parent: str) -> bool:
         return True
     withdraw(before.id)
     output = Path(HydraConfig.get().runtime.output_dir)
-    if any(output.iterdir()):
-        output.rename(output.with_name(f"{output.name}.interrupted-{before.id[:8]}"))
-        output.mkdir()
+    put_aside(before.id, Path.cwd(), output, before.id[:8])
+    output.mkdir(exist_ok=True)
     return False

@@ -120,6 +120,11 @@ def _start(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) -> i
 
         return multirun(stage, arguments, name, outcome)
 
+    if arguments.value("hydra/launcher"):
+        from mlops_llm.entry import array
+
+        array.refuse_one(arguments)
+
     def task(cfg: Any) -> None:
         try:
             single(stage, cfg, name, outcome, arguments)

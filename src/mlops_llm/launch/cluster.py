@@ -23,6 +23,9 @@ ADDRESS = "RAY_ADDRESS"
 _STORE = 4 * 2**30
 """Bytes of a Ray of our own for what its processes share, at most; what is more goes to disk."""
 _PATIENCE = 10.0
+_ROOM = 103 - len("/ray-12345678/session_2026-11-29_01-26-49_314281_1234567/sockets/plasma_store")
+"""Bytes of the path of a folder in which Ray's sockets, of at most 103 on some systems, still fit."""
+_SHORT = "/tmp"
 
 
 def check(where: str) -> None:
@@ -56,7 +59,7 @@ def joined() -> Iterator[Any]:
     the network, so it asks for a token that nobody else knows), and leaves no file.
 
     Raises:
-        UserError: the cluster cannot be joined: it is gone, or of another release.
+        UserError: the cluster cannot be joined: it is gone, or of another release; or there is no folder for one of our own.
     """
     import ray
 
@@ -64,7 +67,7 @@ def joined() -> Iterator[Any]:
         yield ray
         return
     address = os.environ.get(ADDRESS)
-    folder = None if address else tempfile.mkdtemp(prefix="ray-")
+    folder = None if address else _folder()
     own = {} if address else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token_hex(32)}
     with _set({"RAY_USAGE_STATS_ENABLED": "0", **own, **({} if own or _says_mode() else {"RAY_AUTH_MODE": "disabled"})}):
         try:
@@ -120,6 +123,20 @@ def _how(address: str | None, folder: str | None) -> dict[str, Any]:
     console.detail("starting Ray on this machine")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"num_cpus": cores, "object_store_memory": store, "include_dashboard": False, "_temp_dir": folder, **quiet}
+
+
+def _folder() -> str:
+    """A new folder for a Ray of our own: the temporary one unless its path is too long for sockets.
+
+    Raises:
+        UserError: none can be made.
+    """
+    try:
+        where = tempfile.gettempdir()
+        return tempfile.mkdtemp(prefix="ray-", dir=where if len(os.fsencode(where)) <= _ROOM else _SHORT)
+    except OSError as error:
+        remedy = f"name one with a path of at most {_ROOM} characters: TMPDIR"
+        raise UserError(f"Ray has no folder for its sockets ({error.strerror})", str(error.filename or ""), remedy) from error
 
 
 def _says_mode() -> bool:

@@ -93,6 +93,9 @@ class Elsewhere(Place, ABC):
         """
         return []
 
+    def strike(self, job: Sent) -> None:
+        """Forget what is kept here for a job that nobody will ask for again."""
+
     def attended(self, job: Sent) -> AbstractContextManager[None]:
         """What stands as long as somebody stays with the job."""
         return nullcontext()

@@ -66,6 +66,11 @@ def loaded(text: bytes) -> Job:
     return Job(**values | {"command": command_of(values["command"]), "state": State[values["state"]]})
 
 
+def says_enough(job: Job, code: int) -> bool:
+    """Whether an exit code tells by itself what became of a job; else `after` needs the run's status."""
+    return job.cancel or code in (0, 1, *SIGNALLED) or (code == 2 and job.starts == 1)
+
+
 def after(job: Job, code: int | None, status: str, said: str = "") -> Job:
     """What a job is once its process has ended.
 

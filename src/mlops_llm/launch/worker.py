@@ -8,17 +8,19 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from mlops_llm import console
 from mlops_llm.errors import UserError
 from mlops_llm.launch import process
-from mlops_llm.launch.jobs import Job, State, after
+from mlops_llm.launch.jobs import Job, State, after, says_enough
 from mlops_llm.launch.place import Again
 from mlops_llm.launch.queue import Queue
 from mlops_llm.tracking import environment, queued
+from mlops_llm.tracking.outbox import put_aside
 from mlops_llm.tracking.queued import Seen
 from mlops_llm.tracking.store import check_address
 
@@ -33,7 +35,9 @@ class _Watched:
 
     job: Job
     child: subprocess.Popen[bytes] | None = None
-    """None where an earlier worker started it."""
+    """None where an earlier worker started it, or where it has ended."""
+    code: int | None = None
+    """Exit code, once it has ended and the record has yet to tell what that means."""
     next_look: float = 0.0
 
 
@@ -129,33 +133,35 @@ class Worker:
         seen = self._seen(job)
         if command.again is Again.resume and seen.begun:
             return (f"resume={command.run}",), False
-        if seen.output and seen.output.is_dir() and any(seen.output.iterdir()):
-            seen.output.rename(seen.output.with_name(f"{seen.output.name}.interrupted-{job.starts - 1}"))
+        if seen.output:
+            put_aside(command.run, Path(command.folder), seen.output, job.starts - 1)
         return command.words, True
 
     def _look(self, watched: _Watched) -> None:
         """See whether a job's process has ended."""
         job = watched.job
         if watched.child is not None:
-            code = watched.child.poll()
-            if code is not None:
-                self._end(job, code, process.last_error(self._queue.log(job.number)))
-        elif not process.lives(job) and time.monotonic() >= watched.next_look:
-            watched.next_look = time.monotonic() + _LOOK_AGAIN
-            try:
-                seen = self._seen(job)
-            except UserError as error:
-                console.warn(f"{_named(job)}: {error}")
+            watched.code = watched.child.poll()
+            if watched.code is None:
                 return
-            if not seen.alive:
-                self._end(job, None, process.last_error(self._queue.log(job.number)), seen)
+            watched.child = None
+            if says_enough(job, watched.code):
+                self._end(job, watched.code, process.last_error(self._queue.log(job.number)))
+                return
+        if (watched.code is None and process.lives(job)) or time.monotonic() < watched.next_look:
+            return
+        watched.next_look = time.monotonic() + _LOOK_AGAIN
+        try:
+            seen = self._seen(job)
+        except UserError as error:
+            console.warn(f"{_named(job)}: {error}")
+            return
+        if watched.code is not None or not seen.alive:
+            self._end(job, watched.code, process.last_error(self._queue.log(job.number)), seen)
 
     def _end(self, job: Job, code: int | None, said: str, seen: Seen | None = None) -> None:
         """Note how a job ended, and close its run where its process did not."""
         self._running.pop(job.number, None)
-        if seen is None and code is not None and (code not in (0, 1, 2) or job.starts > 1):
-            with suppress(UserError):
-                seen = self._seen(job)
         status = seen.status if seen else ""
         job = self._queue.change(job.number, lambda each: after(each, code, status, said))
         if job.state in (State.failed, State.cancelled):
@@ -167,7 +173,7 @@ class Worker:
         console.say(f"{_named(job)}: {state} after {took}" + (f" ({job.reason})" if job.reason else ""))
 
     def _seen(self, job: Job) -> Seen:
-        return queued.look(process.address_of(job.command, os.environ), job.command.run)
+        return queued.look(process.address_of(job.command, os.environ), job.command.run, Path(job.command.folder))
 
     def _close(self, job: Job) -> None:
         status = "KILLED" if job.state is State.cancelled else "FAILED"

@@ -11,19 +11,26 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mlops_llm.ports import LOOPBACK
-from mlops_llm.tracking.store import local_path
+from mlops_llm.tracking.store import database_file, local_path
 
+_ARTIFACTS = "mlruns"
+"""Folder of artifacts beside a local database."""
 _DAYS = 3650
 """Days for which a certificate is good, before and after now: another machine's clock may be anywhere."""
 
 
-def artifact_root(location: str) -> str:
-    """Address of the folder of all experiments' artifacts, by that of a run's (`ROOT/EXPERIMENT/RUN/artifacts`).
+def artifact_root(record: str, location: str) -> str:
+    """Address of the folder of all experiments' artifacts; empty where a run's artifacts are not in a folder.
 
-    Empty where a run's artifacts are not in a folder.
+    Args:
+        record: its address.
+        location: of a run's artifacts: `ROOT/PROJECT/RUN/artifacts`, where a project's name may have slashes.
     """
-    folder = local_path(location)
-    return folder.parents[2].as_uri() if folder is not None else ""
+    folder, file = local_path(location), database_file(record)
+    if folder is None:
+        return ""
+    beside = file.parent / _ARTIFACTS if file else None
+    return (beside if beside and folder.is_relative_to(beside) else folder.parents[2]).as_uri()
 
 
 def server(address: str, root: str, port: int, identity: Path) -> tuple[list[str], dict[str, str]]:

@@ -27,18 +27,18 @@ MOST_METRICS = 1000
 """Metrics in one of MLflow's batches."""
 
 
-def spool_folder() -> Path:
-    """Where writes wait, beside the outputs of the folder where the command was started."""
-    return Path.cwd() / "outputs" / ".spool"
+def spool_folder(folder: Path | None = None) -> Path:
+    """Where writes wait, beside the outputs of the folder where the command was started; None is this one."""
+    return (folder or Path.cwd()) / "outputs" / ".spool"
 
 
 class Outbox:
     """The writes of one run."""
 
-    def __init__(self, store: Store, run: str) -> None:
+    def __init__(self, store: Store, run: str, folder: Path | None = None) -> None:
         """Begin with nothing waiting, or with what an earlier process of the same run left."""
         self._store, self._run = store, run
-        self._file = spool_folder() / f"{run}.jsonl"
+        self._file = spool_folder(folder) / f"{run}.jsonl"
         self._next_try = 0.0
 
     @property
@@ -118,19 +118,44 @@ class Outbox:
             os.fsync(file.fileno())
 
 
-def deliver_left_over(store: Store) -> list[str]:
-    """Deliver what dead processes left for this store; return the ids of the runs that are complete again."""
-    if not any(spool_folder().glob("*.jsonl")):
+def deliver_left_over(store: Store, folder: Path | None = None, run: str = "*") -> list[str]:
+    """Deliver what dead processes left for this store; return the ids of the runs that are complete again.
+
+    Args:
+        store: the record.
+        folder: where their commands were started; None is this one.
+        run: of this run alone.
+    """
+    spool = spool_folder(folder)
+    if not any(spool.glob(f"{run}.jsonl")):
         return []
     from filelock import FileLock
 
-    with FileLock(spool_folder() / ".lock"):  # two starts at once would both find a number missing, and both write it
-        return _deliver_left_over(store)
+    with FileLock(spool / ".lock"):  # two starts at once would both find a number missing, and both write it
+        return _deliver_left_over(store, folder, run)
 
 
-def _deliver_left_over(store: Store) -> list[str]:
+def put_aside(run: str, folder: Path, output: Path, start: int | str) -> None:
+    """Keep what a start of a run had written, out of the way of the next one, which begins anew.
+
+    Args:
+        run: its id.
+        folder: where its command was started.
+        output: folder of its files, which becomes OUTPUT.interrupted-START, and in it what waited for the record.
+        start: that start's number or name.
+    """
+    aside = output.with_name(f"{output.name}.interrupted-{start}")
+    if output.is_dir() and any(output.iterdir()):
+        output.rename(aside)
+    waiting = spool_folder(folder) / f"{run}.jsonl"
+    if waiting.exists():
+        aside.mkdir(exist_ok=True)
+        waiting.replace(aside / "spool.jsonl")
+
+
+def _deliver_left_over(store: Store, folder: Path | None, run: str) -> list[str]:
     done = []
-    for file in sorted(spool_folder().glob("*.jsonl")):
+    for file in sorted(spool_folder(folder).glob(f"{run}.jsonl")):
         first = file.read_text("utf-8").partition("\n")[0]
         if not _whole(first):
             file.unlink()
@@ -139,7 +164,7 @@ def _deliver_left_over(store: Store) -> list[str]:
         if head["address"] != digest.text(store.address) or _has_owner(store, file, head):
             continue
         try:
-            complete = Outbox(store, file.stem).flush()
+            complete = Outbox(store, file.stem, folder).flush()
         except Exception as error:
             aside = file.rename(file.with_suffix(".refused"))
             console.warn(f"the record refuses what waited for run {file.stem} ({error}); it is kept in {aside}")

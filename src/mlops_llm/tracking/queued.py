@@ -12,6 +12,7 @@ from mlops_llm.errors import UserError, first_line
 from mlops_llm.tracking import environment, ledger
 from mlops_llm.tracking.deliver import deliver
 from mlops_llm.tracking.opening import JOB
+from mlops_llm.tracking.outbox import deliver_left_over
 from mlops_llm.tracking.refusals import AwayError, told
 from mlops_llm.tracking.secrets import mask_address
 from mlops_llm.tracking.store import connect_to, database_file, is_away
@@ -33,8 +34,13 @@ class Seen:
     """Its settings are recorded, so that it can go on."""
 
 
-def look(address: str, run: str) -> Seen:
+def look(address: str, run: str, folder: Path | None = None) -> Seen:
     """Look a run up.
+
+    Args:
+        address: of the record.
+        run: its id.
+        folder: where its command was started, if that is on this machine: what a dead process left there is delivered first.
 
     Raises:
         UserError: the record cannot be reached.
@@ -43,6 +49,8 @@ def look(address: str, run: str) -> Seen:
         row = _row(address, run)
         if row is None:
             return Seen("")
+        if folder and deliver_left_over(connect_to(address), folder, run):
+            row = _row(address, run) or row
         begun = any(item.path == "config.yaml" for item in connect_to(address).client.list_artifacts(run))
     alive = row.status == "RUNNING" and environment.believed_alive(row.tags)
     return Seen(row.status, alive, Path(row.tags["output"]) if "output" in row.tags else None, begun)

@@ -42,7 +42,7 @@ class OpenAI:
         """Check that the fields are a mapping."""
         self._first = ""
         if self.extra is not None and not isinstance(self.extra, Mapping):
-            raise UserError("is no mapping", "engine.extra", "write it as engine.extra={enable_thinking: false}")
+            raise UserError("is no mapping", "engine.extra", "write it as 'engine.extra={enable_thinking: false}'")
 
     @property
     def decisive(self) -> Mapping[str, Any]:

@@ -41,7 +41,7 @@ class OverRay:
     engine: str = "vllm"
     """The engine of each worker: vllm, hf or llamacpp."""
     settings: Any = None
-    """Its settings, such as {kv_cache_gb: 4}."""
+    """Its settings, such as 'engine.settings={kv_cache_gb: 4}' (in quotes)."""
     workers: Optional[int] = None  # noqa: UP045 (OmegaConf reads Optional)
     """Copies of the model; null is as many as the cluster's GPUs hold, or one a node where it has none."""
     cpus: float = 1.0
@@ -63,7 +63,7 @@ class OverRay:
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"is {getattr(self, name)}", f"engine.{name}", "give a number above 0")
         if self.settings is not None and not isinstance(self.settings, Mapping):
-            raise UserError("is no mapping", "engine.settings", "write it as engine.settings={max_model_len: 2048}")
+            raise UserError("is no mapping", "engine.settings", "write it as 'engine.settings={max_model_len: 2048}'")
         if isinstance(self.inner, OverRay) or not self.inner.local:
             remedy = "take vllm, hf or llamacpp"
             raise UserError(f"is {self.engine}, which opens no model of its own", "engine.engine", remedy)

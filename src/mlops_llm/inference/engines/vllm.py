@@ -64,7 +64,7 @@ class Vllm:
     start_timeout: float = 900.0
     """Seconds that a server may take to start."""
     arguments: Any = None
-    """More of vLLM's engine arguments, such as {max_num_seqs: 64}."""
+    """More of vLLM's engine arguments, such as 'engine.arguments={max_num_seqs: 64}' (in quotes)."""
 
     family: ClassVar[str] = "vllm"
     local: ClassVar[bool] = True
@@ -85,7 +85,7 @@ class Vllm:
             what = f"is {self.data_parallel}, and copies in one process would wait for each other without end"
             raise UserError(what, "engine.data_parallel", "take engine.mode=server, or engine=ray")
         if self.arguments is not None and not isinstance(self.arguments, Mapping):
-            raise UserError("is no mapping", "engine.arguments", "write it as engine.arguments={max_num_seqs: 64}")
+            raise UserError("is no mapping", "engine.arguments", "write it as 'engine.arguments={max_num_seqs: 64}'")
         for name in self.arguments or {}:
             own = str(name).replace("-", "_")
             if own == "trust_remote_code":

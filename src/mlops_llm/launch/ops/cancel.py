@@ -12,7 +12,7 @@ from mlops_llm import console
 from mlops_llm.component import component
 from mlops_llm.errors import UserError
 from mlops_llm.launch import process, sent
-from mlops_llm.launch.elsewhere import LostError, conclude, place_of
+from mlops_llm.launch.elsewhere import conclude, place_of
 from mlops_llm.launch.jobs import Job, State, after
 from mlops_llm.launch.place import Again, Command
 from mlops_llm.launch.queue import Queue
@@ -68,7 +68,7 @@ class Cancel:
         name = job.command.name
         if job.state.ended:
             raise UserError(f"the job of {name} is {job.state.name} already", "op.job", "see op=list")
-        place, stopped = place_of(job), True
+        place, brought, reason = place_of(job), list[str](), "cancelled"
         try:
             if job.handle and place.look(job).state.ended:
                 conclude(place, job)
@@ -76,15 +76,17 @@ class Cancel:
                 return Result("cancel", {}, {})
             if job.handle:
                 place.stop(job, self.patience)
-        except LostError as error:
+                brought = place.bring(job)
+        except UserError as error:  # the place is away, or gone, or lets nobody in any more
             if not self.force:
-                remedy = "try again, or strike it without stopping it: op.force=true"
-                raise LostError(error.what, error.where, remedy) from error
+                strike = "strike it without stopping it: op.force=true"
+                raise UserError(error.what, error.where, f"{error.remedy or 'try again'}, or {strike}") from error
             console.warn(f"{error}; what may run there was not stopped")
-            stopped = False
-        sent.ended(job, State.cancelled, reason="cancelled" if stopped else "struck, its place could not be reached")
+            place.strike(job)
+            reason = "struck, its place could not be used"
+        sent.ended(job, State.cancelled, reason=reason)
         _close(job.command, "cancelled")
-        for line in place.bring(job) if stopped and job.handle else []:
+        for line in brought:
             console.say(line)
         goes_on = f"; go on with: python -m mlops_llm.{job.command.stage} resume={name}"
         console.say(f"{name} is cancelled{goes_on if job.command.again is Again.resume else ''}")

@@ -70,7 +70,7 @@ class OnRay(Elsewhere):
     memory_gb: Optional[float] = None  # noqa: UP045
     """Memory to reserve, in GiB."""
     resources: Any = None
-    """Resources of the nodes' own, such as {A100: 1}."""
+    """Resources of the nodes' own: 'launch.resources={A100: 1}' (in quotes)."""
     code: Code = Code.there
     """there finds our code on the cluster, installed or at the same path; sent sends this checkout, changes included."""
     python: Optional[str] = None  # noqa: UP045
@@ -90,7 +90,7 @@ class OnRay(Elsewhere):
             isinstance(self.resources, Mapping) and all(isinstance(each, int | float) for each in self.resources.values())
         )
         if not good:
-            raise UserError(f"is {self.resources!r}", "launch.resources", "write it as launch.resources={A100: 1}")
+            raise UserError(f"is {self.resources!r}", "launch.resources", "write it as 'launch.resources={A100: 1}'")
         for name in ("folder", "env_file"):
             path = getattr(self, name)
             if path is not None and not PurePosixPath(path).is_absolute():

@@ -8,8 +8,8 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -24,7 +24,7 @@ from mlops_llm.launch.place import Again, Command
 from mlops_llm.launch.sent import Sent
 from mlops_llm.launch.slurm import asking, batch
 from mlops_llm.launch.slurm.folder import JobFolder, Sheet
-from mlops_llm.tracking import environment
+from mlops_llm.tracking import environment, queued
 from mlops_llm.tracking.store import check_sharing
 
 _SPARE = 10
@@ -32,6 +32,10 @@ _SPARE = 10
 _EARLY = 60
 """Seconds by which SLURM's signal may come too early."""
 _PAUSE = 1.0
+_ENDING = 120.0
+"""Seconds in which SLURM ends a job that it is told to kill."""
+_FORGOTTEN = 120.0
+"""Seconds after which a job that SLURM does not know is lost."""
 _TIME = re.compile(r"(\d+-)?(\d+)(?::(\d+))?(?::(\d+))?")
 _NAMED_HERE = {"partition", "nodes", "gpus-per-node", "cpus-per-task", "mem", "time", "account", "qos", "constraint"}
 
@@ -60,9 +64,9 @@ class OnSlurm(Elsewhere):
     constraint: Optional[str] = None  # noqa: UP045
     """Features that the nodes must have."""
     settings: Any = None
-    """More of sbatch's options by their long names, such as {exclusive:true,nodelist:gpu7}."""
+    """More of sbatch's options by their long names: 'launch.settings={exclusive:true,nodelist:gpu7}' (in quotes)."""
     setup: list[str] = field(default_factory=list)
-    """Lines of shell before the command on the first node, such as [module load cuda]."""
+    """Lines of shell before the command on the first node: 'launch.setup=[module load cuda]' (in quotes)."""
     python: Optional[str] = None  # noqa: UP045
     """What starts Python on a node, as a line of shell; null is the one that runs here."""
     folder: str = "outputs/.slurm"
@@ -84,7 +88,11 @@ class OnSlurm(Elsewhere):
         if not 0 < self.grace < math.inf:
             raise UserError(f"is {self.grace}", "launch.grace", "give seconds above 0")
         if self.settings is not None and not isinstance(self.settings, Mapping):
-            raise UserError("is no mapping", "launch.settings", "write {OPTION:VALUE}, with sbatch's long names")
+            raise UserError(
+                "is no mapping",
+                "launch.settings",
+                "write it in quotes, with sbatch's long names: 'launch.settings={OPTION:VALUE}'",
+            )
         twice = _NAMED_HERE & {str(key).replace("_", "-") for key in self.settings or {}}
         if twice:
             raise UserError(f"has {min(twice)}, which has a setting of its own", "launch.settings", "leave it out there")
@@ -108,14 +116,23 @@ class OnSlurm(Elsewhere):
 
     def look(self, job: Sent) -> Look:
         """How a job is: its own word where it left one, else SLURM's."""
+        return self._look(job, asking.facts_lately)
+
+    def _look(self, job: Sent, ask: Callable[[str], asking.Facts]) -> Look:
         if not job.handle:
             return Look(State.waiting, note="is being handed over")
-        progress = JobFolder(Path(job.handle["folder"])).progress()
+        folder = JobFolder(Path(job.handle["folder"]))
+        progress = folder.progress()
         if progress.over:
             return Look(_STATES.get(progress.code, State.failed), progress.code, progress.note)
-        look = asking.look_of(asking.facts_of(job.handle["job"]))
+        try:
+            look = asking.look_of(ask(job.handle["job"]))
+        except asking.ForgottenError as error:
+            look = self._forgotten(job, error)
+        else:
+            folder.is_known()
         if look.state.ended and progress.starts and not progress.over:
-            progress = JobFolder(Path(job.handle["folder"])).progress()  # it may have had its say meanwhile
+            progress = folder.progress()  # it may have had its say meanwhile
             if progress.over:
                 return Look(_STATES.get(progress.code, State.failed), progress.code, progress.note)
         if look.state.ended and not progress.starts and look.state is State.failed:
@@ -134,17 +151,25 @@ class OnSlurm(Elsewhere):
             return file.read()
 
     def stop(self, job: Sent, patience: float) -> None:
-        """Let it save and end; what still is there after `patience` seconds is killed."""
+        """Let it save and end; what still is there after `patience` seconds is killed.
+
+        Of a node that cannot end it, which SLURM waits for without bound, a line tells.
+        """
         folder, number = JobFolder(Path(job.handle["folder"])), job.handle["job"]
-        folder.cancel.touch()
+        with suppress(OSError):  # its folder may be gone
+            folder.cancel.touch()
         until = time.monotonic() + patience
         if asking.look_of(asking.facts_of(number)).state is State.running:
             asking.ask(["scancel", "--signal=TERM", number])
-            while not self.look(job).state.ended and time.monotonic() < until:
+            while not self._look(job, asking.facts_of).state.ended and time.monotonic() < until:
                 time.sleep(_PAUSE)
-        if not self.look(job).state.ended:
+        if not self._look(job, asking.facts_of).state.ended:
             asking.ask(["scancel", number])
-        while not self.look(job).state.ended:
+        until = time.monotonic() + _ENDING
+        while not (look := self._look(job, asking.facts_of)).state.ended:
+            if time.monotonic() > until:
+                console.warn(f"SLURM was told to end job {number}, which is still {look.note}; see: scontrol show job {number}")
+                return
             time.sleep(_PAUSE)
 
     def where(self, handle: Mapping[str, str]) -> str:
@@ -208,6 +233,29 @@ class OnSlurm(Elsewhere):
     def _step(self) -> list[str]:
         """What srun must be told again."""
         return [f"--cpus-per-task={self.cpus}"] if self.cpus else []
+
+    def _forgotten(self, job: Sent, error: asking.ForgottenError) -> Look:
+        """How a job is that SLURM does not know: lost, once that has lasted and the record shows no life of it.
+
+        Raises:
+            LostError: it may still be there.
+        """
+        now = time.time()
+        remedy = f"it counts as lost once that lasts {_FORGOTTEN:.0f} seconds and its run is not alive"
+        waits = LostError(error.what, error.where, remedy)
+        try:
+            since = JobFolder(Path(job.handle["folder"])).unknown_since(now)
+        except OSError:
+            since = job.sent
+        if now - since < _FORGOTTEN:
+            raise waits from error
+        try:
+            seen = queued.look(process.address_of(job.command, os.environ), job.command.run)
+        except UserError as away:
+            raise LostError(f"{error.what}; {away.what}", away.where, away.remedy) from away
+        if seen.alive:
+            raise waits from error
+        return Look(State.failed, note=f"{error.what}, and its process left no word")
 
     def _never(self, job: Sent) -> str:
         """Why a job ended before our program began, as far as its output tells."""

@@ -13,7 +13,7 @@ from typing import Optional
 from mlops_llm import console
 from mlops_llm.component import component
 from mlops_llm.launch import process, sent
-from mlops_llm.launch.elsewhere import Elsewhere, Look
+from mlops_llm.launch.elsewhere import DETACHED, Elsewhere, Look, LostError, attend
 from mlops_llm.launch.jobs import State
 from mlops_llm.launch.place import Command
 from mlops_llm.launch.sent import Sent
@@ -22,6 +22,7 @@ from mlops_llm.launch.ssh.connection import Connection
 from mlops_llm.launch.ssh.returned import Checkpoints
 from mlops_llm.launch.ssh.route import Tracking
 from mlops_llm.tracking import queued
+from mlops_llm.tracking.refusals import AwayError
 from mlops_llm.tracking.store import connect_to
 
 _LOOK = 0.5
@@ -65,14 +66,21 @@ class OverSsh(Elsewhere):
         """Deliver what the record has not heard yet, and bring the files."""
         if not job.handle:
             return []
+        if not begin.is_left(self._to, job):
+            self.strike(job)
+            return [f"nothing of {job.command.name} is left on {self.host}"]
         store = connect_to(process.address_of(job.command, os.environ))
         if begin.is_unsettled(self._to, job):
             with self.attended(job):
                 begin.settle(self._to, job)
         said = returned.bring(self._to, store, job.command.run, begin.ground(job), self.checkpoints)
-        route.identity_file(job.command.run).unlink(missing_ok=True)
+        self.strike(job)
         said.append(f"it stays on {self.host} too, until: ssh {self.host} rm -r {job.handle['job'].rpartition('/')[0]}")
         return said
+
+    def strike(self, job: Sent) -> None:
+        """Forget the key of its door."""
+        route.identity_file(job.command.run).unlink(missing_ok=True)
 
     @contextmanager
     def attended(self, job: Sent) -> Iterator[None]:
@@ -93,13 +101,34 @@ class OverSsh(Elsewhere):
         if self.wait:
             return super().attend(command)
         job = sent.required(command.run)
-        with self.attended(job):
-            while (
-                not self.look(job).state.ended and not queued.look(process.address_of(command, os.environ), command.run).begun
-            ):
-                time.sleep(_LOOK)
+        try:
+            with self.attended(job):
+                look = self._first_sign(job)
+        except KeyboardInterrupt:
+            again = f"python -m mlops_llm.launch op=attend op.job={command.name}"
+            console.warn(f"{command.name} has not begun yet, and may need somebody for that: {again}   (end it: op=cancel)")
+            return DETACHED
+        if look.state.ended:
+            return attend(job)
         console.say(f"{command.name} has begun on {self.host}")
         return 0
+
+    def _first_sign(self, job: Sent) -> Look:
+        """How a process is once its run goes on, or it has ended; a lost connection is waited for."""
+        told = False
+        while True:
+            try:
+                look = self.look(job)
+                if look.state.ended:
+                    return look
+                seen = queued.look(process.address_of(job.command, os.environ), job.command.run)
+                if seen.begun and seen.alive:
+                    return look
+            except (LostError, AwayError) as error:
+                if not told:
+                    console.warn(f"{error}; waiting for it")
+                told = True
+            time.sleep(_LOOK)
 
     def where(self, handle: Mapping[str, str]) -> str:
         """The machine."""

@@ -10,22 +10,30 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from mlops_llm import console
 from mlops_llm.errors import UserError, need
+from mlops_llm.files import write_text
 from mlops_llm.launch import stopping
 from mlops_llm.launch.elsewhere import LostError
 from mlops_llm.launch.jobs import State
 from mlops_llm.launch.slurm import asking
+from mlops_llm.launch.slurm.fate import End, fate
 from mlops_llm.tracking.store import address, check_sharing
 
 LAUNCHER = "submitit_slurm"
 _SETTING = f"hydra/launcher={LAUNCHER}"
 _LOOK, _PAUSE = 10.0, 1.0
 """Seconds between two questions to SLURM, and between two looks for a file."""
+_FORGOTTEN = 12
+"""Answers in a row by which SLURM does not know a job until it is lost."""
 _SPARE = 10
+_TRIES = 3
+"""Starts in a row at most in which a job is told to stop before it has saved anything."""
+_STOPPED = 143
 
 
 def check() -> None:
@@ -86,13 +94,20 @@ def waited_for(notice: float, nothing: Callable[[], Any]) -> Iterator[None]:
 
 def _wait(job: Any) -> None:
     """Wait for a job to end: to leave its result's file, or to be no more by SLURM's word, as one that died without a word."""
-    looked = 0.0
+    looked, forgotten = 0.0, 0
     while not job.paths.result_pickle.exists():
         if time.monotonic() - looked >= _LOOK:
             looked = time.monotonic()
-            with suppress(UserError):  # SLURM may be away for a while
+            try:
                 if asking.look_of(asking.facts_of(str(job.job_id))).state.ended:
                     return
+                forgotten = 0
+            except asking.ForgottenError:
+                forgotten += 1
+                if forgotten > _FORGOTTEN:
+                    return
+            except UserError:  # SLURM may be away for a while
+                pass
         time.sleep(_PAUSE)
 
 
@@ -108,15 +123,40 @@ def restarts() -> int:
 
 @contextmanager
 def leaves() -> Iterator[None]:
-    """A job that is told to stop saves and goes back into SLURM's queue, unless somebody cancelled it."""
+    """A job that is told to stop saves and goes back into SLURM's queue, as long as `fate` has hope for it.
+
+    What it saved, and how many starts in a row came to nothing, lies beside what submitit keeps of it.
+    """
+    from submitit import JobEnvironment
+
     stopping.heed()
+    kept = JobEnvironment().paths.folder
+    saved, idle = kept / "saved", kept / "idle"
+    saved.unlink(missing_ok=True)
     try:
-        yield
+        with mock.patch.dict(os.environ, {stopping.SAVED: str(saved)}):
+            yield
     except stopping.Terminated:
         with suppress(UserError):
-            if asking.look_of(asking.facts_of(_number())).state is State.running:
-                asking.ask(["scontrol", "requeue", _number()])
+            _put_back(saved, idle)
         raise
+
+
+def _put_back(saved: Path, idle: Path) -> None:
+    """Put this job, which was told to stop, back into the queue or say why it is over."""
+    facts = asking.facts_of(_number())
+    end = End(
+        _STOPPED,
+        saved.read_text("utf-8") if saved.is_file() else "",
+        cancelled=asking.look_of(facts).state is not State.running,
+        preempted=asking.is_preempted(facts),
+    )
+    found = fate(end, int(idle.read_text()) if idle.is_file() else 0, _TRIES)
+    if found.starts:
+        write_text(idle, str(found.idle))
+        asking.ask(["scontrol", "requeue", _number()])
+    elif not end.cancelled:
+        console.warn(f"{found.reason}: it does not go back into the queue")
 
 
 def _number() -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from mlops_llm.errors import UserError
 from mlops_llm.launch.elsewhere import Look, LostError
@@ -33,6 +35,24 @@ _ENDS = {
     "PREEMPTED": "it was preempted",
     "CANCELLED": "cancelled",
 }
+
+
+class _Told(NamedTuple):
+    """What SLURM said of a job, when it was last asked, and since when it says so; seconds of a clock of this process."""
+
+    facts: Facts
+    asked: float
+    since: float
+
+
+_told: dict[str, _Told] = {}
+_RAREST = 10.0
+"""Seconds between two questions about the same job, at most."""
+_TELLING = ("JobState", "Reason", "Restarts")
+
+
+class ForgottenError(LostError):
+    """SLURM answers, and does not know the job, or only from accounts that nobody closed: it ended, or these lag behind."""
 
 
 def require(where: str, *names: str) -> None:
@@ -74,7 +94,8 @@ def facts_of(job: str) -> Facts:
     """What SLURM knows of a job: its controller, which forgets ended ones after minutes, else its accounting.
 
     Raises:
-        LostError: neither answers, or neither knows it.
+        ForgottenError: the controller does not know it, and no accounts tell how it ended.
+        LostError: one that must be asked does not answer.
     """
     try:
         return controlled(ask(["scontrol", "--oneliner", "show", "job", job]))
@@ -84,10 +105,31 @@ def facts_of(job: str) -> Facts:
     try:
         told = accounted(ask(["sacct", "--parsable2", f"--format={','.join(_COLUMNS)}", "-j", job]))
     except LostError as error:
+        if "accounting storage is disabled" in error.what.lower():
+            raise ForgottenError(f"SLURM knows no job {job} and keeps no accounts", "scontrol") from error
         raise LostError(f"SLURM's accounting does not tell of job {job} ({error.what})", "sacct") from error
     if not told:
-        raise LostError(f"SLURM knows no job {job}", "sacct")
+        raise ForgottenError(f"SLURM knows no job {job}", "sacct")
+    if not look_of(told).state.ended:
+        raise ForgottenError(f"SLURM knows job {job} from its accounts only, as {told['JobState']}", "sacct")
     return told
+
+
+def facts_lately(job: str) -> Facts:
+    """What SLURM said of a job last; it is asked again the more rarely the longer that stays so.
+
+    Each question costs the cluster's one controller, and many may attend jobs for hours.
+
+    Raises:
+        LostError: as `facts_of`.
+    """
+    now, known = time.monotonic(), _told.get(job)
+    if known and now - known.asked < min(_RAREST, (now - known.since) / 10):
+        return known.facts
+    facts = facts_of(job)
+    same = known is not None and all(known.facts.get(key) == facts.get(key) for key in _TELLING)
+    _told[job] = _Told(facts, now, known.since if known and same else now)
+    return facts
 
 
 def controlled(text: str) -> Facts:

@@ -24,8 +24,14 @@ _NODE = "-m mlops_llm.launch.slurm.node"
 _OF_A_JOB = ("SLURM_", "SRUN_")
 """What begins the names of variables of a job, which are not another's."""
 _STAYS = ("SLURM_CONF",)
-_VARIABLE = {"time": "timelimit"}
-"""Options of sbatch whose variable is called otherwise."""
+_VARIABLES = {
+    "time": ("TIMELIMIT",),
+    "mem": ("MEM_PER_NODE", "MEM_PER_CPU", "MEM_PER_GPU"),
+    "gpus-per-node": ("GPUS_PER_NODE", "GPUS", "GPUS_PER_TASK"),
+    "requeue": ("REQUEUE", "NO_REQUEUE"),
+    "no-requeue": ("REQUEUE", "NO_REQUEUE"),
+}
+"""Options of sbatch with variables that are called otherwise, or that say the same in another way."""
 
 
 def script(folder: JobFolder, python: str, settings: Mapping[str, Any], step: list[str]) -> str:
@@ -85,7 +91,8 @@ def _environment(command: Command, text: str) -> dict[str, str]:
     To sbatch its variables (SBATCH_ACCOUNT) count for more than its script; here they only count where the script says nothing.
     """
     options = re.findall(r"^#SBATCH --([\w-]+)", text, re.MULTILINE)
-    beaten = {f"SBATCH_{_VARIABLE.get(each, each).replace('-', '_').upper()}" for each in options}
+    said = [name for each in options for name in _VARIABLES.get(each, (each.replace("-", "_").upper(),))]
+    beaten = {f"SBATCH_{name}" for name in said}
     others = {*process.OWN, "CUDA_VISIBLE_DEVICES", *beaten}
     mine = {name: value for name, value in os.environ.items() if name not in others}
     mine = {name: value for name, value in mine.items() if not name.startswith(_OF_A_JOB) or name in _STAYS}

@@ -69,6 +69,25 @@ class JobFolder:
         """Is there where somebody wants the job to end for good."""
         return self.path / "cancel"
 
+    def unknown_since(self, now: float) -> float:
+        """When SLURM was found not to know the job: `now` where nobody has noted that yet. Seconds since 1970.
+
+        Raises:
+            OSError: the folder is gone, or cannot be written.
+        """
+        file = self._unknown
+        if not file.is_file():
+            file.write_text(str(now))  # a folder that is gone is not to come back
+        return float(file.read_text() or now)
+
+    def is_known(self) -> None:
+        """Strike that SLURM does not know the job."""
+        self._unknown.unlink(missing_ok=True)
+
+    @property
+    def _unknown(self) -> Path:
+        return self.path / "unknown"
+
     def log(self, job: str) -> Path:
         """What the command prints on the first node, as submitit names it."""
         return self.path / f"{job}_0_log.out"

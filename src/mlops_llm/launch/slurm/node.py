@@ -18,13 +18,15 @@ from typing import Any
 
 from mlops_llm import console
 from mlops_llm.errors import UserError
-from mlops_llm.launch import stopping
-from mlops_llm.launch.jobs import State
+from mlops_llm.launch import process, stopping
+from mlops_llm.launch.jobs import SIGNALLED, State
 from mlops_llm.launch.place import JOB, Again
 from mlops_llm.launch.slurm import asking
-from mlops_llm.launch.slurm.fate import KILLED, End, Fate, fate
+from mlops_llm.launch.slurm.fate import KILLED, SPOKEN, End, Fate, fate
 from mlops_llm.launch.slurm.folder import JobFolder, Sheet
 from mlops_llm.tracking import environment, queued
+from mlops_llm.tracking.outbox import put_aside
+from mlops_llm.tracking.queued import Seen
 from mlops_llm.tracking.store import address, check_address, database_file
 
 _FIRST = "0"
@@ -38,16 +40,26 @@ def main(what: str, folder: JobFolder) -> int:
 
 
 def prepare(folder: JobFolder) -> int:
-    """Find the command line of this start; return 0, or 2 where there is none."""
+    """Find the command line of this start; return 0, or 2 where there is none.
+
+    A job that was put back after its run had finished, before anybody noted that, is over: nothing is left to do.
+    """
     sheet, progress = folder.sheet(), folder.progress()
+    before = _code(folder)
     for each in (folder.code, folder.saved):
         each.unlink(missing_ok=True)
     folder.note(replace(progress, starts=progress.starts + 1, note="", over=False))
     try:
-        words, adopt = _words(sheet, progress.starts)
+        seen = _seen(sheet, progress.starts)
+        if progress.starts and seen and seen.status == "FINISHED":
+            console.say(f"run '{sheet.command.name}' is finished, nothing is left to do")
+            folder.note(replace(progress, note="", over=True, code=before if before in SPOKEN else 0))
+            return 0
+        words, adopt = _words(sheet, seen, progress.starts)
     except UserError as error:
         console.fail(str(error))
         folder.note(replace(progress, note=str(error), over=True, code=_WRONG))
+        _close(sheet, _WRONG, str(error))
         return _WRONG
     variables = {JOB: f"slurm/{os.environ.get('SLURM_JOB_ID', '')}", stopping.GRACE: str(sheet.grace)}
     variables |= {stopping.SAVED: str(folder.saved), "PYTHONUNBUFFERED": "1"}
@@ -65,7 +77,9 @@ def run(folder: JobFolder) -> int:
     """
     if os.environ.get("SLURM_NODEID", _FIRST) != _FIRST:
         return 0
-    start = folder.start()
+    progress, start = folder.progress(), folder.start()
+    if progress.over:
+        return progress.code
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _wait_on)
@@ -82,6 +96,8 @@ def run(folder: JobFolder) -> int:
 def conclude(folder: JobFolder) -> int:
     """Judge how the command ended, and put the job back where it is to go on; return the job's exit code."""
     sheet, progress = folder.sheet(), folder.progress()
+    if progress.over:
+        return progress.code
     job = os.environ["SLURM_JOB_ID"]
     facts: asking.Facts = {}
     with suppress(UserError):
@@ -89,7 +105,7 @@ def conclude(folder: JobFolder) -> int:
     if facts and _is_put_back(facts):
         return KILLED
     end = End(
-        int(folder.code.read_text()) if folder.code.is_file() else None,
+        _code(folder),
         folder.saved.read_text("utf-8") if folder.saved.is_file() else "",
         folder.cancel.exists() or facts.get("JobState") == "CANCELLED",
         asking.is_preempted(facts),
@@ -104,8 +120,26 @@ def conclude(folder: JobFolder) -> int:
             return KILLED  # not reached for long: SLURM ends this script
         except UserError as error:
             found = Fate(False, found.idle, KILLED, f"{found.reason}; SLURM does not put it back: {error.what}")
-    folder.note(replace(progress, idle=found.idle, note=found.reason, over=True, code=found.code))
+    reason = found.reason or (process.last_error(folder.log(job)) if found.code else "")
+    folder.note(replace(progress, idle=found.idle, note=reason, over=True, code=found.code))
+    if found.code:
+        _close(sheet, found.code, reason or f"exit code {found.code}")
     return found.code
+
+
+def _code(folder: JobFolder) -> int | None:
+    """Exit code of the command's last process, where it left one."""
+    return int(folder.code.read_text()) if folder.code.is_file() else None
+
+
+def _close(sheet: Sheet, code: int, reason: str) -> None:
+    """Close the run of a job that is over, where its own process did not: nobody may be there who attends it.
+
+    A record that must not be written from this node stays as it is.
+    """
+    with suppress(UserError):
+        _check_record(sheet.host, 0.0)
+        queued.close(address(), sheet.command.run, "KILLED" if code in SIGNALLED else "FAILED", reason)
 
 
 def _is_put_back(facts: asking.Facts) -> bool:
@@ -114,15 +148,23 @@ def _is_put_back(facts: asking.Facts) -> bool:
     return asking.look_of(facts).state is State.waiting or facts.get("Restarts", mine) != mine
 
 
-def _words(sheet: Sheet, starts: int) -> tuple[tuple[str, ...], bool]:
+def _seen(sheet: Sheet, starts: int) -> Seen | None:
+    """The job's run as the record tells it; None at the first start of a command that takes over the run that waits.
+
+    Raises:
+        UserError: the record cannot be used from this node.
+    """
+    _check_record(sheet.host, _PATIENCE if starts else 0.0)
+    return queued.look(address(), sheet.command.run) if starts or not sheet.command.adopts else None
+
+
+def _words(sheet: Sheet, seen: Seen | None, starts: int) -> tuple[tuple[str, ...], bool]:
     """The command's words at this start, and whether its process takes over the run that waits.
 
     Raises:
-        UserError: the record cannot be used from this node, or what was cut off is not to go on by itself.
+        UserError: what was cut off is not to go on by itself, or nothing is left to do.
     """
     command = sheet.command
-    _check_record(sheet.host, _PATIENCE if starts else 0.0)
-    seen = queued.look(address(), command.run) if starts or not command.adopts else None
     if seen and seen.status == "FINISHED":
         raise UserError(f"run '{command.name}' is finished", "launch", "nothing is left to do")
     if seen and seen.status == "RUNNING" and starts:
@@ -133,8 +175,8 @@ def _words(sheet: Sheet, starts: int) -> tuple[tuple[str, ...], bool]:
         raise UserError("a multirun that was cut off does not go on by itself", "launch", f"resume={command.name}-0, …")
     if command.again is Again.resume and seen.begun:
         return (f"resume={command.run}",), False
-    if seen.output and seen.output.is_dir() and any(seen.output.iterdir()):
-        seen.output.rename(seen.output.with_name(f"{seen.output.name}.interrupted-{starts}"))
+    if seen.output:
+        put_aside(command.run, Path(command.folder), seen.output, starts)
     return command.words, True
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from mlops_llm import console
@@ -38,10 +37,22 @@ for port in random.sample(range({_PORTS.start}, {_PORTS.stop}), 100):
     break
 """
 _SETTLE = """
+from mlops_llm.errors import UserError, first_line
 from mlops_llm.tracking.opening import settle
-from mlops_llm.tracking.store import connect
-settle(connect())
+from mlops_llm.tracking.refusals import is_denied
+from mlops_llm.tracking.store import check_address, connect, is_away
+try:
+    check_address()
+except UserError as error:
+    print("away", error)
+else:
+    try:
+        settle(connect())
+        print("settled")
+    except Exception as error:
+        print("away" if is_away(error) and not is_denied(error) else "refused", first_line(error))
 """
+"""Its last line is what became of it."""
 _WAIT_TO_SETTLE = 60
 
 
@@ -79,6 +90,7 @@ def begin(to: Connection, command: Command, folder: str, python: str, wish: Trac
         "artifacts": way.root,
         "clock": f"{found.skew:.0f}",
     }
+    may_run = False
     try:
         to.ask('mkdir -p "$1" "$2" && chmod 700 "${1%/*}"', job, work)
         parts.send(to, work, found.free)
@@ -87,19 +99,35 @@ def begin(to: Connection, command: Command, folder: str, python: str, wish: Trac
             _send_output(to, Path(output), handle["output"])
             moved.point(store, command.run, handle["output"], work)
             moved.rename_in_settings(store, command.run, parts.elsewhere)
+        may_run = True
         number = start.start(to, job, work, _argv(command, handle, parts.words), _variables(command, handle))
+        console.say(f"process {number} on {found.name or to.host} ({to.host}:{work})")
     except BaseException:
-        _take_back(to, store, command, handle)
+        _take_back(to, store, command, handle, may_run)
         raise
-    console.say(f"process {number} on {found.name or to.host} ({to.host}:{work})")
     return handle
 
 
-def _take_back(to: Connection, store: Store, command: Command, handle: Mapping[str, str]) -> None:
-    """Leave nothing of a command that could not be started; a run that was to go on is where it was."""
-    if command.adopts:
-        with suppress(UserError):
+def _take_back(to: Connection, store: Store, command: Command, handle: Mapping[str, str], may_run: bool) -> None:
+    """Leave nothing of a command that could not be started; a run that was to go on is where it was.
+
+    Args:
+        to: the machine.
+        store: the record.
+        command: what was to be started.
+        handle: by what it would be found again.
+        may_run: its process was asked for, so it may be there.
+    """
+    try:
+        if may_run:
+            start.take_back(to, handle["job"])
+        if command.adopts:
             to.ask('rm -rf "${1%/*}"', handle["job"])
+    except UserError as error:
+        if may_run:
+            remedy = f"once it can be: ssh {to.host} cat {handle['job']}/pid"
+            console.warn(f"whether a process of {command.name} was begun there cannot be seen ({error.what}); {remedy}")
+    if command.adopts:
         return
     moved.point(store, command.run, handle["output_here"], handle["here"])
     moved.rename_in_settings(store, command.run, json.loads(handle["names"]))
@@ -167,6 +195,15 @@ def _known(command: Command, handle: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def is_left(to: Connection, job: Sent) -> bool:
+    """Whether anything of a job is there still; a person may have removed it, or the machine be another by now.
+
+    Raises:
+        LostError: the machine cannot be reached.
+    """
+    return bool(to.ask('[ -d "$1" ] && echo yes; exit 0', job.handle["work"]).strip())
+
+
 def is_unsettled(to: Connection, job: Sent) -> bool:
     """Whether an ended process has left what the record does not know, or has left no word.
 
@@ -180,18 +217,27 @@ def is_unsettled(to: Connection, job: Sent) -> bool:
 def settle(to: Connection, job: Sent) -> None:
     """Let the machine deliver what the record has not heard of an ended process; the way to the record must stand.
 
+    Where that cannot be done, as its Python is gone or the record refuses it, a person is told where it lies.
+
     Raises:
         LostError: the machine, or from there the record, cannot be reached.
     """
     handle = job.handle
     variables = _known(job.command, handle) | {"MLOPS_LLM_PATIENCE": str(_WAIT_TO_SETTLE)}
-    script = start.exported(variables) + 'cd "$1" && "$2" -c "$3" >/dev/null'
+    script = start.exported(variables) + 'cd "$1" && "$2" -c "$3"'
     try:
-        to.ask(script, handle["work"], handle["python"], _SETTLE, patience=2 * _WAIT_TO_SETTLE + 60)
+        said = to.ask(script, handle["work"], handle["python"], _SETTLE, patience=2 * _WAIT_TO_SETTLE + 60)
+        how, _, why = said.decode("utf-8", "replace").strip().rpartition("\n")[2].partition(" ")
     except LostError:
         raise
     except UserError as error:
-        raise LostError(f"what the record has not heard yet cannot be delivered ({error.what})", to.host) from error
+        how, why = "refused", error.what
+    if how == "away":
+        raise LostError(f"what the record has not heard yet cannot be delivered ({why})", to.host)
+    if how != "settled":
+        name, place = job.command.name, f"{to.host}:{handle['work']}/outputs/.spool"
+        again = f"mend that, then: python -m mlops_llm.launch op=attend op.job={name}"
+        console.warn(f"what the record has not heard of {name} cannot be delivered ({why}); it stays in {place}; {again}")
 
 
 def ground(job: Sent) -> Ground:

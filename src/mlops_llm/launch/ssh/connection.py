@@ -33,7 +33,11 @@ _MISTAKES = (
         "it refuses the key",
         "let it know yours (ssh-copy-id {host}), or load it: ssh-add",
     ),
-    (r"Could not resolve hostname", "no machine has this name", "check launch.host, or name it in ~/.ssh/config"),
+    (
+        r"Could not resolve hostname(?!.*Temporary failure)",
+        "no machine has this name",
+        "check launch.host, or name it in ~/.ssh/config",
+    ),
     (
         r"remote port forwarding failed|administratively prohibited|forwarding is disabled",
         "it does not forward ports to here",

@@ -13,6 +13,7 @@ from typing import Any
 from mlops_llm import console
 from mlops_llm.errors import UserError
 from mlops_llm.launch.ssh.connection import Connection
+from mlops_llm.tracking.secrets import mask_address
 
 PACKAGE = "mlops-llm"
 SKEW = 60.0
@@ -20,8 +21,10 @@ SKEW = 60.0
 _LISTED = 8
 _LOOK = r"""
 case $1 in /*) root=$1 ;; "~/"*) root=$HOME/${1#"~/"} ;; *) root=$HOME/$1 ;; esac
-mkdir -p "$root/code" "$root/files" "$root/cache" "$root/jobs" || exit 1
-chmod 700 "$root" 2>/dev/null
+(umask 077; mkdir -p "$root/code" "$root/files" "$root/cache" "$root/jobs") || exit 1
+for each in code files cache jobs; do
+    [ -w "$root/$each" ] || { echo "mkdir: no right to write $root/$each" >&2; exit 1; }
+done
 touch "$root/.here" || exit 1
 python=$2
 case $python in "~/"*) python=$HOME/${python#"~/"} ;; esac
@@ -84,7 +87,7 @@ def look(to: Connection, folder: str, python: str, server: str = "") -> Far:
         to: the machine.
         folder: for all that is sent; relative to the home folder there.
         python: its Python; empty is that of `.venv` in the folder, else `python3`.
-        server: an address that it is to try.
+        server: an address that it is to try, without the password that it may hold.
 
     Raises:
         LostError: it cannot be reached.
@@ -92,7 +95,7 @@ def look(to: Connection, folder: str, python: str, server: str = "") -> Far:
     """
     before = time.time()
     try:
-        said = to.ask(_LOOK, folder, python, server, *sorted(needed())).decode("utf-8", "replace")
+        said = to.ask(_LOOK, folder, python, mask_address(server), *sorted(needed())).decode("utf-8", "replace")
     except UserError as error:
         if "mkdir:" in error.what or "touch:" in error.what:
             raise UserError(f"the folder cannot be written ({error.what})", to.host, "choose another launch.folder") from error
@@ -161,11 +164,16 @@ def _check_packages(found: Far, where: str, host: str) -> None:
         named = _several([*missing, *(f"{name} {found.packages[name]}" for name in unfit)])
         verb = "is" if len(missing) + len(unfit) == 1 else "are"
         how = "missing" if not unfit else "of an unfit release" if not missing else "missing or of an unfit release"
-        wanted = " ".join(f"{name}=={needed()[name][1]}" for name in (*missing, *unfit))
+        wanted = " ".join(f"{name}=={_published(needed()[name][1])}" for name in (*missing, *unfit))
         raise UserError(f"{named} {verb} {how}", where, f"ssh {host} {found.python} -m pip install {wanted}")
     others = drifted(needed(), found.packages)
     if others:
         console.warn(f"{where} has other releases than here, results may differ: {_several(others)}")
+
+
+def _published(version: str) -> str:
+    """A release as a package index names it: without what a build of its own is called by, such as `+cpu`."""
+    return version.partition("+")[0]
 
 
 def _several(names: Sequence[str]) -> str:

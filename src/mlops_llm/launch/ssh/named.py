@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +40,7 @@ def named(values: Mapping[str, Any], words: Sequence[str], folder: Path) -> Name
         words: of the command line; those of a multirun name more than one job's settings do.
         folder: where the command was typed.
     """
-    found = Named()
+    found, listings = Named(), dict[Path, None]()
     written = [(key, value) for key, value in values.items()]
     written += [(word.lstrip("+~").partition("=")[0], word.partition("=")[2]) for word in words if "=" in word]
     for key, value in written:
@@ -47,14 +48,26 @@ def named(values: Mapping[str, Any], words: Sequence[str], folder: Path) -> Name
         if key.startswith(("launch", "choice.")) or last in _PASSING:
             continue
         for text in _texts(value):
-            for each in {text, *_parts(text)}:
-                _note(found, last, each, folder)
-    for path in list(found.paths.values()):
-        if path.is_file() and path.suffix in _LISTING and path.stat().st_size <= _LONGEST_LISTING:
-            for each in set(re.findall(r"[^\s,'\"\[\]{}:=()#]+", path.read_text("utf-8", "replace"))):
-                if "/" in each and not Path(each).is_absolute():
-                    _note(found, "", each, folder)
+            for name, each in ((last, text), *_parts(text, last)):
+                path = _note(found, last, each, folder)
+                if path and name not in _ROWS and path.suffix in _LISTING and path.is_file():
+                    listings[path] = None
+    for path in listings:
+        for each in _listed(path):
+            _note(found, "", each, folder)
     return found
+
+
+def _listed(file: Path) -> set[str]:
+    """What a file may name of the folder and below; of what lies elsewhere it decides nothing, so that no key travels."""
+    if file.stat().st_size > _LONGEST_LISTING:
+        return set()
+    words = set(re.findall(r"[^\s,'\"\[\]{}:=()#]+", file.read_text("utf-8", "replace")))
+    return {
+        each
+        for each in words
+        if "/" in each and not each.startswith(("/", "~")) and not os.path.normpath(each).startswith("..")
+    }
 
 
 def moved(text: str, places: Mapping[str, str]) -> str:
@@ -64,21 +77,23 @@ def moved(text: str, places: Mapping[str, str]) -> str:
     return text
 
 
-def _note(found: Named, last: str, text: str, folder: Path) -> None:
+def _note(found: Named, last: str, text: str, folder: Path) -> Path | None:
+    """Note what a text names; return the file or folder that it is the path of."""
     if _REF.fullmatch(text):
         found.refs.add(text)
-        return
+        return None
     pinned = _PIN.fullmatch(text)
     for each in (text, *([pinned[1]] if pinned else [])):
         path = _path(each, folder, last in _MODELS)
         if path is not None:
             found.paths[each] = path
-            return
+            return path
     if last in _ROWS and re.fullmatch(r"[^\W_][\w.\-]*(@\S+)?", text):
         name = text.partition("@")[0]
         for path in sorted((folder / "datasets").glob(f"{name}*")):
             if path.name == name or path.name.startswith(f"{name}."):
                 found.paths[f"datasets/{path.name}"] = path
+    return None
 
 
 def _path(text: str, folder: Path, is_model: bool) -> Path | None:
@@ -101,13 +116,14 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(each)
 
 
-def _parts(text: str) -> Iterator[str]:
-    """Values within a text: of a list, of a sweep, of a command that a flow's stage is."""
+def _parts(text: str, last: str) -> Iterator[tuple[str, str]]:
+    """Values within a text: of a list, of a sweep, of a command that a flow's stage is; each with its setting's last name."""
     try:
         words = shlex.split(text)
     except ValueError:
         words = text.split()
     for word in words:
-        for part in re.split(r"[,\[\]{}()]", word.partition("=")[2] or word):
+        key, _, value = word.partition("=")
+        for part in re.split(r"[,\[\]{}()]", value or word):
             if part.strip():
-                yield part.strip().strip("'\"")
+                yield key.rpartition(".")[2] if value else last, part.strip().strip("'\"")

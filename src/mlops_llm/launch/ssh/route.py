@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -26,11 +26,10 @@ _SECRETS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRAC
 _PATIENCE = 86400
 """Seconds for which a command there waits at its start for somebody to attend."""
 _PAUSES = (0.5, 1.0, 2.0, 5.0)
-_TOLD = 4
-"""The try after which a person is told that the way does not stand."""
 _END = 10.0
-_STAYS = "cat >/dev/null"
-"""What the tunnel's connection does there: it ends when this process does, however that ends."""
+_STAYS = "exec sh -c 'cat >/dev/null; kill $PPID'"
+"""What the tunnel's connection does there: it ends when this process does, however that ends, and ends sshd's part with it,
+which would else keep the port as long as a process there has a connection open."""
 
 
 class Tracking(Enum):
@@ -73,7 +72,7 @@ class Route:
         found = {"MLFLOW_TRACKING_URI": self.address(record), store.PATIENCE: str(_PATIENCE)}
         if self.kind == "door":
             return found | dict(door.credentials(identity)) | {proxied.ROOT: self.root, store.PAGES: store.LOCAL_PAGES}
-        shown = {} if self.kind == "direct" else {store.PAGES: record.rpartition("@")[2] if "@" in record else record}
+        shown = {} if self.kind == "direct" else {store.PAGES: mask_address(record)}
         return found | shown | {name: os.environ[name] for name in _SECRETS if os.environ.get(name)}
 
 
@@ -90,7 +89,7 @@ def chosen(record: str, location: str, wish: Tracking, port: int, answers: bool)
     Raises:
         UserError: there is none.
     """
-    root = door.artifact_root(location)
+    root = door.artifact_root(record, location)
     if not record.startswith("http"):
         if wish is Tracking.direct:
             remedy = "start a server that both reach and name it in MLFLOW_TRACKING_URI, or leave launch.tracking out"
@@ -159,29 +158,85 @@ def standing(to: Connection, route: Route, record: str, run: str) -> Iterator[No
 
 @contextmanager
 def _served(record: str, route: Route, port: int, run: str) -> Iterator[None]:
+    """Keep the door's server running within the block."""
     words, variables = door.server(record, route.root, port, identity_file(run))
     log = identity_file(run).with_suffix(".log")
-    with log.open("wb") as said:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "mlops_llm.launch.keeper", *words],
-            stdin=subprocess.PIPE,
-            stdout=said,
-            stderr=subprocess.STDOUT,
-            env=variables,
-            start_new_session=True,
+
+    def begin() -> subprocess.Popen[bytes]:
+        with log.open("wb") as said:
+            return subprocess.Popen(
+                [sys.executable, "-m", "mlops_llm.launch.keeper", *words],
+                stdin=subprocess.PIPE,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                env=variables,
+                start_new_session=True,
+            )
+
+    def watch(server: subprocess.Popen[bytes]) -> str:
+        server.wait()
+        said = log.read_text("utf-8", "replace").strip().splitlines() or [f"code {server.returncode}"]
+        return (
+            f"the server on the record has ended ({said[-1][:300]}), and is begun anew; what is recorded waits there meanwhile"
         )
-    try:
+
+    with _held(begin, watch, told=1):
         yield
-    finally:
-        _ended(server)
-        log.unlink(missing_ok=True)
+    log.unlink(missing_ok=True)
 
 
 @contextmanager
 def _tunnel(to: Connection, port: int, target: str) -> Iterator[None]:
+    """Keep a tunnel within the block."""
+    argv = to.argv("-T", "-o", "ExitOnForwardFailure=yes", "-R", f"{LOOPBACK}:{port}:{target}", shared=False)
+
+    def begin() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*argv, _STAYS],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for this process alone
+        )
+
+    def watch(tunnel: subprocess.Popen[bytes]) -> str:
+        said = tunnel.stderr.read().decode("utf-8", "replace") if tunnel.stderr else ""
+        tunnel.wait()
+        error = to.error(tunnel.returncode, said)
+        return f"the way to the record does not stand ({error}); what is recorded waits there, and is not lost"
+
+    with _held(begin, watch, told=4):
+        yield
+
+
+@contextmanager
+def _held(
+    begin: Callable[[], subprocess.Popen[bytes]], watch: Callable[[subprocess.Popen[bytes]], str], told: int
+) -> Iterator[None]:
+    """Keep a process running within the block; one that ends is begun anew.
+
+    Args:
+        begin: begins it; it ends with its input.
+        watch: waits for its end, and returns what a person is to know of that.
+        told: the try after which a person is told.
+    """
     over = threading.Event()
     current: list[subprocess.Popen[bytes]] = []
-    thread = threading.Thread(target=_hold, args=(to, port, target, over, current), daemon=True)
+
+    def hold() -> None:
+        tries = 0
+        while not over.is_set():
+            current[:] = [begin()]
+            if over.is_set():
+                _ended(current[0])
+                return
+            complaint = watch(current[0])
+            tries += 1
+            if tries == told and not over.is_set():
+                console.warn(complaint)
+            over.wait(_PAUSES[min(tries, len(_PAUSES)) - 1])
+
+    thread = threading.Thread(target=hold, daemon=True)
     thread.start()
     try:
         yield
@@ -190,31 +245,6 @@ def _tunnel(to: Connection, port: int, target: str) -> Iterator[None]:
         for each in current:
             _ended(each)
         thread.join(_END)
-
-
-def _hold(to: Connection, port: int, target: str, over: threading.Event, current: list[subprocess.Popen[bytes]]) -> None:
-    """Hold a tunnel until it is over; one that breaks is dug anew."""
-    argv = to.argv("-T", "-o", "ExitOnForwardFailure=yes", "-R", f"{LOOPBACK}:{port}:{target}", shared=False)
-    tries = 0
-    while not over.is_set():
-        tunnel = subprocess.Popen(
-            [*argv, _STAYS],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for this process alone
-        )
-        current[:] = [tunnel]
-        if over.is_set():
-            _ended(tunnel)
-            return
-        said = tunnel.stderr.read().decode("utf-8", "replace") if tunnel.stderr else ""
-        tunnel.wait()
-        tries += 1
-        if tries == _TOLD and not over.is_set():
-            error = to.error(tunnel.returncode, said)
-            console.warn(f"the way to the record does not stand ({error}); what is recorded waits there, and is not lost")
-        over.wait(_PAUSES[min(tries, len(_PAUSES)) - 1])
 
 
 def _ended(process: subprocess.Popen[bytes]) -> None:

@@ -16,16 +16,18 @@ _SIGNAL = 128
 """A shell's exit code of a command that a signal ended is this and the signal's number."""
 _START = 100
 """Tenths of a second in which the process has left its number."""
+_TAKEN_BACK = 5.0
+"""Seconds in which a process that is taken back may put its things in order."""
 _WRAPPED = """
 trap : TERM INT
 set -- "$$ $(sed 's/.*) //' /proc/$$/stat | cut -d' ' -f20) $(cat /proc/sys/kernel/random/boot_id)" "$@"
-echo "$1" >"$JOB_FOLDER/pid.draft" && mv "$JOB_FOLDER/pid.draft" "$JOB_FOLDER/pid"
+echo "$1" >"$JOB_FOLDER/pid.draft" && mv "$JOB_FOLDER/pid.draft" "$JOB_FOLDER/pid" || exit 1
 shift
 "$@"
 echo $? >"$JOB_FOLDER/rc.draft" && mv "$JOB_FOLDER/rc.draft" "$JOB_FOLDER/rc"
 """
-"""Leaves the process's number with its start time and the machine's start, and at the end the exit code. The trap lets it live
-until the command, which gets the signal too, has ended."""
+"""Leaves the process's number with its start time and the machine's start, and at the end the exit code; where the folder for
+them was taken back, nothing is begun. The trap lets it live until the command, which gets the signal too, has ended."""
 _LAUNCHED = f"""
 cd "$WORK_FOLDER" || exit 1
 rm -f "$JOB_FOLDER/pid" "$JOB_FOLDER/rc"
@@ -147,3 +149,14 @@ def stop(to: Connection, job: str, patience: float) -> None:
         LostError: the machine cannot be reached.
     """
     to.ask(_STOP, job, str(int(patience * 5)), patience=patience + 60)
+
+
+def take_back(to: Connection, job: str) -> None:
+    """End a process that may have been started just now; one that has not left its number yet does not begin.
+
+    Raises:
+        LostError: the machine cannot be reached.
+    """
+    to.ask('mv "$1" "$1.over" 2>/dev/null; exit 0', job)
+    stop(to, f"{job}.over", _TAKEN_BACK)
+    to.ask('rm -rf "$1.over"', job)

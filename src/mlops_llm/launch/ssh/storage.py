@@ -9,12 +9,19 @@ from pathlib import Path
 
 from mlops_llm import console, digest
 from mlops_llm.errors import UserError
+from mlops_llm.launch.elsewhere import LostError
 from mlops_llm.launch.ssh.connection import Connection
 
 _MUCH = 64 << 20
 """Bytes that are announced before they travel."""
 _SPARE = 64 << 20
 """Bytes that stay free for what the command writes at its start."""
+_PRESENT = 'for each; do [ -d "$each" ] && echo "$each"; done; exit 0'
+_FINISHED = """
+[ -d "$1" ] || mv -T "$1.part" "$1" || [ -d "$1" ] || exit 1
+rm -rf "$1.part"
+"""
+"""Gives content its name; another command may have sent the same meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ def bring_there(to: Connection, contents: Iterable[Content], free: int) -> None:
         UserError: there is no space for it.
     """
     by_place = {each.place: each for each in contents}
-    there = set(to.ask('for each; do [ -d "$each" ] && echo "$each"; done; exit 0', *by_place).decode().splitlines())
+    there = _there(to, by_place)
     missing = [each for place, each in by_place.items() if place not in there]
     total = sum(each.bytes for each in missing)
     if total + _SPARE > free:
@@ -68,9 +75,20 @@ def bring_there(to: Connection, contents: Iterable[Content], free: int) -> None:
     for each in missing:
         if each.bytes > _MUCH:
             console.say(f"sending {each.title}: {console.size(each.bytes)}")
-        sent = _sent(to, each)
-        to.ask('mv "$1.part" "$1"', each.place)
+        try:
+            sent = _sent(to, each)
+            to.ask(_FINISHED, each.place)
+        except LostError:
+            raise
+        except UserError:
+            if each.place not in _there(to, [each.place]):
+                raise
+            continue  # another command was the first to send it, and took its draft
         console.say(f"sent {each.title}: {console.size(sent)} of {console.size(each.bytes)}")
+
+
+def _there(to: Connection, places: Iterable[str]) -> set[str]:
+    return set(to.ask(_PRESENT, *places).decode().splitlines())
 
 
 def _sent(to: Connection, content: Content) -> int:
