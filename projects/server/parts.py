@@ -24,6 +24,9 @@ STORE = ["server", "-master.telemetry=false", "-master.volumeSizeLimitMB=1024", 
 STORE += ["-filer", "-s3", "-s3.iam=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
 """What SeaweedFS is told wherever it runs: as much as fits on the disk, nothing of itself to others, no ports but S3's."""
 
+DATABASE = ["--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--data-checksums"]
+"""With what PostgreSQL's folder is made: passwords for everybody, and pages that tell when they are spoiled."""
+
 
 class ServerError(Exception):
     """What a person can mend, as one line."""

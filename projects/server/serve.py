@@ -23,6 +23,7 @@ from urllib.request import urlopen
 
 from keys import Keys, keys, passfile, variables, write
 from parts import (
+    DATABASE,
     LOOPBACK,
     Addresses,
     Part,
@@ -116,7 +117,8 @@ def _own(folder: Path) -> int:
     for each in (folder, folder / "logs", folder / "seaweedfs" / "data"):
         each.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o711)  # PostgreSQL's account passes through
-    (folder / "seaweedfs").chmod(0o700)
+    for each in ("seaweedfs", "logs"):  # what a client said is in the logs
+        (folder / each).chmod(0o700)
     lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -131,7 +133,7 @@ def _written(folder: Path, asked: argparse.Namespace) -> Keys:
     passfile(folder, known)
     if asked.write_only:
         write(folder / "compose.database_owner", known.database_owner)
-        write(folder / "compose.database", known.database)
+        variables(folder / "compose.postgres.env", {"MLFLOW_DATABASE_PASSWORD": known.database})
         write(folder / "compose.auth.ini", auth(CONTAINERS))
         told = mlflow_environment("/run/secrets", CONTAINERS, known, direct=False)
         variables(folder / "compose.env", {name: told[name] for name in told if name not in COMPOSED})
@@ -199,8 +201,7 @@ def _made(programs: Path, folder: Path, account: str, known: Keys) -> None:
             found = pwd.getpwnam(account)
             for each in (folder, password):
                 os.chown(each, found.pw_uid, found.pw_gid)
-        words = ["-D", str(folder), "--username=postgres", f"--pwfile={password}", "--encoding=UTF8", "--no-locale"]
-        words += ["--auth=scram-sha-256", "--data-checksums", "--no-instructions"]
+        words = ["-D", str(folder), "--username=postgres", f"--pwfile={password}", *DATABASE, "--no-instructions"]
         if subprocess.run(["test", "-w", folder], cwd="/", check=False, **as_account(account)).returncode:
             raise ServerError(f"the account '{account}' cannot reach {folder}; take a --folder whose parents it may enter")
         done = subprocess.run(

@@ -29,6 +29,25 @@ def test_every_line_is_of_a_kind_that_is_tried():
     assert [line for line in commands(PAGE) if not re.match(kinds, line)] == []
 
 
+def test_what_the_shared_server_does_not_bound_is_said_and_a_proxy_shown():
+    for page, heading in (("security.md", "## Not covered"), ("security.zh.md", "## 没有覆盖")):
+        text = (ROOT / "docs" / page).read_text("utf-8")
+        assert "projects/server" in text.partition(heading)[2]
+    for page in (PAGE, PAGE.replace(".md", ".zh.md")):
+        (block,) = [each for each in (ROOT / page).read_text("utf-8").split("```") if "limit_req" in each]
+        for bound in (
+            "limit_req zone=",
+            "limit_conn ",
+            "client_max_body_size 32m",
+            "client_header_timeout",
+            "client_body_timeout",
+        ):
+            assert bound in block
+        assert block.count("{") == block.count("}") and all(
+            line.rstrip()[-1] in ";{}" for line in block.strip().splitlines()[1:] if line.strip()
+        )
+
+
 def test_options_are_those_of_the_programs():
     for line in commands(PAGE):
         words = shlex.split(line)

@@ -31,9 +31,11 @@ from mlops_llm.launch.ssh import start as remote
 from mlops_llm.launch.ssh.connection import Connection
 from mlops_llm.models.ref import resolve
 from mlops_llm.ports import free_port, is_free
+from tests.chat_server import serve as judge
 from tests.commands import SMOKE, ok, start, train, wait_for, wait_for_step
 from tests.far import HOST, Machine
 from tests.record import artifacts_of, checkpoints_of, client, run_of
+from tests.security import canaries
 
 pytestmark = pytest.mark.slow
 
@@ -174,6 +176,25 @@ def data(folder: Path, *words: str) -> tuple[int | None, str]:
     out, err = process.communicate(timeout=300)
     assert "Traceback" not in err, err
     return process.returncode, out
+
+
+def test_a_key_that_is_named_goes_along_and_is_in_no_file_and_no_command_line(
+    machine: Machine, desk: Path, tmp_path: Path
+) -> None:
+    secrets = canaries.environment()
+    words = ["model=tiny", "dataset=sales_eval", "limit=2", "sampling.max_new_tokens=4", "judge=rubric_zh", "judge.model=m"]
+    with judge() as rater, canaries.Watch(secrets) as watch:
+        words += [f"judge.base_url={rater.address}", "judge.api_key_env=JUDGE_KEY", "run_name=judged", *machine.words()]
+        process = start(tmp_path, *words, env=secrets, stage="eval", fresh=True)
+        out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, out + err
+    assert rater.keys == {f"Bearer {secrets['JUDGE_KEY']}"}  # it was there
+    assert watch.rounds > 20 and not watch.seen, watch.seen
+    assert not [*canaries.found_in((out + err).encode(), secrets)], out + err
+    assert (tmp_path / "outputs/judged/result.json").is_file()
+    files = [each for root in (tmp_path, machine.folder, desk) for each in root.rglob("*") if each.is_file()]
+    leaks = {str(each): found for each in files if (found := [*canaries.found_in(each.read_bytes(), secrets)])}
+    assert len(files) > 50 and not leaks, leaks
 
 
 def test_a_cancelled_training_goes_on_there_to_the_same_weights(machine: Machine, far: Path, trained: Path) -> None:

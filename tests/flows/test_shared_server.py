@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import pytest
 import yaml
 
 from mlops_llm import digest
+from mlops_llm.ports import free_port
 from tests.commands import SMOKE, environment, ok, start, train, wait_for_step
 from tests.flows.test_moving import seen
 from tests.record import artifacts_of, checkpoints_of, client, run_of, steps_of
@@ -58,9 +62,8 @@ def run(folder: Path, stage: str, *words: str, env: dict[str, str], fresh: bool 
 def test_only_its_owner_reads_keys_and_none_is_in_a_command_line_or_a_log(server):
     keys = json.loads((server.kept / "keys.json").read_text())
     secrets = [value for name, value in keys.items() if name != "store_id"]  # that one is a name
-    for file in server.kept.iterdir():
-        if file.is_file():
-            assert not file.stat().st_mode & 0o077, file
+    for file in server.kept.iterdir():  # folders too, so that nobody sees what is in them
+        assert not file.stat().st_mode & 0o077, file
     shown = [word for process in server.processes for word in process.cmdline()]
     logs = "".join(file.read_text() for file in (server.kept / "logs").iterdir())
     assert not [secret for secret in secrets if any(secret in word for word in shown) or secret in logs]
@@ -343,17 +346,102 @@ def test_compose_starts_what_make_server_starts(tmp_path, monkeypatch):
     known = keys.keys(tmp_path)
     wanted = parts.mlflow_environment("/run/secrets", serve.CONTAINERS, known, direct=False)
     assert services["mlflow"]["environment"] == {name: wanted[name] for name in serve.COMPOSED}
+    assert services["postgres"]["environment"]["POSTGRES_INITDB_ARGS"].split() == parts.DATABASE
+    assert services["postgres"]["image"].partition(":")[2] == "15" and "command" not in services["postgres"]
     assert services["seaweedfs"]["command"][: len(parts.STORE)] == parts.STORE
+    monkeypatch.setattr(parts, "program", lambda name: name)
+    here = named(parts.seaweedfs(Path("/w"), "0.0.0.0", [8333, *range(1, 8)], {}).command[1:])
+    there = named(services["seaweedfs"]["command"])
+    ports = {name for name in here if ".port" in name} - {"-s3.port.iceberg", "-s3.port.lance"}
+    # Alone in its container it has its usual ports; the rest of the net reaches S3 by its name, and nothing is published.
+    assert here.keys() - there.keys() == (ports - {"-s3.port"}) | {"-logtostderr", "-filer.localSocket", "-s3.ip.bind"}
+    assert there.keys() <= here.keys()
+    differ = {name: value for name, value in there.items() if here[name] != value}
+    assert differ == {"-dir": "/data", "-ip": "seaweedfs", "-ip.bind": "0.0.0.0"}
+    assert [name for name, each in services.items() if "ports" in each] == ["mlflow"]
+    assert services["mlflow"]["ports"] == ["127.0.0.1:5000:5000"]
     done = subprocess.run(
         [sys.executable, str(CODE / "serve.py"), "--write-only", "--folder", str(tmp_path)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     files = {each["file"].rpartition("/")[2] for each in told["secrets"].values()}
-    files.add(services["mlflow"]["env_file"].rpartition("/")[2])
+    files |= {each["env_file"].rpartition("/")[2] for each in services.values() if "env_file" in each}
     assert files <= {each.name for each in tmp_path.iterdir()}
     secret = dict(line.split("=", 1) for line in (tmp_path / "compose.env").read_text().splitlines())
     assert secret | services["mlflow"]["environment"] == wanted
     assert not [value for value in secret.values() if value in (CODE / "compose.yaml").read_text() + done.stdout]
+
+
+def test_compose_makes_the_databases_as_the_account_of_the_image(tmp_path, monkeypatch):
+    """Who runs the script is not root, and reads none of the files that only their owner may."""
+    monkeypatch.syspath_prepend(str(CODE))
+    import parts
+
+    folder = Path(tempfile.mkdtemp(prefix="mlops_llm_compose."))
+    who = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
+    try:
+        subprocess.run(
+            [sys.executable, str(CODE / "serve.py"), "--write-only", "--folder", str(folder / "kept")],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        told = yaml.safe_load((CODE / "compose.yaml").read_text())["services"]["postgres"]
+        lines = (folder / "kept" / told["env_file"].rpartition("/")[2]).read_text().splitlines()
+        given = dict(line.split("=", 1) for line in lines)
+        owner = (folder / "kept" / "compose.database_owner").read_text()
+        if who:
+            folder.chmod(0o711)
+            shutil.copy(CODE / "databases.sh", folder)
+            (folder / "databases.sh").chmod(0o644)
+        with database(parts.binaries(), folder, owner, told["environment"]["POSTGRES_INITDB_ARGS"].split(), who) as known:
+
+            def made(more: dict[str, str], command: list[str]) -> subprocess.CompletedProcess[str]:
+                env = {"PATH": f"{parts.binaries()}:/usr/bin:/bin", **known, **more}
+                return subprocess.run(command, env=env, cwd="/", capture_output=True, text=True, check=False, **who)
+
+            script = ["sh", str(folder / "databases.sh" if who else CODE / "databases.sh")]
+            health = ["sh", "-c", told["healthcheck"]["test"][1].replace("$$", "$")]
+            without = made({}, script)
+            assert without.returncode and "compose.postgres.env" in without.stderr
+            assert made(given, health).returncode
+            done = made(given, script)
+            assert done.returncode == 0, done.stderr
+            assert made(given, health).returncode == 0  # it asks as MLflow does, by its password
+            assert made({"MLFLOW_DATABASE_PASSWORD": "another"}, health).returncode
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def named(words: list[str]) -> dict[str, str]:
+    """Options of SeaweedFS -> their values."""
+    return {each.partition("=")[0]: each.partition("=")[2] for each in words}
+
+
+@contextmanager
+def database(programs: Path, folder: Path, owner: str, words: list[str], who: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """A PostgreSQL as its image makes it, and where it is."""
+    data, password, port = folder / "data", folder / "password", free_port()
+    data.mkdir(mode=0o700)
+    password.write_text(owner)
+    if who:
+        for each in (data, password):
+            shutil.chown(each, "postgres", "postgres")
+    words = [f"{programs}/initdb", "-D", str(data), "--username=postgres", f"--pwfile={password}", "--no-sync", *words]
+    subprocess.run(words, cwd="/", check=True, capture_output=True, **who)
+    words = [f"{programs}/postgres", "-D", str(data), "-p", str(port), "-c", "listen_addresses=127.0.0.1"]
+    process = subprocess.Popen(
+        [*words, "-c", "unix_socket_directories="], cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **who
+    )
+    known = {"PGHOST": "127.0.0.1", "PGPORT": str(port), "PGPASSWORD": owner}
+    try:
+        for _ in range(600):
+            asked = [f"{programs}/pg_isready", "--quiet", "--username=postgres"]
+            if subprocess.run(asked, env=known, cwd="/", check=False).returncode == 0:
+                break
+            time.sleep(0.1)
+        yield known
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
 
 
 def test_files_wait_while_the_store_is_gone(server, record, tmp_path):

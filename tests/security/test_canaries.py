@@ -132,11 +132,14 @@ def test_no_secret_is_written_anywhere(tmp_path: Path) -> None:
         command("eval", *few, *key, "run_name=judged")
         rater.always = "401"
         command("eval", *few, *key, "run_name=denied", "cache=off", code=2)
+        command("eval", "op=report", "run=judged", "run_name=reported")
+        command("eval", "op=human_export", "models=[tiny]", *few[1:], "output=rate.xlsx", "run_name=asked")
         command("surgery", "op=merge_linear", "models=[tiny,runs:/trained/checkpoint-1]", "output=merged", "run_name=merged")
         hooks = ["hook=[command,webhook]", "hook.command.run=sh -c 'echo $HOOK_KEY $MLFLOW_TRACKING_URI >&2; exit 3'"]
         hooks += ["hook.command.tries=1", f"hook.webhook.url={listener}/hook", "hook.webhook.api_key_env=HOOK_KEY"]
         command("registry", "op=promote", "name=bot", "model=./merged", "policy=gate", *hooks, "run_name=promoted")
         command("registry", "op=deploy", "model=models:/bot@champion", "output=deployed", "op.api_key_env=SERVE_KEY")
+        command("registry", "op=export_runs", "op.runs=[trained,judged,merged]", "op.file=moved.tar", "run_name=moved")
         command("pipeline", "+experiment=one", "run_name=piped")
         command("data", "op=validate", "dataset=rows.jsonl", "launch=queue", "run_name=queued")
         command("launch", "op=work", "op.until_empty=true")
@@ -150,6 +153,7 @@ def test_no_secret_is_written_anywhere(tmp_path: Path) -> None:
     leaks = {name: names for name, names in told.items() if names}
     assert len(files) > 100 and not leaks, "\n".join(f"{name}: {names}" for name, names in leaks.items())
     assert any(name.startswith("here/queue/logs") for name in told) and [*here.rglob("manifest.json")]
+    assert {"here/rate.xlsx", "here/moved.tar"} <= told.keys() and [*here.glob("outputs/reported/**/*.html")]
 
 
 def _checkout(here: Path) -> None:

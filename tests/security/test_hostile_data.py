@@ -71,7 +71,7 @@ def test_a_workbook_that_explodes(tmp_path: Path) -> None:
                 sheet.write(bytes(1 << 20))
     (tmp_path / "rater.xlsx").write_bytes(out.getvalue())
     assert len(out.getvalue()) < 1 << 20
-    with pytest.raises(UserError, match="unpacks to 300 MiB, and people's workbooks have at most 256"):
+    with pytest.raises(UserError, match="unpacks to more than 256 MiB"):
         returned.read(tmp_path / "rater.xlsx")
 
 
@@ -81,6 +81,42 @@ LAUGHS = (
     + ']><worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData><row><c t="inlineStr"><is>'
     "<t>&m;&file;</t></is></c></row></sheetData></worksheet>"
 )
+
+
+@pytest.mark.parametrize("first", ["of zeros", "of what is said"])
+def test_a_workbook_that_explodes_and_says_that_it_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """Neither the size nor the sum that a member says is believed: the sum may be that of its beginning."""
+    import tracemalloc
+    import zlib
+
+    monkeypatch.setattr(returned, "_UNPACKED", 4 << 20)
+    size, said = 64 << 20, 100
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("[Content_Types].xml", bytes(size))
+    content = out.getvalue().replace(size.to_bytes(4, "little"), said.to_bytes(4, "little"))
+    if first == "of what is said":
+        content = content.replace(zlib.crc32(bytes(size)).to_bytes(4, "little"), zlib.crc32(bytes(said)).to_bytes(4, "little"))
+    (tmp_path / "rater.xlsx").write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="unpacks to more than 4 MiB"):
+            returned.read(tmp_path / "rater.xlsx")
+        assert tracemalloc.get_traced_memory()[1] < size / 2
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_workbook_that_says_another_size_than_it_has_is_none(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("[Content_Types].xml", bytes(70_000))
+    content = out.getvalue().replace((70_000).to_bytes(4, "little"), (70_001).to_bytes(4, "little"))
+    (tmp_path / "rater.xlsx").write_bytes(content)
+    with pytest.raises(UserError, match="it is no workbook"):
+        returned.read(tmp_path / "rater.xlsx")
 
 
 def test_a_workbook_of_entities(tmp_path: Path) -> None:

@@ -6,12 +6,15 @@ import ast
 import asyncio
 import importlib.util
 import json
+import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack, nullcontext
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,8 +23,9 @@ import httpx
 import pytest
 
 import mlops_llm
-from mlops_llm.inference import hf_server
+from mlops_llm.inference import connection, hf_server, protocol
 from mlops_llm.registry.serving import front as front_module
+from mlops_llm.registry.serving import service
 from mlops_llm.registry.serving.front import Front
 from mlops_llm.registry.serving.standing import Post
 
@@ -135,6 +139,38 @@ def test_who_sends_too_slowly_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) 
     assert asyncio.run(asked()) == (408, 503, 413)
 
 
+WHOLE = b"GET /v1/models HTTP/1.1\r\nHost: m\r\n\r\n"
+
+
+@pytest.mark.parametrize("said", [[], [WHOLE[:-2]], [WHOLE, b"GET"]], ids=["nothing", "half a head", "another half"])
+def test_who_says_nothing_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch, said: list[bytes]) -> None:
+    """Uvicorn counts such connections and closes none of them."""
+    monkeypatch.setattr(connection, "PATIENCE", 0.3)
+    monkeypatch.setattr(service, "_CONNECTIONS", 5)
+    monkeypatch.setattr(service._Server, "capture_signals", lambda self: nullcontext())  # of the main thread alone
+    with socket.create_server(("127.0.0.1", 0)) as door, ExitStack() as silent:
+        server = service._Server(Front(Post(), ["m"], "", 1).application(), *door.getsockname())
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[door])), daemon=True)
+        thread.start()
+        for _ in range(6):
+            one = silent.enter_context(socket.create_connection(door.getsockname(), 20))
+            for part in said:
+                one.sendall(part)
+                if part == WHOLE:
+                    one.recv(4096)
+        try:
+            until, found = time.monotonic() + 20, 0
+            while found != 200 and time.monotonic() < until:
+                found = httpx.get(f"http://127.0.0.1:{door.getsockname()[1]}/v1/models", trust_env=False).status_code
+            assert found == 200
+            again = silent.enter_context(socket.create_connection(door.getsockname(), 20))
+            again.sendall(WHOLE + WHOLE)
+            assert again.recv(4096).startswith(b"HTTP/1.1 200")
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
 def test_one_request_asks_for_no_more_than_so_many_answers() -> None:
     class Never:
         def __len__(self) -> int:
@@ -147,6 +183,36 @@ def test_one_request_asks_for_no_more_than_so_many_answers() -> None:
         async with httpx.AsyncClient(transport=transport, base_url="http://m") as client:
             return await client.post("/v1/completions", json={"prompt": ["a"] * count, "n": n})
 
-    for count, n in ((hf_server.MOST + 1, 1), (100, 16)):
+    for count, n in ((protocol.ANSWERS + 1, 1), (100, 16)):
         found = asyncio.run(asked(count, n))
         assert found.status_code == 400 and "answers are wanted at once" in found.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"messages": [], "n": 16_384}, "answers are wanted"),
+        ({"prompt": "a", "best_of": 513}, "answers are wanted"),
+        ({"prompt": [[1]] * 513}, "answers are wanted"),
+        ({"prompt": ["a"] * 100, "n": 6}, "answers are wanted"),
+        ({"prompt": [[1], "a", 2] * 200}, "answers are wanted"),
+        ({"prompt": "a", "n": "16384"}, "n is no whole number"),
+        ({"prompt": "a", "n": 1e4}, "n is no whole number"),
+        ({"messages": [], "n": True}, "n is no whole number"),
+        ({"prompt": [1] * 4000, "n": 512}, None),
+        ({"prompt": ["a"] * 512}, None),
+        ({"messages": [], "n": None}, None),
+    ],
+)
+def test_the_front_asks_no_backend_for_more_than_so_many_answers(told: dict[str, Any], said: str | None) -> None:
+    """Whichever engine is behind: vLLM's own bound is 16,384 answers to each of a million prompts."""
+    front = Front(Post(), ["m"], "", 1)
+
+    async def asked() -> httpx.Response:
+        transport = httpx.ASGITransport(front.application())
+        async with httpx.AsyncClient(transport=transport, base_url="http://m") as client:
+            return await client.post("/v1/completions", json=told)
+
+    found = asyncio.run(asked())
+    assert found.status_code == (400 if said else 503)  # 503: it would have been passed on, and nobody is behind
+    assert (said or "is being started") in found.json()["error"]["message"]

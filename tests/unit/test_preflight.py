@@ -178,6 +178,36 @@ def test_a_reference_has_numbers_as_the_model_and_is_there_wherever_the_model_is
 
 
 @pytest.mark.parametrize(
+    ("how", "dtype", "each", "kept"),
+    [
+        (distributed.Distributed(), Dtype.bfloat16, 8, 6),
+        (Replicated(2), Dtype.bfloat16, 8, 6),
+        (Sharded(2), Dtype.bfloat16, 16, 12),
+        (Zero3(2), Dtype.bfloat16, 16, 14),
+        (distributed.Distributed(), Dtype.float32, 16, 12),
+        (Sharded(2), Dtype.float32, 16, 12),
+        (Zero3(2), Dtype.float32, 16, 12),
+    ],
+)
+def test_what_divides_a_model_trains_in_32_bits(files: Files, monkeypatch: Any, how: Any, dtype: Dtype, each: int, kept: int):
+    """Accelerate raises weights for FSDP2, and DeepSpeed copies them: the figures of docs/scale.md."""
+    monkeypatch.setattr(distributed, "gpus", lambda: 2)
+    found = estimate(case(files, dtype=dtype, distributed=how))
+    divided = 2 if how.sharded else 1
+    assert found.parts["model"] + found.parts["gradients and optimizer"] == each * PARAMETERS // divided
+    assert found.checkpoint // PARAMETERS == kept
+    adapter = estimate(case(files, dtype=dtype, distributed=how, peft=Lora()))
+    base = (2 if dtype is Dtype.bfloat16 else 4) * PARAMETERS
+    assert adapter.parts["model"] + adapter.parts["gradients and optimizer"] == (base + 16 * ADAPTER) // divided
+
+
+def test_without_gpus_what_is_divided_keeps_its_numbers(files: Files, monkeypatch: Any):
+    monkeypatch.setattr(distributed, "gpus", lambda: 0)
+    found = estimate(case(files, dtype=Dtype.bfloat16, distributed=Sharded(2)))
+    assert found.parts["model"] + found.parts["gradients and optimizer"] == 8 * PARAMETERS
+
+
+@pytest.mark.parametrize(
     ("how", "words"), [(Sharded(2), "distributed.cpu_offload=true"), (Zero3(2), "distributed.offload=true")]
 )
 def test_offloaded_parts_lie_in_the_memory_of_the_machine(files: Files, monkeypatch: pytest.MonkeyPatch, how: Any, words: str):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import sys
 from types import SimpleNamespace
 
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_llm.eval.reading import UnreadableError, choice, ratings, read
+from mlops_llm.eval.reading import UnreadableError, _unthought, choice, ratings, read
 from tests.chat_server import BROKEN, GOOD, MENDED, RATINGS, SHAPES
 
 LABELS = {"accuracy": ["准确性"], "relevance": ["相关性"], "fluency": ["流畅性"], "professionalism": ["专业性"]}
@@ -64,6 +66,33 @@ def test_any_text_is_read_or_refused(text):
         assert set(said(text).value) == set(RATINGS)
     except UnreadableError as error:
         assert str(error)
+
+
+NAMES = ("think", "thinking", "thought", "reasoning")
+PIECES = [f"<{slash}{name}>" for slash in ("", "/") for name in NAMES]
+
+
+@pytest.mark.parametrize("piece", ["<think>", "<think>x</thinking>", "</think>", "<reasoning><think>"])
+def test_marks_of_thoughts_take_no_longer_in_long_answers(piece):
+    """Measured by nobody: where the time grows with the square, this test takes many minutes."""
+    text = piece * (1_000_000 // len(piece))
+    with contextlib.suppress(UnreadableError):
+        said(text)
+    if "</" in piece:
+        assert said(f"{text}</think>{GOOD}").value == RATINGS
+
+
+@given(st.lists(st.sampled_from([*PIECES, "<Think>", "</THINK>", "a", "{", "\n"]), max_size=12).map("".join))
+def test_thoughts_are_those_that_the_plain_expression_finds(text):
+    wanted = re.sub(r"<(think|thinking|thought|reasoning)>.*?</\1>", "", text, flags=re.DOTALL | re.IGNORECASE)
+    assert _unthought(text) == wanted
+
+
+def test_an_answer_of_megabytes_is_refused_but_long_thoughts_are_none_of_it():
+    for text in ("{a}" * 2_000_000, "x" * 70_000 + GOOD):
+        with pytest.raises(UnreadableError, match="more than 65,536 characters"):
+            said(text)
+    assert said(f"<think>{'x' * 200_000}</think>{GOOD}").value == RATINGS
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +20,7 @@ import pytest
 
 from mlops_llm.errors import UserError
 from mlops_llm.record import Answer, DatasetInput, Grid, MemoryRun, Registration, Result
-from mlops_llm.train import launcher
+from mlops_llm.train import door, launcher
 from mlops_llm.train.door import Door
 from mlops_llm.train.group import Group
 from mlops_llm.train.nodes import Start
@@ -165,6 +167,46 @@ def test_a_door_for_several_machines_lets_in_only_who_knows_the_token(tmp_path):
         socket.create_connection(tuple(told["port"])).close()
     with pytest.raises(UserError, match=r"192.0.2.1: this machine has no such address .*give distributed.address"):
         Door(file, "192.0.2.1")
+
+
+def test_who_says_its_name_byte_by_byte_is_not_heard_to_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(door, "_FIRST", 0.2)
+    opened, sent, over = Door(tmp_path / "launcher.json"), 0, threading.Event()
+    here, there = socket.socketpair()
+
+    def say() -> None:
+        nonlocal sent
+        while not over.wait(0.02):
+            there.sendall(b" ")
+            sent += 1
+
+    slow = threading.Thread(target=say)
+    slow.start()
+    try:
+        assert opened.entered(here) is None
+        assert sent < door._LONGEST_FIRST / 2  # else each byte had its own patience
+    finally:
+        over.set()
+        slow.join()
+        opened.close()
+
+
+def test_only_so_many_stand_in_the_door_who_have_not_said_who_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(door, "_ROOM", 3)
+    opened, came = Door(tmp_path / "launcher.json", "127.0.0.1"), queue.Queue()
+    waiting = threading.Thread(target=lambda: [came.put(each) for each in opened.visitors()], daemon=True)
+    waiting.start()
+    place = tuple(json.loads((tmp_path / "launcher.json").read_text())["port"])
+    silent = [socket.create_connection(place) for _ in range(5)]
+    inside = [came.get(timeout=20) for _ in range(3)]
+    with pytest.raises(queue.Empty):
+        came.get(timeout=0.3)
+    silent[0].close()
+    assert opened.entered(inside[0]) is None
+    inside.append(came.get(timeout=20))
+    opened.close()
+    for each in (*silent, *inside):
+        each.close()
 
 
 @pytest.mark.parametrize("address", ["", "127.0.0.1"])

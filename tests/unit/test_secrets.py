@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from mlops_llm.errors import UserError
@@ -137,6 +140,18 @@ def test_mask_hides_values_of_variables_assignments_and_passwords_in_addresses(m
     assert "host/x" in masked
 
 
+def test_the_shortest_value_that_is_masked_is_the_one_that_is_said(monkeypatch):
+    docs = Path(__file__).parents[2] / "docs"
+    (said,) = re.findall(r"CREDENTIALS, where they have (\d+) or more", (docs / "security.md").read_text("utf-8"))
+    (again,) = re.findall(r"CREDENTIALS 结尾、至少 (\d+) 个字符", (docs / "security.zh.md").read_text("utf-8"))
+    assert said == again
+    value = "qwertyuiopasdfgh"[: int(said)]
+    monkeypatch.setenv("SOME_KEY", value)
+    assert mask(f"+ {value} +") == "+ *** +"
+    monkeypatch.setenv("SOME_KEY", value[:-1])
+    assert mask(f"+ {value} +") == f"+ {value} +"
+
+
 def test_mask_leaves_the_rest_alone():
     text = "+max_tokens: int = 512\n-learning_rate = 1e-4\n+销售 = '好的'\n+http://host:5000/x\n@@ -1,3 +1,4 @@\n"
     assert mask(text) == text
@@ -149,6 +164,16 @@ def test_mask_takes_no_longer_a_character_in_long_texts(piece):
     """Measured by nobody: where the time grows with the square, this test takes many minutes."""
     text = piece * (400_000 // len(piece))
     assert mask(text) == text
+
+
+@pytest.mark.parametrize("name", ["password", "password:", "- token: ", "api_key =", "export TOKEN"])
+def test_mask_takes_no_longer_where_blanks_follow_a_name(name):
+    text = name + " \t" * 100_000
+    assert mask(text) == text
+
+
+def test_mask_finds_a_value_behind_any_number_of_blanks():
+    assert mask(f"password:{' ' * 10_000}correct-horse-1 x") == f"password:{' ' * 10_000}***"
 
 
 @pytest.mark.parametrize(

@@ -19,14 +19,14 @@ from typing import Any, Generic, TypeVar
 VERSION = "1"
 """Of the rules in this file: answers that were read by others are not taken for the same."""
 R = TypeVar("R")
-_THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
-_THOUGHT_ENDS = re.compile(r"</(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
-_THOUGHT_BEGINS = re.compile(r"<(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
+_MARK = re.compile(r"<(/?)(think|thinking|thought|reasoning)>", re.IGNORECASE | re.ASCII)
 _NUMBER = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)(?:/(\d{1,6})|分|points?|stars?|星)?", re.IGNORECASE)
 _VALUES = ("score", "rating", "value", "分数", "得分", "评分")
 """Where a rating stands that is an object itself."""
 _COMMENTS = ("comment", "reason", "explanation", "rationale", "feedback", "评语", "评价", "理由", "点评", "说明")
 _LONGEST_COMMENT = 2000
+_LONGEST = 1 << 16
+"""Characters that are read besides thoughts: a server may send megabytes, and to mend them would take hours."""
 
 
 class UnreadableError(ValueError):
@@ -154,12 +154,34 @@ def choice(keys: Sequence[str], choices: Mapping[str, Sequence[str]]) -> Callabl
 
 def _spoken(text: str) -> str:
     """A text without what the model only thought."""
-    text = _THOUGHT.sub("", text)
+    text = _unthought(text)
+    marks = list(_MARK.finditer(text))
     # A chat template may have written the opening mark itself.
-    text = _THOUGHT_ENDS.split(text)[-1]
-    if _THOUGHT_BEGINS.search(text.partition("{")[0]):
+    begins = max((mark.end() for mark in marks if mark[1]), default=0)
+    brace = text.find("{", begins)
+    if any(not mark[1] and begins <= mark.start() and (brace < 0 or mark.start() < brace) for mark in marks):
         raise UnreadableError("the answer ends before the model has finished thinking")
-    return text
+    if len(text) - begins > _LONGEST:
+        raise UnreadableError(f"the answer has more than {_LONGEST:,} characters")
+    return text[begins:]
+
+
+def _unthought(text: str) -> str:
+    """A text without its thoughts, from a mark to the next one that closes it; each character is looked at once."""
+    marks = [(mark.start(), mark.end(), not mark[1], mark[2].lower()) for mark in _MARK.finditer(text)]
+    closing = dict[str, list[int]]()
+    for _, end, opens, name in reversed(marks):
+        if not opens:
+            closing.setdefault(name, []).append(end)
+    kept, at = list[str](), 0
+    for start, end, opens, name in marks:
+        ends = closing.get(name, [])
+        while ends and ends[-1] <= end:
+            ends.pop()
+        if opens and ends and start >= at:
+            kept.append(text[at:start])
+            at = ends[-1]
+    return "".join((*kept, text[at:]))
 
 
 def _objects(text: str) -> Iterator[str]:

@@ -28,12 +28,10 @@ from starlette.routing import Route
 from mlops_llm.errors import first_line
 from mlops_llm.inference import protocol
 from mlops_llm.inference.batches import Batches, Job, Piece
+from mlops_llm.inference.connection import Connection
 from mlops_llm.inference.engine import Sampling
 from mlops_llm.inference.protocol import Asked, AskedChat, AskedText, BadRequestError, Choice, Told, Written
 from mlops_llm.inference.server import KEY
-
-MOST = 512
-"""Answers to one request."""
 
 
 class Answers:
@@ -89,8 +87,7 @@ class Answers:
         """A text, or token ids, as they are."""
         asked: AskedText = protocol.read(AskedText, await _body(request))
         most = len(self._tokenizer)
-        if len(asked.prompts) * (asked.n or 1) > MOST:
-            raise BadRequestError(f"more than {MOST} answers are wanted at once", "prompt")
+        protocol.bound({"prompt": asked.prompt, "n": asked.n})
         prompts = [each if isinstance(each, list) else self._tokenizer(each)["input_ids"] for each in asked.prompts]
         if any(not each for each in prompts) or any(not 0 <= token < most for each in prompts for token in each):
             raise BadRequestError(f"a prompt is empty, or holds a token that is not among the model's {most}", "prompt")
@@ -274,9 +271,8 @@ def main() -> None:
     session = HfSession(model, tokenizer, files.window)
     batches = Batches(session.model, tokenizer, session.ends, given.batch_size, session.window)
     answers = Answers(batches, tokenizer, session.window, given.served_model_name)
-    uvicorn.run(
-        answers.application(os.environ.get(KEY, "")), host=given.host, port=given.port, access_log=False, log_level="warning"
-    )
+    more: dict[str, Any] = {"access_log": False, "log_level": "warning", "http": Connection, "ws": "none"}
+    uvicorn.run(answers.application(os.environ.get(KEY, "")), host=given.host, port=given.port, **more)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from pydantic import BaseModel, Field, ValidationError
 
 LARGEST = 2**22
 """Bytes of a request."""
+ANSWERS = 512
+"""Answers to one request."""
 _MOST = 20
 """Likeliest tokens that are told of each place, as with OpenAI."""
 _NOT_DONE = ("tools", "functions", "logit_bias", "frequency_penalty", "presence_penalty", "echo", "suffix", "top_k", "min_p",
@@ -143,6 +145,23 @@ def read(form: type[Asked], told: Any) -> Any:
         said = "response_format is not done by transformers' server; serve the model with engine=vllm"
         raise BadRequestError(said, "response_format")
     return asked
+
+
+def bound(told: Mapping[str, Any]) -> None:
+    """See that a request of any server wants no more answers than one may: vLLM would give 16,384 to each prompt.
+
+    Raises:
+        BadRequestError: it wants more, or says a number that is none.
+    """
+    prompt, each = told.get("prompt"), 1
+    for name in ("n", "best_of"):
+        said = told.get(name)
+        if said is not None and type(said) is not int:  # vLLM would read '9', 9.0 and true as numbers
+            raise BadRequestError(f"{name} is no whole number", name)
+        each = max(each, said or 1)
+    prompts = len(prompt) if isinstance(prompt, list) and any(type(one) is not int for one in prompt) else 1
+    if each * prompts > ANSWERS:
+        raise BadRequestError(f"more than {ANSWERS} answers are wanted at once", "prompt" if prompts > 1 else "n")
 
 
 def texts(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@ _HIDDEN = (
     re.compile(r"(?<![A-Z0-9_])([A-Z0-9_]{0,80}(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASS|PWD)=)([^\s\"'(),]{6,})"),
     # a line of YAML, or an assignment to a plain word
     re.compile(
-        rf"(?im)^([+ -]?[ \t]*(?:- )?[\w.-]*{_WORD}:[ \t]+)"
+        rf"(?im)^([+ -]?[ \t]*(?:- )?[\w.-]*{_WORD}:[ \t]++)"
         r"((?!(?:str|int|bool|float|None|null|True|False)\b)(?=[^\n]*[\d_-])[^\"'(){}\[\]=,#\n]{4,})$"
     ),
     re.compile(
@@ -51,8 +51,8 @@ _HIDDEN = (
     re.compile(rf"(?i)([?&](?:[\w-]*{_WORD}|key|sig|signature)=)([^&\s\"']+)"),
     re.compile(r"((?<!\w)\w{1,20}://[^/\s:@]*:)([^/\s@]+(?=@))"),
 )
-"""What stands before a credential, and the credential. Runs are bounded or begin at one place only: a line may have a million
-characters."""
+"""What stands before a credential, and the credential. Runs are bounded, or begin at one place and are given back at none: a
+line may have a million characters."""
 _BLOCK = re.compile(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?(-----END \1-----|\Z)", re.DOTALL)
 _VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 _SHORTEST = 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Optional
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional
 
 from mlops_llm import component
 from mlops_llm.errors import UserError
@@ -12,6 +12,16 @@ from mlops_llm.train import nodes
 
 if TYPE_CHECKING:
     from mlops_llm.train.config import Train
+
+
+class Numbers(NamedTuple):
+    """Bytes that there are for each number that is trained."""
+
+    weights: int
+    """With its 32-bit copy, where there is one."""
+    gradients: int
+    moments: int
+    """Two of AdamW."""
 
 
 @component.component("distributed", "none")
@@ -28,6 +38,10 @@ class Distributed:
     def count(self) -> int:
         """How many processes train."""
         return 1
+
+    def numbers(self, each: int) -> Numbers:
+        """What a trained number takes that is loaded in so many bytes: all of it is kept as it was loaded."""
+        return Numbers(each, each, 2 * each)
 
     def spread(self, parts: Mapping[str, int]) -> dict[str, int]:
         """Bytes in one memory, a GPU's or without one the machine's, of what a process needs that trains alone."""

@@ -9,6 +9,8 @@ import secrets
 import shutil
 import socket
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +22,8 @@ from mlops_llm.train import versions
 
 _FIRST = 30.0
 """Seconds in which a connection stands and has said who it is."""
+_ROOM = 64
+"""Connections at once that have not said it yet; further ones wait before the door."""
 _LONGEST_FIRST = 2000
 """Bytes of what it says then."""
 _TOUCH = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 3}
@@ -41,6 +45,7 @@ class Door:
         """
         self._file, self._token, self._folder = file, secrets.token_hex(32), ""
         self._starts: dict[str, int] = {}
+        self._room = threading.Semaphore(_ROOM)
         if address:
             self._listener = _listening(address)
             place: dict[str, Any] = {"port": [address, self._listener.getsockname()[1]]}
@@ -55,8 +60,9 @@ class Door:
         file.write_text(json.dumps(place | {"token": self._token}), "ascii")
 
     def visitors(self) -> Iterator[socket.socket]:
-        """Connections as they come, until the door is closed."""
+        """Connections as they come, until the door is closed; each must be `entered`, which makes room for another."""
         while True:
+            self._room.acquire()
             try:
                 yield self._listener.accept()[0]
             except OSError:
@@ -64,9 +70,8 @@ class Door:
 
     def entered(self, connection: socket.socket) -> dict[str, Any] | None:
         """The first message of a connection; None of one that does not belong here."""
-        connection.settimeout(_FIRST)
         try:
-            message = json.loads(_first_line(connection))
+            message = json.loads(_first_line(connection, time.monotonic() + _FIRST))
             if not hmac.compare_digest(str(message["token"]).encode(), self._token.encode()):
                 return None
             start = self._starts.setdefault(str(message["round"]), len(self._starts))
@@ -75,6 +80,8 @@ class Door:
             return {**message, "start": start}
         except (OSError, ValueError, TypeError, KeyError):
             return None
+        finally:
+            self._room.release()
 
     def close(self) -> None:
         """Let nobody in any more."""
@@ -142,10 +149,16 @@ def _round(env: Mapping[str, str]) -> str:
     return env.get("TORCHELASTIC_RESTART_COUNT", "0")
 
 
-def _first_line(connection: socket.socket) -> bytes:
-    """Byte by byte, so that nothing behind it is taken; empty where the other end is gone."""
+def _first_line(connection: socket.socket, until: float | None = None) -> bytes:
+    """Byte by byte, so that nothing behind it is taken; empty where the other end is gone.
+
+    Raises:
+        TimeoutError: it is not whole at that time, however its bytes come.
+    """
     text = b""
     while not text.endswith(b"\n") and len(text) < _LONGEST_FIRST:
+        if until is not None:
+            connection.settimeout(max(1e-3, until - time.monotonic()))
         byte = connection.recv(1)
         if not byte:
             return b""

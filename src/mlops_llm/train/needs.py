@@ -15,6 +15,7 @@ from mlops_llm.models.load import Files, Task, dtype_of
 
 if TYPE_CHECKING:
     from mlops_llm.train.config import Train
+    from mlops_llm.train.distributed import Numbers
     from mlops_llm.train.machine import Machine
 
 _STATE = 30_000
@@ -154,18 +155,23 @@ def memory(settings: Train, files: Files, rows: Rows, held: Sequence[Held], mach
         machine: where it trains.
     """
     each, trained = number_bytes(settings), settings.peft.trained(files)
-    learned = 4 if settings.peft.trains_adapter else each  # PEFT keeps adapters in float32
-    adapter = trained * learned if settings.peft.trains_adapter else 0
+    numbers, counted = _numbers(settings), 0 if settings.peft.trains_adapter else each
     parts = {
         "process": machine.base + (machine.sampler if settings.algo.rollout(settings.trainer) else 0),
-        "model": settings.peft.weights(files, each) + adapter,
-        "gradients and optimizer": trained * 3 * learned,
+        "model": settings.peft.weights(files, each) + trained * (numbers.weights - counted),
+        "gradients and optimizer": trained * (numbers.gradients + numbers.moments),
         "engine": _engine(settings, files, each, machine),
         **{one.name: one.bytes for one in held if not one.aside},
     }
     aside = {one.name: one.bytes for one in held if one.aside}
     work = max(_learning(settings, files, rows, each, held), _sampling(settings, files, rows, each))
     return {**parts, **aside, "activations": max(0, work - sum(aside.values()))}
+
+
+def _numbers(settings: Train) -> Numbers:
+    """Bytes of a number that is trained; PEFT keeps adapters in float32."""
+    numbers: Numbers = settings.distributed.numbers(4 if settings.peft.trains_adapter else number_bytes(settings))
+    return numbers
 
 
 def _engine(settings: Train, files: Files, each: int, machine: Machine) -> int:
@@ -255,8 +261,13 @@ def _decoding(answers: int, tokens: int, files: Files, machine: Machine) -> floa
 
 def checkpoint(settings: Train, files: Files, held: Sequence[Held], texts: int) -> int:
     """Bytes of one checkpoint: what is trained, its optimizer, and the texts that lie with a model (tokenizer)."""
-    trained, each = int(settings.peft.trained(files)), 4 if settings.peft.trains_adapter else number_bytes(settings)
-    return trained * 3 * each + sum(one.parameters * 12 if one.trained else one.saved for one in held) + texts + _STATE
+    trained, numbers = int(settings.peft.trained(files)), _numbers(settings)
+    return (
+        trained * (numbers.weights + numbers.moments)
+        + sum(one.parameters * 12 if one.trained else one.saved for one in held)
+        + texts
+        + _STATE
+    )
 
 
 def kept(settings: Train, steps: int) -> int:

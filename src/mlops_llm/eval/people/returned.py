@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from mlops_llm.eval.people.workbook import ENDINGS, HIDDEN
 
 _UNPACKED = 1 << 28
 """Bytes of an unpacked workbook: half a million answers take as many."""
+_BLOCK = 1 << 20
 _HEADS = 10
 """Rows at the top among which the headings are looked for: somebody may have put a title above them."""
 Row = tuple[int, Sequence[Any]]
@@ -98,14 +100,14 @@ def _xlsx(path: Path, most: int | None) -> list[tuple[str, list[Row]]]:
     need("openpyxl", "report")
     from openpyxl import load_workbook
 
-    _bear(path)
     try:
+        _bear(path)
         book = load_workbook(path, read_only=True, data_only=True)
         try:
             return [(page.title, _rows(page, most)) for page in book.worksheets if page.title != HIDDEN]
         finally:
             book.close()
-    except MemoryError:
+    except (MemoryError, UserError):
         raise
     except Exception as error:  # what openpyxl raises of a broken file is of any type
         why = "it is no workbook" if isinstance(error, zipfile.BadZipFile) else first_line(error)
@@ -114,19 +116,31 @@ def _xlsx(path: Path, most: int | None) -> list[tuple[str, list[Row]]]:
 
 
 def _bear(path: Path) -> None:
-    """See that a workbook unpacks to what a person's may.
+    """See that a workbook unpacks to what it says, and to no more than a person's may: openpyxl takes a member at once.
 
     Raises:
         UserError: it does not.
     """
-    try:
-        with zipfile.ZipFile(path) as packed:
-            size = sum(each.file_size for each in packed.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return  # what is wrong with it is said where it is opened
-    if size > _UNPACKED:
-        what = f"unpacks to {size >> 20:,} MiB, and people's workbooks have at most {_UNPACKED >> 20:,}"
-        raise UserError(what, str(path), "open it in a spreadsheet program and save it again")
+    left = _UNPACKED
+    with zipfile.ZipFile(path) as packed:
+        for each in packed.infolist():
+            said, each.file_size = each.file_size, sys.maxsize  # or reading would stop at what is said
+            found = _unpacked(packed, each, left)
+            left -= max(said, found)
+            if left < 0:
+                what = f"unpacks to more than {_UNPACKED >> 20:,} MiB, and people's workbooks do not"
+                raise UserError(what, str(path), "open it in a spreadsheet program and save it again")
+            if found != said:
+                raise zipfile.BadZipFile("a size is untrue")
+
+
+def _unpacked(packed: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) -> int:
+    """Bytes of a member as they really are, counted until they are more than may be."""
+    found = 0
+    with packed.open(member) as source:
+        while found <= most and (block := source.read(_BLOCK)):
+            found += len(block)
+    return found
 
 
 def _rows(page: Any, most: int | None) -> list[Row]:

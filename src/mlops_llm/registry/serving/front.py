@@ -120,6 +120,10 @@ class Front:
         if name not in self._names:
             return self._no_model(str(name))
         asked["model"] = self._names[0]
+        try:
+            protocol.bound(asked)
+        except protocol.BadRequestError as error:
+            return JSONResponse(protocol.error(error.said, error.status, error.field), error.status)
         standing = self._post.take()
         if standing is None:
             return JSONResponse(protocol.error("the model is being started", 503), 503, {"Retry-After": "2"})

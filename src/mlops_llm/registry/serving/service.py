@@ -17,6 +17,7 @@ import uvicorn
 
 from mlops_llm import console
 from mlops_llm.errors import RequestError, UserError, first_line
+from mlops_llm.inference.connection import Connection
 from mlops_llm.models.ref import Place
 from mlops_llm.ports import family
 from mlops_llm.record import Result, Run
@@ -166,7 +167,7 @@ class _Server(uvicorn.Server):  # type: ignore[misc]
         """Configure it."""
         quiet = {"access_log": False, "log_level": "warning", "log_config": None}
         more = {"timeout_graceful_shutdown": _LAST, "lifespan": "on", "server_header": False}
-        most = {"limit_concurrency": _CONNECTIONS, "timeout_keep_alive": 5}
+        most = {"limit_concurrency": _CONNECTIONS, "timeout_keep_alive": 5, "http": Connection, "ws": "none"}
         super().__init__(uvicorn.Config(application, host=host, port=port, **quiet, **more, **most))
 
     @contextmanager

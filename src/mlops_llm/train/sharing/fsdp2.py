@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlops_llm.component import component
-from mlops_llm.train.distributed import Distributed, Several, gpus
+from mlops_llm.train import distributed
+from mlops_llm.train.distributed import Distributed, Numbers, Several
 
 if TYPE_CHECKING:
     from mlops_llm.train.config import Train
@@ -32,13 +33,17 @@ class Sharded(Several):
         """Weights, gradients and optimizer lie in the CPU's memory."""
         return self.cpu_offload
 
+    def numbers(self, each: int) -> Numbers:
+        """In 32 bits on GPUs: accelerate raises what is trained to that (`fsdp2_prepare_model`), and computes in 16."""
+        return super().numbers(4 if distributed.gpus() else each)
+
     def lighter(self) -> Mapping[str, Distributed]:
         """Offloaded."""
         return {} if self.cpu_offload else {"distributed.cpu_offload=true": replace(self, cpu_offload=True)}
 
     def join(self) -> None:
         """Let processes without GPUs share too: PyTorch's FSDP2 can (over gloo), and accelerate only asks GPUs for it."""
-        if gpus():
+        if distributed.gpus():
             return
         from accelerate.state import AcceleratorState, DistributedType, PartialState
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlops_llm.component import component
 from mlops_llm.errors import need
-from mlops_llm.train.distributed import Distributed, Several
+from mlops_llm.train.distributed import Distributed, Numbers, Several
 
 if TYPE_CHECKING:
     from mlops_llm.train.config import Train
@@ -33,6 +33,10 @@ class Zero3(Several):
     def offloads(self) -> bool:
         """Weights, gradients and optimizer lie in the CPU's memory."""
         return self.offload
+
+    def numbers(self, each: int) -> Numbers:
+        """Sixteen bytes: weights of 16 bits have copies of 32, on which the optimizer works (Rajbhandari et al., section 3)."""
+        return Numbers(4 if each == 4 else each + 4, each, 8)
 
     def lighter(self) -> Mapping[str, Distributed]:
         """Offloaded."""
