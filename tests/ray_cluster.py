@@ -20,6 +20,8 @@ from mlops_llm.ports import free_port
 
 STORE = 150_000_000
 """Bytes of a node's object store."""
+AGAIN = 3
+"""Further starts of nodes that Ray gave up on."""
 
 
 class Cluster:
@@ -33,6 +35,7 @@ class Cluster:
             more: variables of the nodes' environment.
         """
         self.folder, self.token, self._nodes = folder, secrets.token_hex(32), list[subprocess.Popen[bytes]]()
+        self._words, self._again = list[tuple[str, ...]](), AGAIN
         self._port, self._dashboard = free_port(), free_port()
         self._more = dict(more or {})
         listens = ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(self._dashboard), "--include-dashboard", "true"]
@@ -89,17 +92,29 @@ class Cluster:
             node.wait()
 
     def _start(self, *words: str) -> None:
+        self._words.append(words)
+        self._nodes.append(self._begun(len(self._nodes)))
+
+    def _begun(self, number: int) -> subprocess.Popen[bytes]:
         ray = str(Path(sys.executable).parent / "ray")
         same = ["--num-cpus", "1", "--object-store-memory", str(STORE), "--node-ip-address", "127.0.0.1"]
         given = {**os.environ, **self._more, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
         given |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1", "OMP_NUM_THREADS": "1"}
         given.pop("RAY_ADDRESS", None)
-        log = self.folder / f"node-{len(self._nodes)}.log"
-        with log.open("wb") as output:
-            command = [ray, "start", *words, *same, "--disable-usage-stats", "--block"]
-            self._nodes.append(
-                subprocess.Popen(command, env=given, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-            )
+        command = [ray, "start", *self._words[number], *same, "--disable-usage-stats", "--block"]
+        with self._log(number).open("wb") as output:
+            return subprocess.Popen(command, env=given, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
+    def _log(self, number: int) -> Path:
+        return self.folder / f"node-{number}.log"
+
+    def _start_late_ones_again(self) -> None:
+        """Ray gives its own parts 30 seconds, which is too little on a machine that does other things too."""
+        for number, node in enumerate(self._nodes):
+            late = node.poll() is not None and "timed out during startup" in self._log(number).read_text("utf-8", "replace")
+            if late and self._again:
+                self._again -= 1
+                self._nodes[number] = self._begun(number)
 
     def _wait(self, condition: Callable[[], bool], patience: float = 180) -> None:
         until = time.monotonic() + patience
@@ -107,6 +122,7 @@ class Cluster:
             with suppress(OSError, HTTPException):  # the dashboard is not up yet, or busy
                 if condition():
                     return
+            self._start_late_ones_again()
             ended = [node for node in self._nodes if node.poll() is not None]
             if ended or time.monotonic() > until:
                 logs = "\n".join(file.read_text("utf-8", "replace") for file in self.folder.glob("node-*.log"))
