@@ -28,8 +28,8 @@ install-test: $(VENV)/test.stamp ## install all that the tests need (several GB,
 train: install ## train a small model that ships with the project (ARGS='trainer.max_steps=50 seed=7')
 	@$(BIN)/python -m mlops_llm.train +experiment=sft_sales $(ARGS)
 
-test: install-test ## run the tests, four at a time: half of them wait for servers (ARGS='tests/unit -k digest')
-	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+test: install-test ## run the tests, three at a time: some wait for servers (ARGS='tests/unit -k digest')
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 resume: install-test ## kill every training method at random steps and resume it (KILLS=2 of each)
 	@MLOPS_LLM_KILLS=$(KILLS) $(BIN)/python -m pytest -n 2 tests/faults/test_resume.py $(ARGS)

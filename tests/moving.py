@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -43,7 +45,6 @@ class Given:
 
 def written(store: Store, runs: list[Given], project: str) -> list[str]:
     """Write runs into a record with MLflow's own client; return their ids."""
-    import mlflow
     from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
 
     client, experiment, ids = store.client, store.experiment(project), list[str]()
@@ -78,8 +79,8 @@ def written(store: Store, runs: list[Given], project: str) -> list[str]:
                 client.set_logged_model_tags(model.model_id, {"digest.weights": digest.weights(place)})
             client.finalize_logged_model(model.model_id, "READY")
             if each.registered:
-                mlflow.set_tracking_uri(store.address)  # its registry asks there
-                register(store, run, "checkpoint-1", each.registered, "champion", "")
+                with mock.patch.dict(os.environ, MLFLOW_TRACKING_URI=store.address):  # its registry asks there
+                    register(store, run, "checkpoint-1", each.registered, "champion", "")
         client.set_terminated(run, each.status, end_time=5000 + number)
         ids.append(str(run))
     return ids

@@ -284,7 +284,7 @@ stages:
 
 
 def test_a_stage_whose_pipeline_died_goes_on_and_the_next_pipeline_waits_for_it(place: Path, run: Callable[..., Any]) -> None:
-    (place / "datasets/own.jsonl").write_text(rows(30_000), "utf-8")  # keeps the first stage busy for a while
+    (place / "datasets/own.jsonl").write_text(rows(60_000), "utf-8")  # keeps the first stage busy for a while
     process = start(place, "+experiment=cheap", "run_name=d", stage="pipeline")
     wait_for(begun(place, "d-first"), process)
     process.kill()

@@ -7,6 +7,7 @@ import os
 import shlex
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import PurePosixPath
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 GRACE = 60
 """Seconds that a stopped job has to save its things: Ray's own three are too few for a checkpoint."""
+_LATE = 5.0
+"""Seconds in which the last lines of an ended job are there."""
 _STATES = {
     "PENDING": State.waiting,
     "RUNNING": State.running,
@@ -230,16 +233,24 @@ class OnRay(Elsewhere):
 
     def _why(self, dashboard: Dashboard, job: Sent, code: int | None, message: str) -> str:
         """Why it failed: its own last error line, else what Ray says."""
-        try:
-            lines = [line.partition("error: ")[2] for line in dashboard.logs(job.handle["job"]).splitlines()[-200:]]
-        except UserError:
-            lines = []
-        said = [line for line in lines if line]
-        if said and code is not None and code >= 0:
-            return said[-1][:300]
+        if code is not None and code < 0:
+            return f"its process was killed (signal {-code})"
         if code is not None:
-            return f"its process was killed (signal {-code})" if code < 0 else f"exit code {code}"
+            return _last_error(dashboard, job.handle["job"])[:300] or f"exit code {code}"
         return f"Ray says: {' '.join(message.split())[:300]}" if message else ""
+
+
+def _last_error(dashboard: Dashboard, job: str) -> str:
+    """What a job's last error line says; the line may come to the head later than the job's end."""
+    until = time.monotonic() + _LATE
+    while True:
+        with suppress(UserError):
+            lines = [line for line in own_lines(dashboard.logs(job)).splitlines()[-200:] if line.startswith("error: ")]
+            if lines:
+                return lines[-1].removeprefix("error: ")
+        if time.monotonic() > until:
+            return ""
+        time.sleep(0.5)
 
 
 def own_lines(text: str) -> str:
