@@ -21,11 +21,12 @@ from mlops_llm.train.sharing.ddp import Replicated
 from tests.far import HOST, Machine
 
 SCRIPT = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from mlops_llm.record import Result
 from mlops_llm.train import door, versions
 from mlops_llm.train.relay import Launcher
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as mlops_llm.train.elastic does: nohup lets it be ignored
 rank, kind = int("FAR" in os.environ), sys.argv[1]
 os.environ |= {"GROUP_WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
 if kind == "old" and rank:
