@@ -32,6 +32,8 @@ commands.START.update(os.environ)
 # A shell has what runs in its background ignore Ctrl-C, and so would the commands that are to heed it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # below nohup; what is started from here is to heed it
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 # No deadline: a slow machine is no bug. The examples are the same in every run, and no folder is left in the checkout.
 configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "mlops_llm_hypothesis")
