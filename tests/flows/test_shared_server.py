@@ -185,49 +185,47 @@ def test_a_wrong_password_is_one_line(server, tmp_path, name, password, said):
     assert not (tmp_path / "outputs" / "never" / "steps.jsonl").exists()
 
 
+LONG = ["trainer.max_steps=120", "trainer.save_steps=60", "trainer.eval_steps=60", "trainer.logging_steps=1"]
+
+
+def completed(process, name, server, record, folder):
+    """The run of a training that went on without its record: it ended well, and none of its steps is missing or twice there."""
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    assert "the work goes on" in err
+    _, _, err = run(folder, "registry", "op=doctor", env=server.variables())  # delivers, where it came back too late
+    made = run_of(record, name)
+    assert made.info.status == "FINISHED", err
+    assert sorted(steps_of(record, made, "train/loss")) == list(range(1, 121))
+    told = {step: each.status for step, each in checkpoints_of(record, made).items()}
+    assert told == {"checkpoint-60": "READY", "checkpoint-120": "READY"}
+    assert not list((folder / "outputs" / ".spool").glob("*.jsonl"))
+    return made
+
+
 def test_a_server_killed_in_the_middle_of_a_training_loses_nothing(server, record, tmp_path):
-    words = ["trainer.max_steps=120", "trainer.save_steps=60", "trainer.eval_steps=60", "trainer.logging_steps=1"]
-    process = start(tmp_path, *QUICK, *words, "run_name=through", "checkpoints.storage=upload", env=server.variables())
+    process = start(tmp_path, *QUICK, *LONG, "run_name=through", "checkpoints.storage=upload", env=server.variables())
     wait_for_step(tmp_path, "through", 20, process)
     server.kill()
     wait_for_step(tmp_path, "through", 70, process)
     server.start()
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, out + err
-    assert "the work goes on" in err
-    _, _, err = run(tmp_path, "registry", "op=doctor", env=server.variables())  # delivers, where it came back too late
-    made = run_of(record, "through")
-    assert made.info.status == "FINISHED", err
-    assert sorted(steps_of(record, made, "train/loss")) == list(range(1, 121))
-    told = checkpoints_of(record, made)
-    assert {name: each.status for name, each in told.items()} == {"checkpoint-60": "READY", "checkpoint-120": "READY"}
-    for name, each in told.items():
+    made = completed(process, "through", server, record, tmp_path)
+    for name, each in checkpoints_of(record, made).items():
         back = Path(record.download_artifacts(made.info.run_id, "config.yaml", str(tmp_path)))
         assert back.is_file()
         from mlflow.artifacts import download_artifacts
 
         files = Path(download_artifacts(f"models:/{each.model_id}", dst_path=str(tmp_path / name)))
         assert digest.weights(files) == each.tags["digest.weights"]
-    assert not list((tmp_path / "outputs" / ".spool").glob("*.jsonl"))
 
 
 def test_a_database_gone_in_the_middle_of_a_training_loses_nothing(server, record, tmp_path):
-    words = ["trainer.max_steps=120", "trainer.save_steps=60", "trainer.eval_steps=60", "trainer.logging_steps=1"]
-    process = start(tmp_path, *QUICK, *words, "run_name=without", "checkpoints.storage=upload", env=server.variables())
+    process = start(tmp_path, *QUICK, *LONG, "run_name=without", "checkpoints.storage=upload", env=server.variables())
     wait_for_step(tmp_path, "without", 20, process)
     try:
         with server.without_database():
             wait_for_step(tmp_path, "without", 70, process)
-        out, err = process.communicate(timeout=300)
-        assert process.returncode == 0, out + err
-        assert "the work goes on" in err
-        _, _, err = run(tmp_path, "registry", "op=doctor", env=server.variables())  # delivers, where it came back too late
-        made = run_of(record, "without")
-        assert made.info.status == "FINISHED", err
-        assert sorted(steps_of(record, made, "train/loss")) == list(range(1, 121))
-        told = {name: each.status for name, each in checkpoints_of(record, made).items()}
-        assert told == {"checkpoint-60": "READY", "checkpoint-120": "READY"}
-        assert not list((tmp_path / "outputs" / ".spool").glob("*.jsonl"))
+        completed(process, "without", server, record, tmp_path)
     finally:
         server.whole_again()
 

@@ -77,7 +77,7 @@ def sent_to_resume(stage: Stage, ref: str, arguments: Arguments, outcome: Outcom
     place: Any = OmegaConf.to_object(config.composed(stage.name, about).launch)
     if not wanted(place):
         return None
-    run = checked(stage, ref, arguments, here=not getattr(place, "keeps_runs", False))
+    run = checked(stage, ref, arguments, here=not place.keeps_runs)
     link = connect().link(run.experiment, run.id)
     words = (quote(f"resume={run.name}"),)
     command = Command(stage.name, words, run.name, run.id, link, Again.resume, named_variables(run.params), values=run.params)

@@ -100,11 +100,6 @@ class Elsewhere(Place, ABC):
         """What stands as long as somebody stays with the job."""
         return nullcontext()
 
-    @property
-    def keeps_runs(self) -> bool:
-        """Whether the folders of runs are there alone."""
-        return False
-
     def where(self, handle: Mapping[str, str]) -> str:
         """How a person calls the place of a job."""
         return component.name_of(self)

@@ -85,6 +85,11 @@ class Place:
     here: ClassVar[bool] = True
     """In this process."""
 
+    @property
+    def keeps_runs(self) -> bool:
+        """Whether the folders of its runs are there alone."""
+        return False
+
     def send(self, command: Command) -> list[str]:
         """Hand a command over; return lines that say where it is and how it is watched.
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 
 from mlops_llm.tracking.aliases import register_model
+from mlops_llm.tracking.champions import HISTORY
 from mlops_llm.tracking.entered import Entered
 from mlops_llm.tracking.portable import PortableModel
 from mlops_llm.tracking.store import Store
@@ -74,7 +75,7 @@ def _version_tag(key: str, value: str, numbers: Mapping[int, int], entered: Ente
 
 def _history(key: str, value: str, numbers: Mapping[int, int], entered: Entered) -> str:
     """A registered model's tag; a move of the champion with the numbers of here, empty where its version was not brought."""
-    if not key.startswith("registry.history."):
+    if not key.startswith(HISTORY):
         return entered.here(value)
     move = json.loads(value)
     if move["version"] not in numbers:
