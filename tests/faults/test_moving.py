@@ -108,6 +108,21 @@ def test_an_import_that_is_killed_again_and_again_is_completed_by_the_next(sourc
     assert "0 new, 2 were there" in command(there, "op=import_runs", f"op.file={archive}")
 
 
+def test_imports_of_the_same_runs_at_one_moment_take_turns_and_the_first_enters_them(source, tmp_path):
+    folder, ids, before = source
+    there = tmp_path / "there"
+    there.mkdir()
+    connect_to(f"sqlite:///{there / 'mlflow.db'}")
+    archives = [tmp_path / "all.tar", tmp_path / "all"]
+    for each in archives:
+        command(folder, "op=export_runs", f"op.runs=[{ids[0]}]", f"op.file={each}")
+    began = [start(there, "op=import_runs", f"op.file={archives[n % 2]}", stage="registry") for n in range(4)]
+    ended = [(*each.communicate(timeout=300), each.returncode) for each in began]
+    assert [code for *_, code in ended] == [0] * 4, ended
+    assert sorted(next(n for n in (0, 1, 2) if f"{n} new, {2 - n} were there" in out) for out, *_ in ended) == [0, 0, 0, 2]
+    assert record(there, ids) == before
+
+
 @pytest.mark.parametrize(("name", "last"), [("all.tar", "tarfile:TarFile.add+"), ("all", "pathlib:Path.rename")])
 def test_an_export_that_is_killed_leaves_no_archive_and_nothing_beside_the_next_one(source, tmp_path, name, last):
     folder, ids, _ = source

@@ -16,7 +16,7 @@ from mlops_llm.entry import launch
 from mlops_llm.registry.__main__ import STAGE
 from mlops_llm.tracking.store import connect_to
 from tests.commands import start
-from tests.flows.conftest import PRISTINE, copy
+from tests.flows.conftest import copy
 from tests.record import artifacts_of, checkpoints_of, client, run_of
 
 
@@ -52,10 +52,10 @@ def _record(empty: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def archive(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def archive(beside: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The training `first`, exported as a tar."""
     out = tmp_path_factory.mktemp("archive") / "first.tar"
-    process = start(trained, "op=export_runs", "op.runs=[first]", f"op.file={out}", stage="registry")
+    process = start(beside, "op=export_runs", "op.runs=[first]", f"op.file={out}", stage="registry")
     said, err = process.communicate(timeout=200)
     assert process.returncode == 0, said + err
     return out
@@ -105,12 +105,12 @@ def seen(store: Any, name: str) -> dict[str, Any]:
     }
 
 
-def test_a_run_comes_out_as_it_went_in_and_only_once(trained, archive, tmp_path, registry):
+def test_a_run_comes_out_as_it_went_in_and_only_once(beside, archive, tmp_path, registry):
     from mlflow.artifacts import download_artifacts
 
     code, said = registry(tmp_path, "op=import_runs", f"op.file={archive}")
     assert code == 0, said
-    old, new = client(trained), client(tmp_path)
+    old, new = client(beside), client(tmp_path)
     assert seen(new, "first") == seen(old, "first")
     made, before = run_of(new, "first"), run_of(old, "first")
     assert made.data.tags["imported.run"] == before.info.run_id != made.info.run_id
@@ -132,7 +132,7 @@ def test_a_run_comes_out_as_it_went_in_and_only_once(trained, archive, tmp_path,
     # Back where it came from it is known.
     back = tmp_path / "back"
     back.mkdir()
-    copy(trained / PRISTINE, back / "mlflow.db")
+    copy(beside / "mlflow.db", back / "mlflow.db")
     code, said = registry(tmp_path, "op=export_runs", "op.of=sales", f"op.file={tmp_path / 'again'}")
     assert code == 0, said
     code, said = registry(back, "op=import_runs", f"op.file={tmp_path / 'again'}")
@@ -140,10 +140,10 @@ def test_a_run_comes_out_as_it_went_in_and_only_once(trained, archive, tmp_path,
     assert run_of(client(back), "first").info.run_id == before.info.run_id
 
 
-def test_what_was_imported_can_be_asked_for(trained, archive, tmp_path, registry):
+def test_what_was_imported_can_be_asked_for(beside, archive, tmp_path, registry):
     registry(tmp_path, "op=import_runs", f"op.file={archive}")
-    old = run_of(client(trained), "first").info.run_id
-    (checkpoint, *_) = checkpoints_of(client(trained), run_of(client(trained), "first")).values()
+    old = run_of(client(beside), "first").info.run_id
+    (checkpoint, *_) = checkpoints_of(client(beside), run_of(client(beside), "first")).values()
     for model in ("runs:/first/best", f"runs:/{old}/best", "models:/sales@challenger", f"models:/{checkpoint.model_id}"):
         code, said = registry(tmp_path, "op=lineage", f"model={model}")
         assert code == 0, said
@@ -160,7 +160,7 @@ def test_what_was_imported_is_reproduced_here(archive, tmp_path, registry):
     assert "weights          the same" in said
 
 
-def test_a_name_or_an_alias_that_is_taken_stays(trained, archive, tmp_path, registry):
+def test_a_name_or_an_alias_that_is_taken_stays(beside, archive, tmp_path, registry):
     from mlflow.exceptions import MlflowException
 
     registry(tmp_path, "op=list")
@@ -193,7 +193,7 @@ def test_a_name_or_an_alias_that_is_taken_stays(trained, archive, tmp_path, regi
         "mlops_llm.tracking.enrolling.register_model",
     ],
 )
-def test_an_import_that_is_cut_off_is_completed_by_the_next(trained, archive, tmp_path, registry, monkeypatch, point):
+def test_an_import_that_is_cut_off_is_completed_by_the_next(beside, archive, tmp_path, registry, monkeypatch, point):
     class Killed(BaseException):
         pass
 
@@ -206,7 +206,7 @@ def test_an_import_that_is_cut_off_is_completed_by_the_next(trained, archive, tm
             registry(tmp_path, "op=import_runs", f"op.file={archive}")
     code, said = registry(tmp_path, "op=import_runs", f"op.file={archive}")
     assert code == 0, said
-    assert seen(client(tmp_path), "first") == seen(client(trained), "first")
+    assert seen(client(tmp_path), "first") == seen(client(beside), "first")
     assert len(client(tmp_path).search_model_versions("name = 'sales'")) == 1
 
 
@@ -292,15 +292,15 @@ def test_a_folder_is_checked_as_a_tar_is(archive, tmp_path, registry):
     assert code == 2 and "are not those of the manifest" in line
 
 
-def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(trained, tmp_path, registry):
+def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(beside, tmp_path, registry):
     for words, said in (
         (["op.runs=[nobody]"], "no run is called 'nobody'"),
         ([], "name runs"),
         (["op.runs=[first]", "op.of=sales"], "name runs"),
         (["op.of=nothing"], "no run in the project"),
     ):
-        code, line = registry(trained, "op=export_runs", f"op.file={tmp_path / 'out'}", *words)
+        code, line = registry(beside, "op=export_runs", f"op.file={tmp_path / 'out'}", *words)
         assert code == 2 and said in line
-    code, line = registry(trained, "op=export_runs", "op.runs=[first]", f"op.file={tmp_path}")
+    code, line = registry(beside, "op=export_runs", "op.runs=[first]", f"op.file={tmp_path}")
     assert code == 2 and "exists already" in line
     assert [each.name for each in tmp_path.iterdir()] == ["mlflow.db"]

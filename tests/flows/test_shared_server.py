@@ -230,11 +230,11 @@ def test_a_database_gone_in_the_middle_of_a_training_loses_nothing(server, recor
         server.whole_again()
 
 
-def test_runs_move_to_the_server_and_back(server, record, trained, tmp_path):
+def test_runs_move_to_the_server_and_back(server, record, beside, tmp_path):
     back = tmp_path / "back"
     back.mkdir()
     there, here = server.variables(), {"MLFLOW_TRACKING_URI": f"sqlite:///{back / 'mlflow.db'}"}
-    old = {"MLFLOW_TRACKING_URI": f"sqlite:///{trained / 'mlflow.db'}"}
+    old = {"MLFLOW_TRACKING_URI": f"sqlite:///{beside / 'mlflow.db'}"}
     for name, source, target in (("one", old, there), ("two", there, here)):
         archive = tmp_path / f"{name}.tar"
         code, out, err = run(tmp_path, "registry", "op=export_runs", "op.runs=[first]", f"op.file={archive}", env=source)
@@ -242,8 +242,8 @@ def test_runs_move_to_the_server_and_back(server, record, trained, tmp_path):
         for times in range(2):
             code, out, err = run(tmp_path, "registry", "op=import_runs", f"op.file={archive}", env=target)
             assert code == 0 and ("0 new" in out) == bool(times), out + err
-    assert seen(record, "first") == seen(client(trained), "first") == seen(client(back), "first")
-    first = run_of(client(trained), "first").info.run_id
+    assert seen(record, "first") == seen(client(beside), "first") == seen(client(back), "first")
+    first = run_of(client(beside), "first").info.run_id
     assert run_of(client(back), "first").data.tags["imported.run"] == run_of(record, "first").data.tags["imported.run"] == first
     for each in checkpoints_of(record, run_of(record, "first")).values():
         assert each.tags["checkpoint.storage"] == "upload"

@@ -128,11 +128,12 @@ TEMPLATES = {
 
 @pytest.mark.parametrize("text", TEMPLATES)
 def test_templates_reach_nothing_and_end(tmp_path: Path, marker: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "SECONDS", 1)
+    if endless := "within" in TEMPLATES[text]:
+        monkeypatch.setattr(sandbox, "SECONDS", 1)
     folder = hostile.folder(tmp_path / "model")
     (folder / "chat_template.jinja").write_text(text.replace("MARKER", str(marker)))
     line = refused(folder)
-    assert TEMPLATES[text].replace("within", "within 1 s" if "within" in TEMPLATES[text] else "within") in line
+    assert TEMPLATES[text] + " 1 s" * endless in line
     assert not marker.exists()
 
 

@@ -29,7 +29,9 @@ class ImportRuns:
         """Check every byte of the archive, before anything is written."""
         from mlops_llm.registry.moving.archive import opened
         from mlops_llm.registry.moving.importing import enter, foresee
+        from mlops_llm.tracking import ledger
         from mlops_llm.tracking.store import connect
+        from mlops_llm.tracking.turns import turn
 
         if not self.file:
             raise UserError("names no archive", "op.file", "give the folder or the .tar that op=export_runs wrote")
@@ -40,7 +42,8 @@ class ImportRuns:
             rest = stack.pop_all()
 
         def work(run: Run) -> Result:
-            with rest:
+            # Two that enter the same run would each find it missing.
+            with rest, turn(store, ledger.find_run(store, run.name).id, "imports"):
                 done = enter(store, folder, contents, self.move_aliases)
             run.artifact("imported.json", json.dumps(asdict(done), ensure_ascii=False, indent=1))
             runs, checkpoints = len(done.new_runs), len(done.new_checkpoints)
