@@ -15,9 +15,11 @@ from unittest import mock
 import pytest
 from hypothesis import configuration, settings
 
+from mlops_llm import garbage
 from tests import commands
 from tests.haste import hasten
 
+garbage.put_off()
 for name, value in {
     "HF_HUB_OFFLINE": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -48,6 +50,11 @@ FIRST = ("flows", "faults", "real", "security", "contract")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that start clusters and servers, and end with those that take milliseconds."""
     items.sort(key=_rank)
+
+
+def pytest_collection_finish() -> None:
+    """What the tests' files have imported stays."""
+    garbage.settle()
 
 
 def _rank(item: pytest.Item) -> tuple[bool, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import runpy
 import select
 import signal
 import socket
@@ -19,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-from tests.zygote import ANSWER, LIBRARIES, PROGRAM, serve
+from tests.zygote import ANSWER, LIBRARIES, PROGRAM, run, serve
 
 ROOT = Path(__file__).parents[1]
 FREE = {"MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "PYTEST_CURRENT_TEST", "PYTHONUNBUFFERED", "SLURM_CONF", "PATH"}
@@ -177,8 +176,7 @@ def inherit() -> None:
     mine, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if not os.fork():
         mine.close()
-        runpy._run_module_as_main(serve(other.detach(), []))  # type: ignore[attr-defined]
-        sys.exit()
+        run(serve(other.detach(), []))
     other.close()
     facts = json.loads(mine.recv(1 << 20))
     found = _ZYGOTES[os.getpid()] = Zygote.__new__(Zygote)

@@ -13,7 +13,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from mlops_llm import console
+from mlops_llm import console, garbage
 from mlops_llm.entry import config
 from mlops_llm.entry.arguments import Arguments, as_typed
 from mlops_llm.errors import UserError
@@ -180,6 +180,7 @@ def finish(stage: Stage, plan: Any, run: MlflowRun, opening: Opening, quiet: boo
     """Do the work in an open run, keep its result and show it."""
     log = opening.output / f"{stage.name}.log"
     handler = console.log_to(log, secrets.mask)
+    garbage.settle()
     try:
         result = stage.work(plan, run)
         run.artifact("result.json", _keep(result, opening.output))

@@ -10,7 +10,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from mlops_llm import console
+from mlops_llm import console, garbage
 from mlops_llm.entry.arguments import Arguments, read, unpacked
 from mlops_llm.entry.job import Outcome, Stage, single
 from mlops_llm.errors import RequestError, UserError, unexpected
@@ -35,6 +35,7 @@ def launch(stage: Stage, argv: list[str] | None = None) -> int:
     # cores; threads that sleep at once cost a third of the speed when none does. A short spin (of GCC's OpenMP) loses little.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+    garbage.put_off()
     console.hush()
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets Hydra's errors out instead of printing them
@@ -73,6 +74,7 @@ def launch(stage: Stage, argv: list[str] | None = None) -> int:
         console.fail(str(said))
         return FAILED if outcome.begun and not isinstance(error, RequestError) else MISTAKE
     finally:
+        garbage.take_up()
         sys.unraisablehook = hook
         if not wants_traceback:
             del os.environ["HYDRA_FULL_ERROR"]

@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from mlops_llm import component, console
+from mlops_llm import component, console, garbage
 from mlops_llm.errors import UserError, first_line
 from mlops_llm.launch import stopping
 from mlops_llm.record import NullRun, Result, Run
@@ -28,6 +28,7 @@ def main(file: Path) -> int:
     """Train as the settings in `file` say, and tell the launcher how it ended."""
     from mlops_llm.train.group import DOOR
 
+    garbage.put_off()
     rank = int(os.environ["RANK"])
     if stopping.grace():
         stopping.heed()
@@ -67,6 +68,7 @@ def _train(file: Path, rank: int, to: Launcher) -> Result:
     if rank == 0:
         run = RelayedRun(to, asked["run"], Path(str(settings.output)))
         console.tell(lambda what, values: to.tell(told=what, values=values))
+    garbage.settle()
     result = fit_here(plan, run)
     import torch.distributed as dist
 
