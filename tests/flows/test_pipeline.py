@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -283,13 +286,27 @@ stages:
     assert again["out"].count("there already") >= 4 and not _named(place, "t-tried-%")
 
 
+def _release_once_said(process: int, log: Path, words: str) -> None:
+    """Let a stopped process go on once a log has these words, or after two minutes."""
+    until = time.monotonic() + 120
+    while not (log.is_file() and words in log.read_text("utf-8")) and time.monotonic() < until:
+        time.sleep(0.05)
+    os.kill(process, signal.SIGCONT)
+
+
 def test_a_stage_whose_pipeline_died_goes_on_and_the_next_pipeline_waits_for_it(place: Path, run: Callable[..., Any]) -> None:
-    (place / "datasets/own.jsonl").write_text(rows(60_000), "utf-8")  # keeps the first stage busy for a while
+    (place / "datasets/own.jsonl").write_text(rows(10_000), "utf-8")  # keeps the first stage busy until it is held
     process = start(place, "+experiment=cheap", "run_name=d", stage="pipeline")
     wait_for(begun(place, "d-first"), process)
+    stage = int(run_of(client(place), "d-first").data.tags["run.process"].partition(":")[0])
+    os.kill(stage, signal.SIGSTOP)
     process.kill()
     process.communicate()
+    log = place / "outputs/e/pipeline.log"
+    released = Thread(target=_release_once_said, args=(stage, log, "runs already as d-first"))
+    released.start()
     found = run("+experiment=cheap", name="e")
+    released.join()
     assert "first: runs already as d-first" in found["out"] and states(found) == {"first": "there", "second": "done"}
     store = client(place)
     assert run_of(store, "d-first").info.status == "FINISHED" and run_of(store, "d").info.status == "KILLED"
