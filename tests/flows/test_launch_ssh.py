@@ -192,7 +192,9 @@ def test_a_key_that_is_named_goes_along_and_is_in_no_file_and_no_command_line(
     assert watch.rounds > 20 and not watch.seen, watch.seen
     assert not [*canaries.found_in((out + err).encode(), secrets)], out + err
     assert (tmp_path / "outputs/judged/result.json").is_file()
-    files = [each for root in (tmp_path, machine.folder, desk) for each in root.rglob("*") if each.is_file()]
+    there = [each for root in (tmp_path, machine.folder, desk) for each in root.rglob("*") if each.is_file()]
+    # To read SQLite's index of its log gives up this process's lock on it, and who opens the record next would cut it short.
+    files = [each for each in there if not each.name.endswith("-shm")]
     leaks = {str(each): found for each in files if (found := [*canaries.found_in(each.read_bytes(), secrets)])}
     assert len(files) > 50 and not leaks, leaks
 
