@@ -12,7 +12,7 @@ SECONDS ?= 60
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev install-test train test resume check ui server bench fuzz licences audit release smollm2 clean
+.PHONY: help install install-dev install-test train test resume check ui server bench soak fuzz licences audit release smollm2 clean
 
 help: ## list these targets
 	@echo "make TARGET [ARGS='more arguments'] [PYTHON=python3.11]"
@@ -53,13 +53,17 @@ bench: install-test smollm2 ## measure against the raw engines; prints ratios
 	@$(BIN)/python benchmarks/train.py $(ARGS)
 	@for name in methods start metrics disk catalog data dedup engines judge cached people surgery sweep registry; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
+soak: install-test ## 20 minutes of a queue whose workers, jobs and server are killed (ARGS='--minutes 5 --jobs 50')
+	@$(BIN)/python benchmarks/soak.py $(ARGS)
+
 fuzz: install-test ## fuzz what reads bytes from outside (SECONDS=60 each; ARGS=rows; needs atheris)
 	@SECONDS_EACH=$(SECONDS) $(BIN)/python fuzz/run.py $(ARGS)
 
 licences: install-test ## write docs/licences.md
 	@$(BIN)/python release/licences.py > docs/licences.md.draft && mv docs/licences.md.draft docs/licences.md
 
-audit: install-test ## look for known vulnerabilities of what is installed (needs pip-audit and a network)
+audit: install-test ## look for known vulnerabilities of what is installed (needs a network)
+	@$(LOCKED) pip-audit
 	@$(BIN)/python release/audit.py
 
 release: install-test ## build wheel, sdist, SBOM, licences and checksums into dist/

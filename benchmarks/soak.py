@@ -37,8 +37,16 @@ from mlops_llm.ports import free_port
 TRAIN = ["samples.count=0", "trainer.logging_steps=1", "trainer.save_steps=3", "trainer.eval_steps=3", "trainer.max_steps=6"]
 STEPS = 6
 """Optimizer steps of each training, each with its numbers in the record."""
+PATIENCE = 600
+"""Seconds that a command, or the server's start, may take."""
+TWO_STAGES = """# python -m mlops_llm.pipeline +experiment=two
+stages:
+  first: {command: data op=stats dataset=sales_sft op.near=false}
+  second: {command: data op=validate dataset=sales_sft, needs: [first]}
+"""
 KNOWN = re.compile(r"launch-|listed$|.+[.](lock$|interrupted-)")
 """Folders of the queue's own commands, which are no runs; locks; what a killed start had written, kept beside the next."""
+STAGES = ("train", "data", "eval", "surgery", "registry", "pipeline")
 AGAIN = ("does not answer", "cannot be reached", "has no whole checkpoint", "no run is called")
 """What a refusal says that may be asked again: the server is away, or the training that is named has not come so far."""
 
@@ -79,7 +87,12 @@ class Field:
     def run(self, stage: str, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         argv = [sys.executable, "-m", f"mlops_llm.{stage}", *words]
-        return subprocess.run(argv, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False)
+        try:
+            return subprocess.run(
+                argv, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False, timeout=PATIENCE
+            )
+        except subprocess.TimeoutExpired:
+            sys.exit(f"wrong: {stage} {' '.join(words)} did not end within {PATIENCE} s")
 
 
 def commands(count: int, draw: random.Random) -> Iterator[tuple[str, list[str]]]:
@@ -87,7 +100,7 @@ def commands(count: int, draw: random.Random) -> Iterator[tuple[str, list[str]]]
     trained: list[str] = []
     for number in range(count):
         name = f"job-{number}"
-        sort = draw.choices(["train", "data", "eval", "surgery", "registry"], [30, 30, 15, 15, 10])[0] if trained else "train"
+        sort = draw.choices(STAGES, [30, 25, 15, 15, 10, 5])[0] if trained else "train"
         some = [draw.choice(trained) for _ in range(2)] if trained else []
         if sort == "train":
             trained.append(name)
@@ -104,6 +117,8 @@ def commands(count: int, draw: random.Random) -> Iterator[tuple[str, list[str]]]
             ]
         elif sort == "surgery":
             words = ["op=merge_linear", f"models=[runs:/{some[0]}/last,runs:/{some[1]}/checkpoint-3]", "op.weights=[0.5,0.5]"]
+        elif sort == "pipeline":
+            words = ["+experiment=two"]
         else:
             words = ["op=promote", "name=soak", f"model=runs:/{some[0]}/last", "op.force=true", "op.reason='the soak'"]
         yield sort, [*words, f"run_name={name}"]
@@ -205,15 +220,14 @@ def listed(ground: Field) -> list[dict[str, Any]]:
 
 def wait_for_server(ground: Field) -> None:
     """Wait until the record answers."""
-    from urllib.error import URLError
     from urllib.request import urlopen
 
-    while True:
-        try:
-            with urlopen(f"http://127.0.0.1:{ground.port}/health", timeout=2):
-                return
-        except (URLError, OSError):
-            time.sleep(1)
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        with suppress(OSError), urlopen(f"http://127.0.0.1:{ground.port}/health", timeout=2):
+            return
+        time.sleep(1)
+    sys.exit(f"wrong: the server did not answer within {PATIENCE} s")
 
 
 def wrong(ground: Field, jobs: list[dict[str, Any]]) -> Iterator[str]:
@@ -233,6 +247,13 @@ def wrong(ground: Field, jobs: list[dict[str, Any]]) -> Iterator[str]:
                 yield f"run {run.info.run_name} has its losses at steps {steps}"
     yield from wrong_files(ground.folder, {run.data.tags.get("output", "") for run in runs.values()})
     yield from wrong_models(record, experiments)
+    models = {each.model_id for each in pages(lambda ids, **how: record.search_logged_models(ids, **how), experiments)}
+    for each in (ground.folder / "mlruns").glob("*/*"):
+        if each.name not in runs and each.name != "models":
+            yield f"no run has the files in {each}"
+    for each in (ground.folder / "mlruns").glob("*/models/*"):
+        if each.name not in models:
+            yield f"no checkpoint has the files in {each}"
 
 
 def pages(search: Any, experiments: list[str]) -> Iterator[Any]:
@@ -298,7 +319,8 @@ def main() -> int:
     given = asked.parse_args()
     with TemporaryDirectory(prefix="soak-") as made:
         ground = Field((given.folder or Path(made)).absolute(), free_port(), time.monotonic() + 60 * given.minutes)
-        ground.folder.mkdir(parents=True, exist_ok=True)
+        (ground.folder / "conf/experiment").mkdir(parents=True, exist_ok=True)
+        (ground.folder / "conf/experiment/two.yaml").write_text(TWO_STAGES, "utf-8")
         draw, began, said = random.Random(given.seed), time.monotonic(), list[str]()
         with server(ground, random.Random(given.seed + 1)):
             wait_for_server(ground)

@@ -1,8 +1,8 @@
 """`make audit`: known vulnerabilities of what an installation consists of, by pip-audit, where its database can be reached.
 
-Exit code 0 where nothing is known, 1 where something is, and 0 with a line that says so where nothing could be asked: a machine
-without a network is no reason to stop, but silence would be taken for safety. pip-audit alone says "No known vulnerabilities"
-there.
+Exit code 0 where nothing is known, 1 where something is, 2 without pip-audit, and 0 with a line that says so where nothing
+could be asked: a machine without a network is no reason to stop, but silence would be taken for safety. pip-audit alone says
+"No known vulnerabilities" there.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from packages import installed
@@ -24,6 +25,9 @@ KNOWN = "jinja2==3.1.2"
 
 def main() -> int:
     """Ask, and say what was found."""
+    if find_spec("pip_audit") is None:
+        print("error: pip-audit is not installed; type: make audit", file=sys.stderr)
+        return 2
     own = {one.name for one in installed()[0]}
     control, why = asked(KNOWN)
     if not any(one.get("vulns") for one in control):

@@ -96,8 +96,11 @@ def test_what_a_licence_asks_for(licence: str, family: str) -> None:
     assert licences.kind(licence)[0] == family
 
 
-def test_an_audit_that_could_not_ask_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_audit_that_could_not_ask_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """pip-audit says "No known vulnerabilities found" where its database knows none of the packages."""
+    monkeypatch.setattr(audit, "find_spec", lambda name: None)
+    assert audit.main() == 2 and capsys.readouterr().err == "error: pip-audit is not installed; type: make audit\n"
+    monkeypatch.setattr(audit, "find_spec", lambda name: name)
     skipped = [{"name": "jinja2", "skip_reason": "not found on PyPI"}]
     for answer in (([], "no route"), (skipped, ""), ([{"name": "jinja2", "version": "2.4.1", "vulns": []}], "")):
         with mock.patch.object(audit, "asked", lambda _="", answer=answer: answer):

@@ -20,6 +20,7 @@ from mlops_llm.launch.jobs import Job, State, after, loaded
 from mlops_llm.launch.ops.cancel import Cancel
 from mlops_llm.launch.ops.list import List
 from mlops_llm.launch.ops.logs import Logs
+from mlops_llm.launch.ops.work import Work
 from mlops_llm.launch.place import Again, Command, named_variables
 from mlops_llm.launch.queue import KEPT, Queue
 from mlops_llm.launch.worker import Worker
@@ -265,6 +266,22 @@ def test_a_job_waits_for_its_tracking_server(
     assert job.state is State.waiting and job.starts == 0 and "does not answer" in job.reason
     List().carry_out()
     assert queue.take() == replace(queue.jobs()[0], state=State.running, starts=1)
+
+
+def test_jobs_of_a_record_that_is_away_hold_up_no_others_and_keep_their_order(
+    queue: Queue, script: Callable[..., Job], record: dict[str, Any]
+) -> None:
+    for name, where in {"a": "http://127.0.0.1:9", "b": "", "c": "http://127.0.0.1:9", "d": "", "e": "nonsense://x"}.items():
+        job = script("", name)
+        told = {"MLFLOW_TRACKING_URI": where} if where else job.command.environment
+        queue.add(replace(job, command=replace(job.command, environment=told)))
+    ended = Work(until_empty=True).carry_out()
+    states = {"a": "waiting", "b": "done", "c": "waiting", "d": "done", "e": "failed"}
+    assert {job.command.name: job.state.name for job in queue.jobs()} == states
+    assert ended.failed and ended.table["jobs ended"] == 3
+    assert str(ended.table["still waiting"]).startswith("2, for their records (job 1: ")
+    assert "nonsense" in queue.find("e").reason
+    assert [job.command.name for job in (queue.take(), queue.take()) if job] == ["a", "c"]
 
 
 def test_a_run_that_could_not_be_closed_is_closed_once_the_record_is_back(

@@ -47,6 +47,7 @@ def test_a_complaint_of_ssh_is_told_with_what_to_do(said: str, told: str) -> Non
         (255, "ssh: Could not resolve hostname gpu1: Temporary failure in name resolution"),
         (255, "client_loop: send disconnect: Broken pipe"),
         (12, "rsync: connection unexpectedly closed (0 bytes received so far) [sender]"),
+        (30, "[sender] io timeout after 600 seconds -- exiting"),
         (255, ""),
     ],
 )

@@ -62,22 +62,26 @@ class Queue:
             self._enqueue(numbered, _BACK)
         return numbered
 
-    def take(self) -> Job | None:
-        """Start the next job: from now on it is running, though it has no process yet."""
+    def take(self, passed_over: Callable[[Job], bool] = lambda job: False) -> Job | None:
+        """Start the next job: from now on it is running, though it has no process yet.
+
+        Args:
+            passed_over: whether a job is left where it is.
+        """
+        left: list[Job] = []
+        taken: Job | None = None
         with self._locked():
-            while (item := self._storage.dequeue()) is not None:
+            while taken is None and (item := self._storage.dequeue()) is not None:
                 job = self._read(int(bytes(item)))
-                if job and job.state is State.waiting:
-                    taken = replace(
-                        job,
-                        state=State.running,
-                        starts=job.starts + 1,
-                        began=time.time(),
-                        host=environment.host(),
-                    )
+                if job and job.state is State.waiting and passed_over(job):
+                    left.append(job)
+                elif job and job.state is State.waiting:
+                    host = environment.host()
+                    taken = replace(job, state=State.running, starts=job.starts + 1, began=time.time(), host=host)
                     self._write(taken)
-                    return taken
-        return None
+            for each in left:
+                self._enqueue(each, _FRONT)
+        return taken
 
     def change(self, number: int, changed: Callable[[Job], Job]) -> Job:
         """Make a job what `changed` says it is now; one that waits again stands in front."""

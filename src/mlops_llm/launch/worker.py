@@ -22,6 +22,7 @@ from mlops_llm.launch.queue import Queue
 from mlops_llm.tracking import environment, queued
 from mlops_llm.tracking.outbox import put_aside
 from mlops_llm.tracking.queued import Seen
+from mlops_llm.tracking.refusals import AwayError
 from mlops_llm.tracking.store import check_address
 
 _PAUSE = 0.2
@@ -48,6 +49,8 @@ class Worker:
         """Run at most `slots` jobs at once."""
         self._queue, self._slots = queue, slots
         self._running: dict[int, _Watched] = {}
+        self._away: dict[str, float] = {}
+        """Address of a record that does not answer -> when it is asked again."""
         self._next_start = self._next_close = 0.0
         self.ended: list[Job] = []
         """Jobs that ended while this worker watched."""
@@ -63,7 +66,7 @@ class Worker:
             while not asked.stop:
                 for watched in list(self._running.values()):
                     self._look(watched)
-                while self._is_free() and (job := self._queue.take()):
+                while self._is_free() and (job := self._next()):
                     self._start(job)
                 self._close_owed()
                 if until_empty and not self._running:
@@ -74,6 +77,21 @@ class Worker:
 
     def _is_free(self) -> bool:
         return len(self._running) < self._slots and time.monotonic() >= self._next_start
+
+    def _next(self) -> Job | None:
+        """The next job whose record is not known to be away."""
+        now = time.monotonic()
+        self._away = {address: until for address, until in self._away.items() if until > now}
+        job = self._queue.take(self._is_away) if self._away else self._queue.take()
+        if job is None and self._away:
+            self._next_start = min(self._away.values())
+        return job
+
+    def _is_away(self, job: Job) -> bool:
+        try:
+            return process.address_of(job.command, os.environ) in self._away
+        except UserError:
+            return False  # its start says why
 
     def _take_over(self) -> None:
         """Watch what an earlier worker left."""
@@ -104,16 +122,16 @@ class Worker:
         console.say(f"{_named(job)}: {goes_on} (process {child.pid}{times})")
 
     def _answers(self, address: str, job: Job) -> bool:
-        """Whether the record's server is there; if not, the job waits on, and nothing is started for a while."""
+        """Whether the record's server is there; if not, the job waits on, and for a while so do others of this record."""
         try:
             check_address(address)
-        except UserError as error:
+        except AwayError as error:
             reason = str(error)
             self._queue.change(
                 job.number, lambda each: replace(each, state=State.waiting, starts=each.starts - 1, reason=reason)
             )
             console.warn(f"{_named(job)} waits: {reason}")
-            self._next_start = time.monotonic() + _LOOK_AGAIN
+            self._away[address] = time.monotonic() + _LOOK_AGAIN
             return False
         return True
 

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,10 @@ _BROKEN = 255
 """Exit code of ssh itself."""
 _SILENT = 20
 """Seconds in which a connection must stand; three unanswered signs of life, five seconds apart, end one that stands."""
-_PATIENCE = 120.0
+PATIENCE = 120.0
+"""Seconds that a question may take."""
+_STUCK = 600
+"""Seconds without a byte after which a copy is given up: a disk there may hang while its machine answers."""
 _MARK = "--mlops_llm--"
 """What is printed before it is said by the shell's own files."""
 _MISTAKES = (
@@ -51,7 +55,8 @@ _MISTAKES = (
 )
 """What ssh says, what that means, and what is to be done."""
 _LOST = re.compile(
-    r"timed out|refused|No route|unreachable|closed by|reset by|Broken pipe|not responding|unexpectedly closed|kex_exchange"
+    r"timed out|io timeout|"
+    r"refused|No route|unreachable|closed by|reset by|Broken pipe|not responding|unexpectedly closed|kex_exchange"
 )
 _NO_SPACE = "has no space left"
 _FULL = re.compile(r"No space left on device|Disk quota exceeded")
@@ -82,7 +87,7 @@ class Connection:
         own = ["-F", self.config] if self.config else []
         return ["ssh", *own, *(word for each in options for word in ("-o", each)), *more, self.host]
 
-    def ask(self, script: str, *words: str, patience: float = _PATIENCE) -> bytes:
+    def ask(self, script: str, *words: str, patience: float = PATIENCE) -> bytes:
         """Run a shell script there and return what it prints.
 
         Args:
@@ -130,6 +135,7 @@ class Connection:
             "--partial-dir=.rsync-partial",
             "--protect-args",
             "--stats",
+            f"--timeout={_STUCK}",
             f"--rsh={shell}",
         ]
         try:
@@ -142,7 +148,8 @@ class Connection:
 
     def hang_up(self) -> None:
         """Let the next command connect anew."""
-        subprocess.run([*self.argv("-O", "exit")], capture_output=True, check=False)
+        with suppress(subprocess.TimeoutExpired):
+            subprocess.run([*self.argv("-O", "exit")], capture_output=True, check=False, timeout=_SILENT)
 
     def error(self, code: int, said: str) -> UserError:
         """What ssh's or rsync's complaint means."""

@@ -15,15 +15,16 @@ from urllib.parse import urlsplit, urlunsplit
 
 from mlops_llm import console
 from mlops_llm.errors import UserError
+from mlops_llm.launch.elsewhere import LostError
 from mlops_llm.launch.queue import queue_folder
-from mlops_llm.launch.ssh.connection import Connection
+from mlops_llm.launch.ssh.connection import PATIENCE, Connection
 from mlops_llm.ports import LOOPBACK, free_port
 from mlops_llm.tracking import door, proxied, store
 from mlops_llm.tracking.secrets import mask_address
 
 _OURS = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 _SECRETS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
-_PATIENCE = 86400
+_LONG = 86400
 """Seconds for which a command there waits at its start for somebody to attend."""
 _PAUSES = (0.5, 1.0, 2.0, 5.0)
 _END = 10.0
@@ -69,7 +70,7 @@ class Route:
             record: its address here.
             identity: file there of the door's certificate.
         """
-        found = {"MLFLOW_TRACKING_URI": self.address(record), store.PATIENCE: str(_PATIENCE)}
+        found = {"MLFLOW_TRACKING_URI": self.address(record), store.PATIENCE: str(_LONG)}
         if self.kind == "door":
             return found | dict(door.credentials(identity)) | {proxied.ROOT: self.root, store.PAGES: store.LOCAL_PAGES}
         shown = {} if self.kind == "direct" else {store.PAGES: mask_address(record)}
@@ -127,7 +128,10 @@ def check_forwarding(to: Connection, port: int) -> None:
         UserError: it does not allow it.
     """
     argv = to.argv("-T", "-o", "ExitOnForwardFailure=yes", "-R", f"{LOOPBACK}:{port}:{LOOPBACK}:9", shared=False)
-    done = subprocess.run([*argv, "true"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    try:
+        done = subprocess.run([*argv, "true"], stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=PATIENCE)
+    except subprocess.TimeoutExpired as error:
+        raise LostError("does not answer", to.host) from error
     if done.returncode:
         raise to.error(done.returncode, done.stderr.decode("utf-8", "replace"))
 
