@@ -22,7 +22,7 @@ from tests.zygote import ANSWER, LIBRARIES, PROGRAM, run, serve
 
 ROOT = Path(__file__).parents[1]
 FREE = {"MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "PYTEST_CURRENT_TEST", "PYTHONUNBUFFERED", "SLURM_CONF", "PATH"}
-FREE |= {"MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSFILE"}
+FREE |= {"MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "PGPASSFILE"}
 """Variables that no library reads while it is imported; nor does one read those that begin with `MLOPS_LLM_`."""
 
 

@@ -23,6 +23,7 @@ from mlops_llm.ports import free_port
 from tests.commands import SMOKE, environment, ok, start, train, wait_for_step
 from tests.flows.test_moving import seen
 from tests.record import artifacts_of, checkpoints_of, client, run_of, steps_of
+from tests.security import canaries
 from tests.shared_server import CODE, SharedServer, needs
 
 pytestmark = [needs, pytest.mark.slow]
@@ -144,6 +145,9 @@ def test_a_team_trains_evaluates_promotes_and_deploys(server, record, tmp_path, 
     assert code == 0, out + err
     assert digest.weights(there / "deployed" / "model") == best.tags["digest.weights"]
     assert record.get_model_version_by_alias("sales", "champion").version == "1"
+    password = {"password": env["MLFLOW_TRACKING_PASSWORD"]}
+    files = [each for each in tmp_path.rglob("*") if each.is_file()]
+    assert len(files) > 50 and not [each for each in files if [*canaries.found_in(each.read_bytes(), password)]]
 
 
 def test_who_has_no_right_is_told_and_what_began_goes_on(server, record, tmp_path):

@@ -16,7 +16,6 @@ NAMES = (
     "OPENAI_API_KEY", "DASHSCOPE_API_KEY", "DEEPSEEK_API_KEY", "ANTHROPIC_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN",
     "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_STORAGE_ACCESS_KEY", "WANDB_API_KEY", "VLLM_API_KEY", "PGPASSWORD",
     "FLASK_SERVER_SECRET_KEY", "ADMIN_PASSWORD", "JUDGE_KEY", "REWARD_KEY", "HOOK_KEY", "SERVE_KEY",
-    "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN",
 )  # fmt: skip
 ADDRESS = "/".join(("canary", "address+word?9"))
 """Password in the address of the record; it has characters that are written otherwise in an address."""

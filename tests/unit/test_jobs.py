@@ -16,7 +16,7 @@ import pytest
 
 from mlops_llm.errors import UserError
 from mlops_llm.launch import process, worker
-from mlops_llm.launch.jobs import Job, State, after, loaded
+from mlops_llm.launch.jobs import AWAY, Job, State, after, loaded
 from mlops_llm.launch.ops.cancel import Cancel
 from mlops_llm.launch.ops.list import List
 from mlops_llm.launch.ops.logs import Logs
@@ -113,6 +113,13 @@ def test_what_becomes_of_a_job_whose_process_ended(job: Job, code: int | None, s
     assert now.state is state
     assert (now.reason == "said") == ((code in (1, 2) or status == "FAILED") and state is State.failed)
     assert loaded(now.dumped()) == now
+
+
+def test_a_job_whose_record_went_away_before_its_work_began_waits_again() -> None:
+    now = after(RUNNING, AWAY, "SCHEDULED", "it does not answer")
+    assert (now.state, now.reason) == (State.waiting, "it does not answer")
+    assert after(replace(RUNNING, starts=RUNNING.tries), AWAY, "SCHEDULED", "said").state is State.failed
+    assert after(RUNNING, AWAY, "FAILED", "said").state is State.failed
 
 
 def test_jobs_come_in_order_and_one_that_was_put_back_first(queue: Queue, script: Callable[..., Job]) -> None:

@@ -21,7 +21,7 @@ from mlops_llm.entry import launch
 from mlops_llm.errors import UserError
 from mlops_llm.launch import process, stopping
 from mlops_llm.launch.elsewhere import LostError
-from mlops_llm.launch.jobs import State
+from mlops_llm.launch.jobs import AWAY, State
 from mlops_llm.launch.place import Again, Command
 from mlops_llm.launch.places import slurm as places
 from mlops_llm.launch.places.slurm import OnSlurm
@@ -350,6 +350,7 @@ def test_a_job_that_is_killed_each_time_ends_and_one_that_saves_does_not() -> No
     assert fate(End(143, saved="saved at step 6"), 2, 3).reason == "told to stop; saved at step 6"
     assert fate(End(143, preempted=True), 2, 3).starts
     assert not fate(End(143), 2, 3).starts
+    assert fate(End(AWAY), 0, 3).starts and "its record did not answer" in fate(End(AWAY), 2, 3).reason
 
 
 def test_an_array_of_one_job_is_refused_before_anything_runs_here(

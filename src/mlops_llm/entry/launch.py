@@ -15,9 +15,11 @@ from mlops_llm.entry.arguments import Arguments, read, unpacked
 from mlops_llm.entry.job import Outcome, Stage, single
 from mlops_llm.errors import RequestError, UserError, unexpected
 from mlops_llm.launch import stopping
+from mlops_llm.launch.jobs import AWAY
+from mlops_llm.launch.place import JOB
 from mlops_llm.launch.stopping import Terminated
 from mlops_llm.tracking.opening import NameTakenError
-from mlops_llm.tracking.refusals import told
+from mlops_llm.tracking.refusals import AwayError, told
 from mlops_llm.tracking.store import address
 
 MISTAKE, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
@@ -26,8 +28,9 @@ MISTAKE, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 def launch(stage: Stage, argv: list[str] | None = None) -> int:
     """Run a stage from a command line and return the exit code.
 
-    0 done, 1 the work failed, 2 the request was wrong, 130 Ctrl-C, 143 SIGTERM. A user's mistake is one line on the error
-    stream; `HYDRA_FULL_ERROR=1` shows the traceback too.
+    0 done, 1 the work failed, 2 the request was wrong, 130 Ctrl-C, 143 SIGTERM; of a job that was handed over, 75 where its
+    record did not answer before its work began. A user's mistake is one line on the error stream; `HYDRA_FULL_ERROR=1` shows the
+    traceback too.
     """
     from mlops_llm.entry import config, help
 
@@ -72,6 +75,8 @@ def launch(stage: Stage, argv: list[str] | None = None) -> int:
             console.fail(unexpected(error))
             return FAILED
         console.fail(str(said))
+        if AwayError in (type(error), type(said)) and not outcome.begun and JOB in os.environ:
+            return AWAY
         return FAILED if outcome.begun and not isinstance(error, RequestError) else MISTAKE
     finally:
         garbage.take_up()

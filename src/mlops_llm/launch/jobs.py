@@ -66,6 +66,10 @@ def loaded(text: bytes) -> Job:
     return Job(**values | {"command": command_of(values["command"]), "state": State[values["state"]]})
 
 
+AWAY = 75
+"""Exit code of a job whose record did not answer before its work began (EX_TEMPFAIL of sysexits.h)."""
+
+
 def says_enough(job: Job, code: int) -> bool:
     """Whether an exit code tells by itself what became of a job; else `after` needs the run's status."""
     return job.cancel or code in (0, 1, *SIGNALLED) or (code == 2 and job.starts == 1)
@@ -99,6 +103,7 @@ def after(job: Job, code: int | None, status: str, said: str = "") -> Job:
     if spoke or status == "FAILED":
         return replace(over, state=State.failed, reason=said or f"exit code {code if spoke else 1}")
     how = "its process was killed" if code is None or code < 0 else f"its process ended with exit code {code}"
+    how = said if code == AWAY and said else how
     if job.command.again is Again.no and status != "SCHEDULED":
         remedy = f"go on with each of the multirun's jobs: resume={job.command.name}-0"
         return replace(over, state=State.failed, reason=f"{how}; {remedy}")

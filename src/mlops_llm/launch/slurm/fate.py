@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlops_llm.launch.jobs import SIGNALLED
+from mlops_llm.launch.jobs import AWAY, SIGNALLED
 from mlops_llm.launch.place import Again
 
 SPOKEN = (0, 1, 2)
@@ -59,7 +59,8 @@ def fate(end: End, idle: int, tries: int) -> Fate:
     stopped = end.code in _STOPPED
     if end.cancelled:
         return Fate(False, idle, 143, "cancelled")
-    how = "told to stop" if stopped else "its process was killed"
+    away = "its record did not answer" if end.code == AWAY else ""
+    how = "told to stop" if stopped else away or "its process was killed"
     if end.again is Again.no:
         return Fate(False, idle, 143 if stopped else KILLED, f"{how}; its finished parts are recorded")
     if end.saved or (stopped and end.preempted):
