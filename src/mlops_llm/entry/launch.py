@@ -29,8 +29,8 @@ def launch(stage: Stage, argv: list[str] | None = None) -> int:
     """Run a stage from a command line and return the exit code.
 
     0 done, 1 the work failed, 2 the request was wrong, 130 Ctrl-C, 143 SIGTERM; of a job that was handed over, 75 where its
-    record did not answer before its work began. A user's mistake is one line on the error stream; `HYDRA_FULL_ERROR=1` shows the
-    traceback too.
+    record did not answer before its work began. A user's mistake is one line on the error stream; `HYDRA_FULL_ERROR=1` shows
+    the traceback too.
     """
     from mlops_llm.entry import config, help
 
