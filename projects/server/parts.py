@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from keys import Keys
 
@@ -19,6 +20,10 @@ LOOPBACK = "127.0.0.1"
 BUCKET = "mlflow"
 REGION = "us-east-1"
 """SeaweedFS has none; signatures want one."""
+
+HOSTS = ["localhost", "127.0.0.1", "[::1]", "0.0.0.0", "localhost:*", "127.0.0.1:*", "[[]::1]:*", "0.0.0.0:*"]
+HOSTS += ["192.168.*", "10.*", *(f"172.{number}.*" for number in range(16, 32)), "fc00:*", "fd00:*"]
+"""By what MLflow may be called unless it is told: it forgets these where it is told names. A test compares them with it."""
 
 STORE = ["server", "-master.telemetry=false", "-master.volumeSizeLimitMB=1024", "-volume.max=0", "-volume.preStopSeconds=0"]
 STORE += ["-filer", "-s3", "-s3.iam=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
@@ -85,18 +90,29 @@ def seaweedfs(folder: Path, host: str, ports: list[int], pair: Mapping[str, str]
     return Part("seaweedfs", words, pair)
 
 
-def mlflow(host: str, port: int, workers: int, names: str = "") -> list[str]:
+def mlflow(host: str, port: int, workers: int, names: str = "", url: str = "") -> list[str]:
     """MLflow's command, from `mlflow` on.
 
     Args:
         host: address that it listens on.
         port: its port.
         workers: processes.
-        names: names by which browsers and clients may call it, with commas; empty are localhost and private addresses.
+        names: names by which browsers and clients may call it besides localhost and private addresses, with commas.
+        url: an address by which they may call it as well.
     """
     words = ["server", "--app-name", "basic-auth", "--host", host, "--port", str(port), "--workers", str(workers)]
     words += ["--serve-artifacts", "--artifacts-destination", f"s3://{BUCKET}/artifacts"]
-    return [*words, "--allowed-hosts", names, "--cors-allowed-origins", _origins(names)] if names else words
+    told = listed(names) + ([str(urlsplit(url).hostname)] if url else [])
+    if not told:
+        return words
+    hosts = [*HOSTS, *(f"{name}{ending}" for name in told for ending in ("", ":*"))]
+    origins = _origins(told, port) + ([url.rstrip("/")] if url else [])
+    return [*words, "--allowed-hosts", _once(hosts), "--cors-allowed-origins", _once(origins)]
+
+
+def listed(names: str) -> list[str]:
+    """The names of a text that has commas between them."""
+    return [each.strip() for each in names.split(",") if each.strip()]
 
 
 def mlflow_environment(folder: str, where: Addresses, known: Keys, direct: bool) -> dict[str, str]:
@@ -194,5 +210,10 @@ def _release(folder: Path) -> tuple[int, ...]:
     return tuple(int(digits) for digits in "".join(each if each.isdigit() else " " for each in str(folder)).split())
 
 
-def _origins(names: str) -> str:
-    return ",".join(f"{scheme}://{name}" for name in names.split(",") for scheme in ("https", "http"))
+def _origins(names: list[str], port: int) -> list[str]:
+    """Pages that may write: a proxy's and MLflow's own. None has a pattern for its port: flask_cors reads one as a prefix."""
+    return [f"{page}{name}{at}" for name in names for page, at in (("https://", ""), ("http://", ""), ("http://", f":{port}"))]
+
+
+def _once(words: list[str]) -> str:
+    return ",".join(dict.fromkeys(words))

@@ -21,6 +21,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from address import VARIABLE, of_people
 from keys import Keys, keys, passfile, variables, write
 from parts import (
     DATABASE,
@@ -81,6 +82,7 @@ def _arguments() -> argparse.Namespace:
     add("--port", type=int, default=5000, help="its port (5000)")
     add("--workers", type=int, default=2, help="processes of MLflow, 0.3 GB each (2)")
     add("--names", default="", help="names by which it may be called, with commas; localhost and private addresses always")
+    add("--url", default="", help="address that people's accounts get (https://NAME, the first of --names; else its own)")
     add("--direct", default="", metavar="HOST", help="large files go to the store under this address, not through MLflow")
     add("--store-port", type=int, default=0, help="port of the store's S3, for --direct behind a firewall (a free one)")
     add("--account", default="postgres", help="whose process PostgreSQL is where root starts the server (postgres)")
@@ -91,6 +93,7 @@ def _arguments() -> argparse.Namespace:
 
 def _check(asked: argparse.Namespace) -> None:
     """See that all is there before anything is made."""
+    of_people(asked.url, asked.names, _here(asked))
     if asked.write_only:
         return
     binaries()
@@ -110,6 +113,11 @@ def _check(asked: argparse.Namespace) -> None:
             raise ServerError(
                 f"PostgreSQL refuses root, and there is no account '{asked.account}'; name one: --account"
             ) from error
+
+
+def _here(asked: argparse.Namespace) -> str:
+    """Its address on this machine."""
+    return f"http://{LOOPBACK if asked.host == '0.0.0.0' else asked.host}:{asked.port}"
 
 
 def _own(folder: Path) -> int:
@@ -137,9 +145,9 @@ def _written(folder: Path, asked: argparse.Namespace) -> Keys:
         write(folder / "compose.auth.ini", auth(CONTAINERS))
         told = mlflow_environment("/run/secrets", CONTAINERS, known, direct=False)
         variables(folder / "compose.env", {name: told[name] for name in told if name not in COMPOSED})
-    url = f"http://{LOOPBACK if asked.host == '0.0.0.0' else asked.host}:{asked.port}"
-    told = {"MLFLOW_TRACKING_URI": url, "MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": known.admin}
-    variables(folder / "admin.env", told)
+    here = _here(asked)
+    told = {"MLFLOW_TRACKING_URI": here, "MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": known.admin}
+    variables(folder / "admin.env", told | {VARIABLE: of_people(asked.url, asked.names, here)})
     return known
 
 
@@ -177,10 +185,9 @@ def _started(tree: Tree, folder: Path, asked: argparse.Namespace, known: Keys) -
     variables(folder / "parts.env", _for_backups(folder, database, where, known))
     if not _prepared(tree, folder, told, asked.upgrade):
         return False
-    command = [sys.executable, "-m", "mlflow", *mlflow(asked.host, asked.port, asked.workers, asked.names)]
+    command = [sys.executable, "-m", "mlflow", *mlflow(asked.host, asked.port, asked.workers, asked.names, asked.url)]
     tree.start(Part("mlflow", command, told))
-    at = LOOPBACK if asked.host == "0.0.0.0" else asked.host
-    return tree.wait(lambda: _healthy(f"http://{at}:{asked.port}/health"), 180)
+    return tree.wait(lambda: _healthy(f"{_here(asked)}/health"), 180)
 
 
 def _for_backups(folder: Path, port: int, where: Addresses, known: Keys) -> dict[str, str]:

@@ -16,6 +16,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from address import VARIABLE
 from keys import variables
 
 EDITORS = "editors"
@@ -133,7 +134,8 @@ def _editors(client: Any) -> int:
 
 def _kept(asked: argparse.Namespace, drawn: str) -> Path:
     file = asked.to or Path(f"{asked.name}.env")
-    told = {"MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"], "MLFLOW_TRACKING_USERNAME": asked.name}
+    told = {"MLFLOW_TRACKING_URI": os.environ.get(VARIABLE) or os.environ["MLFLOW_TRACKING_URI"]}
+    told["MLFLOW_TRACKING_USERNAME"] = asked.name
     return variables(file, told | {"MLFLOW_TRACKING_PASSWORD": drawn})
 
 

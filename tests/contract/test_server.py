@@ -6,6 +6,9 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from tests.contract.test_readme import ROOT, commands
 
@@ -23,10 +26,72 @@ def test_both_languages_show_the_same_commands():
 
 
 def test_every_line_is_of_a_kind_that_is_tried():
-    """Those that need the server are typed by the tests of tests/flows/test_shared_server.py."""
+    """tests/flows/test_shared_server.py types those of the backup and the restore as they stand.
+
+    It also starts what `make server` starts and the other programs, with words of its own, but no Docker.
+    """
     kinds = r"make server|python projects/server/|python -m mlops_llm|set -a; \. \w+/\w+\.env; set \+a"
     kinds += r"|pg_(dump|restore) |mkdir |cp |docker compose "
     assert [line for line in commands(PAGE) if not re.match(kinds, line)] == []
+
+
+@pytest.fixture
+def code(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the server's programs, whose modules can be imported."""
+    monkeypatch.syspath_prepend(str(ROOT / "projects" / "server"))
+    return ROOT / "projects" / "server"
+
+
+def test_names_come_on_top_of_what_mlflow_allows_by_itself(code):
+    import parts
+    from mlflow.server.security_utils import get_default_allowed_hosts
+
+    def allowed(*words: str) -> list[str]:
+        told = parts.mlflow("127.0.0.1", 5000, 2, *words)
+        return told[told.index("--allowed-hosts") + 1].split(",")
+
+    here = get_default_allowed_hosts()
+    assert allowed("mlflow.example.com, gpu1") == [*here, "mlflow.example.com", "mlflow.example.com:*", "gpu1", "gpu1:*"]
+    assert allowed("", "https://mlflow.example.com:8443") == [*here, "mlflow.example.com", "mlflow.example.com:*"]
+    assert "--allowed-hosts" not in parts.mlflow("127.0.0.1", 5000, 2)
+
+
+def test_pages_that_may_write_are_named_without_a_pattern(code):
+    import parts
+
+    told = parts.mlflow("0.0.0.0", 5000, 2, "gpu1", "https://gpu1:8443/")
+    assert told[-1].split(",") == ["https://gpu1", "http://gpu1", "http://gpu1:5000", "https://gpu1:8443"]
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ([], "http://127.0.0.1:5000"),
+        (["--host", "0.0.0.0", "--port", "8080"], "http://127.0.0.1:8080"),
+        (["--names", "*.example.com, mlflow.example.com"], "https://mlflow.example.com"),
+        (["--names", "gpu1.example", "--url", "http://gpu1.example:5000/"], "http://gpu1.example:5000"),
+        (["--url", "http://[fd00::1]:5000"], "http://[fd00::1]:5000"),
+    ],
+)
+def test_the_address_of_people_stands_beside_that_of_the_administrator(code, tmp_path, words, wanted):
+    words = [sys.executable, str(code / "serve.py"), "--write-only", "--folder", str(tmp_path), *words]
+    subprocess.run(words, check=True, capture_output=True)
+    told = dict(line.split("=", 1) for line in (tmp_path / "admin.env").read_text().splitlines())
+    assert told["MLOPS_LLM_SERVER_URL"] == wanted
+    assert told["MLFLOW_TRACKING_URI"] == f"http://127.0.0.1:{8080 if '8080' in words else 5000}"
+
+
+@pytest.mark.parametrize(
+    "url", ["gpu1", "https://", "https://me:secret@gpu1", "https://gpu1;touch x", "https://gpu1\nX=1", "ftp://gpu1"]
+)
+def test_an_address_that_is_none_is_one_line_and_makes_nothing(code, tmp_path, url):
+    words = [sys.executable, str(code / "serve.py"), "--folder", str(tmp_path / "server"), "--url", url]
+    done = subprocess.run(words, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert (
+        done.stderr.startswith("error: --url gives people no address; say --url https://NAME") and "secret" not in done.stderr
+    )
+    assert not (tmp_path / "server").exists()
 
 
 def test_what_the_shared_server_does_not_bound_is_said_and_a_proxy_shown():
@@ -41,6 +106,9 @@ def test_what_the_shared_server_does_not_bound_is_said_and_a_proxy_shown():
             "client_max_body_size 32m",
             "client_header_timeout",
             "client_body_timeout",
+            "listen 443 ssl;",
+            "ssl_certificate ",
+            "ssl_certificate_key ",
         ):
             assert bound in block
         assert block.count("{") == block.count("}") and all(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import HTTPBasicAuthHandler, HTTPPasswordMgrWithPriorAuth, Request, build_opener
 
 import pytest
 import yaml
@@ -28,12 +31,13 @@ from tests.shared_server import CODE, SharedServer, needs
 
 pytestmark = [needs, pytest.mark.slow]
 QUICK = [*SMOKE, "samples.count=0", "register_as=null"]
+NAME = "mlflow.example.com"
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[SharedServer]:
-    """The server, with two people; large files may go to its store directly."""
-    found = SharedServer("--direct", "127.0.0.1")
+    """The server, with two people and a name; large files may go to its store directly."""
+    found = SharedServer("--direct", "127.0.0.1", "--names", NAME)
     try:
         found.start()
         assert "may come in" in found.users("add", "li")
@@ -79,6 +83,37 @@ def test_a_second_start_in_the_same_folder_is_refused(server):
     assert done.stderr.startswith("error: a server works in") and len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:PORT", 200),
+        ("localhost:PORT", 200),
+        (NAME, 200),
+        (f"{NAME}:8443", 200),
+        ("evil.example", 403),
+        (f"{NAME}.evil", 403),
+    ],
+)
+def test_a_name_is_let_in_besides_the_loopback_and_no_other(server, host, status):
+    admin = server.variables()
+    known = HTTPPasswordMgrWithPriorAuth()
+    known.add_password(
+        None, admin["MLFLOW_TRACKING_URI"], "admin", admin["MLFLOW_TRACKING_PASSWORD"], is_authenticated=True
+    )  # fmt: skip
+    address = f"{admin['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/experiments/search?max_results=1"
+    asked = Request(address, headers={"Host": host.replace("PORT", str(server.port))})
+    try:
+        with build_opener(HTTPBasicAuthHandler(known)).open(asked, timeout=60) as answer:
+            assert answer.status == status
+    except HTTPError as error:
+        assert (error.code, "Invalid Host header" in error.read().decode()) == (status, True)
+
+
+def test_people_get_the_name_and_the_administrator_the_loopback(server):
+    assert server.variables("li")["MLFLOW_TRACKING_URI"] == f"https://{NAME}"
+    assert server.variables()["MLFLOW_TRACKING_URI"] == f"http://127.0.0.1:{server.port}"
+
+
 def test_eight_writers_at_once_lose_no_metric(server, record, tmp_path):
     steps, began = 200, time.monotonic()
     writers = [start(tmp_path, f"w{n}", str(steps), module="tests.writing", env=server.variables()) for n in range(8)]
@@ -111,6 +146,90 @@ def test_a_large_file_goes_up_in_parts_and_comes_back_the_same(server, record, t
         into = tmp_path / f"back-{len(name)}"
         into.mkdir()
         assert digest.raw(Path(record.download_artifacts(made, name, str(into)))) == digest.raw(file)
+
+
+def test_what_was_overwritten_at_the_same_length_is_saved_and_loaded_anew(server, record, tmp_path, monkeypatch):
+    """Whole, in parts of the server's size through it, and in parts of the client's size directly."""
+    monkeypatch.setenv("MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE", str(12 << 20))
+    monkeypatch.setenv("MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE", str(5 << 20))
+    made = record.create_run(record.create_experiment("overwritten")).info.run_id
+    sizes = {"small.bin": 100, "middle.bin": (9 << 20) + 7, "large.bin": (16 << 20) + 7}
+
+    def logged() -> dict[str, bytes]:
+        written = {name: os.urandom(size) for name, size in sizes.items()}
+        for name, content in written.items():
+            (tmp_path / name).write_bytes(content)
+            record.log_artifact(made, str(tmp_path / name))
+        return written
+
+    def stored(what: str) -> str:
+        return typed(f"python {CODE}/store.py {what} backup", tmp_path, server.variables("parts"))
+
+    logged()
+    stored("save")
+    assert stored("save").startswith("0 files copied, ")
+    kept = logged()
+    assert stored("save").startswith("3 files copied, ")
+    assert {name: next((tmp_path / "backup").rglob(f"{made}/**/{name}")).read_bytes() for name in sizes} == kept
+    logged()
+    assert stored("load").startswith("3 files copied, ")
+    assert stored("load").startswith("0 files copied, ") and stored("save").startswith("0 files copied, ")
+    for name, content in kept.items():
+        assert Path(record.download_artifacts(made, name, str(tmp_path))).read_bytes() == content
+    record.set_terminated(made)
+
+
+def test_the_backup_of_the_readme_is_restored_into_a_new_server(server, record, tmp_path, monkeypatch):
+    """Word for word, but that the new server has a free port."""
+    from mlflow import MlflowClient
+
+    text = (CODE / "README.md").read_text("utf-8").partition("\n## Back up and restore\n")[2].partition("\n## ")[0]
+    backup, begun, restore = re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    keys, started = begun.splitlines()
+    assert started == "make server FOLDER=restored PORT=5001"
+    made = record.create_run(record.create_experiment("kept")).info.run_id
+    for step in range(20):
+        record.log_metric(made, "train/loss", 1 / (step + 1), step=step)
+    file = tmp_path / "kept.bin"
+    file.write_bytes(os.urandom((9 << 20) + 7))
+    wanted = digest.raw(file)
+    record.log_artifact(made, str(file))
+    record.set_terminated(made)
+    new = SharedServer()
+    new.kept = new.folder / "restored"
+    (new.folder / "server").symlink_to(server.kept)
+    (new.folder / "projects").symlink_to(CODE.parent)
+    try:
+        typed(backup, new.folder)
+        # From here on the old one has something else.
+        file.write_bytes(os.urandom(100))
+        record.log_artifact(made, str(file))
+        record.log_metric(made, "train/loss", 0, step=20)
+        typed(keys, new.folder)
+        new.start()
+        typed(restore, new.folder)
+        new.end()
+        new.start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", new.variables()["MLFLOW_TRACKING_URI"])
+        restored = MlflowClient(new.variables()["MLFLOW_TRACKING_URI"])
+        assert restored.get_run(made).info.status == "FINISHED"
+        told = [(each.step, each.value) for each in restored.get_metric_history(made, "train/loss")]
+        assert sorted(told) == [(step, 1 / (step + 1)) for step in range(20)]
+        assert digest.raw(Path(restored.download_artifacts(made, "kept.bin", str(new.folder)))) == wanted
+        assert "the new password of li is in" in new.users("password", "li")
+        assert new.users("remove", "li") == "li is removed\n"
+    finally:
+        new.close()
+
+
+def typed(text: str, folder: Path, env: dict[str, str] | None = None) -> str:
+    """What a shell prints that reads these lines and ends at the first that fails."""
+    found = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **(env or {})}
+    done = subprocess.run(
+        ["bash", "-ec", text], cwd=folder, env=environment(found), capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_a_team_trains_evaluates_promotes_and_deploys(server, record, tmp_path, monkeypatch):
@@ -152,7 +271,7 @@ def test_a_team_trains_evaluates_promotes_and_deploys(server, record, tmp_path, 
 
 def test_who_has_no_right_is_told_and_what_began_goes_on(server, record, tmp_path):
     record.create_experiment("theirs")
-    li = server.variables("li")
+    li = server.variables("li") | {"MLFLOW_TRACKING_URI": server.variables()["MLFLOW_TRACKING_URI"]}  # on this machine
     code, _, err = run(tmp_path, "train", *QUICK, "project=theirs", "run_name=refused", env=li)
     assert code == 2
     (line,) = [each for each in err.splitlines() if each.startswith("error: ")]
