@@ -14,7 +14,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -192,11 +193,77 @@ def test_a_key_that_is_named_goes_along_and_is_in_no_file_and_no_command_line(
     assert watch.rounds > 20 and not watch.seen, watch.seen
     assert not [*canaries.found_in((out + err).encode(), secrets)], out + err
     assert (tmp_path / "outputs/judged/result.json").is_file()
-    there = [each for root in (tmp_path, machine.folder, desk) for each in root.rglob("*") if each.is_file()]
+    no_file_holds(secrets, tmp_path, machine.folder, desk)
+
+
+def no_file_holds(secrets: Mapping[str, str], *roots: Path) -> None:
+    there = [each for root in roots for each in root.rglob("*") if each.is_file()]
     # To read SQLite's index of its log gives up this process's lock on it, and who opens the record next would cut it short.
     files = [each for each in there if not each.name.endswith("-shm")]
     leaks = {str(each): found for each in files if (found := [*canaries.found_in(each.read_bytes(), secrets)])}
     assert len(files) > 50 and not leaks, leaks
+
+
+class Embeddings(BaseHTTPRequestHandler):
+    """Answers with a vector of two numbers for each text."""
+
+    def log_message(self, *_: Any) -> None: ...
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.keys.add(self.headers["authorization"])  # type: ignore[attr-defined]
+        data = [{"index": place, "embedding": [len(text), 1.0]} for place, text in enumerate(asked["input"])]
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"data": data}).encode())
+
+
+@pytest.fixture
+def embeddings() -> Iterator[ThreadingHTTPServer]:
+    """A server of embeddings, with the keys that it was shown."""
+    made = ThreadingHTTPServer(("127.0.0.1", 0), Embeddings)
+    made.keys = set()  # type: ignore[attr-defined]
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+FLOW = """
+stages:
+  first: {command: data op=stats dataset=own op.near=false}
+  near:
+    command: data op=dedup_semantic dataset=own op.embedder=m op.threshold=0.9 op.api_key_env=JUDGE_KEY op.base_url=URL
+    needs: [first]
+"""
+
+
+def test_a_pipeline_there_has_the_keys_that_its_stages_name_and_its_runs_are_as_here(
+    machine: Machine, embeddings: Any, desk: Path, tmp_path: Path
+) -> None:
+    secrets = canaries.environment()
+    rows = "".join(json.dumps({"prompt": f"问题 {each}", "response": "回答" * each}) + "\n" for each in range(1, 6))
+    flow = FLOW.replace("URL", f"http://127.0.0.1:{embeddings.server_port}/v1")
+    for name, text in (("conf/experiment/keys.yaml", flow), ("datasets/own.jsonl", rows)):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(text, "utf-8")
+    with canaries.Watch(secrets) as watch:
+        words = ["+experiment=keys", "run_name=both", *machine.words()]
+        process = start(tmp_path, *words, env=secrets, stage="pipeline", fresh=True)
+        out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, out + err
+    assert embeddings.keys == {f"Bearer {secrets['JUDGE_KEY']}"}  # it was there
+    assert watch.rounds > 20 and not watch.seen, watch.seen
+    assert not [*canaries.found_in((out + err).encode(), secrets)], out + err
+    store = client(tmp_path)
+    runs = {name: run_of(store, name) for name in ("both", "both-first", "both-near")}
+    assert {each.info.status for each in runs.values()} == {"FINISHED"}
+    whole = runs.pop("both")
+    assert {each.data.tags["mlflow.parentRunId"] for each in runs.values()} == {whole.info.run_id}
+    for each in (whole, *runs.values()):
+        folder = Path(each.data.tags["output"])
+        assert folder.is_relative_to(tmp_path / "outputs") and (folder / "result.json").is_file(), folder
+    no_file_holds(secrets, tmp_path, machine.folder, desk)
 
 
 def test_a_cancelled_training_goes_on_there_to_the_same_weights(machine: Machine, far: Path, trained: Path) -> None:

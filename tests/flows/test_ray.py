@@ -15,6 +15,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from secrets import token_hex
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -34,9 +35,10 @@ from mlops_llm.data.ops.validate import longest_view
 from mlops_llm.data.validate import Checks, CountTokens, check
 from mlops_llm.entry import launch
 from mlops_llm.eval.__main__ import STAGE as EVAL
-from mlops_llm.launch import sent
+from mlops_llm.launch import nodes, sent
 from mlops_llm.launch.__main__ import STAGE as LAUNCH
 from mlops_llm.launch.checkout import Checkout
+from mlops_llm.launch.places import ray
 from mlops_llm.models.tiny import corpus
 from mlops_llm.train.__main__ import STAGE as TRAIN
 from tests.commands import SMOKE
@@ -82,6 +84,7 @@ def run(stage: Any, *words: str, capfd: pytest.CaptureFixture[str], code: int = 
     return out + err
 
 
+SEVERAL = "the record is a file, and several machines that write it would break it"
 STATS = ["op=stats", "dataset=sales_sft", "op.near=false"]
 
 
@@ -158,6 +161,17 @@ def test_what_is_wrong_is_told_in_one_line(
     if (there / "mlflow.db").exists() and sent.jobs():
         wrong = run_of(client(there), "wrong")
         assert wrong.info.status == "FAILED" and said.partition(":")[0] in wrong.data.tags["run.error"]
+
+
+def test_a_record_that_is_a_file_of_another_machine_is_refused_by_the_node(
+    there: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "environment", SimpleNamespace(machine=lambda: "laptop/0"))
+    told = run(DATA, *STATS, "launch=ray", "run_name=far", capfd=capfd, code=2)
+    (line,) = [line for line in told.splitlines() if line.startswith("error: ")]
+    assert line == f"error: {there / 'mlflow.db'}: {SEVERAL}; {nodes.REMEDY}"
+    refused = run_of(client(there), "far")
+    assert refused.info.status == "FAILED" and SEVERAL in refused.data.tags["run.error"]
 
 
 def test_a_wrong_token_and_code_too_large_are_refused_before_anything_is_sent(

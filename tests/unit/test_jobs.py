@@ -22,6 +22,7 @@ from mlops_llm.launch.ops.list import List
 from mlops_llm.launch.ops.logs import Logs
 from mlops_llm.launch.ops.work import Work
 from mlops_llm.launch.place import Again, Command, named_variables
+from mlops_llm.launch.places.queue import OnQueue
 from mlops_llm.launch.queue import KEPT, Queue
 from mlops_llm.launch.worker import Worker
 from mlops_llm.tracking import environment, queued
@@ -304,6 +305,37 @@ def test_a_run_that_could_not_be_closed_is_closed_once_the_record_is_back(
         assert queue.find("one").owed and not record
     Worker(queue, 1).work(until_empty=True)
     assert record["oneoneone"] == ("FAILED", "exit code 2") and not queue.find("one").owed
+
+
+@pytest.mark.parametrize(
+    ("address", "names"),
+    [
+        ("http://tracking:5000", ["A_KEY", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"]),
+        (
+            "https://me:canary-word@tracking",
+            ["A_KEY", "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"],
+        ),
+        ("sqlite:////home/me/mlflow.db", ["A_KEY"]),
+    ],
+)
+def test_what_lets_a_command_into_its_record_is_said_by_name(
+    address: str, names: list[str], queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "canary-name")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "canary-word")
+    monkeypatch.delenv("MLFLOW_TRACKING_TOKEN", raising=False)
+    monkeypatch.delenv("A_KEY", raising=False)
+    monkeypatch.setattr(queued, "note", lambda *told: None)
+    said = OnQueue().send(Command("eval", ("op=score",), "run", "id", "link", Again.resume, ("A_KEY",)))
+    needed = [line.split()[1] for line in said if line.startswith("needs:")]
+    assert needed == names and "canary" not in "".join(said)
+    assert [line.endswith("not set here either") for line in said if line.startswith("needs:")] == [
+        True,
+        *[False] * (len(names) - 1),
+    ]
+    queue._storage.close()
+    assert not any(b"canary" in path.read_bytes() for path in queue.folder.rglob("*") if path.is_file())
 
 
 def test_no_secret_is_in_the_queue(queue: Queue, monkeypatch: pytest.MonkeyPatch, script: Callable[..., Job]) -> None:

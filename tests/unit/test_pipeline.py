@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,19 +13,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlops_llm import order
+from mlops_llm.entry import elsewhere, launch, resume
 from mlops_llm.entry.arguments import quoted, split
 from mlops_llm.errors import UserError
+from mlops_llm.launch.place import Command
+from mlops_llm.launch.places.queue import OnQueue
 from mlops_llm.models import tiny
 from mlops_llm.pipeline import condition, words
+from mlops_llm.pipeline.__main__ import STAGE
 from mlops_llm.pipeline.arranged import arranged
 from mlops_llm.pipeline.config import Method, Pipeline, Search, Server, Stage
 from mlops_llm.pipeline.ended import Ended, State
 from mlops_llm.pipeline.expected import left
-from mlops_llm.pipeline.flow import Flow, checked
+from mlops_llm.pipeline.flow import Flow, checked, variables
 from mlops_llm.pipeline.identity import identity, settings
 from mlops_llm.pipeline.made import Made
 from mlops_llm.pipeline.page import page
 from mlops_llm.pipeline.verdict import Scored, Verdict, verdict
+from mlops_llm.tracking import opening, store
 from mlops_llm.tracking.ledger import RunRow
 from mlops_llm.tracking.store import Store
 
@@ -40,10 +46,11 @@ class Known:
     folder: str = "output"
     records: bool = True
     resumes: bool = True
+    variables: frozenset[str] = frozenset()
 
 
 def compose(room: str, found: Sequence[str]) -> Known:
-    return Known(records="op=list" not in found)
+    return Known(records="op=list" not in found, variables=frozenset(each[4:] for each in found if each.startswith("key=")))
 
 
 def flow(**stages: Stage) -> Flow:
@@ -187,6 +194,74 @@ def test_servers_are_part_of_what_a_stage_depends_on() -> None:
     found = checked(settings, compose, ROOMS)
     assert found.bare(found.steps[0]).value("url") == "http://127.0.0.1:9/x"
     assert found.served_by(found.steps[0]) == "python r.py --port {port}"
+
+
+def test_the_variables_of_a_flow_are_those_of_what_it_will_do() -> None:
+    stages = {
+        "b": stage("eval model=stage:a/best key=K2", "a"),
+        "a": stage("train key=K1"),
+        "c": stage("data key=K3", when="1 > 2"),
+    }
+    servers = {"r": Server("python r.py --api_key_env=K4 op.api_key_env=K5 --port {port}"), "s": Server("say 'x_env=K6")}
+    assert variables(Pipeline(stages=stages, servers=servers), compose, ROOMS) == {"K1", "K2", "K4", "K5"}
+    with pytest.raises(UserError, match="there is no stage 'trian'"):
+        variables(Pipeline(stages={"a": stage("trian")}), compose, ROOMS)
+
+
+FLOW = """
+stages:
+  near: {command: data op=dedup_semantic dataset=own op.embedder=m op.threshold=0.9 op.base_url=http://x op.api_key_env=K1}
+  judged: {command: eval model=stage:near dataset=own judge=mine judge.base_url=http://x, needs: [near]}
+"""
+JUDGE = "defaults: [rubric_zh, _self_]\nmodel: m\napi_key_env: K2\n"
+
+
+@pytest.fixture
+def sent(here: Path, monkeypatch: pytest.MonkeyPatch) -> list[Command]:
+    """Commands that are sent, without a record, from a folder with presets."""
+    for name, text in (("experiment/keys", FLOW), ("judge/mine", JUDGE)):
+        file = here / f"conf/{name}.yaml"
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+    found: list[Command] = []
+    monkeypatch.setattr(OnQueue, "send", lambda place, command: found.append(command) or [""])
+    monkeypatch.setattr(elsewhere, "_tell", lambda said, link: None)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("words", "keys"),
+    [
+        ([], ("K1", "K2")),
+        (["stages.judged.judge.api_key_env=K3"], ("K1", "K3")),
+        (["-m", "stages.judged.judge.api_key_env=K3,K4"], ("K1", "K3", "K4")),
+        (["-m", "stages.judged.limit=1,2", "stages.near.op.api_key_env=K5,K6"], ("K2", "K5", "K6")),
+    ],
+)
+def test_keys_that_stages_and_their_presets_name_are_those_of_a_pipeline_that_is_sent(
+    words: list[str],
+    keys: tuple[str, ...],
+    sent: list[Command],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(opening, "schedule", lambda opened: ("a1", "link"))
+    code = launch(STAGE, ["+experiment=keys", "launch=queue", *words])
+    assert (code, [each.variables for each in sent]) == (0, [keys]), capfd.readouterr().err
+
+
+def test_a_pipeline_that_goes_on_elsewhere_needs_the_keys_of_its_recorded_stages(
+    sent: list[Command], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = SimpleNamespace(address="sqlite:////nowhere/mlflow.db", link=lambda *run: "link")
+    begun = "stages: {near: {command: 'eval model=tiny dataset=own judge=mine judge.base_url=http://x'}}\n"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", record.address)
+    monkeypatch.setattr(store, "connect", lambda: record)
+    monkeypatch.setattr(resume, "checked", lambda *asked, **how: row(folder=str(here)))
+    monkeypatch.setattr(resume, "recorded_text", lambda store, run, name: begun)
+    monkeypatch.chdir("/")  # the presets are where it was typed
+    assert launch(STAGE, ["resume=p-a", "launch=queue"]) == 0
+    assert [(each.words, each.variables) for each in sent] == [(("resume=p-a",), ("K2",))]
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -16,10 +18,14 @@ from mlops_llm.component import plain
 from mlops_llm.errors import UserError
 from mlops_llm.inference.engines.ray import OverRay
 from mlops_llm.inference.engines.vllm import Mode, Vllm, flags
-from mlops_llm.launch import dashboard
+from mlops_llm.launch import dashboard, nodes
 from mlops_llm.launch.checkout import Checkout
+from mlops_llm.launch.dashboard import Dashboard
 from mlops_llm.launch.place import Again, Command
+from mlops_llm.launch.places import ray
 from mlops_llm.launch.places.ray import Code, OnRay, own_lines
+from mlops_llm.launch.sent import Sent
+from mlops_llm.tracking import environment
 
 SECRET = "canary-4711"
 
@@ -78,6 +84,74 @@ def test_what_ray_shows_holds_no_secret_and_no_path_of_this_machine_that_is_not_
     assert 'export PYTHONPATH="$PWD/src"; ' in sent["entrypoint"] and "/here" not in sent["entrypoint"]
     assert sent["runtime_env"]["working_dir"] == "gcs://_ray_pkg_x.zip"
     assert "MLFLOW_RUN_ID" not in sent["runtime_env"]["env_vars"]  # it goes on with its run by itself
+
+
+class Room(Dashboard):
+    """A cluster with room for everything, whose job never ends."""
+
+    def resources(self) -> dict[str, float]:
+        return {}
+
+    def job(self, job: str) -> dict[str, object]:
+        return {"status": "RUNNING", "driver_node_id": "0123456789"}
+
+    def stop(self, job: str) -> None: ...
+
+
+def test_what_lets_a_job_into_its_record_is_said_by_name(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", SECRET)
+    for address, names in (("http://host:5000", ["A_KEY", "MLFLOW_TRACKING_TOKEN"]), ("sqlite:////x/mlflow.db", ["A_KEY"])):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        OnRay()._warn(command(MLFLOW_TRACKING_URI=address), Room("http://head:8265"))
+        said = capfd.readouterr().out
+        assert [line.split()[1] for line in said.splitlines()] == names and SECRET not in said
+
+
+@pytest.mark.parametrize(
+    ("machine", "there", "said"),
+    [
+        (environment.machine(), True, ""),
+        ("laptop/0", True, "the record is a file, and several machines that write it would break it"),
+        (environment.machine(), False, f"the record is not there on {environment.machine().partition('/')[0]}"),
+    ],
+)
+def test_a_record_that_is_a_file_is_for_jobs_on_its_own_machine(
+    machine: str, there: bool, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mlflow.db"
+    if there:
+        file.touch()
+    address = f"sqlite:///{file}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)  # Ray gives it to the job
+    monkeypatch.setattr(environment, "machine", lambda: machine)
+    line = OnRay()._entry(command("--help", folder=str(tmp_path), PYTHONPATH=os.environ["PYTHONPATH"]), False)
+    asked = line.rpartition("; exec ")[0]
+    done = subprocess.run(["/bin/sh", "-c", f"{asked}; echo begun"], capture_output=True, text=True, check=False)
+    if not said:
+        assert (done.returncode, done.stdout, done.stderr) == (0, "begun\n", "")
+        return
+    assert (done.returncode, done.stdout, file.exists()) == (2, "", there)
+    assert done.stderr.splitlines() == [f"error: {file}: {said}; {nodes.REMEDY}"]
+
+
+def test_a_record_behind_an_address_is_not_looked_for_on_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
+    assert "launch.nodes" not in OnRay()._entry(command(), False)
+
+
+def test_cancelling_tells_of_a_job_that_does_not_end(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    monkeypatch.setattr(dashboard, "Dashboard", Room)
+    monkeypatch.setattr(ray, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=lambda each: now.append(now.pop() + each)))
+    for patience, longest in ((5.0, 15.0), (600.0, 70.0)):
+        now[0] = 0.0
+        OnRay().stop(Sent(command(), "ray", {}, {"job": "a1-0", "address": "http://head:8265"}, 1.0), patience)
+        assert longest <= now[0] <= longest + 1
+        told = "Ray was told to end job a1-0, which still runs on node 01234567; see http://head:8265/#/jobs"
+        assert [each.message for each in caplog.records] == [told]
+        caplog.clear()
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,11 @@ def test_a_dataset_of_the_folder_is_found_by_its_name_and_no_other(folder: Path)
     assert set(named({"dataset": "mine@0123abc"}, (), folder).paths) == {"datasets/mine.jsonl"}
 
 
+def test_a_dataset_and_a_model_are_found_by_their_names_in_the_commands_of_stages(folder: Path) -> None:
+    command = "eval model=flat datasets=[mine,other] note=minecraft"
+    assert set(named({"stages.score.command": command}, (), folder).paths) == {"flat", "datasets/mine.jsonl"}
+
+
 def test_a_sweep_names_more_than_its_first_job_and_a_list_of_files_more_than_itself(folder: Path) -> None:
     found = named({"dataset": "mine"}, ("-m", "dataset=mine,rows.jsonl", "launch.config=rows.jsonl"), folder)
     assert set(found.paths) == {"datasets/mine.jsonl", "rows.jsonl"}

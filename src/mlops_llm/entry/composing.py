@@ -11,6 +11,7 @@ from mlops_llm.entry import config
 from mlops_llm.entry.arguments import first_choices, read
 from mlops_llm.entry.job import Stage
 from mlops_llm.errors import UserError
+from mlops_llm.launch.place import named_variables
 from mlops_llm.tracking import secrets
 
 
@@ -28,6 +29,8 @@ class Composed:
     """It leaves a run."""
     resumes: bool
     """Its run can go on after it was cut off."""
+    variables: frozenset[str]
+    """Environment variables that its settings name; of a sweep those of all its jobs."""
 
 
 def compose(stage: Stage, words: Sequence[str]) -> Composed:
@@ -62,4 +65,5 @@ def compose(stage: Stage, words: Sequence[str]) -> Composed:
         stage.folder,
         stage.records(settings),
         stage.resumes and not arguments.multirun,
+        frozenset(name for each, _ in made for name in named_variables(config.flat(config.what(each)))),
     )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
@@ -20,32 +20,41 @@ from mlops_llm.launch.place import JOB, Again, Command, Place, is_about_launch, 
 from mlops_llm.tracking.run import Opening
 
 
+class Asked(NamedTuple):
+    """What one job is to do."""
+
+    settings: Any
+    """Typed."""
+    values: Mapping[str, Any]
+    """The same, flat."""
+
+
 def wanted(place: Place) -> bool:
     """Whether a command is to run elsewhere; one that was handed over already is there."""
     return not place.here and JOB not in os.environ
 
 
-def send(
-    stage: Stage, settings: Any, opening: Opening, arguments: Arguments, values: Mapping[str, Any], outcome: Outcome
-) -> int:
+def send(stage: Stage, jobs: Sequence[Asked], opening: Opening, arguments: Arguments, outcome: Outcome) -> int:
     """Hand a command over, with a run that waits for it; return the exit code.
 
     Args:
         stage: whose command it is.
-        settings: of the command, or of a multirun's first job.
+        jobs: one, or those of a multirun, of which the first stands for all but the variables that they name.
         opening: what is known of its run.
         arguments: as they were typed.
-        values: the settings, flat: they name the variables that the command reads.
         outcome: is begun as soon as the command is there.
 
     Raises:
-        UserError: it leaves no run, the run's name is taken, the record cannot be reached, or there is no room for it.
+        UserError: it leaves no run, a command in its settings is wrong, the run's name is taken, the record cannot be
+            reached, or there is no room for it.
     """
     from mlops_llm.tracking import environment
     from mlops_llm.tracking.opening import schedule, withdraw
 
+    settings, values = jobs[0]
     if not stage.records(settings):
         raise UserError("this command only shows something, and leaves no run", "launch", "type it without launch=")
+    variables = tuple(sorted({name for job in jobs for name in needed(stage, job)}))
     again = Again.no if arguments.multirun else Again.resume if stage.resumes else Again.repeat
     run, link = schedule(replace(opening, tags={**opening.tags, **environment.process_tags()}))
     others = [each for each in arguments.overrides if not each.lstrip("+").startswith("run_name=")]
@@ -53,7 +62,7 @@ def send(
     words = (*arguments.flags, *map(as_typed, others), named)
     place: Place = settings.launch
     told = plain(dict(values))
-    command = Command(stage.name, words, opening.name, run, link, again, named_variables(values), values=told)
+    command = Command(stage.name, words, opening.name, run, link, again, variables, values=told)
     try:
         said = place.send(command)
     except BaseException:
@@ -67,7 +76,7 @@ def send(
 
 def sent_to_resume(stage: Stage, ref: str, arguments: Arguments, outcome: Outcome) -> int | None:
     """Hand a `resume=` over if it says launch=; return the exit code, or None where it is to go on here."""
-    from mlops_llm.entry.resume import checked
+    from mlops_llm.entry.resume import as_begun, checked
     from mlops_llm.tracking.store import connect
 
     about = [each for each in arguments.overrides if is_about_launch(each)]
@@ -80,11 +89,18 @@ def sent_to_resume(stage: Stage, ref: str, arguments: Arguments, outcome: Outcom
     run = checked(stage, ref, arguments, here=not place.keeps_runs)
     link = connect().link(run.experiment, run.id)
     words = (quote(f"resume={run.name}"),)
-    command = Command(stage.name, words, run.name, run.id, link, Again.resume, named_variables(run.params), values=run.params)
+    with as_begun(stage, run, connect()) as cfg:
+        variables = needed(stage, Asked(config.typed(cfg), config.flat(cfg)))
+    command = Command(stage.name, words, run.name, run.id, link, Again.resume, variables, values=run.params)
     said = place.send(command)
     outcome.begin(run.name)
     _tell(said, link)
     return int(place.attend(command))
+
+
+def needed(stage: Stage, job: Asked) -> tuple[str, ...]:
+    """Environment variables that a job's settings name, and those that commands in them do."""
+    return tuple(sorted({*named_variables(job.values), *stage.variables(job.settings)}))
 
 
 def _tell(said: list[str], link: str) -> None:

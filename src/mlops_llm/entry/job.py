@@ -6,7 +6,7 @@ import dataclasses
 import json
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,10 @@ def _always(settings: Any) -> bool:
 
 def _nothing(settings: Any) -> None:
     """Foresees nothing."""
+
+
+def _no_variables(settings: Any) -> Iterable[str]:
+    return ()
 
 
 def _named(settings: Any) -> str:
@@ -66,6 +70,8 @@ class Stage:
     """Writes a command in the form that its settings have."""
     records: Callable[[Any], bool] = _always
     """Whether what the settings ask for leaves a run."""
+    variables: Callable[[Any], Iterable[str]] = _no_variables
+    """Environment variables that other commands name which stand in the settings: keys; raises UserError of a wrong command."""
 
     @property
     def in_record(self) -> bool:
@@ -94,12 +100,13 @@ class Outcome:
 def single(stage: Stage, cfg: Any, name: str, outcome: Outcome, arguments: Arguments) -> None:
     """Run the one job of a command, or hand it over; `name` is for a run that its settings do not name."""
     from mlops_llm.entry import elsewhere
+    from mlops_llm.entry.elsewhere import Asked
 
     try:
         opening = _opening(stage, cfg, str(cfg.run_name or name))
         settings = config.typed(cfg)
         if "launch" in cfg and elsewhere.wanted(settings.launch):
-            outcome.code = elsewhere.send(stage, settings, opening, arguments, opening.config, outcome)
+            outcome.code = elsewhere.send(stage, [Asked(settings, opening.config)], opening, arguments, outcome)
             return
         plan = _prepared(stage, settings, opening)
         if isinstance(plan, Result):

@@ -44,7 +44,8 @@ def multirun(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) ->
     from mlops_llm.tracking.opening import PARENT, open_run
     from mlops_llm.tracking.store import connect
 
-    first = _check_compositions(stage, arguments.overrides)
+    composed = _check_compositions(stage, arguments.overrides)
+    first = composed[0]
     settings = config.typed(first)
     if "op" in first and getattr(first.op, "name", "") == "plan":
         raise UserError("op=plan looks at one job", "op", "leave out -m and give one value each")
@@ -58,7 +59,8 @@ def multirun(stage: Stage, arguments: Arguments, name: str, outcome: Outcome) ->
     refuse_in_use(output)
     launching = array.launching(arguments)
     if "launch" in first and elsewhere.wanted(settings.launch):
-        return elsewhere.send(stage, settings, opening, arguments, config.flat(first), outcome)
+        asked = [elsewhere.Asked(config.typed(each), config.flat(each)) for each in composed]
+        return elsewhere.send(stage, asked, opening, arguments, outcome)
     with open_run(opening) as parent:
         parent.tags({"kind": "multirun"})
         if not arguments.value("run_name"):
@@ -150,15 +152,15 @@ class _Task:
             console.fail(str(said) if said else unexpected(error))
 
 
-def _check_compositions(stage: Stage, overrides: list[str]) -> Any:
-    """Compose every swept value once, so that a typo ends a multirun before it starts; return the first job's config."""
+def _check_compositions(stage: Stage, overrides: list[str]) -> list[Any]:
+    """Compose every swept value once, so that a typo ends a multirun before it starts; return the first job's first."""
     from mlops_llm.entry import config
 
     plain = [item for item in overrides if not item.startswith(("hydra.", "+hydra."))]
     composed = [config.composed(stage.name, line) for line in first_choices(plain)]
     for each in composed:
         stage.foresee(config.typed(each))
-    return composed[0]
+    return composed
 
 
 def _jobs(parent: Any, keys: list[str]) -> list[_Job]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
 
+from omegaconf import DictConfig
+
 from mlops_llm import console
 from mlops_llm.entry import config
 from mlops_llm.entry.arguments import Arguments, as_typed
@@ -46,8 +48,7 @@ def go_on(stage: Stage, run: RunRow, outcome: Outcome, quiet: bool = False) -> s
     from filelock import FileLock, Timeout
 
     store = connect()
-    choices = {key.removeprefix("choice."): value for key, value in run.params.items() if key.startswith("choice.")}
-    cfg = config.from_record(stage.schema, choices, recorded_text(store, run.id, "config.yaml"))
+    cfg = _recorded(stage, run, store)
     settings = config.typed(cfg)
     settings.resume, settings.run_name = run.id, run.name
     output = Path(run.tags["output"])
@@ -76,6 +77,22 @@ def go_on(stage: Stage, run: RunRow, outcome: Outcome, quiet: bool = False) -> s
         finish(stage, plan, opened, opening, quiet)
     lock.release()
     return opening.parent
+
+
+@contextmanager
+def as_begun(stage: Stage, run: RunRow, store: Store) -> Iterator[DictConfig]:
+    """A run's recorded settings, with what relative paths in them mean within the block.
+
+    Raises:
+        UserError: the record does not have them.
+    """
+    with _where_it_began(run, store):
+        yield _recorded(stage, run, store)
+
+
+def _recorded(stage: Stage, run: RunRow, store: Store) -> DictConfig:
+    choices = {key.removeprefix("choice."): value for key, value in run.params.items() if key.startswith("choice.")}
+    return config.from_record(stage.schema, choices, recorded_text(store, run.id, "config.yaml"))
 
 
 def _multirun(run: RunRow, store: Store) -> str:

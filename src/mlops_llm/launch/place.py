@@ -17,6 +17,8 @@ PLACES = "mlops_llm.launch.places"
 """Where the components of the group `launch` are."""
 JOB = "MLOPS_LLM_JOB"
 """Variable that tells a command that it was handed over before, and is to run here."""
+CREDENTIALS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+"""Variables by which a record's server knows who asks."""
 _PASSED_ON = (
     "PYTHONPATH",
     "CUDA_VISIBLE_DEVICES",
@@ -65,6 +67,16 @@ class Command:
     """Address of the record, without user and password."""
     values: Mapping[str, Any] = field(default_factory=dict)
     """Its settings, flat; of a multirun those of its first job."""
+
+    def lacks(self, here: Mapping[str, str]) -> list[str]:
+        """Names of the variables that it needs and that do not travel with it: keys, and what lets it into its record.
+
+        Args:
+            here: the environment in which it was typed.
+        """
+        found = [*self.variables, *([] if "MLFLOW_TRACKING_URI" in self.environment else ["MLFLOW_TRACKING_URI"])]
+        found += [name for name in CREDENTIALS if here.get(name) and self.tracking.startswith("http")]
+        return list(dict.fromkeys(found))
 
     @property
     def adopts(self) -> bool:

@@ -24,11 +24,20 @@ def _composed(room: str, words: Sequence[str]) -> Composed:
         config.register(STAGE.name, STAGE.schema, STAGE.packages)
 
 
+def _rooms() -> list[str]:
+    return [each for each in ROOMS if find_spec(f"mlops_llm.{each}")]
+
+
+def _variables(settings: Pipeline) -> set[str]:
+    from mlops_llm.pipeline import flow
+
+    return flow.variables(settings, _composed, _rooms())
+
+
 def _prepare(settings: Pipeline) -> Flow | Result:
     from mlops_llm.pipeline import flow, plan
 
-    rooms = [each for each in ROOMS if find_spec(f"mlops_llm.{each}")]
-    found = flow.checked(settings, _composed, rooms)
+    found = flow.checked(settings, _composed, _rooms())
     return plan.shown(found) if settings.op is Op.plan else found
 
 
@@ -48,6 +57,7 @@ STAGE = Stage(
     prepare=_prepare,
     work=_work,
     records=_records,
+    variables=_variables,
     arrange=lambda words: arranged(words, split, quoted),
     instead="give its command again: what is done is not done twice",
     examples=(

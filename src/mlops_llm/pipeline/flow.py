@@ -13,6 +13,7 @@ from mlops_llm.component import near
 from mlops_llm.data.ref import locate
 from mlops_llm.errors import UserError
 from mlops_llm.files import check_part
+from mlops_llm.launch.place import named_variables
 from mlops_llm.pipeline import condition, search, words
 from mlops_llm.pipeline.condition import Condition
 from mlops_llm.pipeline.config import Method, Pipeline, Stage
@@ -50,6 +51,11 @@ class Composed(Protocol):
     @property
     def resumes(self) -> bool:
         """Its run can go on."""
+        ...
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """Environment variables that it names."""
         ...
 
 
@@ -172,6 +178,28 @@ def checked(settings: Pipeline, compose: Compose, rooms: Sequence[str]) -> Flow:
         if not step.stage.needs:
             _check_rows(step, known)
     return flow
+
+
+def variables(settings: Pipeline, compose: Compose, rooms: Sequence[str]) -> set[str]:
+    """Environment variables that the commands of a flow's stages and servers name, without what only its own machine can tell.
+
+    Raises:
+        UserError: a command is wrong.
+    """
+    steps = [_step(name, stage, settings, rooms) for name, stage in settings.stages.items()]
+    flow = Flow(settings, steps, compose)
+    of_stages = (flow.composed(step, flow.bare(step)).variables for step in steps if not flow.left_out(step))
+    of_servers = (named_variables(_typed(server.command)) for server in settings.servers.values())
+    return {name for names in (*of_stages, *of_servers) for name in names}
+
+
+def _typed(command: str) -> dict[str, str]:
+    """Settings in a command line."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # it is told by who starts it
+        return {}
+    return {word.partition("=")[0]: word.partition("=")[2] for word in words}
 
 
 def _step(name: str, stage: Stage, settings: Pipeline, rooms: Sequence[str]) -> Step:

@@ -41,7 +41,7 @@ class OnQueue(Place):
             f"queued as job {job.number}: run {command.name} ({command.run})",
             f"watch it:    {ask} op=logs op.job={job.number} op.follow=true   (all jobs: op=list; take it back: op=cancel)",
         ]
-        for name in command.variables:
+        for name in command.lacks(os.environ):
             lacks = "" if os.environ.get(name) else ", which is not set here either"
             said.append(f"needs:       {name} in the worker's environment{lacks}")
         if not queue.worker():

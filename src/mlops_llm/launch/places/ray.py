@@ -21,9 +21,9 @@ from mlops_llm.launch import process
 from mlops_llm.launch.elsewhere import Elsewhere, Look, LostError
 from mlops_llm.launch.jobs import State
 from mlops_llm.launch.place import JOB, Command
-from mlops_llm.tracking import queued
+from mlops_llm.tracking import environment, queued
 from mlops_llm.tracking.refusals import AwayError
-from mlops_llm.tracking.store import check_sharing
+from mlops_llm.tracking.store import check_sharing, database_file
 
 if TYPE_CHECKING:
     from mlops_llm.launch.dashboard import Dashboard
@@ -149,15 +149,17 @@ class OnRay(Elsewhere):
             return b""  # nobody can tell any more
 
     def stop(self, job: Sent, patience: float) -> None:
-        """Ask it to end, and wait; Ray kills what is left after a minute.
+        """Ask it to end, and wait; Ray kills what is left after a minute, whatever `patience` is.
 
-        One that waits for resources hears of it when it gets them: then it ends before it has done anything.
+        One that waits for resources hears of it when it gets them: then it ends before it has done anything. Of one that
+        goes on though it was asked, a line tells.
         """
         dashboard, until = _dashboard(job), time.monotonic() + min(patience, GRACE) + 10
         dashboard.stop(job.handle["job"])
-        while time.monotonic() < until:
-            told = dashboard.job(job.handle["job"])
-            if told is None or _STATES[told["status"]] is not State.running:
+        while (told := dashboard.job(job.handle["job"])) is not None and _STATES[told["status"]] is State.running:
+            if time.monotonic() > until:
+                node, page = str(told.get("driver_node_id"))[:8], f"{dashboard.address}/#/jobs"
+                console.warn(f"Ray was told to end job {job.handle['job']}, which still runs on node {node}; see {page}")
                 return
             time.sleep(0.5)
 
@@ -206,14 +208,15 @@ class OnRay(Elsewhere):
         what = f"{self.python or command.python} on the node is no Python from 3.11 with mlops_llm"
         is_new = "import sys, mlops_llm; sys.exit(sys.version_info < (3, 11))"
         lines.append(f"{python} -c '{is_new}' 2>/dev/null || {_refusal('launch.python', f'{what}; see launch.code')}")
+        if database_file(command.tracking):
+            lines.append(f"{python} -m mlops_llm.launch.nodes {shlex.quote(environment.machine())} || exit 2")
         words = shlex.join(["-m", f"mlops_llm.{command.stage}", *command.words])
         return "; ".join([*lines, f"exec {python} {words}"])
 
     def _warn(self, command: Command, dashboard: Dashboard) -> None:
         """Say what only the cluster can provide."""
-        needed = [*command.variables, *([] if "MLFLOW_TRACKING_URI" in command.environment else ["MLFLOW_TRACKING_URI"])]
         by = f"in {self.env_file}" if self.env_file else "where its nodes were started, or in a file that launch.env_file names"
-        for name in needed:
+        for name in command.lacks(os.environ):
             console.say(f"needs:       {name} in the job's environment: {by}")
         if short := self._short(dashboard):
             console.warn(f"it waits until the cluster has room: {short}")

@@ -18,16 +18,16 @@ from typing import Any
 
 from mlops_llm import console
 from mlops_llm.errors import UserError
-from mlops_llm.launch import process, stopping
+from mlops_llm.launch import nodes, process, stopping
 from mlops_llm.launch.jobs import SIGNALLED, State
 from mlops_llm.launch.place import JOB, Again
 from mlops_llm.launch.slurm import asking
 from mlops_llm.launch.slurm.fate import KILLED, SPOKEN, End, Fate, fate
 from mlops_llm.launch.slurm.folder import JobFolder, Sheet
-from mlops_llm.tracking import environment, queued
+from mlops_llm.tracking import queued
 from mlops_llm.tracking.outbox import put_aside
 from mlops_llm.tracking.queued import Seen
-from mlops_llm.tracking.store import address, check_address, database_file
+from mlops_llm.tracking.store import address, check_address
 
 _FIRST = "0"
 _WRONG = 2
@@ -186,12 +186,7 @@ def _check_record(host: str, patience: float) -> None:
     Raises:
         UserError: it does not answer, or is a file that several machines would write.
     """
-    file, here = database_file(address()), environment.machine()
-    remedy = "give the jobs a server: MLFLOW_TRACKING_URI=http://HOST:PORT"
-    if file and not file.exists():
-        raise UserError(f"the record is not there on {here.partition('/')[0]}", str(file), remedy)
-    if file and here != host:
-        raise UserError("the record is a file, and several machines that write it would break it", str(file), remedy)
+    nodes.check_record(host)
     until = time.monotonic() + patience
     while True:
         try:

@@ -49,7 +49,7 @@ def named(values: Mapping[str, Any], words: Sequence[str], folder: Path) -> Name
             continue
         for text in _texts(value):
             for name, each in ((last, text), *_parts(text, last)):
-                path = _note(found, last, each, folder)
+                path = _note(found, name, each, folder)
                 if path and name not in _ROWS and path.suffix in _LISTING and path.is_file():
                     listings[path] = None
     for path in listings:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 from mlops_llm import console
 from mlops_llm.errors import UserError
 from mlops_llm.launch.elsewhere import LostError
+from mlops_llm.launch.place import CREDENTIALS
 from mlops_llm.launch.queue import queue_folder
 from mlops_llm.launch.ssh.connection import PATIENCE, Connection
 from mlops_llm.ports import LOOPBACK, free_port
@@ -23,7 +24,6 @@ from mlops_llm.tracking import door, proxied, store
 from mlops_llm.tracking.secrets import mask_address
 
 _OURS = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
-_SECRETS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 _LONG = 86400
 """Seconds for which a command there waits at its start for somebody to attend."""
 _PAUSES = (0.5, 1.0, 2.0, 5.0)
@@ -74,7 +74,7 @@ class Route:
         if self.kind == "door":
             return found | dict(door.credentials(identity)) | {proxied.ROOT: self.root, store.PAGES: store.LOCAL_PAGES}
         shown = {} if self.kind == "direct" else {store.PAGES: mask_address(record)}
-        return found | shown | {name: os.environ[name] for name in _SECRETS if os.environ.get(name)}
+        return found | shown | {name: os.environ[name] for name in CREDENTIALS if os.environ.get(name)}
 
 
 def chosen(record: str, location: str, wish: Tracking, port: int, answers: bool) -> Route:
