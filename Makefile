@@ -56,7 +56,8 @@ bench: install-test smollm2 ## measure against the raw engines; prints ratios
 soak: install-test ## 20 minutes of a queue whose workers, jobs and server are killed (ARGS='--minutes 5 --jobs 50')
 	@$(BIN)/python benchmarks/soak.py $(ARGS)
 
-fuzz: install-test ## fuzz what reads bytes from outside (SECONDS=60 each; ARGS=rows; needs atheris)
+fuzz: install-test ## fuzz what reads bytes from outside (SECONDS=60 each; ARGS=rows)
+	@$(LOCKED) atheris
 	@SECONDS_EACH=$(SECONDS) $(BIN)/python fuzz/run.py $(ARGS)
 
 licences: install-test ## write docs/licences.md
