@@ -61,7 +61,7 @@ def _validated(told: dict[str, Any]) -> None:
         import cyclonedx
     except ImportError:
         return
-    (schema,) = (Path(cyclonedx.__file__).parent / "schema").rglob("bom-1.4.schema.json")
+    (schema,) = (Path(cyclonedx.__file__).parent / "schema").rglob("bom-1.4*.schema.json")
     rules = json.loads(schema.read_text("utf-8"))
     from jsonschema import Draft7Validator
 
