@@ -61,14 +61,15 @@ def _validated(told: dict[str, Any]) -> None:
         import cyclonedx
     except ImportError:
         return
+    from jsonschema import Draft7Validator
+    from referencing import Registry, Resource
+
     (schema,) = (Path(cyclonedx.__file__).parent / "schema").rglob("bom-1.4*.schema.json")
     rules = json.loads(schema.read_text("utf-8"))
-    from jsonschema import Draft7Validator
-
-    # It refers to files beside it.
-    text = json.dumps(rules).replace('"$ref": "spdx.schema.json"', '"type": "string"')
-    text = text.replace('"$ref": "jsf-0.82.schema.json#/definitions/signature"', '"type": "object"')
-    Draft7Validator(json.loads(text)).validate(told)
+    beside = {each.name: Resource.from_contents(json.loads(each.read_text("utf-8"))) for each in schema.parent.glob("*.json")}
+    place = rules["$id"].rpartition("/")[0]
+    known = Registry().with_resources((f"{place}/{name}", each) for name, each in beside.items())
+    Draft7Validator(rules, registry=known).validate(told)
 
 
 def test_licences_are_listed_and_those_that_ask_for_something_are_named() -> None:
