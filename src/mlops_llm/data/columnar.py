@@ -100,8 +100,25 @@ def _small(batches: Iterator[pa.RecordBatch], file: BinaryIO, at: packed.At) -> 
     for batch in batches:
         done += batch.num_rows
         _bear(done, size, MANY)
+        for column in batch.columns:
+            _sound(column)
         at(file.tell() / size)
         yield from (batch.slice(begin, ROWS) for begin in range(0, batch.num_rows, ROWS))
+
+
+def _sound(column: pa.Array) -> None:
+    """See that a column's offsets lie within its bytes: pyarrow believes those of an Arrow file, and reads whatever is there.
+
+    Raises:
+        BrokenError: they do not. A text that is no UTF-8 is told with its row.
+    """
+    import pyarrow as pa
+
+    try:
+        column.validate(full=True)
+    except ValueError as error:
+        if "UTF8" not in str(error) or column.type not in (pa.string(), pa.large_string()):
+            raise BrokenError(f"is no sound Arrow ({first_line(error)})", "write it again") from error
 
 
 def _check(file: BinaryIO, path: Path, begins: bytes, ends: bytes, what: str) -> None:

@@ -149,11 +149,15 @@ def _entries(loader: Any, node: Any, file: str, of: str) -> dict[str, tuple[int,
     """Key -> its line and node, with what `<<` takes in.
 
     Raises:
-        UserError: a key is there twice.
+        UserError: a key is there twice, or is no word.
     """
+    from yaml import ScalarNode
+
     own: dict[str, int] = {}
     for key, _ in node.value:
         line = key.start_mark.line + 1
+        if not isinstance(key, ScalarNode):
+            raise UserError(f"a key of {of} is a list or a mapping", f"{file}:{line}", "write a word before each colon")
         if key.value in own:
             raise UserError(
                 f"the key '{key.value}' of {of} stands twice (line {own[key.value]} too)", f"{file}:{line}", "leave one out"
