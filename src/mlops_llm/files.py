@@ -144,6 +144,10 @@ def replace(path: Path) -> Iterator[Path]:
         raise
 
 
+_LONGEST = 255
+"""Bytes of a name in a folder, by every usual file system."""
+
+
 def expanded(path: str) -> Path:
     """A path as a person types it, with `~` for a home folder.
 
@@ -152,6 +156,8 @@ def expanded(path: str) -> Path:
     """
     if "\0" in path:
         raise UserError("holds a character that no path has", path[:200], "take it out")
+    if any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST for part in path.split("/")):
+        raise UserError("is longer than a name can be", f"{path[:40]!a}…", "check it")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from mlops_llm.tracking.datasets import Registered, Version
     from mlops_llm.tracking.store import Store
 
-_LONGEST = 255
-"""Bytes of a name in a folder, by every usual file system."""
 _WHOLE, _SAID = 64, 12
 """Characters of a digest, and of it that are said."""
 
@@ -68,8 +66,7 @@ def locate(ref: str, how: Read | None = None) -> Place:
     """
     from mlops_llm.tracking import datasets
 
-    if any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST for part in ref.split("/")):
-        raise UserError("is longer than a name can be", f"{ref[:40]!a}…", "check the dataset's name")
+    expanded(ref)  # refuses what neither a path nor a name can be
     name, at, which = ref.rpartition("@")
     if at and name and not expanded(ref).exists() and ref not in {**inside(shipped()), **inside(here())}:
         store = record()
