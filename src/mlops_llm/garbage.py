@@ -10,8 +10,8 @@ from __future__ import annotations
 import gc
 from functools import cache
 
-_SELDOM = (100_000, 50, 1000)
-"""As `gc.set_threshold` takes them; Python's own first one is 700."""
+_SELDOM = (100_000, 10, 10)
+"""As `gc.set_threshold` takes them; Python's own are 700, 10, 10."""
 _USUAL = gc.get_threshold()
 
 

@@ -184,16 +184,22 @@ def test_a_key_that_is_named_goes_along_and_is_in_no_file_and_no_command_line(
 ) -> None:
     secrets = canaries.environment()
     words = ["model=tiny", "dataset=sales_eval", "limit=2", "sampling.max_new_tokens=4", "judge=rubric_zh", "judge.model=m"]
-    with judge() as rater, canaries.Watch(secrets) as watch:
+    with judge() as rater:
         words += [f"judge.base_url={rater.address}", "judge.api_key_env=JUDGE_KEY", "run_name=judged", *machine.words()]
-        process = start(tmp_path, *words, env=secrets, stage="eval", fresh=True)
-        out, err = process.communicate(timeout=400)
-    assert process.returncode == 0, out + err
+        done_unseen(secrets, tmp_path, "eval", *words)
     assert rater.keys == {f"Bearer {secrets['JUDGE_KEY']}"}  # it was there
-    assert watch.rounds > 20 and not watch.seen, watch.seen
-    assert not [*canaries.found_in((out + err).encode(), secrets)], out + err
     assert (tmp_path / "outputs/judged/result.json").is_file()
     no_file_holds(secrets, tmp_path, machine.folder, desk)
+
+
+def done_unseen(secrets: Mapping[str, str], folder: Path, stage: str, *words: str) -> None:
+    """Run a command that has secrets in its environment; none is on a command line or in what it says."""
+    with canaries.Watch(secrets) as watch:
+        process = start(folder, *words, env=secrets, stage=stage, fresh=True)
+        out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, out + err
+    assert watch.rounds > 20 and not watch.seen, watch.seen
+    assert not [*canaries.found_in((out + err).encode(), secrets)], out + err
 
 
 def no_file_holds(secrets: Mapping[str, str], *roots: Path) -> None:
@@ -247,14 +253,8 @@ def test_a_pipeline_there_has_the_keys_that_its_stages_name_and_its_runs_are_as_
     for name, text in (("conf/experiment/keys.yaml", flow), ("datasets/own.jsonl", rows)):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(text, "utf-8")
-    with canaries.Watch(secrets) as watch:
-        words = ["+experiment=keys", "run_name=both", *machine.words()]
-        process = start(tmp_path, *words, env=secrets, stage="pipeline", fresh=True)
-        out, err = process.communicate(timeout=400)
-    assert process.returncode == 0, out + err
+    done_unseen(secrets, tmp_path, "pipeline", "+experiment=keys", "run_name=both", *machine.words())
     assert embeddings.keys == {f"Bearer {secrets['JUDGE_KEY']}"}  # it was there
-    assert watch.rounds > 20 and not watch.seen, watch.seen
-    assert not [*canaries.found_in((out + err).encode(), secrets)], out + err
     store = client(tmp_path)
     runs = {name: run_of(store, name) for name in ("both", "both-first", "both-near")}
     assert {each.info.status for each in runs.values()} == {"FINISHED"}

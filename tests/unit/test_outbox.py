@@ -179,26 +179,16 @@ def test_a_server_that_goes_away_again_in_mid_backlog(server, store, batches):
     assert [each for each in server.log if each.startswith("状态")] == ["状态=a", "状态=b"]
 
 
-def test_neighbouring_metrics_go_out_in_one_batch(server, store):
+@pytest.mark.parametrize(("most", "batches"), [(outbox.MOST_METRICS, 1), (20, 3)], ids=["one", "no larger than MLflow takes"])
+def test_neighbouring_metrics_go_out_in_few_batches(server, store, monkeypatch, most, batches):
+    monkeypatch.setattr(outbox, "MOST_METRICS", most)
     box = Outbox(store, RUN)
     server.away = True
     for step in range(50):
         box.put(metric(step))
     server.away = False
     assert box.flush()
-    assert server.batches == 1
-    assert [step for _, _, step in server.metrics] == list(range(50))
-
-
-def test_a_batch_is_no_larger_than_mlflow_takes(server, store, monkeypatch):
-    monkeypatch.setattr(outbox, "MOST_METRICS", 20)
-    box = Outbox(store, RUN)
-    server.away = True
-    for step in range(50):
-        box.put(metric(step))
-    server.away = False
-    assert box.flush()
-    assert server.batches == 3
+    assert server.batches == batches
     assert [step for _, _, step in server.metrics] == list(range(50))
 
 

@@ -75,7 +75,7 @@ def launch(stage: Stage, argv: list[str] | None = None) -> int:
             console.fail(unexpected(error))
             return FAILED
         console.fail(str(said))
-        if AwayError in (type(error), type(said)) and not outcome.begun and JOB in os.environ:
+        if (isinstance(error, AwayError) or isinstance(said, AwayError)) and not outcome.begun and JOB in os.environ:
             return AWAY
         return FAILED if outcome.begun and not isinstance(error, RequestError) else MISTAKE
     finally:
