@@ -18,8 +18,10 @@ from typing import Any
 
 from mlops_llm.errors import UserError, first_line
 
-_LONGEST = 200
-"""Bytes of a name, of the 255 that systems allow: drafts have longer ones."""
+_LONGEST_NAME = 255
+"""Bytes of a name in a folder, by every usual file system."""
+_LONGEST_OWN = 200
+"""Bytes of a name that is given here: its draft has a longer one."""
 _DRAFT = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
 """Name of a draft, as tempfile makes it: that of the output within."""
 
@@ -144,10 +146,6 @@ def replace(path: Path) -> Iterator[Path]:
         raise
 
 
-_LONGEST = 255
-"""Bytes of a name in a folder, by every usual file system."""
-
-
 def expanded(path: str) -> Path:
     """A path as a person types it, with `~` for a home folder.
 
@@ -156,7 +154,7 @@ def expanded(path: str) -> Path:
     """
     if "\0" in path:
         raise UserError("holds a character that no path has", path[:200], "take it out")
-    if any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST for part in path.split("/")):
+    if any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST_NAME for part in path.split("/")):
         raise UserError("is longer than a name can be", f"{path[:40]!a}…", "check it")
     try:
         return Path(path).expanduser()
@@ -178,7 +176,7 @@ def check_part(name: str, where: str, remedy: str = "take letters, digits, '-', 
         UserError: it leads elsewhere, or no file can have it.
     """
     bad = any(each in "/\\" or not each.isprintable() for each in name)
-    if bad or name in ("", ".", "..") or len(name.encode()) > _LONGEST:
+    if bad or name in ("", ".", "..") or len(name.encode()) > _LONGEST_OWN:
         shown = name if len(name) <= 80 else f"{name[:80]}…"
         raise UserError(f"is '{shown}', which is no name of one folder", where, remedy)
     return name

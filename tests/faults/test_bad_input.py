@@ -187,8 +187,9 @@ def test_what_ends_before_it_begins_leaves_no_folder(refused: Callable[..., str]
 
 
 def test_a_name_that_the_system_refuses_is_not_called_an_output_folder(refused: Callable[..., str]) -> None:
-    line = refused(SALES, f"dataset={'x' * 300}")
+    line = refused(SALES, f"dataset={'x/' * 3000}")
     assert "File name too long" in line and "choose another output folder" not in line
+    assert refused(SALES, f"dataset={'x' * 300}") == f"'{'x' * 40}'…: is longer than a name can be; check it"
 
 
 def test_credentials_are_not_recorded(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ from mlops_llm.tracking.checkpoints import CheckpointRow
 from mlops_llm.train.__main__ import STAGE as TRAIN
 from tests.security import hostile
 
-AWAY = ("../x", "../../x", "/nowhere/x", "a/../../x", "..", ".", "a\\..\\x", "x" * 300, "a\nb", "a\x00b", "\u202ex")
+AWAY = ("../x", "../../x", "/nowhere/x", "a/../../x", "..", ".", "a\\..\\x", "x" * 201, "价" * 67, "a\nb", "a\x00b", "\u202ex")
 
 
 @pytest.mark.parametrize("name", AWAY)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mlops_llm
 from mlops_llm.component import plain
 from mlops_llm.errors import UserError
 from mlops_llm.inference.engines.ray import OverRay
@@ -28,6 +28,7 @@ from mlops_llm.launch.sent import Sent
 from mlops_llm.tracking import environment
 
 SECRET = "canary-4711"
+SOURCES = str(Path(mlops_llm.__file__).parents[1])
 
 
 def command(*words: str, folder: str = "/tmp", **environment: str) -> Command:
@@ -126,7 +127,7 @@ def test_a_record_that_is_a_file_is_for_jobs_on_its_own_machine(
     address = f"sqlite:///{file}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)  # Ray gives it to the job
     monkeypatch.setattr(environment, "machine", lambda: machine)
-    line = OnRay()._entry(command("--help", folder=str(tmp_path), PYTHONPATH=os.environ["PYTHONPATH"]), False)
+    line = OnRay()._entry(command("--help", folder=str(tmp_path), PYTHONPATH=SOURCES), False)
     asked = line.rpartition("; exec ")[0]
     done = subprocess.run(["/bin/sh", "-c", f"{asked}; echo begun"], capture_output=True, text=True, check=False)
     if not said:
