@@ -87,15 +87,17 @@ def ok(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str] | Fork, seconds: float = 180) -> None:
-    """Wait until something is so while a process runs."""
+def wait_for(
+    condition: Callable[[], bool], process: subprocess.Popen[str] | Fork, seconds: float = 180, every: float = 0.05
+) -> None:
+    """Wait until something is so while a process runs; what takes long to ask is asked less often."""
     until = time.monotonic() + seconds
     while not condition():
         if process.poll() is not None or time.monotonic() > until:
             process.kill()
             out, err = process.communicate()
             pytest.fail(f"the process ended or took too long:\n{out}\n{err}")
-        time.sleep(0.05)
+        time.sleep(every)
 
 
 def wait_for_step(folder: Path, run: str, step: int, process: subprocess.Popen[str] | Fork) -> None:

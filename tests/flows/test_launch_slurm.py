@@ -64,15 +64,17 @@ def running(folder: Path, name: str, process: Any, other: int = 0) -> int:
     wait_for((folder / "mlflow.db").exists, process)
     store = client(folder)
 
-    def pid() -> int:
-        everywhere = [each.experiment_id for each in store.search_experiments()]
-        for found in store.search_runs(everywhere, f"attributes.run_name = '{name}'"):
-            number = int(found.data.tags.get("run.process", "0").partition(":")[0])
-            return number if found.info.status == "RUNNING" and number != other and psutil.pid_exists(number) else 0
-        return 0
+    found: list[int] = []
 
-    wait_for(lambda: pid() > 0, process, seconds=400)
-    return pid()
+    def begun() -> bool:
+        everywhere = [each.experiment_id for each in store.search_experiments()]
+        for each in store.search_runs(everywhere, f"attributes.run_name = '{name}' and attributes.status = 'RUNNING'"):
+            number = int(each.data.tags.get("run.process", "0").partition(":")[0])
+            found.extend([number] if number != other and psutil.pid_exists(number) else [])
+        return bool(found)
+
+    wait_for(begun, process, seconds=400, every=0.5)
+    return found[-1]
 
 
 def stopped_at(folder: Path, name: str, step: int, process: Any) -> int:

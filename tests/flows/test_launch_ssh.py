@@ -269,7 +269,7 @@ def test_a_pipeline_there_has_the_keys_that_its_stages_name_and_its_runs_are_as_
 def test_a_cancelled_training_goes_on_there_to_the_same_weights(machine: Machine, far: Path, trained: Path) -> None:
     desk = far
     process = start(desk, *SMOKE, "run_name=half", "seed=7", *machine.words("launch.checkpoints=all"))
-    wait_for(lambda: bool(client(desk).search_runs(["1"], "attributes.run_name = 'half'")), process)
+    wait_for(lambda: bool(client(desk).search_runs(["1"], "attributes.run_name = 'half'")), process, every=0.5)
     there = work_of(machine, desk, "half")
     wait_for_step(there, "half", 10, process)
     wait_for(lambda: (there / "outputs/half/checkpoint-10/.complete.json").exists(), process)

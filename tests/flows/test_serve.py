@@ -167,7 +167,7 @@ def test_a_served_alias_is_followed_under_load_and_what_fails_stays_out(own):
 
         def ask(number: int) -> None:
             asks = shop.client().chat.completions.with_raw_response
-            while not over.wait(0.1) and not wrong:  # the next model needs a core too
+            while not over.wait(0.25) and not wrong:  # the next model needs a core too
                 try:
                     got = asks.create(model="shop", messages=ASKED, max_tokens=4 + number, stream=number % 2 == 0)
                     got.http_response.read()

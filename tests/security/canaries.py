@@ -7,6 +7,7 @@ import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +27,8 @@ def environment() -> dict[str, str]:
     return {name: f"Zc{number:02d}~{name.lower().replace('_', '-')}+/9" for number, name in enumerate(NAMES)}
 
 
-def forms(secret: str) -> set[bytes]:
+@cache
+def forms(secret: str) -> frozenset[bytes]:
     """A text as it is, percent-encoded, in base64 wherever it begins in a longer text, in hexadecimal, and backwards."""
     plain = secret.encode()
     found = {plain, quote(secret, safe="").encode(), quote(secret).encode(), plain.hex().encode(), plain[::-1]}
@@ -34,7 +36,7 @@ def forms(secret: str) -> set[bytes]:
         for coded in (base64.b64encode, base64.urlsafe_b64encode):
             text = coded(b"\0" * before + plain)
             found.add(text[(before * 8 + 5) // 6 : (before + len(plain)) * 8 // 6])  # what no neighbour has a part in
-    return found
+    return frozenset(found)
 
 
 def found_in(content: bytes, secrets: Mapping[str, str]) -> Iterator[str]:
@@ -56,18 +58,24 @@ class Watch:
         self._forms = {name: forms(secret) for name, secret in secrets.items()}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
+        self._known: set[bytes] = set()
         self.seen: set[str] = set()
         self.rounds = 0
 
     def _look(self) -> None:
-        while not self._over.wait(0.02):
+        while not self._over.wait(0.05):
             self.rounds += 1
             for each in Path("/proc").glob("[0-9]*/cmdline"):
                 with suppress(OSError):
-                    line = each.read_bytes()
-                    for name, known in self._forms.items():
-                        if any(form in line for form in known):
-                            self.seen.add(f"{name} in {line!r}")
+                    self._search(each.read_bytes())
+
+    def _search(self, line: bytes) -> None:
+        if line in self._known:
+            return
+        self._known.add(line)
+        for name, known in self._forms.items():
+            if any(form in line for form in known):
+                self.seen.add(f"{name} in {line!r}")
 
     def __enter__(self) -> Watch:
         """Begin."""

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from mlops_llm.errors import UserError, first_line
 from mlops_llm.launch.elsewhere import LostError
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
 
     import httpx
@@ -129,10 +131,18 @@ class Dashboard:
         headers = {"Authorization": f"Bearer {known}"} if known else {}
         is_here = urlsplit(self.address).hostname in ("127.0.0.1", "localhost", "::1")
         try:
-            with httpx.Client(headers=headers, timeout=_PATIENCE, trust_env=not is_here) as client:
+            with httpx.Client(headers=headers, timeout=_PATIENCE, trust_env=not is_here, verify=_trusted()) as client:
                 yield client
         except httpx.HTTPError as error:
             raise LostError(f"no dashboard of Ray answers ({first_line(error)})", self.address, _REMEDY) from error
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """Whom a client trusts: read once, for reading it takes longer than a whole request."""
+    import httpx
+
+    return httpx.create_ssl_context()
 
 
 def token() -> str:
