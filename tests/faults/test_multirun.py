@@ -44,7 +44,7 @@ def test_an_interrupted_job_is_resumed_and_the_sweep_concluded(here: Path) -> No
 
 
 def test_a_parallel_sweep_that_is_stopped_leaves_no_running_job_and_is_finished_job_by_job(here: Path) -> None:
-    words = ["-m", *SMOKE[:1], "trainer.max_steps=100", "trainer.save_steps=10", "trainer.eval_steps=10", "samples.count=0"]
+    words = ["-m", *SMOKE[:1], "trainer.max_steps=60", "trainer.save_steps=10", "trainer.eval_steps=10", "samples.count=0"]
     words += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=1,2", "peft=none", "run_name=sweep"]
     process = start(here, *words)
     for name in ("sweep/0", "sweep/1"):
