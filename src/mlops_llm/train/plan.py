@@ -23,7 +23,7 @@ from mlops_llm.models import load, packed, template
 from mlops_llm.models.load import Files, Task
 from mlops_llm.models.ref import Place, resolve
 from mlops_llm.record import DatasetInput, Result
-from mlops_llm.train import history, launcher, machine, preflight, scoring, used
+from mlops_llm.train import deciding, history, launcher, machine, preflight, scoring, used
 from mlops_llm.train.config import Op, Train
 from mlops_llm.train.history import Correction
 from mlops_llm.train.rewarding import rewardable
@@ -147,6 +147,7 @@ def prepare(settings: Train, known: Known | None = None) -> Plan | Result:
         settings.algo.check(settings)
     settings.best.metric = settings.best.metric or settings.algo.best_metric
     scoring.check(settings)
+    deciding.check(settings)
     settings.output = str(writable(Path(settings.output or f"outputs/{settings.run_name or 'unnamed'}")))
     task = settings.algo.task
     files = load.inspect(_start(settings, known), settings.model_load, task, fresh=task is Task.reward)
