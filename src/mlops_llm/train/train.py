@@ -22,7 +22,8 @@ from mlops_llm.train.closing import Course
 from mlops_llm.train.job import build
 from mlops_llm.train.measure import Taken
 from mlops_llm.train.pairs import ScoredPairs
-from mlops_llm.train.plan import Plan, step_of, warn_of_cuts
+from mlops_llm.train.plan import Plan, warn_of_cuts
+from mlops_llm.train.resuming import step_of
 from mlops_llm.train.samples import GivenAnswers
 from mlops_llm.train.scoring import Scoring
 from mlops_llm.train.steps import Steps
