@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mlops_llm.errors import UserError
 from mlops_llm.eval.questions import Questions
-from mlops_llm.models import load
+from mlops_llm.models import digested
 from mlops_llm.models.ref import Place, resolve
 from mlops_llm.train.config import Train
 
@@ -24,7 +24,7 @@ def start(settings: Train, known: Known | None) -> Place:
     tags = _tags_of(settings)
     checkpoint = tags.get("base.checkpoint")
     place = resolve(f"models:/{checkpoint}" if checkpoint else settings.model)
-    before, now = tags.get("digest.base"), load.weights_digest(place)
+    before, now = tags.get("digest.base"), digested.weights_digest(place)
     if before and before != now:
         raise UserError(
             f"the start model changed since the run began (weights digest {before[:12]}… then, {now[:12]}… now)",
