@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 import pytest
 from transformers import Trainer
-from trl import DPOTrainer, GRPOTrainer, KTOTrainer, RLOOTrainer, SFTTrainer
+from trl import DPOTrainer, GRPOTrainer, KTOTrainer, RewardTrainer, RLOOTrainer, SFTTrainer
 from trl.generation.vllm_generation import VLLMGeneration
+
+from mlops_llm.train.algorithms.dpo import DPO
+from mlops_llm.train.algorithms.grpo import GRPO
+from mlops_llm.train.algorithms.kto import KTO
+from mlops_llm.train.algorithms.reward import Reward
+from mlops_llm.train.algorithms.rloo import RLOO
+from mlops_llm.train.algorithms.sft import SFT
+from mlops_llm.train.config import Train
+from mlops_llm.train.rewards.format import Format
+from mlops_llm.train.samplers.vllm import Vllm
 
 USED = {
     VLLMGeneration: {"_iter_named_params": [], "sync_weights": []},
@@ -58,3 +69,30 @@ def test_what_a_round_of_sampling_holds():
         assert f'"{key}"' in source
     loss = inspect.getsource(GRPOTrainer._compute_loss)
     assert "advantages.dim() == 1" in loss and 'completion_mask * inputs["tool_mask"]' in loss
+
+
+NOT_OF_OURS = {
+    "num_tokens", "frac_reward_zero_std",  # left out by `train.callbacks.evaluation`
+    "aux_loss",  # of experts alone: `train.deciding`
+    "tools/call_frequency", "tools/failure_frequency", "policy_loss", "entropy_coef", "cispo_clip_ratio",
+    "vespo/phi_seq_mean",  # of what no setting of ours asks for
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("trainer", "algo"),
+    [
+        (SFTTrainer, SFT()),
+        (DPOTrainer, DPO()),
+        (KTOTrainer, KTO()),
+        (RewardTrainer, Reward()),
+        (GRPOTrainer, GRPO(beta=0.1)),
+        (RLOOTrainer, RLOO()),
+    ],
+)
+def test_the_numbers_of_an_evaluation_are_those_that_we_name(trainer, algo):
+    told = set(re.findall(r'self\._metrics\[mode\]\[f?"([^"]+)"\]', inspect.getsource(trainer)))
+    told = {name.replace("{reward_func_name}", "format") for name in told - NOT_OF_OURS} | {"loss"}
+    rewarded = {"reward": {"format": Format()}, "rollout": Vllm()}
+    named = set(algo.evaluated(Train(algo=algo, **(rewarded if algo.rewarded else {}))))
+    assert named == {f"eval/{name}" for name in told - ({"loss"} if algo.rewarded else set())}

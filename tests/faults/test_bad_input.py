@@ -200,8 +200,8 @@ def test_credentials_are_not_recorded(refused: Callable[..., str], monkeypatch: 
 
 
 def test_best_metric_that_no_evaluation_gives(refused: Callable[..., str]) -> None:
-    line = refused(SALES, "best.metric=eval/losss", "trainer.max_steps=1", "samples.count=0", code=1, record=True)
-    assert "no evaluation gives 'eval/losss' (did you mean eval/loss?)" in line
+    line = refused(SALES, "best.metric=eval/losss")
+    assert line.startswith("best.metric: no evaluation gives 'eval/losss' (did you mean eval/loss?); one of: eval/loss, ")
 
 
 def test_answers_that_cannot_be_scored(refused: Callable[..., str], jsonl: Callable[..., Path]) -> None:

@@ -76,11 +76,65 @@ def test_the_critics_loss_takes_the_worse_of_both_values():
     assert float(estimates.value_loss(new, old, returns, torch.zeros(1, 1), 0.2)) == 0.0
 
 
+def explained(*parts: tuple[Any, Any, Any]) -> float:
+    """Of values, returns and mask of each process."""
+    spreads = [
+        torch.stack([estimates.spread(found, mask) for found in (returns, returns - values)]) for values, returns, mask in parts
+    ]
+    spread, left = estimates.pooled(torch.stack(spreads))[1]
+    return estimates.explained_variance(left, spread)
+
+
 def test_explained_variance():
     returns, mask = torch.tensor([[1.0, 2.0, 3.0, 9.0]]), torch.tensor([[1.0, 1.0, 1.0, 0.0]])
-    assert estimates.explained_variance(returns, returns, mask) == pytest.approx(1.0)
-    assert estimates.explained_variance(torch.full((1, 4), 2.0), returns, mask) == pytest.approx(0.0)
-    assert math.isnan(estimates.explained_variance(returns, torch.ones(1, 4), mask))
+    assert explained((returns, returns, mask)) == pytest.approx(1.0)
+    assert explained((torch.full((1, 4), 2.0), returns, mask)) == pytest.approx(0.0)
+    assert math.isnan(explained((returns, torch.ones(1, 4), mask)))
+    assert math.isnan(explained((returns, returns, torch.zeros(1, 4))))
+
+
+def test_explained_variance_of_several_processes_is_that_of_all_their_values():
+    """Against NumPy over all masked values; each process has its own length, one has no token at all."""
+    draw, parts = np.random.default_rng(7), []
+    for answers, tokens, mean in ((2, 5, 0.0), (3, 4, 3.0), (1, 6, -1.0), (2, 3, 9.0)):
+        values, returns = (torch.tensor(draw.normal(mean, 1, (answers, tokens)), dtype=torch.float32) for _ in range(2))
+        lengths = torch.arange(tokens) < torch.tensor(draw.integers(1, tokens + 1, (answers, 1)))
+        parts.append((values, returns, lengths.float() * (mean < 9)))
+    values, returns = (np.concatenate([each[place][each[2].bool()].double() for each in parts]) for place in (0, 1))
+    assert explained(*parts) == pytest.approx(1 - np.var(returns - values) / np.var(returns), rel=1e-6)
+    assert abs(explained(*parts) - explained(parts[0])) > 0.5
+    mean, variance = estimates.pooled(torch.stack([estimates.spread(each[0], each[2]) for each in parts]))
+    assert (float(mean), float(variance)) == pytest.approx((np.mean(values), np.var(values)), rel=1e-12)
+    alike = [(torch.zeros(shape), torch.full(shape, 0.1), torch.ones(shape)) for shape in ((1, 3), (7, 5), (11, 13))]
+    assert math.isnan(explained(*alike))
+
+
+def test_what_the_first_process_tells_is_of_the_values_of_both():
+    from mlops_llm.train.ppo.trainer import PPOTrainer
+
+    draw, sent = np.random.default_rng(3), []
+    masks = [torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([[1.0, 1.0, 1.0, 1.0]])]
+    rounds = [
+        {name: torch.tensor(draw.normal(2 * rank, 1, mask.shape)) for name in ("old_values", "returns")}
+        for rank, mask in enumerate(masks)
+    ]
+
+    def sends(each: Any) -> Any:
+        sent.append(each)
+        return torch.cat([each, each])
+
+    for rank, gather in ((1, sends), (0, lambda each: torch.cat([each, sent.pop(0)]))):
+        trainer = object.__new__(PPOTrainer)
+        trainer.accelerator, trainer._scored = SimpleNamespace(gather=gather), torch.tensor([True, True])
+        trainer._coefficient, trainer._metrics = Coefficient(0.1), {"train": defaultdict(list)}
+        trainer._tell(rounds[rank], torch.full(masks[rank].shape, 1.0 + rank), masks[rank])
+    told = {name: value for name, (value,) in trainer._metrics["train"].items()}
+    values, returns = (
+        np.concatenate([each[name][mask.bool()] for each, mask in zip(rounds, masks, strict=True)])
+        for name in ("old_values", "returns")
+    )
+    assert told["ppo/explained_variance"] == pytest.approx(1 - np.var(returns - values) / np.var(returns), rel=1e-12)
+    assert (told["ppo/value_mean"], told["ppo/kl"]) == pytest.approx((np.mean(values), (3 + 8) / 2))
 
 
 def test_the_coefficient_moves_towards_the_wanted_divergence_by_a_fifth_at_most():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops_llm.models import load
+from mlops_llm.models import digested, load
 from mlops_llm.models.ref import resolve
 from mlops_llm.record import MemoryRun, NullRun, Result
 from mlops_llm.surgery.batch.running import Batch, carried_out, prepared
@@ -46,7 +46,7 @@ def test_jobs_hand_their_folders_on_and_are_known_again_by_recipe(small: Path) -
 
     file = small / "shorter/model.safetensors"
     file.write_bytes(file.read_bytes()[:-4] + b"\x00\x00\x80\x3f")
-    load._folder_digest.cache_clear()
+    digested._folder_digest.cache_clear()
     with pytest.raises(Exception, match="shorter: exists already"):  # its weights are no longer what the recipe says
         batch("d")
 

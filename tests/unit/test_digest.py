@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from mlops_llm import digest
 from mlops_llm.data.read import read
 from mlops_llm.models import tiny
-from mlops_llm.models.load import digest_now
+from mlops_llm.models.digested import digest_now
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=6)
 leaves = st.one_of(st.none(), st.booleans(), st.integers(-(10**12), 10**12), st.floats(allow_nan=False), texts)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from mlops_llm.errors import UserError
-from mlops_llm.models import load, packed, tiny
+from mlops_llm.models import digested, load, packed, tiny
 from mlops_llm.models.load import ModelLoad
 from mlops_llm.models.ref import resolve
 from mlops_llm.surgery import llamacpp
@@ -100,7 +100,7 @@ def test_llama_cpp_answers_as_transformers_does(tmp_path, family):
     # It is a checkpoint like any other.
     again = inspected(tmp_path / "out")
     assert again.parameters == inspected(tmp_path / "model").parameters
-    assert load.weights_digest(again.place) == found.recipe["digest.weights"]
+    assert digested.weights_digest(again.place) == found.recipe["digest.weights"]
 
 
 def test_one_broken_tensor_makes_the_certificate_fail(tmp_path):

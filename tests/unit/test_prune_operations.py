@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from mlops_llm import component
 from mlops_llm.component import build
 from mlops_llm.errors import UserError
-from mlops_llm.models import load
+from mlops_llm.models import digested, load
 from mlops_llm.models.ref import resolve
 from mlops_llm.record import MemoryRun, Result
 from mlops_llm.surgery import execution
@@ -101,14 +101,14 @@ def test_the_certificate_sees_one_tensor_that_is_another(operation: str, here: P
     whole = load_file(file)
     for name in ("model.layers.1.mlp.down_proj.weight", "model.layers.0.self_attn.v_proj.weight", "model.norm.weight"):
         save_file(whole | {name: whole[name] * 1.5}, file, {"format": "pt"})
-        now = load.digest_now(here / "pruned")
+        now = digested.digest_now(here / "pruned")
         # Told that these weights are the ones that were written, it still knows the answers that it must give.
         failed = {each.name for each in certify(plan, here / "pruned", now).failures}
         assert failed == {"rounding", "masked_kl"}, name
     failed = {each.name for each in certify(plan, here / "pruned", written).failures}
     assert "weights" in failed
     save_file(whole | {"model.norm.weight": whole["model.norm.weight"] * torch.nan}, file, {"format": "pt"})
-    assert "finite" in {each.name for each in certify(plan, here / "pruned", load.digest_now(here / "pruned")).failures}
+    assert "finite" in {each.name for each in certify(plan, here / "pruned", digested.digest_now(here / "pruned")).failures}
 
 
 def test_another_process_certifies_what_was_written_before_it(here: Path, model: Models) -> None:

@@ -19,7 +19,7 @@ from mlops_llm.eval import speed
 from mlops_llm.eval.config import Cache
 from mlops_llm.inference.engines.hf import Hf
 from mlops_llm.inference.engines.vllm import Vllm
-from mlops_llm.models import gptq, load, packed
+from mlops_llm.models import digested, gptq, load, packed
 from mlops_llm.models.load import Dtype, ModelLoad
 from mlops_llm.models.ref import resolve
 from mlops_llm.models.tensors import Shape
@@ -134,7 +134,7 @@ def test_tiny_becomes_smaller_and_stays_itself(tmp_path, name):
     )
     own = inspected(tmp_path / "out")
     assert own.parameters == inspected(resolve("tiny").folder).parameters
-    assert load.weights_digest(own.place) == found.recipe["digest.weights"]
+    assert digested.weights_digest(own.place) == found.recipe["digest.weights"]
     assert own.config["tie_word_embeddings"]
 
 
@@ -185,7 +185,7 @@ def breaking(folder: Path) -> str:
     name = max((each for each in state if "layers.0.mlp.down_proj" in each), key=lambda each: state[each].numel())
     state[name] = state[name].flip(0).contiguous()
     save_file(state, file, metadata=metadata)
-    return load.digest_now(folder)
+    return digested.digest_now(folder)
 
 
 def test_files_of_any_size_give_the_same_model(tmp_path):
@@ -195,7 +195,7 @@ def test_files_of_any_size_give_the_same_model(tmp_path):
     )
     assert len(list(many.glob("*.safetensors"))) > 1
     assert torch.equal(logits(one), logits(many))
-    assert load.digest_now(one) == load.digest_now(many)
+    assert digested.digest_now(one) == digested.digest_now(many)
 
 
 def wide(folder: Path) -> Path:

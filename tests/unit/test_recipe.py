@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from mlops_llm import component
 from mlops_llm.errors import UserError
-from mlops_llm.models import load
+from mlops_llm.models import digested
 from mlops_llm.models.load import Dtype, ModelLoad
 from mlops_llm.models.ref import resolve
 from mlops_llm.record import MemoryRun, NullRun
@@ -90,9 +90,9 @@ def asking(home: Path, here: Path, jsonl: Callable[..., Path], monkeypatch: pyte
     file.write_text('#!/bin/sh\necho "[]"\n')
     file.chmod(0o755)
     monkeypatch.setattr(elsewhere, "quantize", _as_rows_say)
-    load._folder_digest.cache_clear()
+    digested._folder_digest.cache_clear()
     yield here
-    load._folder_digest.cache_clear()
+    digested._folder_digest.cache_clear()
 
 
 def rows(count: int) -> list[dict[str, str]]:
@@ -200,7 +200,7 @@ def test_a_model_that_is_another_by_now_is_refused_before_anything_is_made(home:
     file = asking / "mine/model.safetensors"
     state = load_file(file)
     save_file({**state, "model.norm.weight": state["model.norm.weight"] * 2}, file, {"format": "pt"})
-    load._folder_digest.cache_clear()
+    digested._folder_digest.cache_clear()
     with pytest.raises(
         UserError, match=r"mine: the weights changed since they were recorded \(digest \w{12}… then, \w{12}… now"
     ):
@@ -229,11 +229,11 @@ def test_settings_of_reading_and_kind_are_in_the_recipe(home: Path, asking: Path
 
 
 def test_a_ref_with_a_digest_is_the_model_without_it(home: Path, here: Path) -> None:
-    weights = load.digest_now(home / "a")
+    weights = digested.digest_now(home / "a")
     place = resolve(f"{home / 'a'}@{weights}")
     assert (place.ref, place.folder, place.tags["digest.weights"]) == (str(home / "a"), home / "a", weights)
     with pytest.raises(UserError, match="tiny: the weights changed since they were recorded"):
-        load.weights_digest(resolve(f"tiny@{weights}"))
+        digested.weights_digest(resolve(f"tiny@{weights}"))
 
 
 def test_jobs_of_a_batch_are_rebuilt_one_by_one(home: Path, asking: Path) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from mlops_llm.errors import UserError
-from mlops_llm.models import load, tiny
+from mlops_llm.models import digested, load, tiny
 from mlops_llm.models.load import ModelLoad, Task
 from mlops_llm.models.ref import Place
 from mlops_llm.train.peft import Full, Lora
@@ -107,11 +107,11 @@ def test_a_run_keeps_which_reward_model_it_began_with(rated: Path, tmp_path: Pat
     mine = shutil.copytree(rated, tmp_path / "mine")
     run = tmp_path / "run"
     said = RewardModel(ref=str(mine)).begin(run)
-    assert said == {"digest.reward.model": load.weights_digest(place(rated))}
+    assert said == {"digest.reward.model": digested.weights_digest(place(rated))}
     assert RewardModel(ref=str(mine)).begin(run) == said
     weights = load_file(mine / "model.safetensors")
     save_file({**weights, "score.weight": weights["score.weight"] + 1}, mine / "model.safetensors", {"format": "pt"})
-    load._folder_digest.cache_clear()
+    digested._folder_digest.cache_clear()
     with pytest.raises(UserError, match="the reward model changed since the run began"):
         RewardModel(ref=str(mine)).begin(run)
 

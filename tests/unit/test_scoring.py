@@ -1,4 +1,4 @@
-"""Answers that are scored while training: what decides, when it is written, and that nothing else changes."""
+"""Answers that are scored while training: when a score is written, and that nothing else changes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mlops_llm.train import scoring
 from mlops_llm.train.algorithms.sft import SFT
 from mlops_llm.train.callbacks import Recorder
 from mlops_llm.train.checkpoints import Shelf
-from mlops_llm.train.config import Best, Mode, Train, Trainer
+from mlops_llm.train.config import Best, Train
 from mlops_llm.train.divergence import Divergence
 from mlops_llm.train.evaluate import Evaluate
 from mlops_llm.train.overfit import Overfit
@@ -114,35 +114,6 @@ def test_where_another_rule_stops_the_training_the_last_checkpoint_has_its_score
     training.go({0: 3.0, 5: 2.0, 15: 1.5, 25: 1.6}, 20)
     assert training.stopped == 25
     assert training.shelf.score(training.shelf.checkpoints[-1]) == 4.0
-
-
-@pytest.mark.parametrize(
-    ("evaluate", "best", "said"),
-    [
-        ({}, "score/bleu", "no evaluation gives 'score/bleu', since no answers are scored; score them: evaluate.every=50"),
-        ({"every": 0}, "score/bleu", "since no answers are scored"),
-        ({"every": 50}, "score/blue", r"'score/blue' \(did you mean score/bleu\?\); one of: score/bleu, score/rouge_1"),
-        ({"every": 50, "metric": ["rouge"]}, "score/bleu", "one of: score/rouge_1, score/rouge_2, score/rouge_l"),
-        ({"every": 30}, "score/bleu", "30 does not divide trainer.save_steps=100; take evaluate.every=25"),
-        ({"every": 300}, "score/rouge_l", "take evaluate.every=100, or change trainer.save_steps"),
-    ],
-)
-def test_a_deciding_score_must_be_there_for_every_checkpoint(evaluate, best, said):
-    settings = Train(algo=SFT(), best=Best(best), evaluate=Evaluate(**evaluate), trainer=Trainer(save_steps=100))
-    with pytest.raises(UserError, match=said):
-        scoring.check(settings)
-
-
-def test_what_decides_otherwise_asks_nothing_of_the_steps():
-    settings = Train(algo=SFT(), best=Best("eval/loss"), evaluate=Evaluate(every=30), trainer=Trainer(save_steps=100))
-    scoring.check(settings)
-    settings = Train(algo=SFT(), best=Best("score/bleu"), evaluate=Evaluate(every=25), trainer=Trainer(save_steps=100))
-    scoring.check(settings)
-    assert settings.best.mode is Mode.max
-
-
-def test_the_nearest_divisor():
-    assert [scoring.nearest(number, 60) for number in (1, 7, 11, 25, 45, 999)] == [1, 6, 12, 30, 60, 60]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from mlops_llm.inference.engines.hf import Hf
-from mlops_llm.models import load, tiny
+from mlops_llm.models import digested, load, tiny
 from mlops_llm.surgery import companions
 from mlops_llm.surgery.certificate import certify
 from mlops_llm.surgery.gguf import FILE, Type
@@ -189,7 +189,7 @@ OPERATIONS = {
 
 
 def failed(planned: Planned, folder: Path) -> set[str]:
-    return {each.name for each in certify(planned, folder, load.digest_now(folder)).failures}
+    return {each.name for each in certify(planned, folder, digested.digest_now(folder)).failures}
 
 
 def rounding(planned: Planned, folder: Path) -> Check:
@@ -266,5 +266,5 @@ def test_what_is_missing_is_named(model: Path, here: Path) -> None:
     (here / "out").mkdir()
     planned.write(here / "out")
     spoil(here / "out", lambda state: state.__delitem__(f"{LAYER}.weight_scale"))
-    found = certify(planned, here / "out", load.digest_now(here / "out"))
+    found = certify(planned, here / "out", digested.digest_now(here / "out"))
     assert f"{LAYER}.weight_scale is missing" in json.loads(found.text)["checks"][4]["said"]

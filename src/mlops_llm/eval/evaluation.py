@@ -30,7 +30,7 @@ from mlops_llm.eval.taken import Taken, facts, warnings
 from mlops_llm.inference.cache import Answers, key
 from mlops_llm.inference.engine import Class, Failure, Generation
 from mlops_llm.inference.footprint import Footprint, gpu_peak
-from mlops_llm.models import load, template
+from mlops_llm.models import digested, load, template
 from mlops_llm.record import NullRun, Result, Run
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _overlap(plan: Plan, found: Sequence[Found], taken: Taken) -> list[Found]:
     place = plan.subject.place if plan.subject and not plan.subject.session else None
     own = [plan.questions.asked] if plan.questions else []
     sets = [*own, *(seen.questions(one.samples) for one in found)]
-    checked = of_model(sets, place, load.weights_digest(place) if place else "", plan.settings.overlap)
+    checked = of_model(sets, place, digested.weights_digest(place) if place else "", plan.settings.overlap)
     if checked is None:
         return list(found)
     of_found = checked[len(own) :]

@@ -12,7 +12,7 @@ from mlops_llm.eval.comparing import compare
 from mlops_llm.eval.explain import Made, differences, made_of
 from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.plan import Plan
-from mlops_llm.models import load
+from mlops_llm.models import digested, load
 from mlops_llm.models.ref import Place
 from mlops_llm.record import Grid, Result, Run
 from mlops_llm.tracking.checkpoints import by_weights
@@ -73,7 +73,7 @@ def made(place: Place) -> Made:
     """
     from mlops_llm.models import template
 
-    store, weights = record(), load.weights_digest(place)
+    store, weights = record(), digested.weights_digest(place)
     run, step = place.run, place.step
     if store and not run and (row := by_weights(store, weights)):
         run, step = row.run, row.step

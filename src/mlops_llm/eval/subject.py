@@ -10,7 +10,7 @@ from typing import Any
 from mlops_llm import console, digest
 from mlops_llm.files import read_object
 from mlops_llm.inference.engine import Session
-from mlops_llm.models import load, template
+from mlops_llm.models import digested, load, template
 from mlops_llm.models.load import Files, ModelLoad
 from mlops_llm.models.ref import Place, resolve
 from mlops_llm.record import Checkpoint
@@ -65,7 +65,7 @@ class Subject:
         """The model as the record names it; None of one that is only in memory."""
         if self.session is not None:
             return None
-        return load.as_recorded(self.place, digest_template=template.template_digest(self.tokenizer))
+        return digested.as_recorded(self.place, digest_template=template.template_digest(self.tokenizer))
 
 
 def subject(ref: str, how: ModelLoad) -> Subject:
@@ -110,7 +110,7 @@ def _form(files: Files, tokenizer: Any) -> dict[str, Any]:
 
 
 def _weights(files: Files) -> str:
-    own = load.weights_digest(files.place)
+    own = digested.weights_digest(files.place)
     return own if files.base is None else f"{own} on {_weights(files.base)}"
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_llm.errors import UserError, first_line
 from mlops_llm.files import read_object, write_text
+from mlops_llm.models.digested import digest_now, weights_digest
 from mlops_llm.models.ref import Place, resolve
 
 if TYPE_CHECKING:
@@ -66,8 +67,6 @@ def check_origin(folder: Path, origin: dict[str, Any], base: Files) -> None:
     """
     if not origin:
         return
-    from mlops_llm.models.load import digest_now
-
     if digest_now(base.place.folder) != origin.get("base.digest"):
         raise UserError(f"the adapter's base '{base.place.ref}' has other weights now", str(folder), "bring the old base back")
     if base.base is not None:
@@ -87,8 +86,6 @@ def write_origin(folder: Path, base: Files) -> None:
 
 
 def _origin(base: Files) -> dict[str, Any]:
-    from mlops_llm.models.load import weights_digest
-
     told: dict[str, Any] = {"base": _ref(base.place), "base.digest": weights_digest(base.place)}
     if base.base is not None:
         told |= {"base.folder": str(base.place.folder), "base.of": _origin(base.base)}

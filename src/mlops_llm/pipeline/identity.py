@@ -16,7 +16,7 @@ from mlops_llm.component import plain
 from mlops_llm.data.read import raw_digest
 from mlops_llm.data.ref import locate
 from mlops_llm.errors import UserError
-from mlops_llm.models import load
+from mlops_llm.models import digested
 from mlops_llm.models.ref import Place, resolve
 from mlops_llm.pipeline.words import HANDOFF
 from mlops_llm.tracking import ledger
@@ -121,7 +121,7 @@ def _digest(key: str, text: str) -> str:
         return raw_digest(path, ()) if path.exists() else text
     if last in _MODELS:
         place = _model(text)
-        return f"{load.weights_digest(place)} {place.tags.get('digest.template', '')}".strip() if place else text
+        return f"{digested.weights_digest(place)} {place.tags.get('digest.template', '')}".strip() if place else text
     if last in _RUNS:
         with contextlib.suppress(UserError):
             return ledger.find_run(connect(), text).id

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from enum import Enum
 
 from mlops_llm.errors import UserError
-from mlops_llm.models import load
+from mlops_llm.models import digested
 from mlops_llm.registry.finding import Finding, broken, fine, warning
 from mlops_llm.tracking import champions, checkpoints, datasets, environment, ledger, registered
 from mlops_llm.tracking.registered import VersionRow
@@ -128,7 +128,7 @@ def _digests(store: Store, versions: Sequence[VersionRow], digests: Digests) -> 
         if not wanted or row.tags.get("checkpoint.storage") == "upload":
             continue
         try:
-            now = load.digest_now(checkpoints.place_of(store, row))
+            now = digested.digest_now(checkpoints.place_of(store, row))
         except (UserError, OSError, ValueError) as error:
             if not isinstance(error, UserError):
                 yield broken("weights", f"{row.name} of {row.run}: cannot be read ({error})", "take another checkpoint")

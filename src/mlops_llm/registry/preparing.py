@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlops_llm.models import load
+from mlops_llm.models import digested
 from mlops_llm.models.ref import Place, check_registered, resolve
 from mlops_llm.registry import evaluating, subject
 from mlops_llm.registry.already import is_held
@@ -67,7 +67,7 @@ def _same(row: CheckpointRow, place: Place) -> bool:
     if row.id == place.checkpoint:
         return True
     weights, templates = row.tags.get("digest.weights"), {row.tags.get("digest.template"), place.tags.get("digest.template")}
-    return bool(weights) and len(templates - {None}) <= 1 and weights == load.weights_digest(place)
+    return bool(weights) and len(templates - {None}) <= 1 and weights == digested.weights_digest(place)
 
 
 def _is_known(store: Store, name: str) -> bool:
@@ -80,7 +80,7 @@ def _to_be(store: Store, name: str, place: Place | None) -> VersionRow:
     if place.checkpoint:
         row = checkpoints.by_id(store, place.checkpoint)
     else:
-        tags = {"digest.weights": load.weights_digest(place)}
+        tags = {"digest.weights": digested.weights_digest(place)}
         row = CheckpointRow("", place.ref, place.step, "READY", place.folder.as_uri(), "", tags, {})
     numbers = [each.version for each in registered.versions(store, name, 1)] if _is_known(store, name) else []
     return VersionRow(name, max(numbers, default=0) + 1, (), 0, "", {}, place.run, row)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlops_llm import console
 from mlops_llm.errors import RequestError, UserError
-from mlops_llm.models import code, load
+from mlops_llm.models import code, digested
 from mlops_llm.models.ref import Place
 from mlops_llm.record import Checkpoint, Result, Run
 from mlops_llm.registry import already, evaluating, recording
@@ -124,7 +124,7 @@ class Promoting:
         assert place is not None
         logged, checkpoint = place.checkpoint, place.name
         if not logged:
-            tags = {"digest.weights": load.weights_digest(place), "ref": place.ref}
+            tags = {"digest.weights": digested.weights_digest(place), "ref": place.ref}
             if own := code.of_model(place.folder):
                 tags[code.TAG] = own
             outside = Checkpoint(place.ref, place.step, place.folder, tags)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_llm.component import name_of
 from mlops_llm.errors import RequestError, UserError
-from mlops_llm.models import adapter, load
+from mlops_llm.models import adapter, digested
 from mlops_llm.models.tensors import Shape, ShardWriter, Tensors
 from mlops_llm.surgery import companions
 from mlops_llm.surgery.config import Surgery
@@ -59,9 +59,9 @@ def joined(method: Merging, request: Surgery, sources: Sequence[Source]) -> Plan
     found = [_factors(each) for each in sources]
     under = sources[0].files.base
     assert under
-    wanted = load.weights_digest(under.place)
+    wanted = digested.weights_digest(under.place)
     for each in sources[1:]:
-        if each.files.base is None or load.weights_digest(each.files.base.place) != wanted:
+        if each.files.base is None or digested.weights_digest(each.files.base.place) != wanted:
             what = f"{sources[0].ref} and {each.ref} lie on different bases"
             raise UserError(what, "op.keep_adapter", "leave it out: each is merged into its base first")
     shapes = _shapes(found)

@@ -10,7 +10,7 @@ from pathlib import Path
 from mlops_llm import console, digest
 from mlops_llm.errors import UserError
 from mlops_llm.files import intended
-from mlops_llm.models import load, template
+from mlops_llm.models import digested, load, template
 from mlops_llm.models.ref import Place
 from mlops_llm.models.tensors import Tensors
 from mlops_llm.record import Grid
@@ -173,6 +173,6 @@ def weights_of(folder: Path) -> str:
     if gguf and not any(folder.glob("*.safetensors")):
         return digest.raw(gguf[0])
     try:
-        return load.digest_now(folder)
+        return digested.digest_now(folder)
     except ValueError as error:
         raise UserError(str(error), str(folder)) from error

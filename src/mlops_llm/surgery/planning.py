@@ -12,7 +12,7 @@ from typing import Any
 from mlops_llm import console, files
 from mlops_llm.errors import UserError
 from mlops_llm.files import expanded
-from mlops_llm.models import load
+from mlops_llm.models import digested, load
 from mlops_llm.models.load import Dtype, Files, Task
 from mlops_llm.models.ref import EMBEDDED, resolve, unpinned
 from mlops_llm.record import DatasetInput, Grid
@@ -62,7 +62,7 @@ class Source:
 
 
 def _digest(found: Files) -> str:
-    own = load.weights_digest(found.place)
+    own = digested.weights_digest(found.place)
     return own if found.base is None else f"{own} on {_digest(found.base)}"
 
 
@@ -191,7 +191,7 @@ def source(ref: str, request: Surgery, role: str = "parent", *, weight: float | 
     """
     found = load.inspect(resolve(ref), request.model_load, Task.reward, fresh=True)
     if (name := unpinned(ref)) != ref:
-        load.weights_digest(found.place)
+        digested.weights_digest(found.place)
     return Source(name, found, role, weight, note)
 
 

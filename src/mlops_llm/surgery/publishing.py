@@ -11,7 +11,7 @@ from typing import Any
 
 from mlops_llm import console, files
 from mlops_llm.errors import UserError
-from mlops_llm.models import code, load, template
+from mlops_llm.models import code, digested, load, template
 from mlops_llm.models.ref import Place
 from mlops_llm.record import Checkpoint, Grid, Registration, Result, Run
 from mlops_llm.surgery.certificate import NAME, Certificate
@@ -49,7 +49,7 @@ def inputs(planned: Planned, run: Run) -> None:
 
 def used(source: Source) -> Checkpoint:
     """A source as the record names it."""
-    return load.as_recorded(source.files.place)
+    return digested.as_recorded(source.files.place)
 
 
 def publish(planned: Planned, made: Made, run: Run, seconds: float) -> Result:

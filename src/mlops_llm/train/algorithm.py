@@ -29,6 +29,10 @@ class Algorithm(Protocol):
     telling: ClassVar[tuple[str, ...]]
     """Metrics of the evaluation, besides the deciding one, that the closing table shows."""
 
+    def evaluated(self, settings: Train) -> Sequence[str]:
+        """Names in the record of all numbers that its evaluations may give, the deciding one first; see `train.deciding`."""
+        ...
+
     @property
     def loss_name(self) -> str:
         """What its loss is, with the unit, beside the picture of it."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from mlops_llm.errors import UserError
 from mlops_llm.files import write_text
-from mlops_llm.models import load
+from mlops_llm.models import digested
 from mlops_llm.models.ref import Place, resolve
 
 
@@ -34,7 +34,7 @@ def companion(folder: Path, role: str, ref: str) -> Companion:
     file = _file(folder, role)
     began = _began(file)
     place = resolve(pinned(folder, role, ref))
-    now = load.weights_digest(place)
+    now = digested.weights_digest(place)
     before = began.get("digest", now)
     if before != now:
         what = f"the {role} changed since the run began (weights digest {before[:12]}… then, {now[:12]}… now)"

@@ -21,9 +21,8 @@ from mlops_llm.eval.rendering import prompted
 from mlops_llm.files import writable
 from mlops_llm.models import load, packed, template
 from mlops_llm.models.load import Files, Task
-from mlops_llm.models.ref import Place, resolve
 from mlops_llm.record import DatasetInput, Result
-from mlops_llm.train import history, launcher, machine, preflight, scoring, used
+from mlops_llm.train import deciding, history, launcher, machine, preflight, resuming, scoring, used
 from mlops_llm.train.config import Op, Train
 from mlops_llm.train.history import Correction
 from mlops_llm.train.rewarding import rewardable
@@ -147,9 +146,10 @@ def prepare(settings: Train, known: Known | None = None) -> Plan | Result:
         settings.algo.check(settings)
     settings.best.metric = settings.best.metric or settings.algo.best_metric
     scoring.check(settings)
+    deciding.check(settings)
     settings.output = str(writable(Path(settings.output or f"outputs/{settings.run_name or 'unnamed'}")))
     task = settings.algo.task
-    files = load.inspect(_start(settings, known), settings.model_load, task, fresh=task is Task.reward)
+    files = load.inspect(resuming.start(settings, known), settings.model_load, task, fresh=task is Task.reward)
     packed.refuse(files)
     settings.peft = settings.peft.starting(files)
     source = open_dataset(settings.dataset, settings.read)
@@ -177,10 +177,10 @@ def prepare(settings: Train, known: Known | None = None) -> Plan | Result:
     asked = scoring.prepare(settings, tokenizer, window, validation)
     _warn_of_learned(train, asked, settings, tokenizer)
     _refuse_blind(settings, validation, asked)
-    start = _resume_from(settings, train, validation, asked, known)
-    case = _case(settings, files, train, validation, step_of(start), known)
+    last = resuming.last(settings, train, validation, asked, known)
+    case = _case(settings, files, train, validation, resuming.step_of(last), known)
     found, taken = preflight.estimate(case), used.changed(asked_for, component.plain(settings))
-    plan = Plan(settings, files, tokenizer, how, train, validation, found, start, asked, used=taken)
+    plan = Plan(settings, files, tokenizer, how, train, validation, found, last, asked, used=taken)
     settings.ema.check(plan.estimate.steps)
     if known is None:
         preflight.refuse_impossible(case, plan.estimate)
@@ -261,32 +261,6 @@ def _check_rewards(settings: Train) -> None:
         raise UserError(f"algo={mine} samples no answers", "rollout", f"leave it out, or take {rewarded}")
 
 
-def _start(settings: Train, known: Known | None) -> Place:
-    """The model to start from; a resumed run starts from the very weights it began with, wherever an alias points now."""
-    if known is not None:
-        return resolve(known.start)
-    if not settings.resume:
-        return resolve(settings.model)
-    tags = _tags_of(settings)
-    checkpoint = tags.get("base.checkpoint")
-    place = resolve(f"models:/{checkpoint}" if checkpoint else settings.model)
-    before, now = tags.get("digest.base"), load.weights_digest(place)
-    if before and before != now:
-        raise UserError(
-            f"the start model changed since the run began (weights digest {before[:12]}… then, {now[:12]}… now)",
-            settings.model,
-            "bring the old weights back, or start a new run",
-        )
-    return place
-
-
-def _tags_of(settings: Train) -> dict[str, str]:
-    from mlops_llm.tracking import ledger
-    from mlops_llm.tracking.store import connect
-
-    return ledger.find_run(connect(), str(settings.resume)).tags
-
-
 def _warn_of_shared(train: Part, validation: Part) -> None:
     """Say so where held-out rows are trained on: the held-out loss then tells nothing of new rows."""
     learned = {hash(tuple(one.ids)) for one in train.encoded}
@@ -323,40 +297,6 @@ def warn_of_cuts(plan: Plan) -> None:
             said.append(f"{part.left_out} rows were left out: {plan.settings.algo.leaves_out}")
         if said:
             console.warn(f"{part.context}: {'; '.join(said)}")
-
-
-def _resume_from(
-    settings: Train, train: Part, validation: Part | None, asked: Questions | None, known: Known | None
-) -> Path | None:
-    """The last whole checkpoint of the run that is resumed, once its data is known to be the same."""
-    if not settings.resume:
-        return None
-    from mlops_llm.train.checkpoints import is_average, whole
-
-    tags = _tags_of(settings) if known is None else {}
-    settings.distributed.same(tags.get("processes", ""))
-    for part, prefix, said in (
-        (train, "data.train", "training"),
-        (validation, "data.validation", "held-out"),
-        (asked, "data.evaluation", "asked"),
-    ):
-        now = part.as_input().digests if part else {}
-        for kind in ("canonical", "seen"):
-            before = tags.get(f"{prefix}.digest.{kind}")
-            if before and before != now.get(kind):
-                raise UserError(
-                    f"the {said} rows changed since the run began "
-                    f"({kind} digest {before[:12]}… then, {now.get(kind, 'none')[:12]}… now)",
-                    part.source.path.name if part else settings.dataset,
-                    "bring the old file back, or start a new run",
-                )
-    found = [each for each in whole(Path(str(settings.output))) if not is_average(each)]
-    return found[-1].folder if found else None
-
-
-def step_of(checkpoint: Path | None) -> int:
-    """Steps that a checkpoint has behind it."""
-    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
 
 def _millions(count: int) -> str:

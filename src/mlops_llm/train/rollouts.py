@@ -27,6 +27,15 @@ if TYPE_CHECKING:
 
 SAMPLER = "what sampled the answers"
 """What the model is compared with, for a person."""
+_ENDS = ("mean", "min", "max")
+_CLIPPED = ("low_mean", "low_min", "high_mean", "high_max", "region_mean")
+_OF_ANSWERS = (
+    *(f"eval/completions/{end}_{of}" for of in ("length", "terminated_length") for end in _ENDS),
+    "eval/completions/clipped_ratio",
+    "eval/entropy",
+    *(f"eval/clip_ratio/{of}" for of in _CLIPPED),
+)
+"""What TRL's evaluations give besides rewards."""
 
 
 @dataclass
@@ -83,6 +92,12 @@ class Sampled:
             raise UserError(f"is {self.top_p}", "algo.top_p", "give a share above 0, at most 1")
         if not 0 < self.epsilon < 1:
             raise UserError(f"is {self.epsilon}", "algo.epsilon", "give a number between 0 and 1")
+
+    def evaluated(self, settings: Train) -> Sequence[str]:
+        """TRL's numbers of rewards and answers; the loss of a policy, which says nothing, is left out."""
+        right = ["eval/reward_accuracy"] if "accuracy" in settings.reward else []
+        each = [f"eval/rewards/{name}/{number}" for name in settings.reward for number in ("mean", "std")]
+        return [self.best_metric, "eval/reward_std", *right, *each, *_OF_ANSWERS]
 
     @property
     def loss_name(self) -> str:

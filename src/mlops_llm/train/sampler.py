@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from mlops_llm.train.config import Train
@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
 class Sampler(Protocol):
     """Makes a TRL trainer sample its answers in some way."""
+
+    evaluated: ClassVar[tuple[str, ...]]
+    """Names in the record of what an evaluation tells of its probabilities, where the training corrects for them."""
 
     def check(self, settings: Train) -> None:
         """See that it can run here, before anything is read.

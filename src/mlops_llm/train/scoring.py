@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mlops_llm.component import near
 from mlops_llm.data.ref import open_dataset
 from mlops_llm.errors import UserError
 from mlops_llm.eval import questions
@@ -17,7 +16,7 @@ from mlops_llm.eval.rendering import prompted
 from mlops_llm.models.load import Task
 from mlops_llm.record import Run
 from mlops_llm.train.answers import answers
-from mlops_llm.train.config import Mode, Train
+from mlops_llm.train.config import Train
 from mlops_llm.train.evaluate import PREFIX
 
 if TYPE_CHECKING:
@@ -28,36 +27,13 @@ OTHERS = "evaluate.dataset"
 
 
 def check(settings: Train) -> None:
-    """See that answers can be scored, and that a score that is to decide is there for every checkpoint.
+    """See that the model gives answers, where they are to be scored.
 
     Raises:
-        UserError: the model gives no answers, no evaluation gives the deciding score, or checkpoints would lack it.
+        UserError: it does not.
     """
-    every, best, trainer = settings.evaluate.every, settings.best, settings.trainer
-    wanted, scores = str(best.metric), settings.evaluate.scores()
-    if every and settings.algo.task is Task.reward:
+    if settings.evaluate.every and settings.algo.task is Task.reward:
         raise UserError("is given, but algo=reward trains a model that gives no answers", "evaluate.every", "leave it out")
-    if not wanted.startswith(PREFIX):
-        return
-    if not every:
-        remedy = f"score them: evaluate.every={trainer.eval_steps}"
-        raise UserError(f"no evaluation gives '{wanted}', since no answers are scored", "best.metric", remedy)
-    if wanted not in scores:
-        raise UserError(f"no evaluation gives '{wanted}'{near(wanted, scores)}", "best.metric", f"one of: {', '.join(scores)}")
-    if trainer.save_steps % every:
-        raise UserError(
-            f"checkpoints would lack {wanted}: {every} does not divide trainer.save_steps={trainer.save_steps}",
-            "evaluate.every",
-            f"take evaluate.every={nearest(every, trainer.save_steps)}, or change trainer.save_steps",
-        )
-    if best.mode is Mode.auto:
-        best.mode = Mode.max if scores[wanted] else Mode.min
-
-
-def nearest(number: int, total: int) -> int:
-    """The divisor of `total` that is nearest to a number; the larger of two."""
-    divisors = [each for each in range(1, total + 1) if total % each == 0]
-    return min(divisors, key=lambda each: (abs(each - number), -each))
 
 
 def prepare(settings: Train, tokenizer: Any, window: int | None, validation: Part | None) -> Questions | None:

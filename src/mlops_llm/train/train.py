@@ -13,7 +13,7 @@ from mlops_llm import console, digest
 from mlops_llm.errors import UserError
 from mlops_llm.files import is_disk_full
 from mlops_llm.launch import stopping
-from mlops_llm.models import adapter, code, load, template
+from mlops_llm.models import adapter, code, digested, load, template
 from mlops_llm.models.load import Task
 from mlops_llm.record import NullRun, Result, Run
 from mlops_llm.train import closing, machine, preflight, ranks
@@ -22,7 +22,8 @@ from mlops_llm.train.closing import Course
 from mlops_llm.train.job import build
 from mlops_llm.train.measure import Taken
 from mlops_llm.train.pairs import ScoredPairs
-from mlops_llm.train.plan import Plan, step_of, warn_of_cuts
+from mlops_llm.train.plan import Plan, warn_of_cuts
+from mlops_llm.train.resuming import step_of
 from mlops_llm.train.samples import GivenAnswers
 from mlops_llm.train.scoring import Scoring
 from mlops_llm.train.steps import Steps
@@ -142,7 +143,7 @@ def _record_inputs(plan: Plan, run: Run) -> None:
     run.tags(
         {
             "base": plan.settings.model,
-            "digest.base": load.weights_digest(place),
+            "digest.base": digested.weights_digest(place),
             "task": plan.settings.algo.task.name,
             **({"base.checkpoint": place.checkpoint, "base.run": place.run} if place.checkpoint else {}),
             **({"base.adapter": plan.settings.peft.told(plan.files)} if plan.files.is_adapter else {}),

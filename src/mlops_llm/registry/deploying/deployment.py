@@ -13,7 +13,7 @@ from typing import Any
 from mlops_llm import console, digest
 from mlops_llm.errors import UserError
 from mlops_llm.files import clear_drafts, free_bytes, link_file, read_object, whole_folder, writable
-from mlops_llm.models import load, packed, template
+from mlops_llm.models import digested, load, packed, template
 from mlops_llm.models.load import Files, ModelLoad
 from mlops_llm.models.ref import Place
 from mlops_llm.registry.deploying import facts, gguf, manifest, modelfile, placing, readme, servers
@@ -130,7 +130,7 @@ class Plan:
         found, each = list[dict[str, str]](), self.files
         while True:
             role = "adapter" if each.is_adapter else "base" if found else "model"
-            found.append({"role": role, "ref": facts.said(each.place.ref), "weights": load.weights_digest(each.place)})
+            found.append({"role": role, "ref": facts.said(each.place.ref), "weights": digested.weights_digest(each.place)})
             if each.base is None:
                 return found
             each = each.base
@@ -245,7 +245,7 @@ class Plan:
             "ref": facts.said(self.files.place.ref),
             "registered": known.registration,
             "checkpoint": known.checkpoint,
-            "digest.weights": load.digest_now(model),
+            "digest.weights": digested.digest_now(model),
             "digest.template": template.template_digest(self.tokenizer),
             "made_of": self.parts,
             "dtype": self.served.dtype,
@@ -276,7 +276,7 @@ def planned(place: Place, how: ModelLoad, out: Path, wish: Wish) -> Plan:
     files = load.inspect(place, how)
     placing.check(files)
     _check(files, out, wish)
-    weights = load.weights_digest(place)
+    weights = digested.weights_digest(place)
     tokenizer = load.tokenizer_of(files)
     source = template.ensure(tokenizer, place.ref)
     other = gguf.file_of(wish.gguf, files, weights) if wish.gguf else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlops_llm.errors import UserError
-from mlops_llm.models import load, packed
+from mlops_llm.models import digested, packed
 from mlops_llm.models.load import Files
 from mlops_llm.models.ref import Place
 from mlops_llm.tracking.origin import recipe
@@ -28,7 +28,7 @@ def file_of(place: Place, files: Files, weights: str) -> Path:
     found = packed.gguf_file(place.folder)
     if found is None:
         raise UserError("holds no GGUF file", place.ref, "export one with python -m mlops_llm.surgery op=export_gguf")
-    parents, wanted = _parents(place, load.weights_digest(place)), {weights}
+    parents, wanted = _parents(place, digested.weights_digest(place)), {weights}
     if packed.form(files.config):
         wanted |= _parents(files.place, weights)
     if not parents:

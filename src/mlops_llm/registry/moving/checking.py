@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from mlops_llm.errors import UserError
 from mlops_llm.files import read_object
-from mlops_llm.models import code, load
+from mlops_llm.models import code, digested
 from mlops_llm.registry.moving.contents import FILES, FORMAT, MANIFEST, Contents, files_of, foul
 from mlops_llm.tracking import acceptable
 from mlops_llm.tracking.portable import (
@@ -103,7 +103,7 @@ def _check_files(place: Path, copy: Path, contents: Contents) -> None:
 def _weights(folder: Path) -> str:
     """Digest of the weights in a folder; empty where they cannot be read."""
     try:
-        return load.digest_now(folder)
+        return digested.digest_now(folder)
     except (UserError, OSError, ValueError, TypeError, OverflowError):
         return ""
 

@@ -21,7 +21,7 @@ class Card:
 
     def prepare(self, request: Registry) -> Work:
         """Find the model."""
-        from mlops_llm.models import adapter, load
+        from mlops_llm.models import adapter, digested
         from mlops_llm.registry import subject
         from mlops_llm.registry.card import card
         from mlops_llm.tracking import ledger, lineage, registered
@@ -29,7 +29,7 @@ class Card:
 
         place = subject.place(request)
         store = connect()
-        found = lineage.tree(store, place, "" if place.checkpoint else load.weights_digest(place))
+        found = lineage.tree(store, place, "" if place.checkpoint else digested.weights_digest(place))
         maker = ledger.find_run(store, place.run) if place.run else None
         version = registered.of_checkpoint(store, place.checkpoint, request.name or "") if place.checkpoint else None
         title = version.model if version else place.name or Path(place.ref).name

@@ -74,12 +74,12 @@ class Deploy:
 
 def _carried_out(plan: Plan, run: Run) -> Result:
     """Write the folder, and record it on the version and in the run."""
-    from mlops_llm.models import load
+    from mlops_llm.models import digested
     from mlops_llm.registry.deploying import manifest, modelfile, servers
     from mlops_llm.tracking.store import connect
 
     place, version = plan.files.place, plan.known.version
-    run.uses(load.as_recorded(place))
+    run.uses(digested.as_recorded(place))
     found = plan.write(run.name)
     for name in (manifest.NAME, manifest.SUMS, "README.md", servers.SCRIPT, servers.IMAGE, servers.COMPOSE, modelfile.NAME):
         if (found.folder / name).is_file():

@@ -22,14 +22,14 @@ class ShowLineage:
     def prepare(self, request: Registry) -> Work:
         """Find the model."""
         from mlops_llm.data.preview import safe
-        from mlops_llm.models import load
+        from mlops_llm.models import digested
         from mlops_llm.registry import descent, subject
         from mlops_llm.tracking import lineage
         from mlops_llm.tracking.store import connect
 
         place = subject.place(request)
         store = connect()
-        found, told = lineage.tree(store, place, "" if place.checkpoint else load.weights_digest(place))
+        found, told = lineage.tree(store, place, "" if place.checkpoint else digested.weights_digest(place))
 
         def work(run: Run) -> Result:
             boxes = descent.boxes(found)

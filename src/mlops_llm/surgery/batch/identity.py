@@ -13,7 +13,7 @@ from mlops_llm.component import name_of, plain
 from mlops_llm.data.ref import open_dataset, record
 from mlops_llm.errors import UserError
 from mlops_llm.files import expanded, read_object
-from mlops_llm.models import load
+from mlops_llm.models import digested
 from mlops_llm.models.ref import resolve
 from mlops_llm.surgery import certificate, planning, recipe
 from mlops_llm.surgery.config import Surgery
@@ -123,7 +123,7 @@ def _is_there(ref: str, request: Surgery) -> bool:
     if output is not None and not output.is_dir():
         return False
     try:
-        return bool(load.weights_digest(resolve(ref)))
+        return bool(digested.weights_digest(resolve(ref)))
     except (UserError, OSError, ValueError):
         return False
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlops_llm.models import load
+from mlops_llm.models import digested
 from mlops_llm.surgery.planning import Source
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def seen_in_training(source: Source, asked: Sequence[Question]) -> Met:
     from mlops_llm.eval.search import of_model
 
     place = source.files.place
-    found = of_model([asked], place, load.weights_digest(place), Overlap()) if asked else None
+    found = of_model([asked], place, digested.weights_digest(place), Overlap()) if asked else None
     if not found:
         return Met(None, _UNKNOWN)
     (one,) = found

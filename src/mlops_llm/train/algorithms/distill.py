@@ -71,6 +71,10 @@ class Distill(Written):
             raise UserError(f"is {self.max_tokens}", "algo.max_tokens", "give a number from 2")
         self._present: Any = None
 
+    def evaluated(self, settings: Train) -> Sequence[str]:
+        """The loss alone."""
+        return ["eval/loss"]
+
     @property
     def loss_name(self) -> str:
         """Of training rows that of both parts, of held-out ones the labels' alone."""

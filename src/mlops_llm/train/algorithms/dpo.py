@@ -17,6 +17,7 @@ from mlops_llm.train.examples import Pair
 from mlops_llm.train.reference import Reference
 
 if TYPE_CHECKING:
+    from mlops_llm.train.config import Train
     from mlops_llm.train.job import Job
 
 LOSSES = (
@@ -86,6 +87,11 @@ class DPO(Compared):
             raise UserError(what, "algo.label_smoothing", "leave it out, or take algo.loss=[robust]")
         if "exo_pair" in self.loss and not self.label_smoothing:
             raise UserError("is 0, for which exo_pair is not defined", "algo.label_smoothing", "give a small one, such as 1e-3")
+
+    def evaluated(self, settings: Train) -> Sequence[str]:
+        """The loss, and TRL's numbers of both answers."""
+        sides = [f"eval/{of}/{side}" for of in ("rewards", "logps", "logits") for side in ("chosen", "rejected")]
+        return ["eval/loss", *self.telling, *sides, "eval/mean_token_accuracy", "eval/entropy"]
 
     @property
     def loss_name(self) -> str:

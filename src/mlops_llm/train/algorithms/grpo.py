@@ -65,6 +65,11 @@ class GRPO(Sampled):
         if self.epsilon_high is not None and not self.epsilon <= self.epsilon_high < math.inf:
             raise UserError(f"is {self.epsilon_high}", "algo.epsilon_high", f"give at least algo.epsilon={self.epsilon}")
 
+    def evaluated(self, settings: Train) -> Sequence[str]:
+        """What all methods with sampled answers give, the divergence where it counts, and the sampler's own."""
+        kl = ["eval/kl"] if self.beta else []
+        return [*super().evaluated(settings), *kl, *settings.rollout.evaluated]
+
     def holds(self, settings: Train, files: Files) -> Sequence[Held]:
         """The reference, where it counts."""
         return self.reference(settings, files) if self.beta else ()

@@ -69,6 +69,11 @@ class KTO(Compared):
         if self.max_tokens < 2:
             raise UserError(f"is {self.max_tokens}", "algo.max_tokens", "give a number from 2")
 
+    def evaluated(self, settings: Train) -> Sequence[str]:
+        """The loss, the divergence, and TRL's numbers of wanted and unwanted answers; a part may lack either."""
+        sides = [f"eval/{of}/{side}" for of in ("logps", "logits") for side in ("chosen", "rejected")]
+        return ["eval/loss", *self.telling, *sides, "eval/kl", "eval/entropy"]
+
     @property
     def loss_name(self) -> str:
         """That of its loss."""

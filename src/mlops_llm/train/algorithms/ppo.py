@@ -86,6 +86,10 @@ class PPO(Sampled):
             what = f"is {self.critic_first} of {steps} steps, so that the policy never learns"
             raise UserError(what, "algo.critic_first", "give fewer than trainer.max_steps")
 
+    def evaluated(self, settings: Train) -> Sequence[str]:
+        """What all methods with sampled answers give, and the sampler's own; the divergence is told of the training."""
+        return [*super().evaluated(settings), *settings.rollout.evaluated]
+
     def holds(self, settings: Train, files: Files) -> Sequence[Held]:
         """The reference and the critic."""
         return [*self.reference(settings, files), Held("critic", files.parameters, trained=True)]

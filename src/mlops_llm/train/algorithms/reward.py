@@ -52,6 +52,11 @@ class Reward(Written):
         if self.max_tokens < 2:
             raise UserError(f"is {self.max_tokens}", "algo.max_tokens", "give a number from 2")
 
+    def evaluated(self, settings: Train) -> Sequence[str]:
+        """The loss, and TRL's numbers of the scores."""
+        scores = ["eval/min_reward", "eval/mean_reward", "eval/max_reward"]
+        return ["eval/loss", *self.telling, *scores]
+
     @property
     def loss_name(self) -> str:
         """That of pairs."""

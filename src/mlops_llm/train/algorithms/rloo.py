@@ -43,6 +43,10 @@ class RLOO(Sampled):
         if not 0 <= self.beta < math.inf:
             raise UserError(f"is {self.beta}", "algo.beta", "give 0, or a number above it")
 
+    def evaluated(self, settings: Train) -> Sequence[str]:
+        """What all methods with sampled answers give, and the divergence where it counts."""
+        return [*super().evaluated(settings), *(["eval/kl"] if self.beta else [])]
+
     def holds(self, settings: Train, files: Files) -> Sequence[Held]:
         """The reference, where it counts."""
         return self.reference(settings, files) if self.beta else ()

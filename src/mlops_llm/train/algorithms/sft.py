@@ -51,6 +51,10 @@ class SFT(Written):
         if self.max_tokens < 2:
             raise UserError(f"is {self.max_tokens}", "algo.max_tokens", "give a number from 2")
 
+    def evaluated(self, settings: Train) -> Sequence[str]:
+        """The loss, and TRL's numbers of the tokens."""
+        return ["eval/loss", "eval/mean_token_accuracy", "eval/entropy"]
+
     def check(self, settings: Train) -> None:
         """Every setting fits."""
 

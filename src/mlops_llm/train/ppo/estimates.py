@@ -72,12 +72,37 @@ def value_loss(new: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip: fl
     return 0.5 * (error * mask).sum() / mask.sum().clamp(min=1)
 
 
-def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
-    """1 - Var(R - V) / Var(R) over the masked tokens: 1 is a perfect critic, 0 one that knows the mean; NaN if all agree."""
-    chosen = mask.bool()
-    target, left = returns[chosen], (returns - values)[chosen]
-    spread = float(target.var(unbiased=False)) if target.numel() else 0.0
-    return 1 - float(left.var(unbiased=False)) / spread if spread > 0 else float("nan")
+def spread(values: Tensor, mask: Tensor) -> Tensor:
+    """Number, mean and variance of the masked values, in double precision: what each of several processes finds of its own."""
+    import torch
+
+    chosen = values[mask.bool()].double()
+    number = torch.tensor(float(chosen.numel()), dtype=torch.float64, device=values.device)
+    if not chosen.numel():
+        return torch.stack([number, number, number])
+    return torch.stack([number, chosen.mean(), chosen.var(unbiased=False)])
+
+
+def pooled(spreads: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of all values together: the variance within the parts and that of their means.
+
+    Args:
+        spreads: of one part each; shape (parts, ..., 3).
+    """
+    numbers, means, variances = spreads.unbind(-1)
+    total = numbers.sum(0).clamp(min=1)
+    mean = (numbers * means).sum(0) / total
+    return mean, (numbers * (variances + (means - mean) ** 2)).sum(0) / total
+
+
+def explained_variance(left: Tensor, returns: Tensor) -> float:
+    """1 - Var(R - V) / Var(R): 1 is a perfect critic, 0 one that knows the mean; NaN if all returns agree.
+
+    Args:
+        left: variance of what the values leave of the returns.
+        returns: variance of the returns.
+    """
+    return 1 - float(left) / float(returns) if returns > 0 else float("nan")
 
 
 @dataclass

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from trl import GRPOTrainer
 
+from mlops_llm.train import ranks
 from mlops_llm.train.ppo import estimates
 from mlops_llm.train.ppo.critic import FOLDER, Critic
 from mlops_llm.train.ppo.estimates import Coefficient
@@ -80,11 +81,14 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _tell(self, out: Any, divergence: Any, mask: Any) -> None:
         each = self.accelerator.gather(divergence.sum(1))[self._scored]
+        values, returns = out["old_values"], out["returns"]
+        spreads = torch.stack([estimates.spread(found, mask) for found in (values, returns, returns - values)])
+        (value, *_), (_, spread, left) = estimates.pooled(self.accelerator.gather(spreads[None]))
         numbers = {
             "kl": float(each.mean()),
             "kl_coefficient": self._coefficient.value,
-            "value_mean": float((out["old_values"] * mask).sum() / mask.sum().clamp(min=1)),
-            "explained_variance": estimates.explained_variance(out["old_values"], out["returns"], mask),
+            "value_mean": float(value),
+            "explained_variance": estimates.explained_variance(left, spread),
         }
         for name, number in numbers.items():
             self._metrics["train"][f"ppo/{name}"].append(number)
@@ -108,9 +112,9 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
             self.current_gradient_accumulation_steps,
             self.accelerator.sync_gradients,
         )
-        parts = self.current_gradient_accumulation_steps
-        self._metrics["train"]["ppo/value_loss"].append(error)
-        self._metrics["train"]["ppo/policy_loss"].append(float(loss.detach()) * parts)
+        ((of_critic, of_policy),) = ranks.sums([(error, float(loss.detach()) * self.current_gradient_accumulation_steps)])
+        self._metrics["train"]["ppo/value_loss"].append(of_critic / ranks.count())
+        self._metrics["train"]["ppo/policy_loss"].append(of_policy / ranks.count())
         # A critic that is broken ends the training as a broken policy does, before either is saved.
         return loss if math.isfinite(error) else loss * math.nan
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlops_llm.component import component
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 @dataclass
 class Hf:
     """The model that is trained samples (transformers' generate): needs nothing, and is slower than an engine on a GPU."""
+
+    evaluated: ClassVar[tuple[str, ...]] = ()
 
     def check(self, settings: Train) -> None:
         """Runs everywhere."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from mlops_llm.component import component
 from mlops_llm.endpoint import check_address
@@ -45,6 +45,11 @@ class Vllm:
 
     Its probabilities differ a little from those of the training; GRPO and PPO correct for it (TRL's importance sampling).
     """
+
+    evaluated: ClassVar[tuple[str, ...]] = (
+        *(f"eval/sampling/sampling_logp_difference/{of}" for of in ("mean", "max")),
+        *(f"eval/sampling/importance_sampling_ratio/{of}" for of in ("min", "mean", "max")),
+    )
 
     mode: Where = Where.colocate
     """colocate runs in the training's process and shares its GPU or CPU; server is one that was started elsewhere, on GPUs."""
