@@ -102,12 +102,22 @@ def mlflow(host: str, port: int, workers: int, names: str = "", url: str = "") -
     """
     words = ["server", "--app-name", "basic-auth", "--host", host, "--port", str(port), "--workers", str(workers)]
     words += ["--serve-artifacts", "--artifacts-destination", f"s3://{BUCKET}/artifacts"]
-    told = listed(names) + ([str(urlsplit(url).hostname)] if url else [])
-    if not told:
-        return words
-    hosts = [*HOSTS, *(f"{name}{ending}" for name in told for ending in ("", ":*"))]
-    origins = _origins(told, port) + ([url.rstrip("/")] if url else [])
-    return [*words, "--allowed-hosts", _once(hosts), "--cors-allowed-origins", _once(origins)]
+    return [*words, *(word for option, value in _called(port, names, url).items() for word in (option, value))]
+
+
+def mlflow_names(port: int, names: str, url: str) -> dict[str, str]:
+    """The same names as variables, for a command that is written down without them; none where there are none.
+
+    Args:
+        port: of the server.
+        names: as for `mlflow`.
+        url: likewise.
+    """
+    variables = {
+        "--allowed-hosts": "MLFLOW_SERVER_ALLOWED_HOSTS",
+        "--cors-allowed-origins": "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS",
+    }
+    return {variables[option]: value for option, value in _called(port, names, url).items()}
 
 
 def listed(names: str) -> list[str]:
@@ -208,6 +218,16 @@ def binaries() -> Path:
 
 def _release(folder: Path) -> tuple[int, ...]:
     return tuple(int(digits) for digits in "".join(each if each.isdigit() else " " for each in str(folder)).split())
+
+
+def _called(port: int, names: str, url: str) -> dict[str, str]:
+    """MLflow's options for names besides those that it allows by itself, which it forgets once it is told any."""
+    told = listed(names) + ([str(urlsplit(url).hostname)] if url else [])
+    if not told:
+        return {}
+    hosts = [*HOSTS, *(f"{name}{ending}" for name in told for ending in ("", ":*"))]
+    origins = _origins(told, port) + ([url.rstrip("/")] if url else [])
+    return {"--allowed-hosts": _once(hosts), "--cors-allowed-origins": _once(origins)}
 
 
 def _origins(names: list[str], port: int) -> list[str]:

@@ -34,6 +34,7 @@ from parts import (
     database_uri,
     mlflow,
     mlflow_environment,
+    mlflow_names,
     store_environment,
 )
 from parts import postgres as postgres_part
@@ -87,7 +88,7 @@ def _arguments() -> argparse.Namespace:
     add("--store-port", type=int, default=0, help="port of the store's S3, for --direct behind a firewall (a free one)")
     add("--account", default="postgres", help="whose process PostgreSQL is where root starts the server (postgres)")
     add("--upgrade", action="store_true", help="bring the database of an older MLflow up to date; back it up before")
-    add("--write-only", action="store_true", help="only draw keys and write settings, for compose.yaml")
+    add("--write-only", action="store_true", help="only draw keys and write settings with --names and --url, for compose.yaml")
     return parser.parse_args()
 
 
@@ -144,7 +145,8 @@ def _written(folder: Path, asked: argparse.Namespace) -> Keys:
         variables(folder / "compose.postgres.env", {"MLFLOW_DATABASE_PASSWORD": known.database})
         write(folder / "compose.auth.ini", auth(CONTAINERS))
         told = mlflow_environment("/run/secrets", CONTAINERS, known, direct=False)
-        variables(folder / "compose.env", {name: told[name] for name in told if name not in COMPOSED})
+        told = {name: told[name] for name in told if name not in COMPOSED}
+        variables(folder / "compose.env", told | mlflow_names(asked.port, asked.names, asked.url))
     here = _here(asked)
     told = {"MLFLOW_TRACKING_URI": here, "MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": known.admin}
     variables(folder / "admin.env", told | {VARIABLE: of_people(asked.url, asked.names, here)})
@@ -163,7 +165,7 @@ COMPOSED = (
     "MLFLOW_DISABLE_TELEMETRY",
     "DO_NOT_TRACK",
 )
-"""What MLflow is told in compose.yaml itself; the rest of its environment is secret and in `compose.env`."""
+"""What MLflow is told in compose.yaml itself; the rest of its environment, keys and names, is in `compose.env`."""
 
 
 def _started(tree: Tree, folder: Path, asked: argparse.Namespace, known: Keys) -> bool:

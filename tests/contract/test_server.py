@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.contract.test_readme import ROOT, commands
 
@@ -54,6 +55,34 @@ def test_names_come_on_top_of_what_mlflow_allows_by_itself(code):
     assert allowed("mlflow.example.com, gpu1") == [*here, "mlflow.example.com", "mlflow.example.com:*", "gpu1", "gpu1:*"]
     assert allowed("", "https://mlflow.example.com:8443") == [*here, "mlflow.example.com", "mlflow.example.com:*"]
     assert "--allowed-hosts" not in parts.mlflow("127.0.0.1", 5000, 2)
+
+
+def test_compose_is_called_by_the_names_of_make_server_and_by_localhost(code, tmp_path):
+    import parts
+    from mlflow.server.security_utils import is_allowed_host_header, should_block_cors_request
+
+    def written(*words: str) -> dict[str, str]:
+        words = (sys.executable, str(code / "serve.py"), "--write-only", "--folder", str(tmp_path), *words)
+        subprocess.run(words, check=True, capture_output=True)
+        return dict(line.split("=", 1) for line in (tmp_path / "compose.env").read_text().splitlines())
+
+    bare, told = written(), written("--names", "mlflow.example.com, gpu1", "--url", "https://mlflow.example.com:8443")
+    named = {name: told[name] for name in told if name not in bare}
+    assert {name: told[name] for name in bare} == bare and written() == bare
+    flags = parts.mlflow("0.0.0.0", 5000, 2, "mlflow.example.com, gpu1", "https://mlflow.example.com:8443")
+    allowed, origins = (flags[flags.index(each) + 1] for each in ("--allowed-hosts", "--cors-allowed-origins"))
+    assert named == {"MLFLOW_SERVER_ALLOWED_HOSTS": allowed, "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": origins}
+    hosts = ["127.0.0.1:5000", "localhost:5000", "[::1]:5000", "10.0.0.7:5000", "mlflow.example.com", "mlflow.example.com:8443"]
+    assert [each for each in [*hosts, "evil.example"] if not is_allowed_host_header(allowed.split(","), each)] == [
+        "evil.example"
+    ]
+    assert not should_block_cors_request("https://mlflow.example.com:8443", "POST", origins.split(","))
+    assert should_block_cors_request("https://evil.example", "POST", origins.split(","))
+    service = yaml.safe_load((code / "compose.yaml").read_text())["services"]["mlflow"]
+    assert service["env_file"].endswith("/compose.env") and not named.keys() & service["environment"].keys()
+    assert not {"--allowed-hosts", "--cors-allowed-origins"} & set(service["command"])  # they would win over the file
+    assert not [value for value in named.values() if set(value) & set("$#'\"\\ ")]  # Compose reads these otherwise
+    assert "'http://127.0.0.1:5000/health'" in service["healthcheck"]["test"][-1]
 
 
 def test_pages_that_may_write_are_named_without_a_pattern(code):

@@ -11,7 +11,11 @@ from unittest import mock
 import pytest
 
 from mlops_llm import digest
+from mlops_llm.errors import UserError
+from mlops_llm.record import MemoryRun
 from mlops_llm.registry.collecting import carry_out, collected
+from mlops_llm.registry.config import Registry
+from mlops_llm.registry.ops.gc import CollectGarbage
 from mlops_llm.registry.sweeping import protected, sweep
 from mlops_llm.tracking.environment import host, process_tags
 from mlops_llm.tracking.store import Store, connect_to, local_path
@@ -147,6 +151,39 @@ def test_all_that_an_adapter_may_lie_on_stays_and_goes_after_it(shelf: Shelf) ->
     assert set(nodes[shelf.ids["lora/2"]].rests_on) == {shelf.ids["twin/2"], shelf.ids["twin/4"]}
     shelf.champion("lora/2", "adapted")
     assert {shelf.ids["twin/2"], shelf.ids["twin/4"]} <= set(protected(collected(shelf.store).nodes))
+
+
+def test_a_checkpoint_that_cannot_be_read_stays_with_what_it_may_lie_on_and_the_rest_is_planned(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", shelf.store.address)
+    shelf.run("twin", {2: 1.0}, **{"digest.weights": "t" * 64})
+    shelf.run("lora", {2: 1.0, 4: 2.0}, base="./here", **{"digest.base": "t" * 64})
+    shelf.run("copy", {2: 1.0})
+    of_lora = shelf.store.client.get_logged_model(shelf.ids["lora/2"]).tags["digest.weights"]
+    shelf.store.client.set_logged_model_tags(shelf.ids["copy/2"], {"digest.weights": of_lora})
+    shelf.run("made", {0: 1.0}, operation="merge_lora", parents=json.dumps([f"models:/{shelf.ids['lora/2']}"]))
+    broken = shelf.folder / "outputs/lora/checkpoint-2/mlops_llm.json"
+    broken.write_text('{"base": ', "utf-8")
+
+    nodes = {name: each for each in collected(shelf.store).nodes for name in shelf.ids if shelf.ids[name] == each.id}
+    assert f"{broken}: cannot be read (Expecting value" in nodes["lora/2"].kept
+    assert nodes["lora/2"].rests_on == (shelf.ids["twin/2"],) and not nodes["made/0"].rebuildable
+    result = CollectGarbage("8kB").prepare(Registry())(MemoryRun())
+    ways = {each["model"]: each for each in result.values["going"]}
+    safe = {"lora/2", "twin/2", "merge/0", "sft/2", "sft/6"}
+    assert not {shelf.ids[name] for name in safe} & set(ways) and set(result.values["unread"]) == {shelf.ids["lora/2"]}
+    assert "lora/checkpoint-2 stays, and what it may lie on: " in capfd.readouterr().err
+    plan = {each.node.id: each for each in sweep(tuple(nodes.values()), collected(shelf.store).stored, -1).going}
+    for name in ("lora/4", "copy/2", "made/0"):  # nothing stands for it that cannot be read
+        each = plan[shelf.ids[name]]
+        assert (each.rank.name, each.lost) == ("unique", "weights that nothing makes again")
+
+    shelf.run("other", {2: 1.0}, base="./there")
+    (shelf.folder / "outputs/other/checkpoint-2/recipe.json").write_text("[", "utf-8")
+    assert all(each.kept for each in collected(shelf.store).nodes), "what it lies on is told by nothing"
+    with pytest.raises(UserError, match=r"files of 2 of the checkpoints cannot be read; give at least \d+.*copy it again"):
+        CollectGarbage("8kB").prepare(Registry())
 
 
 def test_a_checkup_names_what_is_broken_with_its_remedy(shelf: Shelf) -> None:

@@ -6,6 +6,7 @@ import ast
 import asyncio
 import importlib.util
 import json
+import resource
 import socket
 import subprocess
 import sys
@@ -14,13 +15,17 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from http.server import ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.routing import Route
 
 import mlops_llm
 from mlops_llm.inference import connection, hf_server, protocol
@@ -146,26 +151,128 @@ WHOLE = b"GET /v1/models HTTP/1.1\r\nHost: m\r\n\r\n"
 def test_who_says_nothing_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch, said: list[bytes]) -> None:
     """Uvicorn counts such connections and closes none of them."""
     monkeypatch.setattr(connection, "PATIENCE", 0.3)
-    monkeypatch.setattr(service, "_CONNECTIONS", 5)
-    monkeypatch.setattr(service._Server, "capture_signals", lambda self: nullcontext())  # of the main thread alone
-    with socket.create_server(("127.0.0.1", 0)) as door, ExitStack() as silent:
-        server = service._Server(Front(Post(), ["m"], "", 1).application(), *door.getsockname())
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[door])), daemon=True)
-        thread.start()
-        for _ in range(6):
-            one = silent.enter_context(socket.create_connection(door.getsockname(), 20))
+    with serving(Front(Post(), ["m"], "", 1).application(), 50, monkeypatch) as address, ExitStack() as silent:
+        there = [silent.enter_context(socket.create_connection(address, 20)) for _ in range(6)]
+        for one in there:
             for part in said:
                 one.sendall(part)
                 if part == WHOLE:
-                    one.recv(4096)
+                    assert one.recv(4096).startswith(b"HTTP/1.1 200")
+        assert all(ended(one, 20) for one in there), "though there was room"
+        again = silent.enter_context(socket.create_connection(address, 20))
+        again.sendall(WHOLE + WHOLE)
+        assert again.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("said", [b"", WHOLE[:-2], WHOLE + b"GET"], ids=["nothing", "half a head", "another half"])
+def test_who_opens_connections_anew_and_asks_nothing_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
+    """The oldest one without a request leaves for a new one; one that is being answered does not."""
+    go, answered = threading.Event(), list[str]()
+
+    async def held(request: Any) -> PlainTextResponse:
+        answered.append("begun")
+        await asyncio.to_thread(go.wait, 20)
+        return PlainTextResponse("held")
+
+    application = Starlette(routes=[Route("/held", held), Route("/v1/models", lambda request: PlainTextResponse("m"))])
+    with serving(application, 5, monkeypatch) as address, ExitStack() as open_ones:
+        asking = open_ones.enter_context(socket.create_connection(address, 20))
+        asking.sendall(b"GET /held HTTP/1.1\r\nHost: m\r\n\r\n")
+        until = time.monotonic() + 20
+        while not answered and time.monotonic() < until:
+            time.sleep(0.01)
+        silent = []
+        for _ in range(12):
+            silent.append(open_ones.enter_context(socket.create_connection(address, 20)))
+            silent[-1].sendall(said)
+            if said.startswith(WHOLE):
+                assert silent[-1].recv(4096).startswith(b"HTTP/1.1 200")
+            began = time.monotonic()
+            with socket.create_connection(address, 20) as other:
+                other.sendall(WHOLE)
+                assert other.recv(4096).startswith(b"HTTP/1.1 200") and time.monotonic() - began < 5
+        assert ended(silent[0], 20) and not ended(silent[-1], 0.2)
+        go.set()
+        assert asking.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+def ended(one: socket.socket, patience: float) -> bool:
+    """Whether the other side ends a connection."""
+    one.settimeout(patience)
+    try:
+        while one.recv(4096):
+            pass
+    except TimeoutError:
+        return False
+    except ConnectionResetError:
+        pass
+    return True
+
+
+def test_who_does_not_read_an_answer_keeps_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "READING", 0.2)
+    left = threading.Event()
+
+    async def endless() -> Any:
         try:
-            until, found = time.monotonic() + 20, 0
-            while found != 200 and time.monotonic() < until:
-                found = httpx.get(f"http://127.0.0.1:{door.getsockname()[1]}/v1/models", trust_env=False).status_code
-            assert found == 200
-            again = silent.enter_context(socket.create_connection(door.getsockname(), 20))
-            again.sendall(WHOLE + WHOLE)
-            assert again.recv(4096).startswith(b"HTTP/1.1 200")
+            while True:
+                await asyncio.sleep(0)
+                yield b"x" * 2**16
+        finally:
+            left.set()
+
+    application = Starlette(routes=[Route("/", lambda request: StreamingResponse(endless()))])
+    with serving(application, 5, monkeypatch) as address, socket.create_connection(address, 20) as one:
+        one.sendall(b"GET / HTTP/1.1\r\nHost: m\r\n\r\n")
+        assert left.wait(20)
+        assert ended(one, 20)
+
+
+def test_who_reads_on_is_waited_for() -> None:
+    told, flow = list[str](), SimpleNamespace(pause_writing=lambda: None, resume_writing=lambda: None)
+    one = object.__new__(connection.Connection)
+    one.flow, one.transport = flow, SimpleNamespace(abort=lambda: told.append("ended"))
+    one.loop = SimpleNamespace(
+        call_later=lambda seconds, what: SimpleNamespace(cancel=lambda: told.append(f"not in {seconds:g}"))
+    )
+    one.pause_writing()
+    assert told == []
+    one.resume_writing()
+    assert told == ["not in 60"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "at_once", "room", "raised"),
+    [
+        ((1024, 2**20), 256, 1024, 1024 + 256 + 128),
+        ((1024, 1200), 256, 1200 - 256 - 128, 1200),
+        ((1024, 1024), 2, 1024 - 2 - 128, 1024),
+        ((2**20, 2**20), 2000, 4000, None),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), 256, 1024, None),
+        ((1024, 1024), 10**6, (1024 - 128) // 2, 1024),
+        ((64, 64), 256, 2, 64),
+    ],
+)
+def test_there_are_no_more_connections_than_files(
+    limits: tuple[int, int], at_once: int, room: int, raised: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system has none left, nobody is let in, and the model's own process is not reached."""
+    told = list[int]()
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda which, both: told.append(both[0]))
+    assert service._room(at_once) == room and told == ([raised] if raised else [])
+
+
+@contextmanager
+def serving(application: Any, connections: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
+    """Where an application is served for so many connections."""
+    monkeypatch.setattr(service._Server, "capture_signals", lambda self: nullcontext())  # of the main thread alone
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        server = service._Server(application, *door.getsockname(), connections)
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[door])), daemon=True)
+        thread.start()
+        try:
+            yield door.getsockname()
         finally:
             server.should_exit = True
             thread.join()

@@ -88,6 +88,18 @@ def test_models_from_elsewhere_are_those_that_no_job_makes(tmp_path: Path) -> No
     assert RunBatch(str(tmp_path / "jobs.yaml")).models() == ["tiny"], "of one that is not there the check tells the line"
 
 
+def test_keys_that_jobs_name_are_known_where_the_file_is(tmp_path: Path) -> None:
+    text = "defaults: {judge: rubric_zh, judge.api_key_env: K1, judge.model: other_env}\njobs:\n"
+    text += "  a: {op: sweep, engine: openai, engine.api_key_env: K2}\n  b: {op: select, judge.api_key_env: ''}\n"
+    text += "  c: {op: sweep, 'op.settings': {scored_by: {api_key_env: K3}}}\n"
+    (tmp_path / "jobs.yaml").write_text(text)
+    assert RunBatch(str(tmp_path / "jobs.yaml")).variables() == {"K1", "K2", "K3"}
+    assert RunBatch("/on/another/machine.yaml").variables() == set()
+    (tmp_path / "jobs.yaml").write_text("jobs: {a: 1}")
+    with pytest.raises(UserError, match=r"jobs.yaml:1: job a has no settings"):
+        RunBatch(str(tmp_path / "jobs.yaml")).variables()
+
+
 def test_circles_are_named_in_their_order(tmp_path: Path) -> None:
     text = "jobs:\n  a: {op: x, model: 'jobs:/c'}\n  b: {op: x, base: 'jobs:/a'}\n  c: {op: x, models: ['jobs:/b', tiny]}\n"
     with pytest.raises(UserError, match="waits for itself: a -> c -> b -> a"):

@@ -19,7 +19,7 @@ from mlops_llm.errors import UserError
 from mlops_llm.launch.place import Command
 from mlops_llm.launch.places.queue import OnQueue
 from mlops_llm.models import tiny
-from mlops_llm.pipeline import condition, words
+from mlops_llm.pipeline import condition, search, words
 from mlops_llm.pipeline.__main__ import STAGE
 from mlops_llm.pipeline.arranged import arranged
 from mlops_llm.pipeline.config import Method, Pipeline, Search, Server, Stage
@@ -30,6 +30,7 @@ from mlops_llm.pipeline.identity import identity, settings
 from mlops_llm.pipeline.made import Made
 from mlops_llm.pipeline.page import page
 from mlops_llm.pipeline.verdict import Scored, Verdict, verdict
+from mlops_llm.surgery.__main__ import STAGE as SURGERY
 from mlops_llm.tracking import opening, store
 from mlops_llm.tracking.ledger import RunRow
 from mlops_llm.tracking.store import Store
@@ -208,20 +209,38 @@ def test_the_variables_of_a_flow_are_those_of_what_it_will_do() -> None:
         variables(Pipeline(stages={"a": stage("trian")}), compose, ROOMS)
 
 
+def test_the_variables_of_a_search_are_those_of_each_choice() -> None:
+    over = {"key": ["K1", "K2", "K3"], "trainer.learning_rate": [1e-4, 1e-2], "peft": ["none", "lora"]}
+    one = Stage("train key=K0", search=Search(Method.optuna, over))
+    assert variables(Pipeline(stages={"a": one}), compose, ROOMS) == {"K0", "K1", "K2", "K3"}
+    without = Stage("train key=K0", search=Search(Method.none, over))
+    assert variables(Pipeline(stages={"a": without}), compose, ROOMS) == {"K0"}
+    assert [list(each.values()) for each in search.examples("a", one.search)] == [
+        ["K1", "0.0001", "none"],
+        ["K2", "0.0001", "none"],
+        ["K3", "0.0001", "none"],
+        ["K1", "0.0001", "lora"],
+    ]
+    with pytest.raises(UserError, match="has no two ends"):
+        variables(Pipeline(stages={"a": Stage("train", search=Search(Method.optuna, {"seed": 3}))}), compose, ROOMS)
+
+
 FLOW = """
 stages:
   near: {command: data op=dedup_semantic dataset=own op.embedder=m op.threshold=0.9 op.base_url=http://x op.api_key_env=K1}
   judged: {command: eval model=stage:near dataset=own judge=mine judge.base_url=http://x, needs: [near]}
 """
+JOBS = "jobs: {a: {op: sweep, judge: rubric_zh, judge.api_key_env: K9}}\n"
 JUDGE = "defaults: [rubric_zh, _self_]\nmodel: m\napi_key_env: K2\n"
 
 
 @pytest.fixture
 def sent(here: Path, monkeypatch: pytest.MonkeyPatch) -> list[Command]:
     """Commands that are sent, without a record, from a folder with presets."""
-    for name, text in (("experiment/keys", FLOW), ("judge/mine", JUDGE)):
+    (here / "jobs.yaml").write_text(JOBS)
+    for name, text in (("experiment/keys", FLOW), ("judge/mine", JUDGE), ("judge/other", JUDGE.replace("K2", "K8"))):
         file = here / f"conf/{name}.yaml"
-        file.parent.mkdir(parents=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
     found: list[Command] = []
     monkeypatch.setattr(OnQueue, "send", lambda place, command: found.append(command) or [""])
@@ -236,6 +255,8 @@ def sent(here: Path, monkeypatch: pytest.MonkeyPatch) -> list[Command]:
         (["stages.judged.judge.api_key_env=K3"], ("K1", "K3")),
         (["-m", "stages.judged.judge.api_key_env=K3,K4"], ("K1", "K3", "K4")),
         (["-m", "stages.judged.limit=1,2", "stages.near.op.api_key_env=K5,K6"], ("K2", "K5", "K6")),
+        (["stages.judged.search=optuna", "+stages.judged.search.over.judge=[mine,other]"], ("K1", "K2", "K8")),
+        (["stages.near.command=surgery op=batch op.file=jobs.yaml"], ("K2", "K9")),
     ],
 )
 def test_keys_that_stages_and_their_presets_name_are_those_of_a_pipeline_that_is_sent(
@@ -248,6 +269,14 @@ def test_keys_that_stages_and_their_presets_name_are_those_of_a_pipeline_that_is
     monkeypatch.setattr(opening, "schedule", lambda opened: ("a1", "link"))
     code = launch(STAGE, ["+experiment=keys", "launch=queue", *words])
     assert (code, [each.variables for each in sent]) == (0, [keys]), capfd.readouterr().err
+
+
+def test_keys_that_the_jobs_of_a_batch_name_are_those_of_a_batch_that_is_sent(
+    sent: list[Command], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(opening, "schedule", lambda opened: ("a1", "link"))
+    words = ["op=batch", "op.file=jobs.yaml", "judge=rubric_zh", "judge.api_key_env=K1", "launch=queue", "project=p"]
+    assert (launch(SURGERY, words), [each.variables for each in sent]) == (0, [("K1", "K9")]), capfd.readouterr().err
 
 
 def test_a_pipeline_that_goes_on_elsewhere_needs_the_keys_of_its_recorded_stages(

@@ -30,7 +30,7 @@ class Composed:
     resumes: bool
     """Its run can go on after it was cut off."""
     variables: frozenset[str]
-    """Environment variables that its settings name; of a sweep those of all its jobs."""
+    """Environment variables that its settings, or commands in them, name; of a sweep those of all its jobs."""
 
 
 def compose(stage: Stage, words: Sequence[str]) -> Composed:
@@ -65,5 +65,12 @@ def compose(stage: Stage, words: Sequence[str]) -> Composed:
         stage.folder,
         stage.records(settings),
         stage.resumes and not arguments.multirun,
-        frozenset(name for each, _ in made for name in named_variables(config.flat(config.what(each)))),
+        _variables(stage, made),
     )
+
+
+def _variables(stage: Stage, jobs: Sequence[tuple[Any, Any]]) -> frozenset[str]:
+    """Environment variables that composed settings, each beside its typed form, name."""
+    named = (named_variables(config.flat(config.what(each))) for each, _ in jobs)
+    told = (stage.variables(settings) for _, settings in jobs)
+    return frozenset(name for names in (*named, *told) for name in names)

@@ -181,16 +181,28 @@ def checked(settings: Pipeline, compose: Compose, rooms: Sequence[str]) -> Flow:
 
 
 def variables(settings: Pipeline, compose: Compose, rooms: Sequence[str]) -> set[str]:
-    """Environment variables that the commands of a flow's stages and servers name, without what only its own machine can tell.
+    """Environment variables that the commands of a flow's stages, their tries and its servers name.
+
+    What only the machine where it will run can tell is left out.
 
     Raises:
         UserError: a command is wrong.
     """
     steps = [_step(name, stage, settings, rooms) for name, stage in settings.stages.items()]
     flow = Flow(settings, steps, compose)
-    of_stages = (flow.composed(step, flow.bare(step)).variables for step in steps if not flow.left_out(step))
+    commands = [(step, each) for step in steps if not flow.left_out(step) for each in _commands(flow, step)]
+    of_stages = (flow.composed(step, each).variables for step, each in commands)
     of_servers = (named_variables(_typed(server.command)) for server in settings.servers.values())
     return {name for names in (*of_stages, *of_servers) for name in names}
+
+
+def _commands(flow: Flow, step: Step) -> list[Words]:
+    """A step's command; of a search the commands of tries that name every choice."""
+    bare = flow.bare(step)
+    if step.stage.search.method is Method.none:
+        return [bare]
+    tries = search.examples(step.name, step.stage.search)
+    return [bare, *(bare.plus(f"{key}={value}" for key, value in each.items()) for each in tries)]
 
 
 def _typed(command: str) -> dict[str, str]:

@@ -75,6 +75,23 @@ def checked(name: str, search: Search) -> None:
     Raises:
         UserError: it varies nothing, or has no place to look in.
     """
+    _shaped(name, search)
+    need("optuna", "search")
+
+
+def examples(name: str, search: Search) -> list[dict[str, str]]:
+    """Settings of tries, as typed, among which each choice that can be drawn stands once; a range has its lower end.
+
+    Raises:
+        UserError: it varies nothing, or has no place to look in.
+    """
+    _shaped(name, search)
+    first = {key: str(between[0]) for key, between in search.over.items()}
+    others = [(key, each) for key, between in search.over.items() if not _range(between) for each in between[1:]]
+    return [first, *({**first, key: str(each)} for key, each in others)]
+
+
+def _shaped(name: str, search: Search) -> None:
     where = f"stages.{name}.search"
     if not search.over:
         raise UserError("varies nothing", f"{where}.over", "write over: {trainer.learning_rate: [1e-4, 1e-2]}")
@@ -84,7 +101,6 @@ def checked(name: str, search: Search) -> None:
         ends = _range(between)
         if ends and ends[0] >= ends[1]:
             raise UserError(f"is {between}", f"{where}.over.{key}", "write the smaller number first")
-    need("optuna", "search")
 
 
 def _range(between: Sequence[Any]) -> tuple[float, float] | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mlops_llm import console
+from mlops_llm.errors import UserError
 from mlops_llm.eval.recording import BESIDE, higher
 from mlops_llm.files import contents
 from mlops_llm.models import adapter
@@ -32,13 +33,16 @@ class Collected:
     """Id -> checkpoint."""
     places: Mapping[str, tuple[Path, ...]]
     """Id -> folders of its files."""
+    unread: Mapping[str, str]
+    """Id -> what of its files cannot be read, and what to do; it stays, and so does all that it may lie on."""
 
 
 def collected(store: Store) -> Collected:
     """Read what is there, and why some of it stays."""
-    rows = [each for each in checkpoints.everywhere(store) if each.tags.get("checkpoint.storage") != "upload"]
-    places = {each.id: forgetting.folders(each) for each in rows}
-    rows = [each for each in rows if places[each.id]]
+    looked = [_looked(each) for each in checkpoints.everywhere(store) if each.tags.get("checkpoint.storage") != "upload"]
+    looked = [one for one in looked if one.folders or one.unread]
+    rows = [one.row for one in looked]
+    unread = {one.row.id: one.unread for one in looked if one.unread}
     needed = forgetting.needed_by_registry(store)
     named = {each.checkpoint.id: each.ref for each in registered.versions(store) if each.checkpoint}
     runs = registered.runs(store, {each.run for each in rows})
@@ -47,13 +51,15 @@ def collected(store: Store) -> Collected:
     for each in rows:
         by_weights.setdefault(each.tags.get("digest.weights", ""), []).append(each.id)
     stored, nodes = dict[Content, Stored](), list[Node]()
-    for row in rows:
-        held = contents(places[row.id])
+    for one in looked:
+        row, held = one.row, contents(one.folders)
         stored |= {key: Stored(each.bytes, each.everywhere) for key, each in held.items()}
-        kept = needed.get(row.id, "") or _kept(row, runs.get(row.run), named, started)
+        kept = one.unread or needed.get(row.id, "") or _kept(row, runs.get(row.run), named, started)
         names = {key: each.names for key, each in held.items()}
-        nodes.append(_node(row, runs.get(row.run), places[row.id], names, kept, by_weights))
-    return Collected(tuple(nodes), stored, {each.id: each for each in rows}, places)
+        nodes.append(_node(one, runs.get(row.run), names, kept, by_weights))
+    nodes = _careful(store, nodes, [one.row for one in looked if one.unread], by_weights)
+    places = {one.row.id: one.folders for one in looked}
+    return Collected(tuple(nodes), stored, {each.id: each for each in rows}, places, unread)
 
 
 def carry_out(store: Store, plan: Sweep, run: str) -> list[str]:
@@ -83,18 +89,59 @@ def carry_out(store: Store, plan: Sweep, run: str) -> list[str]:
     return gone
 
 
+@dataclass(frozen=True)
+class _Looked:
+    """A checkpoint's files."""
+
+    row: CheckpointRow
+    folders: tuple[Path, ...]
+    beneath: tuple[str, ...] = ()
+    """What they say that it lies on: ids, and digests of weights."""
+    unread: str = ""
+
+
+def _looked(row: CheckpointRow) -> _Looked:
+    try:
+        folders = forgetting.folders(row)
+        return _Looked(row, folders, tuple(each for folder in folders for each in adapter.beneath(folder)))
+    except UserError as error:
+        return _Looked(row, forgetting.in_record(row), unread=str(error))
+
+
+def _careful(
+    store: Store, nodes: Sequence[Node], unread: Sequence[CheckpointRow], by_weights: Mapping[str, Sequence[str]]
+) -> list[Node]:
+    """Nodes of which those that cannot be read hold all that they may lie on, and stand for nothing that others lose.
+
+    Where the record does not tell what one lies on, it may be any other, so that all of them stay.
+    """
+    found, why = {each.id: each for each in nodes}, ""
+    for row in unread:
+        one, beneath = found[row.id], forgetting.beneath(store, row)
+        ids = [id for name in beneath.names for id in by_weights.get(name, [name])]
+        found[row.id] = replace(one, rests_on=tuple(dict.fromkeys(ids)), numbers={}, weights="")
+        if not beneath.is_all:
+            why = f"{one.run}/{one.name} may lie on it: its own files cannot be read, and the record does not tell"
+    broken = {each.id for each in unread}
+    return [
+        replace(each, kept=each.kept or why, rebuildable=each.rebuildable and not broken & {*each.made_of})
+        for each in found.values()
+    ]
+
+
 def _node(
-    row: CheckpointRow,
+    looked: _Looked,
     run: RunRow | None,
-    folders: Sequence[Path],
     names: Mapping[Content, int],
     kept: str,
     by_weights: Mapping[str, Sequence[str]],
 ) -> Node:
+    row = looked.row
     parents = checkpoint_ids(row.tags.get(PARENTS, "")) or checkpoint_ids(run.tags.get(PARENTS, "") if run else "")
     base = row.tags.get("parent") or (run.tags.get("base.checkpoint", "") if run else "")
-    beneath = (each for folder in folders for each in adapter.beneath(folder))
-    rests = dict.fromkeys(id for each in beneath for id in ([each] if each.startswith("m-") else by_weights.get(each, ())))
+    rests = dict.fromkeys(
+        id for each in looked.beneath for id in ([each] if each.startswith("m-") else by_weights.get(each, ()))
+    )
     numbers = {
         name: value if higher(name) else -value
         for name, value in row.own.items()

@@ -1,6 +1,7 @@
 """`python -m mlops_llm.surgery`."""
 
 import sys
+from collections.abc import Iterable
 
 from mlops_llm.component import name_of
 from mlops_llm.entry import Stage, launch
@@ -36,12 +37,18 @@ def _home(settings: Surgery) -> str:
     return find_run(connect(), run).project if run else DEFAULT
 
 
+def _variables(settings: Surgery) -> Iterable[str]:
+    """Those that the jobs of a batch name."""
+    return settings.op.variables() if name_of(settings.op) == "batch" else ()
+
+
 STAGE = Stage(
     name="surgery",
     schema=Surgery,
     prepare=_prepare,
     work=_work,
     home=_home,
+    variables=_variables,
     packages=PACKAGES,
     folder="folder",
     instead="the checkpoint is there: runs:/{run}/last",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from mlops_llm.errors import UserError
 from mlops_llm.files import read_object
 from mlops_llm.tracking import checkpoints, ledger, registered
 from mlops_llm.tracking.checkpoints import CheckpointRow
-from mlops_llm.tracking.lineage import ancestors
+from mlops_llm.tracking.lineage import PARENTS, ancestors, checkpoint_ids, listed
 from mlops_llm.tracking.store import Store, is_away, local_path
 
 T = TypeVar("T")
@@ -26,10 +27,22 @@ _STATE = ("merges.txt", "latest")
 
 
 def folders(row: CheckpointRow) -> tuple[Path, ...]:
-    """Where a checkpoint's files are: in the record and, as the training left them, in the run's folder on this machine."""
+    """Where a checkpoint's files are: in the record and, as the training left them, in the run's folder on this machine.
+
+    Raises:
+        UserError: what marks the run's folder as the checkpoint's cannot be read.
+    """
     written, host = row.tags.get("checkpoint.uri"), row.tags.get("checkpoint.host")
     own = local_path(written) if written and host in (None, socket.gethostname()) else None
-    places = (local_path(row.location), own if own is not None and _is_left(own, row) else None)
+    return _there(local_path(row.location), own if own is not None and _is_left(own, row) else None)
+
+
+def in_record(row: CheckpointRow) -> tuple[Path, ...]:
+    """Where a checkpoint's files are in the record, on this machine."""
+    return _there(local_path(row.location))
+
+
+def _there(*places: Path | None) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(each.resolve() for each in places if each is not None and each.is_dir()))
 
 
@@ -120,6 +133,54 @@ def _beneath(store: Store, row: CheckpointRow) -> Iterator[str]:
         if found is None:
             return
         here = found
+
+
+@dataclass(frozen=True)
+class Beneath:
+    """What a checkpoint may lie on, by the record alone."""
+
+    names: frozenset[str]
+    """Ids of checkpoints, and digests of other weights."""
+    is_all: bool
+    """False where the record does not tell all of it."""
+
+
+def beneath(store: Store, row: CheckpointRow) -> Beneath:
+    """What a checkpoint was made of, back to whole models, where its own files do not tell what it lies on."""
+    names, waiting, met, is_all = set[str](), [row], {row.id}, True
+    while waiting:
+        here = waiting.pop()
+        if here.peft == checkpoints.WHOLE or (here is not row and _is_whole(here)):
+            continue
+        run = _known(partial(ledger.find_run, store, here.run)) if here.run else None
+        tags = {**(run.tags if run else {}), **here.tags}
+        ids = _made_of(tags)
+        names |= set(ids)
+        if (weights := tags.get("digest.base")) and not tags.get("base.adapter") and not tags.get(PARENTS):
+            names.add(weights)  # a whole model lies on nothing
+            continue
+        found = [_known(partial(checkpoints.by_id, store, each)) for each in ids]
+        further = [each for each in found if each is not None]
+        is_all &= bool(ids) and len(further) == len(found)
+        names |= {each.id for each in further}  # an imported one had another id before
+        waiting += [each for each in further if each.id not in met]
+        met |= {each.id for each in further}
+    return Beneath(frozenset(names), is_all)
+
+
+def _made_of(tags: Mapping[str, str]) -> list[str]:
+    """Ids of the checkpoints that one was made of; none where the record does not name each of them."""
+    parents, ids = listed(tags.get(PARENTS, "")), checkpoint_ids(tags.get(PARENTS, ""))
+    if parents:
+        return ids if len(ids) == len(parents) else []
+    base = tags.get("parent") or tags.get("base.checkpoint")
+    return [base] if base else []
+
+
+def _is_whole(row: CheckpointRow) -> bool:
+    """Whether the files of a checkpoint are there and are no adapter's."""
+    names = {each.name for folder in in_record(row) for each in folder.iterdir()}
+    return "config.json" in names and not names & {"adapter_config.json", "mlops_llm.json"}
 
 
 def _known(ask: Callable[[], T]) -> T | None:

@@ -39,10 +39,12 @@ class CollectGarbage:
         found = collecting.collected(store)
         plan = sweep(found.nodes, found.stored, budget)
         if plan.after > budget:
-            what = f"is {console.size(budget)}, and {console.size(plan.protected)} are protected"
-            raise UserError(what, "op.budget", f"give at least {plan.protected}, or move aliases first")
+            raise _too_small(budget, plan, found.unread)
 
         def work(run: Run) -> Result:
+            for each in found.nodes if found.unread else ():
+                if each.id in found.unread:
+                    console.warn(f"{each.run}/{each.name} stays, and what it may lie on: {found.unread[each.id]}")
             gone = [] if self.dry_run else collecting.carry_out(store, plan, run.name)
             grids = _grids(plan, {each.id: f"{each.run}/{each.name}" for each in found.nodes}, found.places)
             for name, grid in zip(("going.json", "staying.json"), grids, strict=True):
@@ -52,6 +54,7 @@ class CollectGarbage:
                 "going": [{"model": each.node.id, "rank": each.rank.name, "lost": each.lost, "freed": each.freed,
                            "folders": [str(one) for one in found.places[each.node.id]]} for each in plan.going],
                 "kept": dict(plan.kept),
+                "unread": dict(found.unread),
                 "gone": gone,
                 "bytes": {"before": plan.before, "after": plan.after, "protected": plan.protected},
             }  # fmt: skip
@@ -66,6 +69,15 @@ class CollectGarbage:
         if not found:
             raise UserError(f"'{self.budget}' is no size", "op.budget", "write 20GB, 500MB, or bytes")
         return round(float(found[1]) * _UNITS[(found[2] or "b").lower()])
+
+
+def _too_small(budget: int, plan: Sweep, unread: Mapping[str, str]) -> UserError:
+    what = f"is {console.size(budget)}, and {console.size(plan.protected)} are protected"
+    remedy = f"give at least {plan.protected}, or move aliases first"
+    if unread:
+        what += f", also since files of {len(unread)} of the checkpoints cannot be read"
+        remedy += f"; {next(iter(unread.values()))}"
+    return UserError(what, "op.budget", remedy)
 
 
 def _table(plan: Sweep, budget: int, count: int, gone: int | None) -> dict[str, str]:

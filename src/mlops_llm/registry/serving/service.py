@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import signal
 import socket
 import threading
@@ -85,7 +86,7 @@ class Service:
         """
         door = _bound(self.host, self.port)
         front = Front(post, self.starting.names, self.key, self.at_once)
-        server, over = _Server(front.application(), self.host, self.port), threading.Event()
+        server, over = _Server(front.application(), self.host, self.port, _room(self.at_once)), threading.Event()
         beside = threading.Thread(target=self._beside, args=[server, watch, over], name="watch", daemon=True)
         beside.start()
         try:
@@ -157,17 +158,33 @@ class Service:
 
 
 _CONNECTIONS = 1024
-"""Open at once, at most: more are told to come again (503), before they say anything."""
+"""Open at once, at most, or twice as many as requests in work: of those without a request the oldest one leaves for a new one;
+where there is none, the new one is told to come again (503)."""
+_FILES = 128
+"""Files that this process has open besides its clients' connections, and those to the model's process."""
+
+
+def _room(at_once: int) -> int:
+    """How many connections there is room for: each is a file, of which the system lets this process have so many."""
+    connections = max(_CONNECTIONS, 2 * at_once)
+    files = connections + at_once + _FILES
+    most, bound = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most == resource.RLIM_INFINITY or most >= files:
+        return connections
+    most = files if bound == resource.RLIM_INFINITY else max(most, min(bound, files))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, bound))
+    left = most - _FILES
+    return max(2, min(connections, max(left - at_once, left // 2)))  # a request in work is a file there and one behind
 
 
 class _Server(uvicorn.Server):  # type: ignore[misc]
     """A server that SIGINT and SIGTERM end in good order, as the ordinary end of this work."""
 
-    def __init__(self, application: Any, host: str, port: int) -> None:
+    def __init__(self, application: Any, host: str, port: int, connections: int) -> None:
         """Configure it."""
         quiet = {"access_log": False, "log_level": "warning", "log_config": None}
         more = {"timeout_graceful_shutdown": _LAST, "lifespan": "on", "server_header": False}
-        most = {"limit_concurrency": _CONNECTIONS, "timeout_keep_alive": 5, "http": Connection, "ws": "none"}
+        most = {"limit_concurrency": connections, "timeout_keep_alive": 5, "http": Connection, "ws": "none"}
         super().__init__(uvicorn.Config(application, host=host, port=port, **quiet, **more, **most))
 
     @contextmanager

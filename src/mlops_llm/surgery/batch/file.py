@@ -44,6 +44,11 @@ class Job:
         return [each for each in named if isinstance(each, str) and not each.startswith(REF)]
 
     @property
+    def variables(self) -> list[str]:
+        """Environment variables that it names."""
+        return [value for key, value in _leaves(self.settings) if key.endswith("_env") and value]
+
+    @property
     def needs(self) -> list[str]:
         """Names of all jobs that come before it."""
         return list(dict.fromkeys([*self.after, *self.refs]))
@@ -198,6 +203,13 @@ def _texts(value: Any) -> list[str]:
     if isinstance(value, list):
         return [text for each in value for text in _texts(each)]
     return [value] if isinstance(value, str) else []
+
+
+def _leaves(value: Any, key: str = "") -> list[tuple[str, str]]:
+    """The texts of settings, each with the name of the setting that it stands in."""
+    if isinstance(value, Mapping):
+        return [leaf for name, each in value.items() for leaf in _leaves(each, str(name))]
+    return [(key, value)] if isinstance(value, str) else []
 
 
 def _replaced(value: Any, found: Mapping[str, str]) -> Any:

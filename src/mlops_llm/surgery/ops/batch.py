@@ -39,6 +39,14 @@ class RunBatch:
                 found.append(resolve(each).ref)
         return found
 
+    def variables(self) -> set[str]:
+        """Environment variables that its jobs name; none where the file is on another machine."""
+        from mlops_llm.files import expanded
+        from mlops_llm.surgery.batch.file import read
+
+        file = expanded(self.file)
+        return {name for job in read(file) for name in job.variables} if file.is_file() else set()
+
     def prepare(self, request: Surgery) -> Work | Result:
         """Check the whole file before anything begins."""
         from mlops_llm.surgery.batch.running import carried_out, prepared
