@@ -176,12 +176,34 @@ def test_a_flow_is_put_in_order_and_its_commands_know_project_and_seed() -> None
         ({"a": stage("train url=server:rewards/x")}, "there is no server 'rewards'"),
         ({"a": stage("train", when="x")}, "stages.a.when: 'x' is no condition"),
         ({"a": stage("registry op=serve model=tiny")}, "stages.a.command: serves until it is stopped; add op.check=true"),
+        ({"a": stage("train", retries=-1)}, "stages.a.retries: is -1; give a number from 0"),
+        ({"a": stage("train", search=Search(Method.optuna, tries=0))}, "stages.a.search.tries: is 0"),
+        (
+            {"sft": stage("train"), "b": stage("eval model=stage:sft/winner", "sft")},
+            "stages.b.command: takes the winner of stage 'sft', which compares nothing; name a stage with eval op=compare",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_begins(stages: dict[str, Stage], said: str) -> None:
     with pytest.raises(UserError) as refused:
         flow(**stages)
     assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_model_that_a_first_stage_names_must_be_there() -> None:
+    def named(room: str, found: Sequence[str]) -> Known:
+        return Known(dict(each.split("=", 1) for each in found if "=" in each))
+
+    def refused(**stages: Stage) -> str:
+        try:
+            checked(Pipeline(stages=stages), named, ROOMS)
+        except UserError as error:
+            return str(error)
+        return ""
+
+    assert refused(a=stage("train model=./nowhere")).startswith("stages.a, ./nowhere: ")
+    assert not refused(a=stage("train model=tiny"), b=stage("surgery model=./made_by_a", "a"))
+    assert not refused(a=stage("eval model=./a-server-s"), b=stage("train model=./nowhere", when="1 > 2"))
 
 
 def test_a_stage_needs_also_what_its_needs_need() -> None:
@@ -193,6 +215,7 @@ def test_servers_are_part_of_what_a_stage_depends_on() -> None:
     settings = Pipeline(stages={"a": stage("train url=server:r/x")}, servers={"r": Server("python r.py --port {port}")})
     found = checked(settings, compose, ROOMS)
     assert found.bare(found.steps[0]).value("url") == "http://127.0.0.1:9/x"
+    assert found.named(found.steps[0]).value("url") == "server:r/x", "as a person reads it in a plan"
     assert found.served_by(found.steps[0]) == "python r.py --port {port}"
 
 

@@ -14,13 +14,17 @@ from mlops_llm.data.ref import locate
 from mlops_llm.errors import UserError
 from mlops_llm.files import check_part
 from mlops_llm.launch.place import named_variables
+from mlops_llm.models.ref import resolve
 from mlops_llm.pipeline import condition, search, words
 from mlops_llm.pipeline.condition import Condition
 from mlops_llm.pipeline.config import Method, Pipeline, Stage
+from mlops_llm.pipeline.made import WINNER
 from mlops_llm.pipeline.words import Words
 
 _PLACEHOLDER = "http://127.0.0.1:9"
 """Stands for a server's address where a command is only checked."""
+_HOLDERS = ("train", "surgery", "registry")
+"""Rooms whose models are files; an evaluation may ask a server's by any name."""
 _GIVEN = ("seed",)
 """Settings of the pipeline that stages have which do not name their own."""
 
@@ -98,7 +102,14 @@ class Flow:
 
     def bare(self, step: Step) -> Words:
         """A step's command before anything is there that it takes."""
-        return self.whole(step, step.words.put_in(lambda name, what: f"stage:{name}/{what}".rstrip("/"), self.addresses))
+        return self._before(step, self.addresses)
+
+    def named(self, step: Step) -> Words:
+        """The same for a person: servers by their names."""
+        return self._before(step, {name: f"server:{name}" for name in self.settings.servers})
+
+    def _before(self, step: Step, addresses: Mapping[str, str]) -> Words:
+        return self.whole(step, step.words.put_in(lambda name, what: f"stage:{name}/{what}".rstrip("/"), addresses))
 
     def whole(self, step: Step, settled: Words) -> Words:
         """A step's command with what the pipeline sets of it.
@@ -174,9 +185,8 @@ def checked(settings: Pipeline, compose: Compose, rooms: Sequence[str]) -> Flow:
             raise UserError("leaves no run", f"stages.{step.name}.command", "take it out: it only shows something")
         if step.words.room == "registry" and step.words.value("op") == "serve" and not known.values.get("op.check"):
             raise UserError("serves until it is stopped", f"stages.{step.name}.command", "add op.check=true: start, prove, end")
-        flow.left_out(step)
-        if not step.stage.needs:
-            _check_rows(step, known)
+        if not flow.left_out(step) and not step.stage.needs:
+            _check_inputs(step, known)
     return flow
 
 
@@ -203,6 +213,8 @@ def _typed(command: str) -> dict[str, str]:
 
 
 def _step(name: str, stage: Stage, settings: Pipeline, rooms: Sequence[str]) -> Step:
+    if stage.retries < 0:
+        raise UserError(f"is {stage.retries}", f"stages.{name}.retries", "give a number from 0")
     found = words.read(name, stage, rooms)
     unknown = next((each for each in found.servers if each not in settings.servers), None)
     if unknown:
@@ -231,6 +243,10 @@ def _check_handoffs(step: Step, steps: Mapping[str, Step]) -> None:
         if name not in before:
             what = f"takes of stage '{name}', which it does not need"
             raise UserError(what, where, f"write needs: [{', '.join([*step.stage.needs, name])}]")
+    for name, what in step.words.handoffs:
+        if what == WINNER and steps[name].words.room != "eval":
+            what = f"takes the winner of stage '{name}', which compares nothing"
+            raise UserError(what, f"stages.{step.name}.command", "name a stage with eval op=compare")
 
 
 def _before(step: Step, steps: Mapping[str, Step]) -> set[str]:
@@ -244,11 +260,13 @@ def _before(step: Step, steps: Mapping[str, Step]) -> set[str]:
     return found
 
 
-def _check_rows(step: Step, known: Composed) -> None:
-    """See that the rows are there which a step names that needs no other."""
-    ref = known.values.get("dataset")
-    if ref:
-        try:
+def _check_inputs(step: Step, known: Composed) -> None:
+    """See that the rows and the models are there which a step names that needs no other."""
+    try:
+        if ref := known.values.get("dataset"):
             locate(str(ref))
-        except UserError as error:
-            raise UserError(error.what, f"stages.{step.name}, {error.where}", error.remedy) from error
+        if step.words.room in _HOLDERS:
+            for ref in filter(None, (known.values.get("model"), *(known.values.get("models") or ()), known.values.get("base"))):
+                resolve(str(ref))
+    except UserError as error:
+        raise UserError(error.what, f"stages.{step.name}, {error.where}", error.remedy) from error
