@@ -11,8 +11,12 @@ from unittest import mock
 import pytest
 
 from mlops_llm import digest
+from mlops_llm.errors import UserError
+from mlops_llm.registry.checkup import Digests, checkup
 from mlops_llm.registry.collecting import carry_out, collected
+from mlops_llm.registry.finding import State
 from mlops_llm.registry.sweeping import protected, sweep
+from mlops_llm.tracking import checkpoints
 from mlops_llm.tracking.environment import host, process_tags
 from mlops_llm.tracking.store import Store, connect_to, local_path
 from tests.surgeries import command
@@ -103,7 +107,9 @@ def test_what_goes_is_shown_first_and_then_deleted_but_its_numbers_stay(shelf: S
         assert {each.key for each in model.metrics} == {"eval/loss"}
     assert model.tags["gc.lost"] == "nothing: its recipe makes the same weights again" and model.tags["parents"]
     again = command(folder, "op=gc", "op.budget=6000", "project=sales", stage="registry")
-    assert "4 on this machine" in again
+    assert "4 on this machine" in again and "what stays" in again and "what goes" not in again, "no table without a row"
+    with pytest.raises(UserError, match=r"were removed \(op=gc, run done\)"):
+        checkpoints.place_of(shelf.store, checkpoints.by_id(shelf.store, shelf.ids["sft/4"]))
 
 
 def test_a_budget_below_what_is_protected_is_one_line(shelf: Shelf) -> None:
@@ -147,6 +153,19 @@ def test_all_that_an_adapter_may_lie_on_stays_and_goes_after_it(shelf: Shelf) ->
     assert set(nodes[shelf.ids["lora/2"]].rests_on) == {shelf.ids["twin/2"], shelf.ids["twin/4"]}
     shelf.champion("lora/2", "adapted")
     assert {shelf.ids["twin/2"], shelf.ids["twin/4"]} <= set(protected(collected(shelf.store).nodes))
+
+
+def test_a_checkup_names_an_alias_whose_files_are_gone(shelf: Shelf) -> None:
+    place = local_path(shelf.store.client.get_logged_model(shelf.ids["merge/0"]).artifact_location)
+    assert place
+    (place / "model.safetensors").unlink()
+    found = {(each.state, each.what): each for each in checkup(shelf.store, Digests.none)}
+    alias, of_files = found[State.broken, "alias"], found[State.broken, "files"]
+    assert alias.said == "bot@champion: its folder is empty" and "op=rollback name=bot" in alias.remedy
+    assert of_files.said == "merge/checkpoint-0: its folder is empty"
+    place.rmdir()
+    said = {(each.state, each.what): each.said for each in checkup(shelf.store, Digests.none)}
+    assert said[State.broken, "alias"].startswith("bot@champion: the files of checkpoint-0 of run")
 
 
 def test_a_checkup_names_what_is_broken_with_its_remedy(shelf: Shelf) -> None:

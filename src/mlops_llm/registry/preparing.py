@@ -44,7 +44,7 @@ def promotion(request: Registry, *, evaluate: bool, force: bool, reason: str) ->
         refs = {seen.version: place.ref} if place and version is None else {}
         evaluating.plans(request, found.lacks, refs)
     elif not force:
-        refuse_lacking(found)
+        refuse_lacking(request, found)
     return Promoting(request, store, asked, version, place, evaluate, force, reason)
 
 

@@ -11,11 +11,14 @@ from mlops_llm.tracking.store import Store, connect
 
 
 def version(store: Store, request: Registry) -> VersionRow:
-    """The version that is meant.
+    """The version that is meant: that with the alias challenger where none is named.
 
     Raises:
         UserError: model, version or alias is unknown; what there is, is named.
     """
+    if request.version is None and CHALLENGER not in (known := registered.model(store, request.registered)).aliases:
+        remedy = f"give {' or '.join(['version=N', *(f'version={each}' for each in sorted(known.aliases))])}"
+        raise UserError(f"is not given, and '{known.name}' has no alias '{CHALLENGER}'", "version", remedy)
     return registered.version(store, request.registered, request.version or CHALLENGER)
 
 
@@ -27,6 +30,8 @@ def place(request: Registry) -> Place:
     """
     if request.model:
         return resolve(request.model)
+    if not request.name:
+        raise UserError("names no model", "model", "give model=REF, or name=NAME version=champion")
     return resolve(version(connect(), request).ref)
 
 
