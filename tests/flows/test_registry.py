@@ -221,6 +221,7 @@ def test_lineage_and_card_tell_where_a_model_comes_from(own):
     [
         (["op=promote"], "name: names no registered model"),
         (["op=promote", "name=bot/x", "model=tiny", "policy=gate"], "name: is 'bot/x', which names no registered model"),
+        (["op=promote", "name=new", "model=./outputs", "policy=gate"], "./outputs: holds no model: config.json is missing"),
         (["op=promote", "name=bott"], "name: no registered model is called 'bott' (did you mean bot?)"),
         (["op=promote", "name=bot", "version=champio"], "'bot' has no alias 'champio' (did you mean champion?)"),
         (["op=promote", "name=bot", "version=9"], "'bot' has no version 9, or it was deleted; it has: 1, 2"),
