@@ -68,7 +68,8 @@ def _known(error: BaseException, schema: type) -> UserError | None:
         names = _listed(text) or sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
         if wanted:
             group, _, name = wanted[1].rpartition("/")
-            presets = [path.stem for path in (config_folder() / group).glob("*.yaml")] if group else []
+            folders = (config_folder() / group, Path.cwd() / "conf" / group) if group else ()
+            presets = [path.stem for folder in folders for path in folder.glob("*.yaml")]
             names = sorted({*component.groups().get(group, names), *presets})
             remedy = f"there are: {', '.join(names)}"
             if group == "hydra/launcher" and name.startswith("submitit"):
@@ -101,7 +102,7 @@ def _known(error: BaseException, schema: type) -> UserError | None:
     if re.search("mismatched input|token recognition|extraneous input|no viable alternative|missing EQUAL", text):
         return UserError(f"a setting cannot be read as KEY=VALUE ({first})", remedy="see --help")
     if first.startswith("Cannot merge DictConfig with ListConfig"):
-        return UserError("a list stands where names with values are wanted", key)
+        return UserError("a list stands where names with values are wanted, or these where a list is", key)
     single = re.match(r"Invalid value assigned: (\w+) is not a ListConfig", text)
     if single and key:
         return UserError("is one value, and a list is wanted", key, f"write {key}=[A] or {key}=[A,B]")

@@ -141,7 +141,12 @@ def typed(config: DictConfig) -> Any:
         UserError: a value is missing or does not fit.
     """
     _refuse_unknown(config, "")
-    return OmegaConf.to_object(config)
+    found = OmegaConf.to_object(config)
+    for group, names in component.groups().items():
+        if group not in _several(type(found)) and isinstance(getattr(found, group, None), dict | list):
+            remedy = f"begin it with a choice: defaults: [{next(iter(names))}, _self_] (there are: {', '.join(names)})"
+            raise UserError(f"the file in conf/{group} does not say what it is a variant of", group, remedy)
+    return found
 
 
 def _refuse_unknown(node: DictConfig, path: str) -> None:
