@@ -139,7 +139,7 @@ def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, h
     rows = [[number(cell) for cell in row] for row in rows]
     for row in rows:
         table.add_row(*row)
-    out = Console(width=width(), highlight=False, markup=False)
+    out = Console(width=width(), highlight=False, markup=False, emoji=False)
     out.print(Text(title, style="table.title"))  # above the table, where it may be wider than that
     out.print(table)
     _log.info("%s: %s", title, rows)

@@ -63,9 +63,10 @@ def test_columns_stand_under_each_other_with_chinese(capsys):
 
 def test_a_long_cell_is_folded_and_not_cut(capsys):
     text = "数据" * 200
-    console.grid("t", ["a", "b"], [[text, "end"]])
+    console.grid("t", ["a", "b"], [[text, "stage:a: [b]"]])
     out = capsys.readouterr().out
     assert out.count("数") == 200
+    assert "stage:a: [b]" in out, "neither a picture nor markup"
     assert "…" not in out
     assert max(width(line) for line in out.splitlines()) <= 160
 

@@ -175,6 +175,7 @@ def test_a_flow_is_put_in_order_and_its_commands_know_project_and_seed() -> None
         ({"a": stage("data op=list")}, "stages.a.command: leaves no run"),
         ({"a": stage("train url=server:rewards/x")}, "there is no server 'rewards'"),
         ({"a": stage("train", when="x")}, "stages.a.when: 'x' is no condition"),
+        ({"b": stage("train"), "a": stage("train", "b", when="stage:b/x > much")}, "stages.a.when: 'much' is no number"),
         ({"a": stage("registry op=serve model=tiny")}, "stages.a.command: serves until it is stopped; add op.check=true"),
         ({"a": stage("train", retries=-1)}, "stages.a.retries: is -1; give a number from 0"),
         ({"a": stage("train", search=Search(Method.optuna, tries=0))}, "stages.a.search.tries: is 0"),
@@ -362,6 +363,8 @@ def test_what_was_never_set_beside_the_others_wins_nothing() -> None:
     assert "q has 3, and was not compared with these" in said.why
     alone = verdict(Store.__new__(Store), ended[1:], "bleu")
     assert alone.best and alone.best.model == "q"
+    mistyped = verdict(Store.__new__(Store), ended, "blue")
+    assert mistyped.best is None and mistyped.why[0] == "no model has score/blue (did you mean score/bleu?), so none won"
 
 
 def test_time_that_is_left() -> None:
@@ -408,6 +411,26 @@ def test_a_search_goes_the_same_way_again_and_gives_up_what_is_worse() -> None:
 def test_a_search_without_a_place_to_look_in_is_refused(over: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         flow(a=Stage("train", search=Search(Method.optuna, over)))
+
+
+@pytest.mark.parametrize(("over", "key"), [({"lr": [0.1, 1.0]}, "lr"), ({"peft": ["none", "loar"]}, "peft")])
+def test_what_a_search_varies_is_looked_at_before_anything_begins(over: dict[str, Any], key: str) -> None:
+    pytest.importorskip("optuna")
+
+    def knowing(room: str, found: Sequence[str]) -> Known:
+        if (bad := next((each for each in found if each in ("lr=0.1", "peft=loar")), None)) is not None:
+            raise UserError(f"{bad} is unknown", "here")
+        return Known()
+
+    settings = Pipeline(stages={"a": Stage("train", search=Search(Method.optuna, over))})
+    with pytest.raises(UserError, match=rf"^stages\.a\.search\.over\.{key}: here: .* is unknown; name another setting"):
+        checked(settings, knowing, ROOMS)
+
+
+@pytest.mark.parametrize(("command", "said"), [("", "names no command"), ("python 'x", "has an open quote")])
+def test_a_server_s_command_is_read_before_anything_begins(command: str, said: str) -> None:
+    with pytest.raises(UserError, match=rf"^servers\.r\.command: {said}"):
+        checked(Pipeline(stages={"a": stage("train")}, servers={"r": Server(command)}), compose, ROOMS)
 
 
 def test_what_a_stage_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from mlops_llm.launch.place import named_variables
 from mlops_llm.models.ref import resolve
 from mlops_llm.pipeline import condition, search, words
 from mlops_llm.pipeline.condition import Condition
-from mlops_llm.pipeline.config import Method, Pipeline, Stage
+from mlops_llm.pipeline.config import Method, Pipeline, Server, Stage
 from mlops_llm.pipeline.made import WINNER
 from mlops_llm.pipeline.words import Words
 
@@ -167,6 +167,8 @@ def checked(settings: Pipeline, compose: Compose, rooms: Sequence[str]) -> Flow:
         raise UserError("names no stages", "stages", "choose a flow: +experiment=rlhf_short")
     for name in settings.stages:
         check_part(name, "stages")  # its run's folder is called so
+    for name, server in settings.servers.items():
+        _check_server(name, server)
     steps = {name: _step(name, stage, settings, rooms) for name, stage in settings.stages.items()}
     for step in steps.values():
         _check_needs(step, steps)
@@ -185,6 +187,8 @@ def checked(settings: Pipeline, compose: Compose, rooms: Sequence[str]) -> Flow:
             raise UserError("leaves no run", f"stages.{step.name}.command", "take it out: it only shows something")
         if step.words.room == "registry" and step.words.value("op") == "serve" and not known.values.get("op.check"):
             raise UserError("serves until it is stopped", f"stages.{step.name}.command", "add op.check=true: start, prove, end")
+        if step.stage.search.method is Method.optuna:
+            _check_search(flow, step)
         if not flow.left_out(step) and not step.stage.needs:
             _check_inputs(step, known)
     return flow
@@ -223,6 +227,15 @@ def _step(name: str, stage: Stage, settings: Pipeline, rooms: Sequence[str]) -> 
     return Step(name, stage, found, condition.read(stage.when, f"stages.{name}.when") if stage.when else None)
 
 
+def _check_server(name: str, server: Server) -> None:
+    where, remedy = f"servers.{name}.command", "write one: python server.py --port {port}"
+    try:
+        if not shlex.split(server.command):
+            raise UserError("names no command", where, remedy)
+    except ValueError as error:
+        raise UserError(f"has an open quote ({error})", where, remedy) from error
+
+
 def _check_needs(step: Step, steps: Mapping[str, Step]) -> None:
     for name in step.stage.needs:
         if name not in steps:
@@ -258,6 +271,17 @@ def _before(step: Step, steps: Mapping[str, Step]) -> set[str]:
             found.add(name)
             ahead += steps[name].stage.needs
     return found
+
+
+def _check_search(flow: Flow, step: Step) -> None:
+    """See that there is each setting that a search varies, with the first and the last of its values."""
+    for key, between in step.stage.search.over.items():
+        for value in (between[0], between[-1]):
+            try:
+                flow.compose(step.words.room, flow.bare(step).plus([f"{key}={value}"]).settings)
+            except UserError as error:
+                where = f"stages.{step.name}.search.over.{key}"
+                raise UserError(str(error), where, "name another setting, or others of its values") from error
 
 
 def _check_inputs(step: Step, known: Composed) -> None:
