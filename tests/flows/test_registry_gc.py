@@ -108,6 +108,8 @@ def test_what_goes_is_shown_first_and_then_deleted_but_its_numbers_stay(shelf: S
     assert model.tags["gc.lost"] == "nothing: its recipe makes the same weights again" and model.tags["parents"]
     again = command(folder, "op=gc", "op.budget=6000", "project=sales", stage="registry")
     assert "4 on this machine" in again and "what stays" in again and "what goes" not in again, "no table without a row"
+    told = command(folder, "op=lineage", f"model=models:/{shelf.ids['sft/4']}", "project=sales", stage="registry")
+    assert "sft/checkpoint-4" in told and "tiny" in told, "where it came from is known, also without its files"
     with pytest.raises(UserError, match=r"were removed \(op=gc, run done\)"):
         checkpoints.place_of(shelf.store, checkpoints.by_id(shelf.store, shelf.ids["sft/4"]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mlops_llm.errors import UserError
+from mlops_llm.models import ref
 from mlops_llm.models.ref import Place, resolve
 from mlops_llm.registry.config import Registry
 from mlops_llm.tracking import checkpoints, registered
@@ -28,11 +29,24 @@ def place(request: Registry) -> Place:
     Raises:
         UserError: there is none.
     """
+    return resolve(_ref(request))
+
+
+def remembered(request: Registry) -> Place:
+    """The model that is meant, as the record remembers it: its files may be gone or far away.
+
+    Raises:
+        UserError: there is none.
+    """
+    return ref.remembered(_ref(request))
+
+
+def _ref(request: Registry) -> str:
     if request.model:
-        return resolve(request.model)
+        return request.model
     if not request.name:
         raise UserError("names no model", "model", "give model=REF, or name=NAME version=champion")
-    return resolve(version(connect(), request).ref)
+    return version(connect(), request).ref
 
 
 def maker(request: Registry) -> str:
@@ -42,7 +56,7 @@ def maker(request: Registry) -> str:
         UserError: there is no such model.
     """
     if request.model:
-        return resolve(request.model).run
+        return ref.remembered(request.model).run
     store = connect()
     known = registered.model(store, request.registered)
     if not request.version and CHALLENGER not in known.aliases:
