@@ -25,6 +25,8 @@ _PLACEHOLDER = "http://127.0.0.1:9"
 """Stands for a server's address where a command is only checked."""
 _HOLDERS = ("train", "surgery", "registry")
 """Rooms whose models are files; an evaluation may ask a server's by any name."""
+_HERE = ("models:/", "runs:/", ".", "/", "~")
+"""How refs begin of models that the record or this machine has; the hub is asked when it is time."""
 _GIVEN = ("seed",)
 """Settings of the pipeline that stages have which do not name their own."""
 
@@ -290,7 +292,9 @@ def _check_inputs(step: Step, known: Composed) -> None:
         if ref := known.values.get("dataset"):
             locate(str(ref))
         if step.words.room in _HOLDERS:
-            for ref in filter(None, (known.values.get("model"), *(known.values.get("models") or ()), known.values.get("base"))):
-                resolve(str(ref))
+            named = known.values.get("model"), *(known.values.get("models") or ()), known.values.get("base")
+            for ref in (str(each) for each in named if each):
+                if ref.startswith(_HERE):
+                    resolve(ref)
     except UserError as error:
         raise UserError(error.what, f"stages.{step.name}, {error.where}", error.remedy) from error
