@@ -131,14 +131,16 @@ def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, h
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD if heads else box.SIMPLE, show_header=heads)
+    table = Table(box=box.SIMPLE_HEAD if heads else box.SIMPLE, show_header=heads)
     for column in columns:
         table.add_column(column, overflow="fold")
     rows = [[number(cell) for cell in row] for row in rows]
     for row in rows:
         table.add_row(*row)
-    out = Console(width=width(), highlight=False, markup=False)
+    out = Console(width=width(), highlight=False, markup=False, emoji=False)
+    out.print(Text(title, style="table.title"))  # above the table, where it may be wider than that
     out.print(table)
     _log.info("%s: %s", title, rows)
 

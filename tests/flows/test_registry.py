@@ -47,7 +47,7 @@ def test_the_way_of_a_model_from_its_first_champion_to_a_rollback(own):
     assert "policy: evidence is missing: version 1 was not evaluated on sales_eval[4] by score/bleu; op.evaluate=true" in said
     assert len(said.splitlines()) == 1 and not store.search_registered_models() and not (own / "outputs/registry").exists()
     out = registry(own, *first, *ASKED, "run_name=one")
-    assert "there is no champion to compare with" in out and "promoted" in out
+    assert "there is no champion to compare with" in out and "promoted" in out and "one-evaluation-1" in out
     told = result(own, "one")
     assert told["verdict"] == "promoted" and told["version"] == 1 and told["champion"] is None
     assert told["evidence"]["overlap"] == 0.0 and told["evidence"]["primary"]["run"] == "one-evaluation-1"
@@ -221,6 +221,7 @@ def test_lineage_and_card_tell_where_a_model_comes_from(own):
     [
         (["op=promote"], "name: names no registered model"),
         (["op=promote", "name=bot/x", "model=tiny", "policy=gate"], "name: is 'bot/x', which names no registered model"),
+        (["op=promote", "name=new", "model=./outputs", "policy=gate"], "./outputs: holds no model: config.json is missing"),
         (["op=promote", "name=bott"], "name: no registered model is called 'bott' (did you mean bot?)"),
         (["op=promote", "name=bot", "version=champio"], "'bot' has no alias 'champio' (did you mean champion?)"),
         (["op=promote", "name=bot", "version=9"], "'bot' has no version 9, or it was deleted; it has: 1, 2"),
@@ -234,6 +235,11 @@ def test_lineage_and_card_tell_where_a_model_comes_from(own):
             ["op=promote", "name=bot", "version=2", "policy.limit=5", "op.evaluate=true", "policy.primary=score/bleuu"],
             "policy: no metric gives 'score/bleuu' (did you mean score/bleu?)",
         ),
+        (
+            ["op=promote", "name=bot", "version=2", "policy.limit=3", "policy.primary=score/bleuu"],
+            "op.evaluate=true does not compute it: no metric gives 'score/bleuu' (did you mean score/bleu?)",
+        ),
+        (["op=promote", "name=bot", "version=2", "policy=rated"], "and none is named; give judge=rubric_zh or"),
         (["op=promote", "name=bot", "version=2", "policy.dataset=sales_evil"], "sales_evil"),
         (["op=promote", "name=bot", "version=2", "policy.limit=99999"], "policy.limit: is 99999, sales_eval has"),
         (["op=rollback", "name=bot"], "op.reason: names no reason"),
@@ -243,6 +249,8 @@ def test_lineage_and_card_tell_where_a_model_comes_from(own):
         ),
         (["op=rollback", "name=empty", "op.reason=x"], "'empty' has no champion"),
         (["op=show"], "name: names no registered model"),
+        (["op=card"], "model: names no model; give model=REF, or name=NAME version=champion"),
+        (["op=lineage", "name=empty"], "is not given, and 'empty' has no alias 'challenger'; give version=N"),
         (["op=lineage", "model=models:/bot@nobody"], "'bot' has no alias 'nobody'"),
         (["op=promote", "name=bot", "version=2", "resume=x"], "resume"),
     ],

@@ -13,10 +13,13 @@ import pytest
 from mlops_llm import digest
 from mlops_llm.errors import UserError
 from mlops_llm.record import MemoryRun
+from mlops_llm.registry.checkup import Digests, checkup
 from mlops_llm.registry.collecting import carry_out, collected
 from mlops_llm.registry.config import Registry
+from mlops_llm.registry.finding import State
 from mlops_llm.registry.ops.gc import CollectGarbage
 from mlops_llm.registry.sweeping import protected, sweep
+from mlops_llm.tracking import checkpoints
 from mlops_llm.tracking.environment import host, process_tags
 from mlops_llm.tracking.store import Store, connect_to, local_path
 from tests.surgeries import command
@@ -107,7 +110,11 @@ def test_what_goes_is_shown_first_and_then_deleted_but_its_numbers_stay(shelf: S
         assert {each.key for each in model.metrics} == {"eval/loss"}
     assert model.tags["gc.lost"] == "nothing: its recipe makes the same weights again" and model.tags["parents"]
     again = command(folder, "op=gc", "op.budget=6000", "project=sales", stage="registry")
-    assert "4 on this machine" in again
+    assert "4 on this machine" in again and "what stays" in again and "what goes" not in again, "no table without a row"
+    told = command(folder, "op=lineage", f"model=models:/{shelf.ids['sft/4']}", "project=sales", stage="registry")
+    assert "sft/checkpoint-4" in told and "tiny" in told, "where it came from is known, also without its files"
+    with pytest.raises(UserError, match=r"were removed \(op=gc, run done\)"):
+        checkpoints.place_of(shelf.store, checkpoints.by_id(shelf.store, shelf.ids["sft/4"]))
 
 
 def test_a_budget_below_what_is_protected_is_one_line(shelf: Shelf) -> None:
@@ -184,6 +191,19 @@ def test_a_checkpoint_that_cannot_be_read_stays_with_what_it_may_lie_on_and_the_
     assert all(each.kept for each in collected(shelf.store).nodes), "what it lies on is told by nothing"
     with pytest.raises(UserError, match=r"files of 2 of the checkpoints cannot be read; give at least \d+.*copy it again"):
         CollectGarbage("8kB").prepare(Registry())
+
+
+def test_a_checkup_names_an_alias_whose_files_are_gone(shelf: Shelf) -> None:
+    place = local_path(shelf.store.client.get_logged_model(shelf.ids["merge/0"]).artifact_location)
+    assert place
+    (place / "model.safetensors").unlink()
+    found = {(each.state, each.what): each for each in checkup(shelf.store, Digests.none)}
+    alias, of_files = found[State.broken, "alias"], found[State.broken, "files"]
+    assert alias.said == "bot@champion: its folder is empty" and "op=rollback name=bot" in alias.remedy
+    assert of_files.said == "merge/checkpoint-0: its folder is empty"
+    place.rmdir()
+    said = {(each.state, each.what): each.said for each in checkup(shelf.store, Digests.none)}
+    assert said[State.broken, "alias"].startswith("bot@champion: the files of checkpoint-0 of run")
 
 
 def test_a_checkup_names_what_is_broken_with_its_remedy(shelf: Shelf) -> None:

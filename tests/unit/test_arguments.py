@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mlops_llm.entry import config
 from mlops_llm.entry.arguments import as_typed, first_choices, quote, read, swept
 from mlops_llm.eval.__main__ import STAGE as EVAL
+from mlops_llm.registry.__main__ import STAGE as REGISTRY
 from mlops_llm.train.__main__ import STAGE as TRAIN
 
 TRICKY = "中文，。 ab1>#~()[]{}'\"\\,:=$%@!?&|*;/.-+^`<\t你"
@@ -274,3 +275,13 @@ def test_a_name_of_digits_and_underscores_stays_a_name(name):
         assert OverridesParser.create().parse_override(override).value() == name
     (steps,) = read(["trainer.max_steps=1_000"]).overrides
     assert int(OverridesParser.create().parse_override(steps).value()) == 1000
+
+
+@pytest.mark.parametrize("word", ["true", "false"])
+def test_a_command_that_is_called_as_yes_and_no_are_is_that_command(word):
+    config.register(REGISTRY.name, REGISTRY.schema, REGISTRY.packages)
+    config.name_runs("test")
+    words = read(["op=promote", "hook=[command]", f"hook.command.run={word}"]).overrides
+    hook = config.typed(config.composed("registry", words)).hook["command"]
+    hook.check()
+    assert hook.run == word

@@ -63,9 +63,10 @@ def test_columns_stand_under_each_other_with_chinese(capsys):
 
 def test_a_long_cell_is_folded_and_not_cut(capsys):
     text = "数据" * 200
-    console.grid("t", ["a", "b"], [[text, "end"]])
+    console.grid("t", ["a", "b"], [[text, "stage:a: [b]"]])
     out = capsys.readouterr().out
     assert out.count("数") == 200
+    assert "stage:a: [b]" in out, "neither a picture nor markup"
     assert "…" not in out
     assert max(width(line) for line in out.splitlines()) <= 160
 
@@ -114,3 +115,10 @@ def test_reading_says_share_rows_rate_and_time_left(capsys, monkeypatch):
         reading.rows(rows)
     reading.close()
     assert capsys.readouterr().out == "checking rows.jsonl: 25%  4,000 rows  200 rows/s  60 s left\n"
+
+
+def test_a_title_stands_on_one_line_above_a_narrower_table(capsys):
+    console.grid("what stays whatever the budget is", ["a"], [["b"]])
+    console.show("晋升：版本 3 成为冠军", {"版本": 3})
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert "what stays whatever the budget is" in lines and "晋升：版本 3 成为冠军" in lines

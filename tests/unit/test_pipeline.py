@@ -176,13 +176,36 @@ def test_a_flow_is_put_in_order_and_its_commands_know_project_and_seed() -> None
         ({"a": stage("data op=list")}, "stages.a.command: leaves no run"),
         ({"a": stage("train url=server:rewards/x")}, "there is no server 'rewards'"),
         ({"a": stage("train", when="x")}, "stages.a.when: 'x' is no condition"),
+        ({"b": stage("train"), "a": stage("train", "b", when="stage:b/x > much")}, "stages.a.when: 'much' is no number"),
         ({"a": stage("registry op=serve model=tiny")}, "stages.a.command: serves until it is stopped; add op.check=true"),
+        ({"a": stage("train", retries=-1)}, "stages.a.retries: is -1; give a number from 0"),
+        ({"a": stage("train", search=Search(Method.optuna, tries=0))}, "stages.a.search.tries: is 0"),
+        (
+            {"sft": stage("train"), "b": stage("eval model=stage:sft/winner", "sft")},
+            "stages.b.command: takes the winner of stage 'sft', which compares nothing; name a stage with eval op=compare",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_begins(stages: dict[str, Stage], said: str) -> None:
     with pytest.raises(UserError) as refused:
         flow(**stages)
     assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_model_that_a_first_stage_names_must_be_there() -> None:
+    def named(room: str, found: Sequence[str]) -> Known:
+        return Known(dict(each.split("=", 1) for each in found if "=" in each))
+
+    def refused(**stages: Stage) -> str:
+        try:
+            checked(Pipeline(stages=stages), named, ROOMS)
+        except UserError as error:
+            return str(error)
+        return ""
+
+    assert refused(a=stage("train model=./nowhere")).startswith("stages.a, ./nowhere: ")
+    assert not refused(a=stage("train model=tiny"), b=stage("surgery model=./made_by_a", "a"))
+    assert not refused(a=stage("eval model=./a-server-s"), b=stage("train model=./nowhere", when="1 > 2"))
 
 
 def test_a_stage_needs_also_what_its_needs_need() -> None:
@@ -194,6 +217,7 @@ def test_servers_are_part_of_what_a_stage_depends_on() -> None:
     settings = Pipeline(stages={"a": stage("train url=server:r/x")}, servers={"r": Server("python r.py --port {port}")})
     found = checked(settings, compose, ROOMS)
     assert found.bare(found.steps[0]).value("url") == "http://127.0.0.1:9/x"
+    assert found.named(found.steps[0]).value("url") == "server:r/x", "as a person reads it in a plan"
     assert found.served_by(found.steps[0]) == "python r.py --port {port}"
 
 
@@ -368,6 +392,8 @@ def test_what_was_never_set_beside_the_others_wins_nothing() -> None:
     assert "q has 3, and was not compared with these" in said.why
     alone = verdict(Store.__new__(Store), ended[1:], "bleu")
     assert alone.best and alone.best.model == "q"
+    mistyped = verdict(Store.__new__(Store), ended, "blue")
+    assert mistyped.best is None and mistyped.why[0] == "no model has score/blue (did you mean score/bleu?), so none won"
 
 
 def test_time_that_is_left() -> None:
@@ -414,6 +440,26 @@ def test_a_search_goes_the_same_way_again_and_gives_up_what_is_worse() -> None:
 def test_a_search_without_a_place_to_look_in_is_refused(over: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         flow(a=Stage("train", search=Search(Method.optuna, over)))
+
+
+@pytest.mark.parametrize(("over", "key"), [({"lr": [0.1, 1.0]}, "lr"), ({"peft": ["none", "loar"]}, "peft")])
+def test_what_a_search_varies_is_looked_at_before_anything_begins(over: dict[str, Any], key: str) -> None:
+    pytest.importorskip("optuna")
+
+    def knowing(room: str, found: Sequence[str]) -> Known:
+        if (bad := next((each for each in found if each in ("lr=0.1", "peft=loar")), None)) is not None:
+            raise UserError(f"{bad} is unknown", "here")
+        return Known()
+
+    settings = Pipeline(stages={"a": Stage("train", search=Search(Method.optuna, over))})
+    with pytest.raises(UserError, match=rf"^stages\.a\.search\.over\.{key}: here: .* is unknown; name another setting"):
+        checked(settings, knowing, ROOMS)
+
+
+@pytest.mark.parametrize(("command", "said"), [("", "names no command"), ("python 'x", "has an open quote")])
+def test_a_server_s_command_is_read_before_anything_begins(command: str, said: str) -> None:
+    with pytest.raises(UserError, match=rf"^servers\.r\.command: {said}"):
+        checked(Pipeline(stages={"a": stage("train")}, servers={"r": Server(command)}), compose, ROOMS)
 
 
 def test_what_a_stage_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ def cases(draw) -> tuple[Policy, Evidence]:
         draw(values),
         draw(besides),
         [value for _, value in both],
-        draw(st.sampled_from(["", "passed", "failed"])),
+        draw(st.sampled_from(["", "passed", "failed", "not measured"])),
         draw(st.sampled_from(["", "merge_slerp"])),
         draw(st.none() | st.floats(0, 1)),
         draw(st.none() | st.floats(-1, 1) | st.just(math.nan)),

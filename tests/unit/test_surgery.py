@@ -16,12 +16,17 @@ from safetensors.torch import save_file
 
 from mlops_llm import digest
 from mlops_llm.errors import UserError
+from mlops_llm.files import read_object
 from mlops_llm.models import load
 from mlops_llm.models.ref import resolve
 from mlops_llm.models.tensors import Tensors
+from mlops_llm.record import MemoryRun
+from mlops_llm.registry.decision import Evidence, decide
+from mlops_llm.registry.policy import Policy
+from mlops_llm.surgery.batch.identity import _is_sound
 from mlops_llm.surgery.certificate import certify
+from mlops_llm.surgery.execution import carry_out, work
 from mlops_llm.surgery.execution import made as carried_out
-from mlops_llm.surgery.execution import work
 from mlops_llm.surgery.ops.average import Average
 from mlops_llm.surgery.ops.ema import Ema
 from mlops_llm.surgery.ops.merge_dare import MergeDare
@@ -278,13 +283,34 @@ def test_models_too_large_to_be_opened_are_not_asked_and_the_end_says_so(models,
     ]
     free(monkeypatch, 10)
     merged, exact = (carried_out(each) for each in plans)
-    assert merged.certificate.passed and merged.certificate.checks[-1].name == "not_asked"
-    wanted = "passed, but its outputs are not asked: 194 kB of memory are needed to open a whole model and 10 B are free"
-    assert merged.certificate.said == wanted
-    assert merged.certificate.grid.title == "certificate: passed, outputs not asked"
+    assert not merged.certificate.passed and not merged.certificate.failures
+    assert merged.certificate.checks[-1].name == "not_asked"
+    wanted = "its outputs are not asked: 194 kB of memory are needed to open a whole model and 10 B are free"
+    assert merged.certificate.said == f"not measured ({wanted}): not promotable"
+    assert merged.certificate.grid.title == "certificate: not measured"
+    assert read_object(here / "merged" / "certificate.json")["verdict"] == "not measured"
+    assert _is_sound({**merged.recipe, "folder": here / "merged"}), "a batch does not make it again for that"
     assert merged.certificate.grid.rows[-1][:2] == ("not asked", "outputs")
     assert "the outputs are not asked: 194 kB" in capsys.readouterr().err
     assert [each.name for each in exact.certificate.failures] == ["not_asked"], "its limits could not be checked"
+    assert exact.certificate.verdict == "failed"
+
+
+def test_a_model_that_nothing_was_measured_of_is_registered_but_no_policy_promotes_it(models, here, monkeypatch):
+    planned = plan(MergeLinear(), here / "merged", models=ref(models, "a", "b"), name="sales")
+    free(monkeypatch, 10)
+    run = MemoryRun()
+    done = carry_out(planned, run)
+    assert not done.failed and done.best and done.best.model == "sales", "the command did what it was told"
+    assert done.values["certificate.verdict"] == "not measured"
+    (checkpoint,) = run.checkpoints
+    told = Evidence(1, None, certificate=checkpoint.tags["certificate"], operation=checkpoint.tags["operation"])
+    decision = decide(Policy(), told)
+    assert not decision.passed
+    assert decision.reasons == [
+        "certificate: its outputs were not measured: there was no memory to ask the models; "
+        "where there is, rebuild of its recipe.json makes it again"
+    ]
 
 
 def test_what_does_not_fit_into_memory_is_refused_with_what_would(models, here, monkeypatch):
@@ -305,7 +331,7 @@ def test_what_does_not_fit_into_memory_is_refused_with_what_would(models, here, 
     free(monkeypatch, 100_000)
     small = dataclasses.replace(big, memory=10)
     assert checked(small).warnings[-1] == (
-        "the certificate opens a whole model, and 194 kB are not free: no output will be asked; "
+        "the certificate opens a whole model, and 194 kB are not free: no output will be asked, and no policy promotes it; "
         "model_load.dtype=bfloat16 needs 97 kB"
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlops_llm.entry import config
+from mlops_llm.entry import complaints, config
 from mlops_llm.entry.arguments import first_choices, read
 from mlops_llm.entry.job import Stage
 from mlops_llm.errors import UserError
@@ -52,7 +52,7 @@ def compose(stage: Stage, words: Sequence[str]) -> Composed:
             config.drop_unchosen(found, stage.schema, overrides)
             made.append((found, config.typed(found)))
     except Exception as error:
-        said = config.one_line(error, stage.schema)
+        said = complaints.one_line(error, stage.schema)
         if said is None:
             raise
         raise said from error

@@ -139,7 +139,7 @@ class _Task:
 
     def __call__(self, cfg: Any) -> None:
         """Run a job; its failure is recorded on it and does not end the others."""
-        from mlops_llm.entry import array, config
+        from mlops_llm.entry import array, complaints, config
         from mlops_llm.tracking.opening import PARENT
 
         config.register(self.stage.name, self.stage.schema, self.stage.packages)
@@ -148,7 +148,7 @@ class _Task:
                 if not goes_on:
                     child(self.stage, cfg, os.environ[PARENT])
         except Exception as error:
-            said = config.one_line(error, self.stage.schema)
+            said = complaints.one_line(error, self.stage.schema)
             console.fail(str(said) if said else unexpected(error))
 
 

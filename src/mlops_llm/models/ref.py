@@ -80,6 +80,15 @@ def resolve(ref: str) -> Place:
     return Place(ref, _from_hub(ref))
 
 
+def remembered(ref: str) -> Place:
+    """The same for who asks about a model and not for it: where the record knows it, its files may be gone or far away.
+
+    Raises:
+        UserError: see `resolve`.
+    """
+    return _recorded(ref, files=False) if ref.startswith(("models:/", "runs:/")) and not _PIN.fullmatch(ref) else resolve(ref)
+
+
 def pinned(ref: str, weights: str) -> str:
     """A ref that only means these weights: with their digest, unless the record knows it.
 
@@ -104,13 +113,14 @@ def _pinned(place: Place, weights: str) -> Place:
     return replace(place, tags={**place.tags, "digest.weights": weights})
 
 
-def _recorded(ref: str) -> Place:
+def _recorded(ref: str, *, files: bool = True) -> Place:
     from mlops_llm.tracking import checkpoints, refs
     from mlops_llm.tracking.store import connect
 
     store = connect()
     row = refs.checkpoint(store, ref)
-    return Place(ref, checkpoints.place_of(store, row), row.id, row.run, row.tags, row.name, row.step)
+    folder = checkpoints.place_of(store, row) if files else Path()
+    return Place(ref, folder, row.id, row.run, row.tags, row.name, row.step)
 
 
 def _from_hub(ref: str) -> Path:

@@ -78,6 +78,10 @@ def read(text: str, where: str) -> Condition:
     bare = next((side for side in (found[1], found[3]) if (of := HANDOFF.fullmatch(side)) and not of[2]), None)
     if bare:
         raise UserError(f"'{bare}' names no number", where, f"write {bare}/METRIC, such as {bare}/score/bleu")
+    if found[2] not in ("==", "!="):
+        for side in (found[1], found[3]):
+            if not HANDOFF.fullmatch(side):
+                _number(side, where)
     margin = float(found[5]) * (-1 if found[4] == "-" else 1) if found[5] else 0.0
     return Condition(found[1], found[2], found[3], margin)
 
@@ -104,8 +108,8 @@ def _value(side: str, known: Callable[[str, str], float | str]) -> float | str:
         return side
 
 
-def _number(value: float | str) -> float:
+def _number(value: float | str, where: str = "when") -> float:
     try:
         return float(value)
     except ValueError as error:
-        raise UserError(f"'{value}' is no number", "when", _FORM) from error
+        raise UserError(f"'{value}' is no number", where, _FORM) from error

@@ -58,11 +58,6 @@ class Search:
     prune: bool = True
     """Give a try up that is worse than the median of the others at the same step."""
 
-    def __post_init__(self) -> None:
-        """Check the range."""
-        if self.tries < 1:
-            raise UserError(f"is {self.tries}", "search.tries", "give a number from 1")
-
 
 @dataclass
 class Stage:
@@ -87,11 +82,6 @@ class Stage:
     """Its no is an answer, as a policy's, and no failure: what needs it is left out, and the pipeline ends well."""
     search: Search = field(default_factory=Search)
     """Tries of it with several settings."""
-
-    def __post_init__(self) -> None:
-        """Check the range."""
-        if self.retries < 0:
-            raise UserError(f"is {self.retries}", "retries", "give a number from 0")
 
 
 @dataclass

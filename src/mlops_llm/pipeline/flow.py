@@ -14,13 +14,19 @@ from mlops_llm.data.ref import locate
 from mlops_llm.errors import UserError
 from mlops_llm.files import check_part
 from mlops_llm.launch.place import named_variables
+from mlops_llm.models.ref import resolve
 from mlops_llm.pipeline import condition, search, words
 from mlops_llm.pipeline.condition import Condition
-from mlops_llm.pipeline.config import Method, Pipeline, Stage
+from mlops_llm.pipeline.config import Method, Pipeline, Server, Stage
+from mlops_llm.pipeline.made import WINNER
 from mlops_llm.pipeline.words import Words
 
 _PLACEHOLDER = "http://127.0.0.1:9"
 """Stands for a server's address where a command is only checked."""
+_HOLDERS = ("train", "surgery", "registry")
+"""Rooms whose models are files; an evaluation may ask a server's by any name."""
+_HERE = ("models:/", "runs:/", ".", "/", "~")
+"""How refs begin of models that the record or this machine has; the hub is asked when it is time."""
 _GIVEN = ("seed",)
 """Settings of the pipeline that stages have which do not name their own."""
 
@@ -98,7 +104,14 @@ class Flow:
 
     def bare(self, step: Step) -> Words:
         """A step's command before anything is there that it takes."""
-        return self.whole(step, step.words.put_in(lambda name, what: f"stage:{name}/{what}".rstrip("/"), self.addresses))
+        return self._before(step, self.addresses)
+
+    def named(self, step: Step) -> Words:
+        """The same for a person: servers by their names."""
+        return self._before(step, {name: f"server:{name}" for name in self.settings.servers})
+
+    def _before(self, step: Step, addresses: Mapping[str, str]) -> Words:
+        return self.whole(step, step.words.put_in(lambda name, what: f"stage:{name}/{what}".rstrip("/"), addresses))
 
     def whole(self, step: Step, settled: Words) -> Words:
         """A step's command with what the pipeline sets of it.
@@ -156,6 +169,8 @@ def checked(settings: Pipeline, compose: Compose, rooms: Sequence[str]) -> Flow:
         raise UserError("names no stages", "stages", "choose a flow: +experiment=rlhf_short")
     for name in settings.stages:
         check_part(name, "stages")  # its run's folder is called so
+    for name, server in settings.servers.items():
+        _check_server(name, server)
     steps = {name: _step(name, stage, settings, rooms) for name, stage in settings.stages.items()}
     for step in steps.values():
         _check_needs(step, steps)
@@ -174,9 +189,10 @@ def checked(settings: Pipeline, compose: Compose, rooms: Sequence[str]) -> Flow:
             raise UserError("leaves no run", f"stages.{step.name}.command", "take it out: it only shows something")
         if step.words.room == "registry" and step.words.value("op") == "serve" and not known.values.get("op.check"):
             raise UserError("serves until it is stopped", f"stages.{step.name}.command", "add op.check=true: start, prove, end")
-        flow.left_out(step)
-        if not step.stage.needs:
-            _check_rows(step, known)
+        if step.stage.search.method is Method.optuna:
+            _check_search(flow, step)
+        if not flow.left_out(step) and not step.stage.needs:
+            _check_inputs(step, known)
     return flow
 
 
@@ -215,12 +231,23 @@ def _typed(command: str) -> dict[str, str]:
 
 
 def _step(name: str, stage: Stage, settings: Pipeline, rooms: Sequence[str]) -> Step:
+    if stage.retries < 0:
+        raise UserError(f"is {stage.retries}", f"stages.{name}.retries", "give a number from 0")
     found = words.read(name, stage, rooms)
     unknown = next((each for each in found.servers if each not in settings.servers), None)
     if unknown:
         remedy = f"there are: {', '.join(settings.servers) or 'none'}"
         raise UserError(f"there is no server '{unknown}'{near(unknown, settings.servers)}", f"stages.{name}.command", remedy)
     return Step(name, stage, found, condition.read(stage.when, f"stages.{name}.when") if stage.when else None)
+
+
+def _check_server(name: str, server: Server) -> None:
+    where, remedy = f"servers.{name}.command", "write one: python server.py --port {port}"
+    try:
+        if not shlex.split(server.command):
+            raise UserError("names no command", where, remedy)
+    except ValueError as error:
+        raise UserError(f"has an open quote ({error})", where, remedy) from error
 
 
 def _check_needs(step: Step, steps: Mapping[str, Step]) -> None:
@@ -243,6 +270,10 @@ def _check_handoffs(step: Step, steps: Mapping[str, Step]) -> None:
         if name not in before:
             what = f"takes of stage '{name}', which it does not need"
             raise UserError(what, where, f"write needs: [{', '.join([*step.stage.needs, name])}]")
+    for name, what in step.words.handoffs:
+        if what == WINNER and steps[name].words.room != "eval":
+            what = f"takes the winner of stage '{name}', which compares nothing"
+            raise UserError(what, f"stages.{step.name}.command", "name a stage with eval op=compare")
 
 
 def _before(step: Step, steps: Mapping[str, Step]) -> set[str]:
@@ -256,11 +287,26 @@ def _before(step: Step, steps: Mapping[str, Step]) -> set[str]:
     return found
 
 
-def _check_rows(step: Step, known: Composed) -> None:
-    """See that the rows are there which a step names that needs no other."""
-    ref = known.values.get("dataset")
-    if ref:
-        try:
+def _check_search(flow: Flow, step: Step) -> None:
+    """See that there is each setting that a search varies, with the first and the last of its values."""
+    for key, between in step.stage.search.over.items():
+        for value in (between[0], between[-1]):
+            try:
+                flow.compose(step.words.room, flow.bare(step).plus([f"{key}={value}"]).settings)
+            except UserError as error:
+                where = f"stages.{step.name}.search.over.{key}"
+                raise UserError(str(error), where, "name another setting, or others of its values") from error
+
+
+def _check_inputs(step: Step, known: Composed) -> None:
+    """See that the rows and the models are there which a step names that needs no other."""
+    try:
+        if ref := known.values.get("dataset"):
             locate(str(ref))
-        except UserError as error:
-            raise UserError(error.what, f"stages.{step.name}, {error.where}", error.remedy) from error
+        if step.words.room in _HOLDERS:
+            named = known.values.get("model"), *(known.values.get("models") or ()), known.values.get("base")
+            for ref in (str(each) for each in named if each):
+                if ref.startswith(_HERE):
+                    resolve(ref)
+    except UserError as error:
+        raise UserError(error.what, f"stages.{step.name}, {error.where}", error.remedy) from error

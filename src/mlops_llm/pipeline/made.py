@@ -17,7 +17,7 @@ from mlops_llm.tracking import nested
 from mlops_llm.tracking.ledger import RunRow
 from mlops_llm.tracking.store import Store
 
-_RUN, _DATASET, _WINNER, _RESULT = "run", "dataset", "winner", "result."
+_RUN, _DATASET, WINNER, _RESULT = "run", "dataset", "winner", "result."
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class Made:
         if what == _DATASET:
             return self._rows()
         if self.run is None:
-            if what in (_RUN, _WINNER) or what.startswith(_RESULT) or not self.model:
+            if what in (_RUN, WINNER) or what.startswith(_RESULT) or not self.model:
                 raise UserError(f"was left out, and has no '{what or 'model'}'", f"stage:{self.name}", "name another stage")
             return self.model
         if what == _RUN:
             return self.run.name
         if what.startswith(_RESULT):
             return str(self._result(what.removeprefix(_RESULT)))
-        if what == _WINNER:
+        if what == WINNER:
             return self._winner()
         ref = self.result.get("ref")
         if ref and (not what or str(ref).endswith(f"/{what}")):
@@ -116,7 +116,7 @@ class Made:
         names = [name for values in models.values() for name in values if higher(name) is not None]
         name = next((name for name in names if higher(name)), names[0] if names else "")
         if not name:
-            raise UserError("compared no scores of models", f"stage:{self.name}/{_WINNER}", "name a stage with op=compare")
+            raise UserError("compared no scores of models", f"stage:{self.name}/{WINNER}", "name a stage with op=compare")
         known = {ref: float(values[name]) for ref, values in models.items() if values.get(name) is not None}
         return (max if higher(name) else min)(known, key=lambda ref: known[ref])
 

@@ -40,7 +40,7 @@ def shown(flow: Flow) -> Result:
         "time": (expected.left(times) or expected.UNKNOWN) if times else "nothing is left to do",
         "disk": (f"about {console.size(sum(sizes))}" if sizes else expected.UNKNOWN) if times else None,
     }
-    commands = [f"{step.name}: {flow.bare(step).shown()}".replace("[", r"\[") for step in flow.steps]
+    commands = [f"{step.name}: {flow.named(step).shown()}".replace("[", r"\[") for step in flow.steps]
     shown = {name: value for name, value in table.items() if value is not None}
     return Result("plan of the pipeline", shown, {}, [*commands, Grid("plan", columns, rows)])
 

@@ -73,7 +73,7 @@ def checked(name: str, search: Search) -> None:
     """See that a search can be made.
 
     Raises:
-        UserError: it varies nothing, or has no place to look in.
+        UserError: it varies nothing, makes no try, or has no place to look in.
     """
     _shaped(name, search)
     need("optuna", "search")
@@ -93,6 +93,8 @@ def examples(name: str, search: Search) -> list[dict[str, str]]:
 
 def _shaped(name: str, search: Search) -> None:
     where = f"stages.{name}.search"
+    if search.tries < 1:
+        raise UserError(f"is {search.tries}", f"{where}.tries", "give a number from 1")
     if not search.over:
         raise UserError("varies nothing", f"{where}.over", "write over: {trainer.learning_rate: [1e-4, 1e-2]}")
     for key, between in search.over.items():

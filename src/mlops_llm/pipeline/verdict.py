@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from mlops_llm.component import near
 from mlops_llm.console import number
 from mlops_llm.eval.recording import BESIDE, PREFIX, higher, named
 from mlops_llm.pipeline.ended import Ended, State
@@ -77,6 +78,8 @@ def verdict(store: Store, ended: Sequence[Ended], score: str | None) -> Verdict:
     why = [*_compared(rivals, best, name), *_alone(asked, rivals, name), *_reasons(ended)]
     if len(rivals) > 1 and not rivals[0].compared:
         why.insert(1, "whether that is more than chance was not tested; a stage with eval op=compare tells it")
+    if scored and score and not asked:
+        why.insert(0, f"no model has {name}{near(name, {each for one in scored for each in one.values})}, so none won")
     return Verdict(scored, name, best, why, list(_decisions(ended)), most)
 
 

@@ -9,6 +9,7 @@ from mlops_llm.errors import UserError
 from mlops_llm.models import digested
 from mlops_llm.registry.finding import Finding, broken, fine, warning
 from mlops_llm.tracking import champions, checkpoints, datasets, environment, ledger, registered
+from mlops_llm.tracking.checkpoints import CheckpointRow
 from mlops_llm.tracking.registered import VersionRow
 from mlops_llm.tracking.store import Store, local_path
 
@@ -38,7 +39,7 @@ def checkup(store: Store, digests: Digests) -> Iterator[Finding]:
     yield from _stale(store)
     yield from _cut_off(store)
     versions = registered.versions(store)
-    yield from _aliases(versions)
+    yield from _aliases(store, versions)
     yield from _files(store)
     yield from _datasets(store)
     yield from _digests(store, versions, digests)
@@ -67,38 +68,44 @@ def _cut_off(store: Store) -> Iterator[Finding]:
             yield warning("champion", f"the {left.kind} of {each.name} version {left.version} was cut off", MENDED)
 
 
-def _aliases(versions: Sequence[VersionRow]) -> Iterator[Finding]:
-    aliased = [each for each in versions if each.aliases]
-    for each in aliased:
+def _aliases(store: Store, versions: Sequence[VersionRow]) -> Iterator[Finding]:
+    whole = list[VersionRow]()
+    for each in (one for one in versions if one.aliases):
         named, row = f"{each.model}@{each.aliases[0]}", each.checkpoint
         remedy = f"give another version the alias: op=promote or op=rollback name={each.model}"
         if row is None:
             yield broken("alias", f"{named} is made of no checkpoint of this record", remedy)
         elif row.tags.get("checkpoint.files") == checkpoints.REMOVED:
             yield broken("alias", f"{named}: its files were removed", remedy)
-    if aliased:
-        yield fine("aliases", f"{sum(len(each.aliases) for each in aliased)} in {len({each.model for each in aliased})} models")
+        elif said := _gone(store, row):
+            yield broken("alias", f"{named}: {said}", f"bring them back, or {remedy}")
+        else:
+            whole.append(each)
+    if whole:
+        yield fine("aliases", f"{sum(len(each.aliases) for each in whole)} in {len({each.model for each in whole})} models")
 
 
 def _files(store: Store) -> Iterator[Finding]:
-    gone, count = list[str](), 0
-    for row in checkpoints.everywhere(store):
-        count += 1
-        if row.tags.get("checkpoint.storage") == "upload":
-            continue
-        try:
-            place = checkpoints.place_of(store, row)
-        except UserError as error:
-            gone.append(f"{row.name} of {row.run or 'elsewhere'}: {error.what}")
-            continue
-        if not any(place.iterdir()):
-            gone.append(f"{row.name} of {row.run or 'elsewhere'}: its folder is empty")
-    for each in gone[:_SHOWN]:
-        yield broken("files", each, "bring them back, or delete the checkpoint in MLflow")
+    rows = list(checkpoints.everywhere(store))
+    gone = [(row, said) for row in rows if (said := _gone(store, row))]
+    runs = registered.runs(store, (row.run for row, _ in gone[:_SHOWN]))
+    for row, said in gone[:_SHOWN]:
+        named = f"{runs[row.run].name}/{row.name}" if row.run in runs else f"{row.name} of {row.run or 'elsewhere'}"
+        yield broken("files", f"{named}: {said}", "bring them back, or delete the checkpoint in MLflow")
     if len(gone) > _SHOWN:
         yield broken("files", f"and {len(gone) - _SHOWN} more", "see result.json")
     if not gone:
-        yield fine("files", f"of {count} checkpoints are there")
+        yield fine("files", f"of {len(rows)} checkpoints are there")
+
+
+def _gone(store: Store, row: CheckpointRow) -> str:
+    """Why a checkpoint's files are not there; empty where they are, or lie with the server."""
+    if row.tags.get("checkpoint.storage") == "upload":
+        return ""
+    try:
+        return "" if any(checkpoints.place_of(store, row).iterdir()) else "its folder is empty"
+    except UserError as error:
+        return error.what
 
 
 def _datasets(store: Store) -> Iterator[Finding]:

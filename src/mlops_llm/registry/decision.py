@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from mlops_llm.eval.significance import LEVEL
 from mlops_llm.registry.policy import Demand, Floor, Policy
 
-PASSED = "passed"
+PASSED, UNMEASURED = "passed", "not measured"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Evidence:
     floors: Sequence[Value | None] = ()
     """Of each floor of the policy."""
     certificate: str = ""
-    """`passed`, `failed`, or empty of what has none."""
+    """`passed`, `failed`, `not measured`, or empty of what has none."""
     operation: str = ""
     """What made it, where that was no training."""
     overlap: float | None = None
@@ -166,6 +166,9 @@ def _floor(floor: Floor, value: Value | None, why: str, name: str) -> Check:
 def _certificate(evidence: Evidence) -> Check:
     if not evidence.operation and not evidence.certificate:
         return Check("certificate", True, "a training needs none")
+    if evidence.certificate == UNMEASURED:
+        why = "there was no memory to ask the models; where there is, rebuild of its recipe.json makes it again"
+        return Check("certificate", False, f"its outputs were {UNMEASURED}: {why}")
     passed = evidence.certificate == PASSED
     return Check("certificate", passed, evidence.certificate or f"what {evidence.operation} made has none")
 

@@ -44,16 +44,32 @@ def plans(request: Registry, lacks: Sequence[Lack], refs: Mapping[int, str] | No
         metrics = _metrics(request, list(dict.fromkeys(each.score for each in some)))
         ref = (refs or {}).get(version.version, version.ref)
         settings = request.evaluation(ref, rows.dataset, rows.limit, metrics, ".")
-        made[f"evaluation-{number}"] = prepare(replace(settings, judge=deepcopy(settings.judge)))
+        try:
+            made[f"evaluation-{number}"] = prepare(replace(settings, judge=deepcopy(settings.judge)))
+        except UserError as error:
+            if not some[0].is_champion:
+                raise
+            what = f"the champion (version {version.version}) cannot be asked: {error.what}"
+            raise UserError(what, error.where, f"{error.remedy}, or op.force=true op.reason='…'") from error
     return made
 
 
+def remedy(request: Registry, lacks: Sequence[Lack]) -> str:
+    """What a person may do about what is lacking: let it be computed, or mend what is in the way of that."""
+    try:
+        _metrics(request, list(dict.fromkeys(each.score for each in lacks)))
+    except UserError as error:
+        return f"op.evaluate=true does not compute it: {error.what}; {error.remedy}"
+    return "op.evaluate=true computes it"
+
+
 def carry_out(made: dict[str, Plan], folder: Path, run: Run) -> list[str]:
-    """Ask the models, and record what they answered; return the names of the evaluations.
+    """Ask the models, and record what they answered; return the names of the evaluations' runs.
 
     Raises:
         UserError: a model cannot be opened, or a server fails.
     """
+    names = list[str]()
     for number, (name, plan) in enumerate(made.items(), 1):
         assert plan.questions
         console.detail(f"evaluating {plan.settings.model} on {plan.questions.name} ({number} of {len(made)})")
@@ -64,7 +80,8 @@ def carry_out(made: dict[str, Plan], folder: Path, run: Run) -> list[str]:
             recording.inputs(plan, inner)
             recording.result(plan, outcome, replace(taken, peak=0, gpu=None), inner, pictures=False)
             inner.tags({"stage": "eval"})
-    return list(made)
+            names.append(inner.name)
+    return names
 
 
 def _metrics(request: Registry, scores: Sequence[str]) -> dict[str, Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from mlops_llm.models import digested
+from dataclasses import replace
+
+from mlops_llm.models import digested, load
+from mlops_llm.models.load import Task
 from mlops_llm.models.ref import Place, check_registered, resolve
 from mlops_llm.registry import evaluating, subject
 from mlops_llm.registry.already import is_held
@@ -32,6 +35,8 @@ def promotion(request: Registry, *, evaluate: bool, force: bool, reason: str) ->
     for hook in request.hook.values():
         hook.check()
     place = resolve(request.model) if request.model else None
+    if place and not place.checkpoint:  # whether its own code may run is for the policy to say
+        load.inspect(place, replace(request.model_load, trust_remote_code=True), Task.reward, fresh=True)
     version = _there(store, name, place) if place else subject.version(store, request)
     seen = version or _to_be(store, name, place)
     subject.refuse_unusable(store, seen)
@@ -44,7 +49,7 @@ def promotion(request: Registry, *, evaluate: bool, force: bool, reason: str) ->
         refs = {seen.version: place.ref} if place and version is None else {}
         evaluating.plans(request, found.lacks, refs)
     elif not force:
-        refuse_lacking(found)
+        refuse_lacking(request, found)
     return Promoting(request, store, asked, version, place, evaluate, force, reason)
 
 

@@ -78,7 +78,7 @@ class Promoting:
                 if self.evaluate and any(each.key not in tried for each in found.lacks):
                     continue  # another champion meanwhile, which nobody evaluated
                 if not self.force:
-                    refuse_lacking(found)
+                    refuse_lacking(self.request, found)
                 decision = decide(self.asked.policy, found.evidence)
                 became = recording.verdict(decision, force=self.force)
                 return self._done(version, found.evidence, decision, became, evaluated, run)
@@ -141,7 +141,7 @@ def champion(store: Store, name: str) -> VersionRow | None:
     return registered.version(store, name, CHAMPION) if CHAMPION in aliased else None
 
 
-def refuse_lacking(found: Gathered) -> None:
+def refuse_lacking(request: Registry, found: Gathered) -> None:
     """See that all evidence is there that an evaluation gives.
 
     Raises:
@@ -149,7 +149,7 @@ def refuse_lacking(found: Gathered) -> None:
     """
     if found.lacks:
         said = "; ".join(dict.fromkeys(map(str, found.lacks)))
-        raise RequestError(f"evidence is missing: {said}", "policy", "op.evaluate=true computes it")
+        raise RequestError(f"evidence is missing: {said}", "policy", evaluating.remedy(request, found.lacks))
 
 
 def _said(number: int | None) -> str:

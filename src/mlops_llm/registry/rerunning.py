@@ -121,6 +121,7 @@ def rerun(wanted: Again, source: Path, output: Path, name: str, most: int | None
     file = output / "steps.jsonl"
     words = [*wanted.words, f"run_name={name}", f"output={output.absolute()}", "register_as=null"]
     log = writable(output.parent) / f"{output.name}.log"
+    stopped = False
     with log.open("w", encoding="utf-8") as said:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlops_llm.train", *words],
@@ -133,6 +134,7 @@ def rerun(wanted: Again, source: Path, output: Path, name: str, most: int | None
         try:
             while process.poll() is None:
                 if most is not None and file.is_file() and _last(file) >= most:
+                    stopped = True
                     process.send_signal(signal.SIGTERM)
                     process.wait()
                 time.sleep(_LOOK)
@@ -143,7 +145,8 @@ def rerun(wanted: Again, source: Path, output: Path, name: str, most: int | None
     if not file.is_file():
         lines = log.read_text("utf-8", "replace").strip().splitlines()
         raise UserError(f"the rerun did not train ({lines[-1] if lines else 'it said nothing'})", str(log), "see its log")
-    console.detail(f"the rerun ended with {process.returncode}; its log is {log}")
+    ended = f"was stopped after step {most}" if stopped else f"ended with {process.returncode}"
+    console.detail(f"the rerun {ended}; its log is {log}")
     return file.read_text("utf-8")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mlops_llm.errors import UserError
+from mlops_llm.models import ref
 from mlops_llm.models.ref import Place, resolve
 from mlops_llm.registry.config import Registry
 from mlops_llm.tracking import checkpoints, registered
@@ -11,11 +12,14 @@ from mlops_llm.tracking.store import Store, connect
 
 
 def version(store: Store, request: Registry) -> VersionRow:
-    """The version that is meant.
+    """The version that is meant: that with the alias challenger where none is named.
 
     Raises:
         UserError: model, version or alias is unknown; what there is, is named.
     """
+    if request.version is None and CHALLENGER not in (known := registered.model(store, request.registered)).aliases:
+        remedy = f"give {' or '.join(['version=N', *(f'version={each}' for each in sorted(known.aliases))])}"
+        raise UserError(f"is not given, and '{known.name}' has no alias '{CHALLENGER}'", "version", remedy)
     return registered.version(store, request.registered, request.version or CHALLENGER)
 
 
@@ -25,9 +29,24 @@ def place(request: Registry) -> Place:
     Raises:
         UserError: there is none.
     """
+    return resolve(_ref(request))
+
+
+def remembered(request: Registry) -> Place:
+    """The model that is meant, as the record remembers it: its files may be gone or far away.
+
+    Raises:
+        UserError: there is none.
+    """
+    return ref.remembered(_ref(request))
+
+
+def _ref(request: Registry) -> str:
     if request.model:
-        return resolve(request.model)
-    return resolve(version(connect(), request).ref)
+        return request.model
+    if not request.name:
+        raise UserError("names no model", "model", "give model=REF, or name=NAME version=champion")
+    return version(connect(), request).ref
 
 
 def maker(request: Registry) -> str:
@@ -37,7 +56,7 @@ def maker(request: Registry) -> str:
         UserError: there is no such model.
     """
     if request.model:
-        return resolve(request.model).run
+        return ref.remembered(request.model).run
     store = connect()
     known = registered.model(store, request.registered)
     if not request.version and CHALLENGER not in known.aliases:

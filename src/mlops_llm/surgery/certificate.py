@@ -20,7 +20,7 @@ from mlops_llm.surgery.planning import Check, Planned
 from mlops_llm.surgery.weights import EMBEDDING, HEAD, finite
 
 NAME = "certificate.json"
-PASSED, FAILED = "passed", "failed"
+PASSED, FAILED, UNMEASURED = "passed", "failed", "not measured"
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Certificate:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing that was demanded fails."""
-        return all(each.passed is not False for each in self.checks)
+        """Whether nothing that was demanded fails, and the outputs were looked at."""
+        return not self.failures and not self._unasked
 
     @property
     def verdict(self) -> str:
-        """`passed` or `failed`, as the record has it; what failed is not promotable."""
-        return PASSED if self.passed else FAILED
+        """`passed`, `failed` or `not measured`, as the record has it; only what passed is promotable."""
+        return FAILED if self.failures else UNMEASURED if self._unasked else PASSED
 
     @property
     def failures(self) -> list[Check]:
@@ -45,12 +45,18 @@ class Certificate:
         return [each for each in self.checks if each.passed is False]
 
     @property
+    def _unasked(self) -> list[Check]:
+        """What says that outputs were not looked at."""
+        return [each for each in self.checks if each.name == NOT_ASKED]
+
+    @property
     def said(self) -> str:
         """The verdict for the end of a command, with what failed and what could not be looked at."""
         if self.failures:
             return f"{FAILED} ({'; '.join(f'{each.name}: {each.said}' for each in self.failures)}): not promotable"
-        unasked = [each.said for each in self.checks if each.name == NOT_ASKED]
-        return f"{PASSED}, but its outputs are {'; '.join(unasked)}" if unasked else PASSED
+        if self._unasked:
+            return f"{UNMEASURED} (its outputs are {'; '.join(each.said for each in self._unasked)}): not promotable"
+        return PASSED
 
     @property
     def text(self) -> str:
@@ -69,8 +75,7 @@ class Certificate:
             ("not asked" if each.name == NOT_ASKED and each.passed is None else marks[each.passed], _words(each), each.said)
             for each in self.checks
         ]
-        unasked = any(each.name == NOT_ASKED for each in self.checks)
-        return Grid(f"certificate: {self.verdict}{', outputs not asked' if unasked else ''}", ("", "check", "found"), rows)
+        return Grid(f"certificate: {self.verdict}", ("", "check", "found"), rows)
 
 
 def _words(check: Check) -> str:

@@ -241,7 +241,8 @@ def _unasked(planned: Planned) -> str:
     size, dtype = planned.opened, load.dtype_of(planned.request.model_load.dtype)
     less = size // BYTES[dtype] * 2
     remedy = f"; model_load.dtype=bfloat16 needs {console.size(less)}" if less < size else ""
-    return f"the certificate opens a whole model, and {console.size(size)} are not free: no output will be asked{remedy}"
+    then = f"no output will be asked, and no policy promotes it{remedy}"
+    return f"the certificate opens a whole model, and {console.size(size)} are not free: {then}"
 
 
 def _askable(planned: Planned) -> None:

@@ -66,7 +66,7 @@ def publish(planned: Planned, made: Made, run: Run, seconds: float) -> Result:
     ref = f"runs:/{run.name}/{planned.name}"
     grids: list[Grid | str] = [planned.grid, found.grid]
     result = _result(planned, made, ref, grids, seconds)
-    if not planned.request.then.evaluate or not found.passed:
+    if not planned.request.then.evaluate or found.failures:
         return result
     grid, ended = scored(planned, ref, run)
     return replace(
@@ -104,7 +104,7 @@ def _tags(planned: Planned, made: Made) -> dict[str, str]:
 def _result(planned: Planned, made: Made, ref: str, grids: list[Grid | str], seconds: float) -> Result:
     found, request = made.certificate, planned.request
     weights = str(made.recipe["digest.weights"])
-    registered = request.name if found.passed else None
+    registered = None if found.failures else request.name
     why = f"{planned.method} of {', '.join(each.ref for each in planned.sources if each.role == 'parent')}"
     table = {
         "model": ref,
@@ -124,7 +124,7 @@ def _result(planned: Planned, made: Made, ref: str, grids: list[Grid | str], sec
         },
     }
     return Result(
-        f"{planned.operation}: {'done' if found.passed else 'the certificate failed'}",
+        f"{planned.operation}: {'the certificate failed' if found.failures else 'done'}",
         {name: value for name, value in table.items() if value is not None},
         {
             "ref": ref,
@@ -134,7 +134,7 @@ def _result(planned: Planned, made: Made, ref: str, grids: list[Grid | str], sec
             "rebuild": made.recipe["rebuild"],
         },
         grids,
-        failed=not found.passed,
+        failed=bool(found.failures),
         best=Registration(planned.name, registered, "challenger", why) if registered else None,
     )
 

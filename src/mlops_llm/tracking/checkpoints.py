@@ -107,7 +107,8 @@ def place_of(store: Store, row: CheckpointRow) -> Path:
     if row.status != "READY":
         raise UserError(f"{row.name} of run {row.run} is unfinished", remedy="take an earlier one or resume the run")
     if row.tags.get("checkpoint.files") == REMOVED:
-        raise UserError(f"the files of {row.name} were removed (trainer.save_total_limit)", remedy="take another checkpoint")
+        why = f"op=gc, run {row.tags['gc.run']}" if "gc.run" in row.tags else "trainer.save_total_limit"
+        raise UserError(f"the files of {row.name} were removed ({why})", remedy="take another checkpoint")
     if row.tags.get("checkpoint.storage") == "reference":
         place = local_path(row.tags["checkpoint.uri"])
     else:

@@ -34,6 +34,8 @@ class Command:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        if self.run in ("True", "False"):  # what OmegaConf makes of the words, which are commands of any system
+            self.run = self.run.lower()
         if not (isfinite(self.timeout) and self.timeout > 0):
             raise UserError(f"is {self.timeout}", "hook.command.timeout", "give seconds above 0")
         if self.tries < 1:

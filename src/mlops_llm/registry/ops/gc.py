@@ -58,7 +58,7 @@ class CollectGarbage:
                 "gone": gone,
                 "bytes": {"before": plan.before, "after": plan.after, "protected": plan.protected},
             }  # fmt: skip
-            return Result("gc: plan" if self.dry_run else "gc: done", table, values, grids)
+            return Result("gc: plan" if self.dry_run else "gc: done", table, values, [each for each in grids if each.rows])
 
         return work
 

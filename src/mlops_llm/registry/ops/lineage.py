@@ -27,7 +27,7 @@ class ShowLineage:
         from mlops_llm.tracking import lineage
         from mlops_llm.tracking.store import connect
 
-        place = subject.place(request)
+        place = subject.remembered(request)
         store = connect()
         found, told = lineage.tree(store, place, "" if place.checkpoint else digested.weights_digest(place))
 

@@ -161,6 +161,7 @@ def _saw_the_same(told: Mapping[str, Any], ref: str | None, request: Surgery) ->
 
 
 def _is_sound(told: Mapping[str, Any]) -> bool:
-    """Whether the weights in a recipe's folder are those that were written, and were found good."""
+    """Whether the weights in a recipe's folder are those that were written, and nothing was found against them."""
     verdict = read_object(told["folder"] / certificate.NAME).get("verdict")
-    return verdict == certificate.PASSED and certificate.weights_of(told["folder"]) == told.get("digest.weights")
+    is_good = verdict in (certificate.PASSED, certificate.UNMEASURED)
+    return is_good and certificate.weights_of(told["folder"]) == told.get("digest.weights")
