@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from mlops_llm import digest
 from mlops_llm.data import tokens
@@ -23,6 +24,17 @@ from mlops_llm.models.ref import resolve
 from mlops_llm.tracking.lineage import trace
 from mlops_llm.tracking.store import connect
 from mlops_llm.train import examples
+from mlops_llm.train.algorithms.distill import Distill
+from mlops_llm.train.algorithms.dpo import DPO
+from mlops_llm.train.algorithms.grpo import GRPO
+from mlops_llm.train.algorithms.kto import KTO
+from mlops_llm.train.algorithms.ppo import PPO
+from mlops_llm.train.algorithms.reward import Reward
+from mlops_llm.train.algorithms.sft import SFT
+from mlops_llm.train.config import Train
+from mlops_llm.train.rewards.accuracy import Accuracy
+from mlops_llm.train.rewards.format import Format
+from mlops_llm.train.samplers.hf import Hf
 from tests.commands import ok, train
 from tests.record import artifacts_of, checkpoints_of, client, run_of, steps_of
 
@@ -46,6 +58,11 @@ def value(store: MlflowClient, run: str, key: str, step: int) -> float:
     return next(metric.value for metric in found if metric.step == step)
 
 
+def evaluated(run: Run) -> set[str]:
+    """Names of the numbers that a run's evaluations gave."""
+    return {name for name in run.data.metrics if name.startswith("eval/")}
+
+
 def test_dpo_prefers_the_better_of_new_answers(preferred: Path) -> None:
     store = client(preferred)
     assert value(store, "dpo", "eval/loss", 0) == pytest.approx(math.log(2), abs=1e-6)
@@ -54,6 +71,7 @@ def test_dpo_prefers_the_better_of_new_answers(preferred: Path) -> None:
         value(store, "dpo", "eval/rewards/chosen", 60) - value(store, "dpo", "eval/rewards/rejected", 60), abs=1e-4
     )
     run = run_of(store, "dpo")
+    assert evaluated(run) == set(DPO().evaluated(Train()))
     for key in ("chosen", "rejected", "margins", "accuracies"):
         assert steps_of(store, run, f"train/rewards/{key}") == [10, 20, 30, 40, 50, 60]
     table = json.loads((preferred / "outputs/dpo/result.json").read_text())
@@ -162,6 +180,7 @@ def test_kto_learns_from_labels_and_from_both_sides_of_pairs(tmp_path: Path, jso
     ok(train(tmp_path, *words))
     store = client(tmp_path)
     assert value(store, "labels", "eval/loss", 0) == pytest.approx(0.5, abs=1e-6)
+    assert evaluated(run_of(store, "labels")) == set(KTO().evaluated(Train()))
     assert value(store, "labels", "eval/rewards/chosen", 40) > value(store, "labels", "eval/rewards/rejected", 40)
 
 
@@ -188,7 +207,8 @@ def test_grpo_raises_what_is_rewarded(rewarded: Path) -> None:
     assert run.data.params["choice.reward"] == "accuracy,format" and run.data.params["reward.format.weight"] == "0.25"
     best = run_of(store, "grpo").data.tags["best.reason"]
     assert "eval/reward" in best and value(store, "grpo", "eval/reward", 36) > value(store, "grpo", "eval/reward", 0)
-    assert not any("zero_std" in key for key in keys if key.startswith("eval/"))  # one answer each: no group to differ in
+    given = Train(reward={"accuracy": Accuracy(), "format": Format()}, rollout=Hf())
+    assert evaluated(run) == set(GRPO().evaluated(given))  # without zero_std: one answer each, no group to differ in
 
 
 def test_grpo_keeps_tables_of_what_was_sampled(rewarded: Path) -> None:
@@ -222,6 +242,7 @@ def test_ppo_raises_what_is_rewarded(tmp_path: Path, peft: str, least: float) ->
     for name in ("kl", "kl_coefficient", "policy_loss", "value_loss", "value_mean", "explained_variance"):
         assert math.isfinite(numbers[f"train/ppo/{name}"]), name
     assert {"train/entropy", "train/clip_ratio/region_mean"} <= set(numbers)
+    assert evaluated(run) == set(PPO().evaluated(Train(reward={"accuracy": Accuracy()}, rollout=Hf())))
     assert value(store, "ppo", "train/ppo/kl", 1) == pytest.approx(0, abs=1e-4) and numbers["train/ppo/kl"] > 0
     assert value(store, "ppo", "train/ppo/value_mean", 1) == 0 and numbers["train/ppo/value_mean"] > 0.2
     assert (tmp_path / "outputs/ppo/checkpoint-40/critic/model.safetensors").is_file()
@@ -280,6 +301,7 @@ def test_a_reward_model_scores_the_better_of_new_answers_higher(rated: Path) -> 
     right = sum(good > bad for good, bad in found) / len(found)
     assert value(store, "rated", "eval/accuracy", 40) == pytest.approx(right) and right > 0.8
     run = run_of(store, "rated")
+    assert evaluated(run) == set(Reward().evaluated(Train()))
     assert {model.tags["task"] for model in checkpoints_of(store, run).values()} == {run.data.tags["task"]} == {"reward"}
     table = json.loads(Path(store.download_artifacts(run.info.run_id, "pairs.json")).read_text("utf-8"))
     good, bad = (table["columns"].index(f"{side} after") for side in ("chosen", "rejected"))
@@ -320,6 +342,8 @@ def test_a_student_of_a_teacher_beats_one_of_labels_alone(tmp_path: Path, jsonl)
     assert ends["taught"] < ends["labels"] - 0.05 and ends["top"] < ends["labels"]
     assert "of the teacher with its last weights (loss of a held-out token" in said and "times the teacher's" in said
     run = run_of(store, "taught")
+    assert evaluated(run) == set(Distill().evaluated(Train()))
+    assert evaluated(run_of(store, "labels")) == set(SFT().evaluated(Train()))
     last = checkpoints_of(store, run_of(store, "teacher"))["checkpoint-150"]
     assert run.data.tags["digest.teacher"] == last.tags["digest.weights"]
     assert {"train/distill/soft_loss", "train/distill/hard_loss", "distill/teacher_loss"} <= set(run.data.metrics)
