@@ -255,13 +255,15 @@ def _known(error: BaseException, schema: type) -> UserError | None:
     if found:
         parent = getattr(error, "parent_node", None)
         if "." in key and isinstance(parent, DictConfig) and OmegaConf.get_type(parent) is dict:
-            own = [str(each) for each in parent]
+            own, group = [str(each) for each in parent], key.partition(".")[0]
+            if found[1] in component.groups().get(group, {}):
+                return UserError("is not chosen", f"{group}.{found[1]}", f"choose it: {group}=[{','.join([*own, found[1]])}]")
             return UserError(f"there is no '{found[1]}'{component.near(found[1], own)}", key, f"there are: {', '.join(own)}")
         cls = _class(schema, found[2]) if found[2] else schema
         names = [field.name for field in dataclasses.fields(cls)] if cls else []
         hint = component.near(found[1], names)
         if not hint and cls is not None:
-            hint = f" (it has: {', '.join(names)})" if names else " (this choice of the group has no settings)"
+            hint = f" ({_others(cls, found[1]) or _own(names)})"
         return UserError(f"Key '{found[1]}' not in '{found[2] or schema.__name__}'{hint}")
     unchosen = re.match(r"You must specify '([^']+)'", text)
     if unchosen:
@@ -279,6 +281,21 @@ def _known(error: BaseException, schema: type) -> UserError | None:
     if key:
         return UserError(first.rstrip("."), key)
     return None
+
+
+def _own(names: Sequence[str]) -> str:
+    return f"it has: {', '.join(names)}" if names else "this choice of the group has no settings"
+
+
+def _others(cls: type, key: str) -> str:
+    """Which other choices of a component's group have a setting; empty where none has."""
+    for group, names in component.groups().items():
+        if cls in names.values():
+            having = [
+                f"{group}={name}" for name, one in names.items() if key in (each.name for each in dataclasses.fields(one))
+            ]
+            return f"a setting of {' and '.join(having)}" if having else ""
+    return ""
 
 
 def _full_key(text: str) -> str:
