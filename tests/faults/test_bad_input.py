@@ -261,6 +261,7 @@ def test_answers_that_cannot_be_scored(refused: Callable[..., str], jsonl: Calla
             ["+experiment=grpo_math", "reward.format.weight=2"],
             "is not chosen; choose it: reward=[accuracy,format]",
         ),
+        (["+experiment=grpo_math", "algo=sft"], "'SFT' (a setting of algo=grpo and algo=ppo and algo=rloo)"),
         ([SALES, "dataset="], "dataset: names no dataset; there are: math_grpo"),
         ([SALES, "peft.adapter=keep"], "Key 'adapter' not in 'Full' (a setting of peft=lora and peft=qlora)"),
         ([SALES, "peft.adaptor=keep"], "Key 'adaptor' not in 'Full' (this choice of the group has no settings)"),

@@ -261,9 +261,10 @@ def _known(error: BaseException, schema: type) -> UserError | None:
             return UserError(f"there is no '{found[1]}'{component.near(found[1], own)}", key, f"there are: {', '.join(own)}")
         cls = _class(schema, found[2]) if found[2] else schema
         names = [field.name for field in dataclasses.fields(cls)] if cls else []
-        hint = component.near(found[1], names)
+        others = _others(cls, found[1]) if cls else ""
+        hint = f" ({others})" if others else component.near(found[1], names)
         if not hint and cls is not None:
-            hint = f" ({_others(cls, found[1]) or _own(names)})"
+            hint = f" ({_own(names)})"
         return UserError(f"Key '{found[1]}' not in '{found[2] or schema.__name__}'{hint}")
     unchosen = re.match(r"You must specify '([^']+)'", text)
     if unchosen:
