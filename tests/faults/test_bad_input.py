@@ -253,6 +253,19 @@ def test_answers_that_cannot_be_scored(refused: Callable[..., str], jsonl: Calla
         (["+experiment=grpo_math", "reward=[acuracy]"], "unknown reward 'acuracy' (did you mean accuracy?)"),
         (["+experiment=grpo_math", "reward=[]"], "algo=grpo learns from rewards, and none is named"),
         (["+experiment=grpo_math", "reward.accuracy.wait=1"], "Key 'wait' not in 'Accuracy'"),
+        (
+            ["+experiment=grpo_math", "reward.accuracy.pattern=x"],
+            "not in 'Accuracy' (a setting of reward=format)",
+        ),
+        (
+            ["+experiment=grpo_math", "reward.format.weight=2"],
+            "is not chosen; choose it: reward=[accuracy,format]",
+        ),
+        (["+experiment=grpo_math", "algo=sft"], "'SFT' (a setting of algo=grpo and algo=ppo and algo=rloo)"),
+        ([SALES, "dataset="], "dataset: names no dataset; there are: math_grpo"),
+        ([SALES, "peft.adapter=keep"], "Key 'adapter' not in 'Full' (a setting of peft=lora and peft=qlora)"),
+        ([SALES, "peft.adaptor=keep"], "Key 'adaptor' not in 'Full' (this choice of the group has no settings)"),
+        (["+experiment=dpo_sales", "algo.loss=[sigmoid,sigmoid]"], "algo.loss: names one twice: sigmoid, sigmoid; name each"),
         (["+experiment=grpo_math", "reward=[http]"], "reward.http.url: is not given"),
         (["+experiment=grpo_math", "reward=[format]", "reward.accuracy.counts=any"], "reward.accuracy: is not chosen"),
         (["+experiment=grpo_math", "dataset=ppo_general"], "no row has a solution to compare"),
@@ -277,6 +290,12 @@ def test_answers_that_cannot_be_scored(refused: Callable[..., str], jsonl: Calla
 )
 def test_requests_that_do_not_fit(refused: Callable[..., str], words: list[str], said: str) -> None:
     assert said in refused(*words)
+
+
+@pytest.mark.parametrize(("name", "stage"), [("merge_sales", "surgery"), ("rlhf_sales", "pipeline")])
+def test_an_experiment_of_another_stage(refused: Callable[..., str], name: str, stage: str) -> None:
+    line = refused(f"+experiment={name}", "op=plan")
+    assert line == f"{name}: is an experiment of mlops_llm.{stage}; type: python -m mlops_llm.{stage} +experiment={name}"
 
 
 def test_resume_of_what_cannot_be_resumed(

@@ -1,4 +1,4 @@
-"""What is wrong in a preset is one line, exit code 2, that names the file or the command that the file is for."""
+"""What is wrong in a preset is one line, exit code 2, that names the file."""
 
 from __future__ import annotations
 
@@ -38,12 +38,6 @@ def test_a_policy_of_one_s_own_that_chooses_none_says_how_to_begin_it(tmp_path: 
     error = command(tmp_path, "op=promote", "name=x", "policy=mine", code=2, stage="registry")
     assert "policy: the file in conf/policy does not say what it is a variant of; begin it with a choice: defaults:" in error
     assert "unknown policy 'min' (did you mean mine?)" in command(tmp_path, "op=list", "policy=min", code=2, stage="registry")
-
-
-@pytest.mark.parametrize(("stage", "other", "name"), [("pipeline", "train", "sft_sales"), ("train", "pipeline", "rlhf_short")])
-def test_an_experiment_of_another_command_names_that_command(tmp_path: Path, stage: str, other: str, name: str) -> None:
-    error = command(tmp_path, f"+experiment={name}", code=2, stage=stage)
-    assert f"{name} is for another command: python -m mlops_llm.{other} +experiment={name}" in error
 
 
 def test_a_setting_of_a_hook_that_is_not_chosen_says_how_to_choose_it(tmp_path: Path) -> None:

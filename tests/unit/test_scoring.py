@@ -213,3 +213,5 @@ def test_weights_that_are_not_finite_have_no_score(small):
     assert all(math.isnan(value) for value in one.at(5).values()) and len(run.artifacts) == 1
     parameter[0, 0] = kept
     assert [one.due(step, 12) for step in (1, 5, 11, 12)] == [False, True, False, True]
+    one.times, one.seconds = 5, 6.4
+    assert one.said(25.6) == "5 times 2 answers, 6.4 s (25% of 26 s with checkpoints)"

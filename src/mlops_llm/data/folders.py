@@ -70,7 +70,10 @@ def find(ref: str) -> Path:
     for folder in (here(), shipped()):
         if ref and (folder / ref).is_dir():
             return (folder / ref).absolute()
-    raise UserError(f"there is no such dataset{near(ref, known)}", ref, f"there are: {', '.join(sorted(known)) or 'none'}")
+    there_are = f"there are: {', '.join(sorted(known)) or 'none'}"
+    if not ref:
+        raise UserError("names no dataset", "dataset", there_are)
+    raise UserError(f"there is no such dataset{near(ref, known)}", ref, there_are)
 
 
 def shadows(name: str) -> bool:

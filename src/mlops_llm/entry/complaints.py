@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.errors import HydraException, MissingConfigException
@@ -41,19 +42,16 @@ def one_line(error: BaseException, schema: type) -> UserError | None:
     for each in reversed(known):
         said = _known(each, schema)
         if said:
-            return _in_preset(said, chain, schema)
-    return _in_preset(UserError(str(known[-1]).strip().splitlines()[0]), chain, schema)
+            return _in_preset(said, chain)
+    return _in_preset(UserError(str(known[-1]).strip().splitlines()[0]), chain)
 
 
-def _in_preset(said: UserError, chain: list[BaseException], schema: type) -> UserError:
-    """The same with the file in which it stands, or the command that an experiment's file is for."""
+def _in_preset(said: UserError, chain: list[BaseException]) -> UserError:
+    """The same with the preset's file in which it stands."""
     found = next((found[1] for each in chain if (found := re.match(r"In '(\w+/[^']+)'", str(each)))), "")
     file = next((file for at in (Path.cwd() / "conf", config_folder()) if (file := at / f"{found}.yaml").is_file()), None)
     if said.remedy or file is None:
         return said
-    meant = re.match(r"# (python -m mlops_llm\.(\w+) .*)", file.read_text("utf-8"))
-    if meant and meant[2] != schema.__name__.lower():
-        return UserError(said.what, said.where, f"{file.stem} is for another command: {meant[1]}")
     return UserError(said.what, said.where, f"it stands in {file}")
 
 
@@ -81,15 +79,16 @@ def _known(error: BaseException, schema: type) -> UserError | None:
         if "." in key and isinstance(parent, DictConfig) and OmegaConf.get_type(parent) is dict:
             own, group = [str(each) for each in parent], key.split(".")[0]
             if found[1] in component.groups().get(group, {}):
-                return UserError("is not chosen", key, f"choose it: {group}=[{','.join([*own, found[1]])}]")
+                return UserError("is not chosen", f"{group}.{found[1]}", f"choose it: {group}=[{','.join([*own, found[1]])}]")
             return UserError(f"there is no '{found[1]}'{component.near(found[1], own)}", key, f"there are: {', '.join(own)}")
         cls, within = _class(schema, found[2]) if found[2] else schema, ""
         if cls is None and isinstance(parent, DictConfig) and dataclasses.is_dataclass(kind := OmegaConf.get_type(parent)):
             cls, within = kind, key.rpartition(".")[0]
         names = [field.name for field in dataclasses.fields(cls)] if cls else []
-        hint = component.near(found[1], names)
+        others = _others(cls, found[1]) if cls else ""
+        hint = f" ({others})" if others else component.near(found[1], names)
         if not hint and cls is not None:
-            hint = f" (it has: {', '.join(names)})" if names else " (this choice of the group has no settings)"
+            hint = f" ({_own(names)})"
         return UserError(f"Key '{found[1]}' not in '{found[2] or schema.__name__}'{hint}", within)
     unchosen = re.match(r"You must specify '([^']+)'", text)
     if unchosen:
@@ -109,6 +108,21 @@ def _known(error: BaseException, schema: type) -> UserError | None:
     if key:
         return UserError(first.rstrip("."), key)
     return None
+
+
+def _own(names: Sequence[str]) -> str:
+    return f"it has: {', '.join(names)}" if names else "this choice of the group has no settings"
+
+
+def _others(cls: type, key: str) -> str:
+    """Which other choices of a component's group have a setting; empty where none has."""
+    for group, names in component.groups().items():
+        if cls in names.values():
+            having = [
+                f"{group}={name}" for name, one in names.items() if key in (each.name for each in dataclasses.fields(one))
+            ]
+            return f"a setting of {' and '.join(having)}" if having else ""
+    return ""
 
 
 def _full_key(text: str) -> str:

@@ -32,7 +32,7 @@ def launch(stage: Stage, argv: list[str] | None = None) -> int:
     record did not answer before its work began. A user's mistake is one line on the error stream; `HYDRA_FULL_ERROR=1` shows
     the traceback too.
     """
-    from mlops_llm.entry import complaints, config, help
+    from mlops_llm.entry import complaints, config, experiments, help
 
     # Threads that spin long at a barrier make a small model's training six times slower as soon as other processes want the
     # cores; threads that sleep at once cost a third of the speed when none does. A short spin (of GCC's OpenMP) loses little.
@@ -67,6 +67,9 @@ def launch(stage: Stage, argv: list[str] | None = None) -> int:
         if wants_traceback:
             traceback.print_exc()
         said = complaints.one_line(error, stage.schema) or told(error, address())
+        if not outcome.begun and not isinstance(error, UserError):
+            words = unpacked(sys.argv[1:] if argv is None else argv)
+            said = experiments.misplaced(stage.name, words, [Path.cwd() / "conf", config.config_folder()]) or said
         if said is None and not outcome.begun and isinstance(error, OSError):
             at_output = error.filename and config.is_output(Path(str(error.filename)))
             remedy = "choose another output folder" if at_output else "see that it is there, may be read, and the disk has room"

@@ -106,7 +106,7 @@ def _telling(settings: Train) -> list[str]:
 def _moved(before: Mapping[str, float], after: Mapping[str, float], names: Sequence[str]) -> dict[str, str]:
     """Metrics of an evaluation, each with what it was before the training."""
     return {
-        name: " -> ".join(f"{values[name]:.4f}" for values in (before, after) if name in values)
+        name: " -> ".join(f"{values[name]:z.4f}" for values in (before, after) if name in values)
         for name in names
         if name in after
     }
@@ -158,7 +158,7 @@ def _why(course: Course, best: Checkpoint) -> str:
     if score is None:
         return f"last of {len(shelf.checkpoints)} checkpoints; nothing was held out to choose by"
     end = "highest" if how.higher_is_better else "lowest"
-    return f"{how.metric} {score:.4f} at step {best.step}, {end} of {shelf.compared} checkpoints"
+    return f"{how.metric} {score:z.4f} at step {best.step}, {end} of {shelf.compared} checkpoints"
 
 
 def _table(course: Course, best: Checkpoint, why: str) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def _table(course: Course, best: Checkpoint, why: str) -> dict[str, Any]:
         f"{metric} averaged": course.averaged.get(last.step, {}).get(metric),
         **newest(course.evaluations, best.step, [name for name in settings.evaluate.scores() if name != metric]),
         **_moved(before, shelf.metrics(best), _telling(settings)),
-        "training loss": f"{steps.losses[min(steps.losses)]:.4f} -> {steps.mean_loss(settings.trainer.logging_steps):.4f}",
+        "training loss": f"{steps.losses[min(steps.losses)]:z.4f} -> {steps.mean_loss(settings.trainer.logging_steps):z.4f}",
         **settings.algo.conclude(course.job),
         "steps": last.step,
         "time": f"{console.seconds(course.taken)} (predicted {console.seconds(plan.estimate.seconds)})",

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from mlops_llm import console
 from mlops_llm.data.ref import open_dataset
 from mlops_llm.errors import UserError
 from mlops_llm.eval import questions
@@ -120,9 +121,10 @@ class Scoring:
         return values
 
     def said(self, seconds: float) -> str:
-        """What the scoring took of a training of some seconds, for a person."""
+        """What the scoring took of a training of some seconds, checkpoints included, for a person."""
         share = self.seconds / seconds if seconds else 0.0
-        return f"{self.times} times {len(self._questions.asked)} answers, {self.seconds:.1f} s ({share:.0%} of the time)"
+        whole = f"{share:.0%} of {console.seconds(seconds)} with checkpoints"
+        return f"{self.times} times {len(self._questions.asked)} answers, {console.seconds(self.seconds)} ({whole})"
 
 
 def _is_finite(model: Any) -> bool:

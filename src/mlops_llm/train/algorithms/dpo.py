@@ -69,6 +69,8 @@ class DPO(Compared):
                 raise UserError(f"there is no loss '{name}'{near(name, LOSSES)}", "algo.loss", f"one of: {', '.join(LOSSES)}")
         if not self.loss:
             raise UserError("is empty", "algo.loss", "name one, such as sigmoid")
+        if len(set(self.loss)) < len(self.loss):
+            raise UserError(f"names one twice: {', '.join(self.loss)}", "algo.loss", "name each once, with algo.loss_weights")
         if self.loss_weights is not None and len(self.loss_weights) != len(self.loss):
             said = f"gives {len(self.loss_weights)} for {len(self.loss)} losses"
             raise UserError(said, "algo.loss_weights", "give one weight for each of algo.loss")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import urllib.error
 import urllib.request
@@ -73,6 +74,8 @@ class Vllm:
             )
         if self.tensor_parallel < 1:
             raise UserError(f"is {self.tensor_parallel}", "rollout.tensor_parallel", "give a whole number from 1")
+        if not 0 < self.group_port < 65536:
+            raise UserError(f"is {self.group_port}", "rollout.group_port", "give a port from 1 to 65535")
         if self.mode is Where.server:
             if not self.url:
                 raise UserError("is not given", "rollout.url", f"name the server, which is started with: {SERVE}")
@@ -96,6 +99,8 @@ class Vllm:
             raise UserError(what, "rollout.tensor_parallel", "give a divisor")
         if processes > 1 and not cuda:
             raise UserError("shares no CPU with several processes", "rollout", "take rollout=hf, or leave distributed out")
+        if not cuda:
+            _cache()
         release.check(cuda, "rollout", "rollout=hf")
         if self.mode is Where.server:
             examine(str(self.url))
@@ -130,7 +135,7 @@ class Vllm:
             return 0
         if torch.cuda.is_available():
             return int(self.gpu_memory_utilization * there)
-        return weights + int(float(os.environ.get(CACHE, "1")) * 2**30) + _LIBRARIES
+        return weights + int(_cache() * 2**30) + _LIBRARIES
 
     def prepare(self) -> None:
         """Set what vLLM reads from the environment when it is imported, as far as the user has not."""
@@ -158,6 +163,22 @@ class Vllm:
             # TRL sets these for vLLM; the next training in this process would take itself for one of several.
             for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
                 os.environ.pop(name, None)
+
+
+def _cache() -> float:
+    """GiB in which vLLM keeps keys and values on a CPU.
+
+    Raises:
+        UserError: the variable with them is no number.
+    """
+    said = os.environ.get(CACHE, "1")
+    try:
+        space = float(said)
+    except ValueError:
+        space = math.nan
+    if not 0 < space < math.inf:
+        raise UserError(f"is '{said}'", CACHE, f"set it to a number of GiB, such as 4: export {CACHE}=4")
+    return space
 
 
 def examine(url: str) -> None:
