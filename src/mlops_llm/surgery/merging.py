@@ -59,7 +59,7 @@ class Merging(ABC):
             what = f"has {min(given):g}"
             raise UserError(what, "op.weights", "give numbers from 0; op=merge_task_arithmetic takes away with negative ones")
         if given and abs(sum(given) - 1.0) > _ROUNDING:
-            remedy = f"give op.weights=[{','.join(f'{each / sum(given):.6g}' for each in given)}]" if sum(given) else "sum to 1"
+            remedy = f"give op.weights=[{','.join(_normalized(given))}]" if sum(given) else "leave it out: all count the same"
             raise UserError(f"sum to {sum(given):.6g}, not to 1", "op.weights", remedy)
 
     def shares(self, count: int) -> list[float]:
@@ -103,6 +103,14 @@ class Merging(ABC):
             UserError: they cannot; one line says why.
         """
         return planned(self, request, parents(self, request), base(self, request))
+
+
+def _normalized(given: Sequence[float]) -> list[str]:
+    """Weights in these proportions, in six digits, that sum to 1 as they are written: the largest takes what rounding leaves."""
+    said = [f"{each / sum(given):.6g}" for each in given]
+    largest = max(range(len(given)), key=lambda place: given[place])
+    said[largest] = f"{1.0 - sum(float(each) for place, each in enumerate(said) if place != largest):.6g}"
+    return said
 
 
 def numbers(values: Any, where: str) -> list[float]:
