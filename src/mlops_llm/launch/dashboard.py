@@ -142,7 +142,8 @@ def _trusted() -> ssl.SSLContext:
     """Whom a client trusts: read once, for reading it takes longer than a whole request."""
     import httpx
 
-    return httpx.create_ssl_context()
+    context: ssl.SSLContext = httpx.create_ssl_context()
+    return context
 
 
 def token() -> str:
