@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlops_llm import component
@@ -170,6 +170,8 @@ def test_shares_of_a_moving_average():
 
 
 @given(st.lists(st.floats(0.01, 10.0), min_size=2, max_size=5))
+@example([1.0, 1.0, 1.0])
+@example([1.0] * 6)
 def test_weights_that_do_not_sum_to_one_are_refused_with_those_that_do(weights):
     from mlops_llm.errors import UserError
 
@@ -179,3 +181,4 @@ def test_weights_that_do_not_sum_to_one_are_refused_with_those_that_do(weights):
         MergeLinear(weights=weights)
     given_back = [float(each) for each in told.value.remedy.partition("[")[2].rstrip("]").split(",")]
     assert given_back == pytest.approx([each / sum(weights) for each in weights], rel=1e-4)
+    assert MergeLinear(weights=given_back).shares(len(weights)) == given_back

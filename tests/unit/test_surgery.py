@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from safetensors.torch import save_file
 
 from mlops_llm import digest
+from mlops_llm.entry.arguments import quote
 from mlops_llm.errors import UserError
 from mlops_llm.files import read_object
 from mlops_llm.models import load
@@ -38,6 +41,7 @@ from mlops_llm.surgery.ops.merge_task_arithmetic import MergeTaskArithmetic
 from mlops_llm.surgery.ops.merge_ties import Form, MergeTies
 from mlops_llm.surgery.ops.prune_depth import PruneDepth
 from mlops_llm.surgery.planning import checked
+from mlops_llm.surgery.typed import setting
 from mlops_llm.surgery.vocabulary import Vocabulary
 from tests import miniatures
 from tests.surgeries import again, command, made, plan, written
@@ -483,10 +487,27 @@ def test_what_is_wrong_is_said_in_one_line(models, here, op, settings, said):
         plan(op(), here / "out", **named)
 
 
+def test_a_model_by_two_names_and_checkpoints_of_one_step_are_warned_of(models, here):
+    a, b = ref(models, "a", "b")
+    told = plan(MergeLinear(), here / "out", models=[a, b, f"{a}/."]).warnings
+    assert told[0].endswith("are the same model, which so counts twice")
+    assert plan(Ema(), here / "out", models=[a, b]).warnings[0] == f"{b} is of step 0, as {a} is, so it counts nothing"
+
+
+def test_the_next_commands_can_be_typed_whatever_models_are_called():
+    assert setting("models", ["A", "模型", "{ref}"]) == "models=[A,模型,{ref}]"
+    for name in ("模型 甲", "a,b", "it's", "x=[1]", "$HOME", "a (2)"):
+        (typed,) = shlex.split(setting("models", ["A", name, "{ref}"]).replace("{ref}", "runs:/r/merged"))
+        assert OverridesParser.create().parse_override(quote(typed)).value() == ["A", name, "runs:/r/merged"]
+
+
 def test_an_output_that_exists_and_a_full_disk_are_refused(models, here, monkeypatch):
     (here / "out").mkdir()
     with pytest.raises(UserError, match="out: exists already; choose another output="):
         plan(MergeLinear(), here / "out", models=ref(models, "a", "b"))
+    (here / "file").touch()
+    with pytest.raises(UserError, match="file: is a file, and the output is to lie in it; choose another output="):
+        plan(MergeLinear(), here / "file" / "new" / "out", models=ref(models, "a", "b"))
     monkeypatch.setattr("mlops_llm.files.free_bytes", lambda folder: 1000)
     with pytest.raises(UserError, match=r"MB are needed and 1 kB are free; free some disk"):
         plan(MergeLinear(), here / "new", models=ref(models, "a", "b"))

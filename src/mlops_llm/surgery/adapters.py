@@ -19,6 +19,7 @@ from mlops_llm.surgery.merging import Merging, base, parents, planned
 from mlops_llm.surgery.planning import BESIDE, Check, Checks, Planned, Source
 from mlops_llm.surgery.rounding import Same, compared
 from mlops_llm.surgery.streaming import watched
+from mlops_llm.surgery.typed import setting
 from mlops_llm.surgery.weights import Factors, factors, finite
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def joined(method: Merging, request: Surgery, sources: Sequence[Source]) -> Plan
         Checks(numbers=partial(_again, sources, found, shapes)),
         task=sources[0].files.task,
         facts={"rank": " + ".join(str(each.files.adapter_config.get("r")) for each in sources)},
-        next=[f"python -m mlops_llm.surgery op=merge_lora model={{ref}} dataset={request.dataset or 'REF'}"],
+        next=[f"python -m mlops_llm.surgery op=merge_lora model={{ref}} {setting('dataset', request.dataset or 'REF')}"],
     )
 
 

@@ -16,6 +16,7 @@ from mlops_llm.models.load import Dtype
 from mlops_llm.surgery import companions, llamacpp
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.gguf import FILE, Layout, Type, again, layout, write
+from mlops_llm.surgery.merging import next_steps
 from mlops_llm.surgery.planning import BESIDE, Check, Checks, Planned, Source
 
 
@@ -75,7 +76,7 @@ def planned(request: Surgery, parent: Source, type: Type, *, under: Source | Non
         warnings=_warnings(parent),
         next=[
             f"llama-server -m {{output}}/{FILE}",
-            f"python -m mlops_llm.eval model={{ref}} dataset={request.dataset or 'REF'}",
+            next_steps(request, [])[0],
         ],
     )
 

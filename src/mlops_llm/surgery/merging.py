@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlops_llm.component import name_of
@@ -17,6 +18,7 @@ from mlops_llm.surgery.method import NEW, Target, Walk
 from mlops_llm.surgery.operation import Work
 from mlops_llm.surgery.planning import Checks, Planned, Source, source
 from mlops_llm.surgery.streaming import stream
+from mlops_llm.surgery.typed import setting
 from mlops_llm.surgery.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ class Merging(ABC):
             what = f"has {min(given):g}"
             raise UserError(what, "op.weights", "give numbers from 0; op=merge_task_arithmetic takes away with negative ones")
         if given and abs(sum(given) - 1.0) > _ROUNDING:
-            remedy = f"give op.weights=[{','.join(f'{each / sum(given):.6g}' for each in given)}]" if sum(given) else "sum to 1"
+            remedy = f"give op.weights=[{','.join(_normalized(given))}]" if sum(given) else "leave it out: all count the same"
             raise UserError(f"sum to {sum(given):.6g}, not to 1", "op.weights", remedy)
 
     def shares(self, count: int) -> list[float]:
@@ -103,6 +105,14 @@ class Merging(ABC):
             UserError: they cannot; one line says why.
         """
         return planned(self, request, parents(self, request), base(self, request))
+
+
+def _normalized(given: Sequence[float]) -> list[str]:
+    """Weights in these proportions that sum to 1 as they are written, in six digits: the largest takes what rounding leaves."""
+    said = [f"{each / sum(given):.6g}" for each in given]
+    largest = max(range(len(given)), key=lambda place: given[place])
+    said[largest] = f"{1.0 - sum(float(each) for place, each in enumerate(said) if place != largest):.6g}"
+    return said
 
 
 def numbers(values: Any, where: str) -> list[float]:
@@ -198,9 +208,20 @@ def planned(method: Merging, request: Surgery, sources: Sequence[Source], base: 
         Checks(numbers=found.again),
         task=sources[0].files.task,
         facts=found.facts,
-        warnings=found.warnings,
+        warnings=[*_same(sources), *found.warnings],
         next=next_steps(request, sources),
     )
+
+
+def _same(sources: Sequence[Source]) -> list[str]:
+    """What a person should know of models that are one folder by several names."""
+    found = dict[Path, str]()
+    told = []
+    for each in sources:
+        earlier = found.setdefault(each.files.place.folder.resolve(), each.ref)
+        if earlier != each.ref:
+            told.append(f"{earlier} and {each.ref} are the same model, which so counts twice")
+    return told
 
 
 def next_steps(request: Surgery, beside: Sequence[Source]) -> list[str]:
@@ -210,9 +231,9 @@ def next_steps(request: Surgery, beside: Sequence[Source]) -> list[str]:
         request: the command.
         beside: models with which the result is compared; of many the first few.
     """
-    rows = request.dataset or "REF"
-    models = ",".join([*(each.ref for each in beside[:_COMPARED]), "{ref}"])
+    rows = setting("dataset", request.dataset or "REF")
+    models = setting("models", [*(each.ref for each in beside[:_COMPARED]), "{ref}"])
     return [
-        f"python -m mlops_llm.eval model={{ref}} dataset={rows}",
-        f"python -m mlops_llm.eval op=compare models=[{models}] dataset={rows}",
+        f"python -m mlops_llm.eval model={{ref}} {rows}",
+        f"python -m mlops_llm.eval op=compare {models} {rows}",
     ]

@@ -225,7 +225,10 @@ def checked(planned: Planned) -> Planned:
     output = planned.output
     if output.exists():
         raise UserError("exists already", str(output), "choose another output= or remove it")
-    free = files.free_bytes(output.parent)
+    above = next(each for each in output.parents if each.exists())
+    if not above.is_dir():
+        raise UserError("is a file, and the output is to lie in it", str(above), "choose another output=")
+    free = files.free_bytes(above)
     if planned.bytes > free:
         what = f"{console.size(planned.bytes)} are needed and {console.size(free)} are free"
         raise UserError(what, str(output.parent), "free some disk or choose another output=")

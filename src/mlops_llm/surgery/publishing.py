@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
@@ -119,7 +120,7 @@ def _result(planned: Planned, made: Made, ref: str, grids: list[Grid | str], sec
         "registered": f"{registered} (alias challenger)" if registered else None,
         "weights digest": weights[:16],
         **{
-            f"next {number}": each.replace("{ref}", ref).replace("{output}", str(made.folder))
+            f"next {number}": each.replace("{ref}", ref).replace("{output}", shlex.quote(str(made.folder)))
             for number, each in enumerate(planned.next, 1)
         },
     }

@@ -19,6 +19,7 @@ from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.execution import work
 from mlops_llm.surgery.forms import Form, again, converted, write
 from mlops_llm.surgery.measures import Measures, Where
+from mlops_llm.surgery.merging import next_steps
 from mlops_llm.surgery.operation import Work
 from mlops_llm.surgery.planning import BESIDE, Check, Checks, Planned, Source, dtype_of, source, stored, under
 from mlops_llm.surgery.weights import Weights, opened
@@ -97,7 +98,7 @@ class Quantizing(ABC):
         """
         measures = Measures(parent, request, tuple(self.measure), self.most_loss)
         measures.check()
-        rows = request.dataset or "REF"
+        evaluated, compared = next_steps(request, [parent])
         return Planned(
             request,
             name_of(self),
@@ -111,10 +112,7 @@ class Quantizing(ABC):
             facts=making.facts,
             settings=making.settings,
             lighter=making.lighter,
-            next=[
-                f"python -m mlops_llm.eval model={{ref}} dataset={rows}",
-                f"python -m mlops_llm.eval op=compare models=[{parent.ref},{{ref}}] dataset={rows} op.measure=true",
-            ],
+            next=[evaluated, f"{compared} op.measure=true"],
         )
 
 

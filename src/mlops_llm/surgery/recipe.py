@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import shlex
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
@@ -17,14 +16,12 @@ from mlops_llm.models.ref import pinned
 from mlops_llm.record import DatasetInput
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.planning import Planned, Source
+from mlops_llm.surgery.typed import word
 from mlops_llm.tracking.origin import RECIPE
 
 NAME = RECIPE
 _PASSING = ("dry_run", "save_log", "save_intermediate")
 """Settings of operations that change nothing of the result."""
-_PLAIN = re.compile(r"[A-Za-z_./][\w./:@+-]*", re.ASCII)
-"""Texts that need no quotes in a setting."""
-_WORDS = ("true", "false", "null", "nan", "inf")
 
 
 def recipe(planned: Planned, weights: str) -> dict[str, Any]:
@@ -102,7 +99,7 @@ def command(told: Mapping[str, Any], output: str) -> str:
         told: a recipe.
         output: the folder where it goes.
     """
-    return f"{told['rebuild']} {shlex.quote(f'output={_word(output)}')}"
+    return f"{told['rebuild']} {shlex.quote(f'output={word(output)}')}"
 
 
 def _rebuild(planned: Planned) -> str:
@@ -126,7 +123,7 @@ def _rebuild(planned: Planned) -> str:
         **own,
         **dict(_flat(shared)),
     }
-    return shlex.join(["python", "-m", "mlops_llm.surgery", *(f"{name}={_word(value)}" for name, value in words.items())])
+    return shlex.join(["python", "-m", "mlops_llm.surgery", *(f"{name}={word(value)}" for name, value in words.items())])
 
 
 def _takes_base(planned: Planned) -> bool:
@@ -148,17 +145,3 @@ def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, 
             yield from _flat(value, f"{name}.")
         else:
             yield f"{before}{name}", value
-
-
-def _word(value: Any) -> str:
-    """A value as the command line takes it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list):
-        return f"[{','.join(map(_word, value))}]"
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{_word(str(name))}:{_word(each)}" for name, each in value.items()) + "}"
-    if not isinstance(value, str):
-        return str(value)
-    plainly = _PLAIN.fullmatch(value) and value.lower() not in _WORDS
-    return value if plainly else "'" + value.replace("'", "\\'") + "'"

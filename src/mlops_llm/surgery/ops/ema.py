@@ -69,8 +69,15 @@ class Ema:
             name="ema",
             facts={**plan.facts, "steps": ", ".join(str(found[ref]) for ref in taken)},
             before=[sources[-1]],
+            warnings=[*_uncounted([(ref, found[ref]) for ref in taken]), *plan.warnings],
             next=next_steps(request, [sources[-1]]),
         )
+
+
+def _uncounted(taken: Sequence[tuple[str, int]]) -> list[str]:
+    """What a person should know of checkpoints that no step lies before: their weight is zero."""
+    equal = ((before, ref, step) for (before, at), (ref, step) in pairwise(taken) if at == step)
+    return [f"{ref} is of step {step}, as {before} is, so it counts nothing" for before, ref, step in equal]
 
 
 def shares(steps: Sequence[int], decay: float) -> list[float]:

@@ -15,6 +15,7 @@ from mlops_llm.surgery import exporting
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.execution import work
 from mlops_llm.surgery.gguf import Type
+from mlops_llm.surgery.merging import next_steps
 from mlops_llm.surgery.operation import Work
 from mlops_llm.surgery.planning import Checks, Planned, Source, dtype_of, source
 from mlops_llm.surgery.streaming import Alone, stream
@@ -78,7 +79,7 @@ class MergeLora:
             task=one.files.task,
             facts=found.facts,
             warnings=found.warnings,
-            next=[f"python -m mlops_llm.eval op=compare models=[{one.ref},{{ref}}] dataset={request.dataset or 'REF'}"],
+            next=next_steps(request, [one])[1:],
         )
 
     def _adapter(self, request: Surgery) -> Source:

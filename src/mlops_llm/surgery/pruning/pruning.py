@@ -32,6 +32,7 @@ from mlops_llm.surgery.pruning.remembered import remembered
 from mlops_llm.surgery.pruning.texts import TEXTS
 from mlops_llm.surgery.restored import Restored
 from mlops_llm.surgery.rounding import Same, compared
+from mlops_llm.surgery.typed import setting
 from mlops_llm.train.teacher import mark
 
 if TYPE_CHECKING:
@@ -243,9 +244,8 @@ class Pruning:
 
     def _healing(self) -> list[str]:
         """Commands that train back what was lost."""
-        rows = self.operation.calibration or "DATASET"
-        train = f"python -m mlops_llm.train dataset={rows} model={{ref}}"
-        return [f"{train} algo=distill algo.teacher={self.of.source.stable}", train]
+        train = f"python -m mlops_llm.train {setting('dataset', self.operation.calibration or 'DATASET')} model={{ref}}"
+        return [f"{train} algo=distill {setting('algo.teacher', self.of.source.stable)}", train]
 
 
 def _perplexity(model: Any, rows: Calibration) -> float:

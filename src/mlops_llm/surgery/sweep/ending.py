@@ -10,6 +10,7 @@ from mlops_llm.surgery import recipe
 from mlops_llm.surgery.config import Surgery
 from mlops_llm.surgery.planning import Planned
 from mlops_llm.surgery.sweep.verdict import Verdict
+from mlops_llm.surgery.typed import setting
 
 _NOTHING = {"output": None, "registered": None}
 
@@ -33,7 +34,7 @@ def unwritten(ended: Result, request: Surgery, ref: str) -> Result:
         console.warn(said)
     table = {**ended.table, "written": f"nothing: {said}", "model": ref}
     if request.name:
-        again = f"python -m mlops_llm.surgery op=average models=[{ref}] name={request.name}"
+        again = f"python -m mlops_llm.surgery op=average {setting('models', [ref])} {setting('name', request.name)}"
         table |= {"registered": "nothing", "to register it": f"{again} (the same weights, copied)"}
     return replace(ended, table=table, values={**ended.values, **_NOTHING, "ref": ref, "ignored": ignored})
 
