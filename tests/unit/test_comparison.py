@@ -11,14 +11,20 @@ from statistics import fmean
 
 import pytest
 
+from mlops_llm.errors import UserError
 from mlops_llm.eval import comparison_record, comparison_shown, versus
 from mlops_llm.eval.comparison import Comparison, Cost, Model
 from mlops_llm.eval.comparison_page import LARGEST, SAMPLES, page
 from mlops_llm.eval.comparison_record import PAGE, TABLE, VALUES, recorded
 from mlops_llm.eval.conclusion import leaders, sentences
+from mlops_llm.eval.config import Eval
 from mlops_llm.eval.lang import Lang
+from mlops_llm.eval.ops.compare import Compare
+from mlops_llm.eval.ops.explain import Explain
+from mlops_llm.eval.ops.human_export import HumanExport
 from mlops_llm.eval.outcome import Outcome, Sample, Score
 from mlops_llm.inference.engine import Class, Failure
+from mlops_llm.inference.engines.hf import Hf
 from mlops_llm.record import Grid, MemoryRun
 from tests.outcomes import HOSTILE
 from tests.unit.test_page import Page
@@ -103,6 +109,27 @@ def test_what_cannot_be_tested_says_why() -> None:
     found = comparison(whole, whole)
     assert found.rows[0].untested == "it is no matter of single samples" and found.head is None
     assert sentences(found, Lang.en) == ["No score could be compared: exact_match: it is no matter of single samples."]
+    assert sentences(found, Lang.zh) == ["没有可比较的得分：exact_match：它不是单个样本的事。"]
+
+
+def test_a_reason_of_many_scores_is_said_once() -> None:
+    one = outcome([1.0, 0.0])
+    other = dataclasses.replace(one, scores=[dataclasses.replace(one.scores[0], name="f1")])
+    assert sentences(comparison(one, other), Lang.en) == [
+        "No score could be compared: exact_match, f1: not every model has it."
+    ]
+
+
+def test_what_an_operation_does_not_take_is_refused() -> None:
+    two = Eval(models=["tiny", "smollm2"], engine=Hf())
+    for op, given, name in (
+        (Explain(), {"limit": 5}, "limit"),
+        (Compare(runs=["a", "b"]), {"models": [], "sample": 5}, "sample"),
+        (HumanExport(), {"benchmark": ["gsm8k"]}, "benchmark"),
+    ):
+        with pytest.raises(UserError) as refused:
+            op.prepare(dataclasses.replace(two, **given))
+        assert refused.value.where == name
 
 
 def test_flips_are_named_and_samples_are_sorted_by_disagreement() -> None:

@@ -454,6 +454,16 @@ def test_of_other_evaluations_the_newest_of_each_model_stands_there(monkeypatch)
     assert nothing["side_by_side"] is None and "different rows" in nothing["left_out"][-1]["why"]
 
 
+def test_of_a_model_the_run_with_the_same_scores_comes_before_a_newer_one_with_others(monkeypatch):
+    own = run("o", "1", **{source.ROWS: "2c15"})
+    judged = dataclasses.replace(run("judged", "2"), metrics={"score/judge/other": 3.0})
+    others = [judged, run("alike", "2"), run("older", "2")]
+    monkeypatch.setattr(rivals.ledger, "evaluations_of", lambda *_: others)
+    monkeypatch.setattr(rivals, "facts_of", lambda store, run, ref: facts(moved(-1), {"run": ref}))
+    found = rivals.comparison(None, own, facts(outcome()))  # type: ignore[arg-type]
+    assert [each["evaluation"] for each in found["side_by_side"]["models"]] == ["o", "alike"]
+
+
 def ballot(*refs: str) -> Ballot:
     """An evaluation by people of two rows, in which each model answered both."""
     data = DatasetInput("sales", "v1", "sales.jsonl", "evaluation", 2, {"raw": "ab" * 32, "canonical": "cd" * 32})

@@ -65,10 +65,11 @@ def _scores(found: Comparison) -> Html:
     rows = [[Html(row[0]), *row[1:]] for row in rows]
     taken = [[Html(tag("b", english, tag("span", chinese, class_="zh"))), *cells] for english, chinese, cells in costs(found)]
     why = tag("p", f"Speed and memory 速度与内存: {found.unequal}", class_="note") if found.unequal else None
+    shapes = {0: "name"} | dict.fromkeys(range(1, len(found.models) + 1), "number")
     stars = f"{BEST} significantly better than every other model 显著优于其他每个模型 (Holm) · 95 % intervals 区间"
     return Html(
         section("Scores", "各项得分", tag("p", stars, class_="note"), table(heads, rows, {0: "name"}, "sortable"))
-        + section("Cost", "代价", table(["", *heads[1 : len(found.models) + 1]], taken, {0: "name"}), why)
+        + section("Cost", "代价", table(["", *heads[1 : len(found.models) + 1]], taken, shapes), why)
     )
 
 
@@ -116,7 +117,9 @@ def _differences(found: Comparison) -> Html:
     return section(
         "Differences",
         "两两之差",
-        table([*heads, "Samples 样本", "Test 检验"], rows, {0: "name"} | dict.fromkeys(range(1, 8), "number"), "sortable"),
+        table(
+            [*heads, "Samples 样本", "Test 检验"], rows, {0: "name"} | dict.fromkeys(range(1, 10), "number"), "sortable dense"
+        ),
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import groupby, pairwise
 
 from mlops_llm import console
 from mlops_llm.eval import shown
 from mlops_llm.eval.comparison import Comparison, Model, Pair, Row
 from mlops_llm.eval.lang import Lang
+from mlops_llm.eval.report.chinese import reason
 from mlops_llm.eval.significance import least
 
 _CHEAPER = 0.95
@@ -38,6 +39,8 @@ _SAID: Mapping[Lang, Mapping[str, str]] = {
         "sure": "95 %: {low} to {high}, p {p}",
         "and": " and ",
         "comma": ", ",
+        "colon": ": ",
+        "stop": "; ",
         "to": "{low} to {high} (by pair)",
         "bytes": "{one} instead of {other} on disk",
         "seconds": "{one} instead of {other} s a sample",
@@ -65,6 +68,8 @@ _SAID: Mapping[Lang, Mapping[str, str]] = {
         "sure": "95 % 区间 {low} 到 {high}，p {p}",
         "and": " 与 ",
         "comma": "、",
+        "colon": "：",
+        "stop": "；",
         "to": "{low} 到 {high}（视模型对而定）",
         "bytes": "磁盘占用 {one}，而非 {other}",
         "seconds": "每个样本 {one} 秒，而非 {other} 秒",
@@ -80,8 +85,9 @@ def sentences(found: Comparison, lang: Lang) -> list[str]:
     """
     head, said = found.head, _SAID[lang]
     if head is None:
-        why = dict.fromkeys(f"{each.score.name}: {each.untested}" for each in found.rows if each.untested)
-        return [said["nothing"].format(why="; ".join(why) or "-")]
+        named = ((_label(found, each), reason(each.untested, lang)) for each in found.rows if each.untested)
+        why = said["stop"].join(by_reason(named, said["comma"], said["colon"]))
+        return [said["nothing"].format(why=why or "-")]
     told = [_best(found, head, said), *_others(found, head, said), *_cheaper(found, head, said)]
     trained = _trained(found)
     told += [_paid(found, head, one, other, said) for one, other in trained]
@@ -99,6 +105,20 @@ def sentences(found: Comparison, lang: Lang) -> list[str]:
 def chance(p: float) -> str:
     """A p as a person reads it."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
+
+
+def by_reason(named: Iterable[tuple[str, str]], comma: str, colon: str) -> list[str]:
+    """Each reason once, behind the names of all that it holds of.
+
+    Args:
+        named: names with their reasons.
+        comma: between names.
+        colon: between names and reason.
+    """
+    found = dict[str, list[str]]()
+    for name, why in named:
+        found.setdefault(why, []).append(name)
+    return [f"{comma.join(dict.fromkeys(names))}{colon}{why}" for why, names in found.items()]
 
 
 def leaders(row: Row) -> list[int]:

@@ -64,7 +64,9 @@ class Compare:
         from mlops_llm.eval.recorded import read, side_by_side
         from mlops_llm.tracking.store import connect
 
-        given = {name: getattr(request, name) for name in ("models", "dataset", "benchmark", "metric", "judge")}
+        given = {
+            name: getattr(request, name) for name in ("models", "dataset", "benchmark", "metric", "judge", "limit", "sample")
+        }
         other = next((name for name, value in (given | {"op.measure": self.measure}).items() if value), None)
         if other:
             raise UserError("is given beside evaluations, which tell it", other, "leave it out, or leave op.runs out")

@@ -29,6 +29,9 @@ class Explain:
         if not request.engine.local:
             what = "one server answers, whatever models are named"
             raise UserError(what, "engine", "take engine=hf or engine=vllm, which open the models themselves")
+        given = (name for name in ("metric", "judge", "limit", "sample") if getattr(request, name))
+        if not (request.dataset or request.benchmark) and (name := next(given, None)):
+            raise UserError("is for answers, and no rows to ask are named", name, "add dataset=REF, or leave it out")
         places = [resolve(each) for each in request.models]
         found = plans(request) if request.dataset or request.benchmark else []
         return lambda run: explain(places, found, run, self.lang)

@@ -59,6 +59,9 @@ class HumanExport:
         """Check models, rows and files."""
         from mlops_llm.eval.people import export
 
+        given = next((name for name in ("metric", "judge", "benchmark") if getattr(request, name)), None)
+        if given:
+            raise UserError("is given, but people rate these answers", given, "leave it out; what they rate is op.dimensions")
         file = Path(self.file) if self.file else Path(str(request.output or ".")) / "rate.xlsx"
         dimensions = tuple(each.strip() for each in self.dimensions)
         asked = (self.raters, dimensions, self.lang, self.checks, self.repeats)

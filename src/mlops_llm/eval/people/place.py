@@ -11,7 +11,7 @@ from mlops_llm.eval.interval import wilson
 from mlops_llm.eval.people.words import LEAST, MOST
 from mlops_llm.eval.significance import of_means
 
-HEADS = ("prompts", "win", "tie", "loss", "rate", "95 % interval", "first - others", "95 % interval", "p")
+HEADS = ("times", "win", "tie", "loss", "rate", "95 % interval", "first - others", "95 % interval", "p")
 """Of a table with `Placed.cells`."""
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from mlops_llm import console
 from mlops_llm.eval import charts, shown
 from mlops_llm.eval.comparison_shown import BEST
-from mlops_llm.eval.conclusion import chance
+from mlops_llm.eval.conclusion import by_reason, chance
 from mlops_llm.eval.lang import Lang
 from mlops_llm.eval.outcome import Outcome, Score
 from mlops_llm.eval.report.against import LETTERS, OWN, better_of, flips
@@ -87,16 +87,17 @@ def _warned(beside: Mapping[str, Any], lang: Lang) -> list[Part]:
 
 
 def _quality(outcome: Outcome, beside: Mapping[str, Any], heads: Sequence[str], words: Sequence[str], lang: Lang) -> list[Part]:
-    rows, untested = [], list[str]()
+    rows, untested = [], list[tuple[str, str]]()
     for row in beside["scores"]:
         cells = [_value(_scale(row), each, number == row["best"]) for number, each in enumerate(row["values"], 1)]
         rows.append([label(row["name"], outcome), *cells])
         if row.get("untested"):
-            untested.append(f"{label(row['name'], outcome)}: {reason(row['untested'], lang)}")
+            untested.append((label(row["name"], outcome), reason(row["untested"], lang)))
     parts: list[Part] = [Points(words), Table([lang("得分", "Score"), *heads], rows, right=range(1, len(heads) + 1))]
     parts += _chart(outcome, beside, lang)
     if untested:
-        parts.append(Text(f"{lang('没有检验：', 'Not tested: ')}{lang('；', '; ').join(untested)}", soft=True))
+        told = by_reason(untested, lang("、", ", "), lang("：", ": "))
+        parts.append(Text(f"{lang('没有检验：', 'Not tested: ')}{lang('；', '; ').join(told)}", soft=True))
     return [*parts, *_differences(outcome, beside, lang), *_flips(outcome, beside, lang)]
 
 

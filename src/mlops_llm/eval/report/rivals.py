@@ -18,7 +18,7 @@ from mlops_llm.tracking.ledger import RunRow
 from mlops_llm.tracking.store import Store
 
 MOST = 4
-"""Other evaluations that stand beside it, the newest of each model."""
+"""Other evaluations that stand beside it, one of each model."""
 WHY = {
     "many": f"there are more than {MOST} models",
     "texts": "it kept no texts (save_outputs=false), by which its answers would be paired",
@@ -63,15 +63,18 @@ def told(found: list[Recorded]) -> dict[str, Any]:
 
 
 def _others(store: Store, own: RunRow, facts: Mapping[str, Any]) -> tuple[list[Recorded], list[dict[str, str]]]:
-    """The newest evaluation of each other model that can be compared, and why others cannot."""
-    newest = dict[str, RunRow]()
+    """Of each other model the evaluation with most of the same scores (the newest of several), and why others are left out."""
+    wanted = {named(each["name"]) for each in facts["scores"]}
+    there = list[RunRow]()
     for each in _there(store, own, facts):
         is_scored = any(key.startswith(PREFIX) for key in each.metrics)
         if each.id != own.id and each.status == "FINISHED" and is_scored and IMPORTED not in each.tags:
-            newest.setdefault(_model(each), each)
-    newest.pop(_model(own), None)
+            there.append(each)
+    there.sort(key=lambda each: -len(wanted & each.metrics.keys()))  # newest first among equals
+    nearest = {_model(each): each for each in reversed(there)}
+    nearest.pop(_model(own), None)
     taken, left = list[Recorded](), list[dict[str, str]]()
-    for run in newest.values():
+    for run in sorted(nearest.values(), key=there.index):
         model = run.tags.get("model", "")
         try:
             other = facts_of(store, run, run.name) if len(taken) < MOST else None
