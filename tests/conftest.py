@@ -17,7 +17,7 @@ from hypothesis import configuration, settings
 
 from mlops_llm import garbage
 from tests import commands
-from tests.haste import hasten
+from tests.haste import close_records, hasten
 
 garbage.put_off()
 for name, value in {
@@ -69,6 +69,13 @@ def _no_waiting() -> None:
     """MLflow, once a test has loaded it, does not wait for the disk."""
     if "mlflow.store.db.utils" in sys.modules:
         hasten()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _closed_records() -> Iterator[None]:
+    """A worker has no more files open than those of one module's records."""
+    yield
+    close_records()
 
 
 @pytest.fixture(autouse=True)

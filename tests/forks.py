@@ -49,7 +49,7 @@ class Fork:
 
     def poll(self) -> int | None:
         """Return the exit code, or minus the signal's number; None while it runs."""
-        if self.returncode is None and select.select([self._told], [], [], 0)[0]:
+        if self.returncode is None and self._is_told(0):
             self.returncode = os.waitstatus_to_exitcode(self._answer())
         return self.returncode
 
@@ -60,7 +60,7 @@ class Fork:
             subprocess.TimeoutExpired: it still runs after so many seconds.
         """
         if self.returncode is None:
-            select.select([self._told], [], [], timeout)
+            self._is_told(timeout)
             if self.poll() is None:
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
         assert self.returncode is not None
@@ -104,6 +104,11 @@ class Fork:
     def kill(self) -> None:
         """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
+
+    def _is_told(self, timeout: float | None) -> bool:
+        ready = select.poll()  # of any descriptor; `select` takes those below 1024
+        ready.register(self._told, select.POLLIN)
+        return bool(ready.poll(None if timeout is None else 1000 * timeout))
 
     def _answer(self) -> int:
         said = self._told.read(ANSWER)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 import warnings
 from contextlib import closing
 from functools import cache
@@ -26,6 +27,14 @@ def hasten() -> None:
     event.listen(Engine, "connect", _do_not_wait)
     empty, migrate = _migrated(), utils._initialize_tables
     utils._initialize_tables = lambda engine: migrate(engine) if "MLOPS_LLM_MIGRATE" in os.environ else _copy(empty, engine)
+
+
+def close_records() -> None:
+    """Close the files of records that nobody asks for now: MLflow holds those of each as long as the process lives."""
+    loaded = (sys.modules.get(f"mlflow.store.{kind}.sqlalchemy_store") for kind in ("tracking", "model_registry"))
+    for module in filter(None, loaded):
+        for engine in list(module.SqlAlchemyStore._engine_map.values()):
+            engine.dispose()
 
 
 def _do_not_wait(connection: Any, record: Any) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from mlops_llm import component
 from mlops_llm.component import near
-from mlops_llm.entry import config
+from mlops_llm.entry import complaints, config
 from mlops_llm.entry.arguments import read
 from mlops_llm.errors import UserError
 from mlops_llm.eval import placeholders
@@ -55,7 +55,7 @@ def test_a_comparison_is_chosen_as_a_person_types_it(name):
 def test_an_unknown_judge_is_told_with_the_nearest_preset():
     with pytest.raises(Exception, match="rubric_zhh") as caught:
         chosen("judge=rubric_zhh")
-    said = str(config.one_line(caught.value, Eval))
+    said = str(complaints.one_line(caught.value, Eval))
     assert said.startswith("unknown judge 'rubric_zhh' (did you mean rubric_zh?); there are: pairwise, pairwise_en, ")
 
 
