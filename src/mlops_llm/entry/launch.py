@@ -32,7 +32,7 @@ def launch(stage: Stage, argv: list[str] | None = None) -> int:
     record did not answer before its work began. A user's mistake is one line on the error stream; `HYDRA_FULL_ERROR=1` shows
     the traceback too.
     """
-    from mlops_llm.entry import complaints, config, experiments, help
+    from mlops_llm.entry import config, help
 
     # Threads that spin long at a barrier make a small model's training six times slower as soon as other processes want the
     # cores; threads that sleep at once cost a third of the speed when none does. A short spin (of GCC's OpenMP) loses little.
@@ -66,26 +66,39 @@ def launch(stage: Stage, argv: list[str] | None = None) -> int:
     except Exception as error:
         if wants_traceback:
             traceback.print_exc()
-        said = complaints.one_line(error, stage.schema) or told(error, address())
-        if not outcome.begun and not isinstance(error, UserError):
-            words = unpacked(sys.argv[1:] if argv is None else argv)
-            said = experiments.misplaced(stage.name, words, [Path.cwd() / "conf", config.config_folder()]) or said
-        if said is None and not outcome.begun and isinstance(error, OSError):
-            at_output = error.filename and config.is_output(Path(str(error.filename)))
-            remedy = "choose another output folder" if at_output else "see that it is there, may be read, and the disk has room"
-            said = UserError(error.strerror or str(error), str(error.filename or ""), remedy)
-        if said is None:
-            console.fail(unexpected(error))
-            return FAILED
-        console.fail(str(said))
-        if (isinstance(error, AwayError) or isinstance(said, AwayError)) and not outcome.begun and JOB in os.environ:
-            return AWAY
-        return FAILED if outcome.begun and not isinstance(error, RequestError) else MISTAKE
+        return _failed(stage, argv, outcome, error)
     finally:
         garbage.take_up()
         sys.unraisablehook = hook
         if not wants_traceback:
             del os.environ["HYDRA_FULL_ERROR"]
+
+
+def _failed(stage: Stage, argv: list[str] | None, outcome: Outcome, error: Exception) -> int:
+    """Say in one line why a command ends, and return its exit code."""
+    said = _explained(stage, argv, outcome, error)
+    console.fail(str(said) if said else unexpected(error))
+    if said is None:
+        return FAILED
+    if (isinstance(error, AwayError) or isinstance(said, AwayError)) and not outcome.begun and JOB in os.environ:
+        return AWAY
+    return FAILED if outcome.begun and not isinstance(error, RequestError) else MISTAKE
+
+
+def _explained(stage: Stage, argv: list[str] | None, outcome: Outcome, error: Exception) -> UserError | None:
+    from mlops_llm.entry import complaints, config, experiments
+
+    said = complaints.one_line(error, stage.schema) or told(error, address())
+    if outcome.begun:
+        return said
+    if not isinstance(error, UserError):
+        words = unpacked(sys.argv[1:] if argv is None else argv)
+        said = experiments.misplaced(stage.name, words, [Path.cwd() / "conf", config.config_folder()]) or said
+    if said is None and isinstance(error, OSError):
+        at_output = error.filename and config.is_output(Path(str(error.filename)))
+        remedy = "choose another output folder" if at_output else "see that it is there, may be read, and the disk has room"
+        return UserError(error.strerror or str(error), str(error.filename or ""), remedy)
+    return said
 
 
 def _work(stage: Stage, arguments: Arguments, outcome: Outcome) -> int:

@@ -135,32 +135,13 @@ def prepare(settings: Train, known: Known | None = None) -> Plan | Result:
         UserError: model, dataset, template or machine do not allow it; the first bad row is named.
     """
     asked_for = component.plain(settings)
-    _check_rewards(settings)
-    settings.distributed.check(settings)
-    if settings.op is Op.fit:
-        settings.distributed.require()
-    if settings.resume:
-        for one in (settings.algo, *settings.reward.values()):
-            one.resumed(Path(str(settings.output)))
-    if known is None:  # else another process has seen that they fit, and moved what did not
-        settings.algo.check(settings)
-    settings.best.metric = settings.best.metric or settings.algo.best_metric
-    scoring.check(settings)
-    deciding.check(settings)
+    _check(settings, known)
     settings.output = str(writable(Path(settings.output or f"outputs/{settings.run_name or 'unnamed'}")))
     task = settings.algo.task
     files = load.inspect(resuming.start(settings, known), settings.model_load, task, fresh=task is Task.reward)
     packed.refuse(files)
     settings.peft = settings.peft.starting(files)
-    source = open_dataset(settings.dataset, settings.read)
-    if settings.validation:
-        held = open_dataset(settings.validation, settings.read)
-        train_rows, held_rows = list(range(len(source.rows))), list(range(len(held.rows)))
-    else:
-        held = source
-        train_rows, held_rows = hold_out(source, settings.holdout)
-        if not train_rows:
-            raise UserError("leaves no row to train on", "holdout", "lower it or give more rows")
+    source, train_rows, held, held_rows = _divided(settings)
     tokenizer = load.tokenizer_of(files)
     how = template.ensure(tokenizer, settings.model)
     _warn_of_tools(tokenizer, source)
@@ -185,6 +166,34 @@ def prepare(settings: Train, known: Known | None = None) -> Plan | Result:
     if known is None:
         preflight.refuse_impossible(case, plan.estimate)
     return Result("plan", plan.facts() | launcher.dry(settings), {}) if settings.op is Op.plan else plan
+
+
+def _check(settings: Train, known: Known | None) -> None:
+    """See that the settings fit each other, before anything is opened."""
+    _check_rewards(settings)
+    settings.distributed.check(settings)
+    if settings.op is Op.fit:
+        settings.distributed.require()
+    if settings.resume:
+        for one in (settings.algo, *settings.reward.values()):
+            one.resumed(Path(str(settings.output)))
+    if known is None:  # else another process has seen that they fit, and moved what did not
+        settings.algo.check(settings)
+    settings.best.metric = settings.best.metric or settings.algo.best_metric
+    scoring.check(settings)
+    deciding.check(settings)
+
+
+def _divided(settings: Train) -> tuple[Source, list[int], Source, list[int]]:
+    """What to train on and what is held out, each with the places of its rows."""
+    source = open_dataset(settings.dataset, settings.read)
+    if settings.validation:
+        held = open_dataset(settings.validation, settings.read)
+        return source, list(range(len(source.rows))), held, list(range(len(held.rows)))
+    train_rows, held_rows = hold_out(source, settings.holdout)
+    if not train_rows:
+        raise UserError("leaves no row to train on", "holdout", "lower it or give more rows")
+    return source, train_rows, source, held_rows
 
 
 def _refuse_blind(settings: Train, validation: Part | None, asked: Questions | None) -> None:
