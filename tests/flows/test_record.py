@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from mlops_llm import digest
 from mlops_llm.data.read import shipped
-from mlops_llm.tracking.deliver import deliver
-from mlops_llm.tracking.store import connect
+from mlops_llm.tracking import environment, ledger
+from mlops_llm.tracking.client import Client
+from mlops_llm.tracking.opening import settle
+from mlops_llm.tracking.store import connect_to
 from tests.record import artifacts_of, checkpoints_of, client, run_of, steps_of
 
 
@@ -101,33 +105,64 @@ def test_best_checkpoint_is_registered_as_challenger(trained: Path) -> None:
     assert store.get_registered_model("sales").aliases == {"challenger": 1}
 
 
-def test_runs_that_name_a_new_dataset_at_one_moment_both_get_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    store, count = connect(), 12
-    experiment = store.experiment("sales")
-    runs = [store.client.create_run(experiment).info.run_id for _ in range(2)]
-    together, failed = threading.Barrier(2), []
+Write = Callable[[Client, int, str], None]
+"""Writes what a number names, of a run."""
 
-    def name_all(run: str) -> None:
+
+def _writes_an_input(client: Client, number: int, run: str) -> None:
+    data = Dataset(f"data{number}", "0", "local", "{}")
+    client.log_inputs(run, datasets=[DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+
+
+WRITES: dict[str, Write] = {
+    "dataset": _writes_an_input,
+    "tag": lambda client, number, run: client.set_tag(run, f"key{number}", "value"),
+    "project's tag": lambda client, number, run: client.set_experiment_tag("1", f"key{number}", "value"),
+    "model's tag": lambda client, number, run: client.set_registered_model_tag("sales", f"key{number}", "value"),
+    "version's tag": lambda client, number, run: client.set_model_version_tag("sales", "1", f"key{number}", "value"),
+    "alias": lambda client, number, run: client.set_registered_model_alias("sales", f"alias{number}", "1"),
+    "prompt's tag": lambda client, number, run: client.set_prompt_tag("asks", f"key{number}", "value"),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_what_several_write_for_the_first_time_at_one_moment_is_there(write: Write, here: Path) -> None:
+    client, count, writers = connect_to(f"sqlite:///{here / 'mlflow.db'}").client, 12, 4
+    experiment = client.create_experiment("sales", artifact_location=here.as_uri())
+    runs = [client.create_run(experiment).info.run_id for _ in range(writers)]
+    client.create_registered_model("sales")
+    client.create_model_version("sales", here.as_uri(), runs[0])
+    client.register_prompt("asks", "what?")
+    together, failed = threading.Barrier(writers), list[Exception]()
+
+    def write_all(run: str) -> None:
         for number in range(count):
-            write = {
-                "do": "input",
-                "name": f"data{number}",
-                "digest": "0",
-                "source": "{}",
-                "profile": "{}",
-                "context": "training",
-            }
             together.wait()
             try:
-                deliver(store, run, write | {"tags": {}}, again=False)
+                write(client, number, run if write is _writes_an_input else runs[0])
             except Exception as error:
                 failed.append(error)
 
-    threads = [threading.Thread(target=name_all, args=(run,)) for run in runs]
+    threads = [threading.Thread(target=write_all, args=(run,)) for run in runs]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert not failed
-    assert [len(store.client.get_run(run).inputs.dataset_inputs) for run in runs] == [count, count]
+    if write is _writes_an_input:
+        assert [len(client.get_run(run).inputs.dataset_inputs) for run in runs] == [count] * writers
+
+
+def test_a_run_that_another_command_goes_on_with_is_not_called_dead(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = connect_to(f"sqlite:///{here / 'mlflow.db'}")
+    dead = environment.process_tags() | {"run.process": "1:0"}
+    run = store.client.create_run(store.experiment("sales"), tags=dead).info.run_id
+    (found,) = ledger.open_here(store, environment.host(), "RUNNING")
+    store.client.set_tag(run, "run.process", environment.process_tags()["run.process"])
+    with monkeypatch.context() as before:
+        before.setattr(ledger, "open_here", lambda store, host, status: [found] if status == "RUNNING" else [])
+        settle(store)
+    assert store.client.get_run(run).info.status == "RUNNING"
+    store.client.set_tag(run, "run.process", "1:0")
+    settle(store)
+    assert store.client.get_run(run).info.status == "KILLED"

@@ -324,7 +324,7 @@ def _log_parents(store: Store, run: str, parents: Sequence[str]) -> None:
         for parent in parents
     ]
     if inputs:
-        ledger.log_inputs(store, run, inputs)
+        store.client.log_inputs(run, datasets=inputs)
 
 
 def _experiment(store: Store, name: str) -> Any:

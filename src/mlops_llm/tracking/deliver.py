@@ -80,7 +80,7 @@ def _input(store: Store, run: str, write: dict[str, Any], again: bool) -> None:
     data = Dataset(write["name"], write["digest"], "local", write["source"], schema=None, profile=write["profile"])
     tags = [InputTag("mlflow.data.context", write["context"])]
     tags += [InputTag(key, value) for key, value in write["tags"].items()]
-    ledger.log_inputs(store, run, [DatasetInput(data, tags)])
+    store.client.log_inputs(run, datasets=[DatasetInput(data, tags)])
 
 
 def _artifact(store: Store, run: str, write: dict[str, Any], again: bool) -> None:

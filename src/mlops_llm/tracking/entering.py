@@ -104,7 +104,7 @@ def _inputs(store: Store, run: str, told: PortableRun) -> None:
         data = Dataset(each["name"], each["digest"], each["source_type"], each["source"], each["schema"], each["profile"])
         found.append(DatasetInput(data, [InputTag(key, value) for key, value in each["tags"].items()]))
     if found:
-        ledger.log_inputs(store, run, found)
+        store.client.log_inputs(run, datasets=found)
 
 
 def _numbers(store: Store, run: str, told: PortableRun, numbers: Mapping[str, list[list[Any]]], entered: Entered) -> None:

@@ -13,7 +13,6 @@ from mlops_llm.tracking.store import Store
 
 ORIGIN = "imported.run"
 """Tag of an imported run: the id that it was made with, in another record."""
-_TRIES = 5
 _PAGE = 100
 """Models that the registry is asked for at once."""
 
@@ -142,23 +141,6 @@ def registered(store: Store) -> Iterator[Any]:
         token = page.token
         if not token:
             return
-
-
-def log_inputs(store: Store, run: str, inputs: list[Any]) -> None:
-    """Name the datasets that a run reads.
-
-    Where two runs name a new dataset at one moment, MLflow lets both insert it, and the database refuses one of them: to that
-    one the dataset is there at the next try.
-    """
-    from mlflow.exceptions import MlflowException
-
-    for tries_left in reversed(range(_TRIES)):
-        try:
-            store.client.log_inputs(run, datasets=inputs)
-            return
-        except MlflowException as error:
-            if not tries_left or not re.search("unique constraint|duplicate entry", str(error), re.IGNORECASE):
-                raise
 
 
 def _all(store: Store, query: str, most: int) -> list[Any]:

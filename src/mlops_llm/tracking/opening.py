@@ -103,9 +103,14 @@ def settle(store: Store) -> None:
         if JOB not in run.tags and not run.params and not environment.believed_alive(run.tags):
             store.client.delete_run(run.id)
     for run in ledger.open_here(store, environment.host(), "RUNNING"):
-        if not environment.believed_alive(run.tags):
+        # Asked twice: another command may have found it too, and go on with it by now.
+        if _is_dead(run) and _is_dead(ledger.find_run(store, run.id)):
             store.client.set_tag(run.id, "run.error", "its process ended without a word; found dead at a later start")
             deliver(store, run.id, {"do": "finish", "status": "KILLED", "time": int(time.time() * 1000)}, again=True)
+
+
+def _is_dead(run: ledger.RunRow) -> bool:
+    return run.status == "RUNNING" and not environment.believed_alive(run.tags)
 
 
 def recorded_text(store: Store, run: str, name: str) -> str:

@@ -53,7 +53,7 @@ class Store:
     """An open connection to the record."""
 
     client: Any
-    """`mlflow.MlflowClient`"""
+    """`tracking.client.Client`"""
     address: str
 
     @property
@@ -222,7 +222,7 @@ def connect_to(where: str) -> Store:
     file = database_file(where)
     if file:
         _create(file)
-    from mlflow import MlflowClient
+    from mlops_llm.tracking.client import Client
 
     # MLflow would print the traceback of each failed write, which is kept and delivered later.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
@@ -230,7 +230,7 @@ def connect_to(where: str) -> Store:
     try:
         if not file and not where.startswith(("http", "databricks")):
             check_form(where)
-        client = MlflowClient(where)
+        client = Client(where)
         _open(client, where)
     except UserError:
         raise
