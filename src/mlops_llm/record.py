@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from mlops_llm.errors import UserError
+
 
 @dataclass(frozen=True)
 class DatasetInput:
@@ -105,6 +107,8 @@ class Result:
     """More for a person's eyes, before the table: grids, or lines as they are (with rich's markup for colours)."""
     failed: bool = False
     """The work was done and says no, such as a check that found errors: the exit code is 1."""
+    broken: UserError | None = None
+    """Parts of the work failed though the rest was done: the run is FAILED, for this reason."""
     code: int = 0
     """Exit code of the process that did the work elsewhere; 0 leaves it to `failed`."""
     best: Registration | None = None

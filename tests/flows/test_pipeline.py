@@ -158,8 +158,18 @@ def test_a_failing_stage_names_its_log_and_its_command_and_is_tried_again(
     assert (
         "stage bad: missing.jsonl: there is no such dataset" in found["err"]
         and "it needs bad, which failed" in found["err"]
-        and "next" in found
+        and "error: 1 of 4 stages failed: bad; give the command again: what is done is not done twice" in found["err"]
     )
+    store = client(place)
+    assert run_of(store, "f").info.status == "FINISHED" and run_of(store, "f").data.tags["result.failed"] == "true"
+    broken = run_of(store, "h")
+    assert broken.info.status == "FAILED" and "1 of 4 stages failed: bad" in broken.data.tags["run.error"]
+    (place / "missing.jsonl").write_text(rows(2), "utf-8")
+    run("resume=h")
+    stages = json.loads((place / "outputs/h/result.json").read_text("utf-8"))["stages"]
+    assert {name: each["state"] for name, each in stages.items() if name in ("bad", "lost")} == {"bad": "done", "lost": "done"}
+    mended = run_of(store, "h")
+    assert mended.info.status == "FINISHED" and not {"run.error", "result.failed"} & set(mended.data.tags)
 
     calls = list[str]()
     real = process.carried_out
@@ -178,7 +188,6 @@ def test_a_failing_stage_names_its_log_and_its_command_and_is_tried_again(
     again = run("+experiment=cheap", "stages.first.retries=2", name="g")
     assert states(again) == {"first": "done", "second": "done"} and calls == ["first"] * 3 + ["second"]
     assert "stage first failed; try 3 of 3" in again["err"]
-    store = client(place)
     assert [run_of(store, f"g-first{more}").info.status for more in ("", "-2", "-3")] == ["FAILED", "FAILED", "FINISHED"]
 
 

@@ -19,7 +19,9 @@ from safetensors.torch import save_file
 from mlops_llm import digest
 from mlops_llm.entry.arguments import quote
 from mlops_llm.errors import UserError
+from mlops_llm.eval.metrics.bleu import Bleu
 from mlops_llm.files import read_object
+from mlops_llm.inference.engines.hf import Hf
 from mlops_llm.models import load
 from mlops_llm.models.ref import resolve
 from mlops_llm.models.tensors import Tensors
@@ -28,6 +30,7 @@ from mlops_llm.registry.decision import Evidence, decide
 from mlops_llm.registry.policy import Policy
 from mlops_llm.surgery.batch.identity import _is_sound
 from mlops_llm.surgery.certificate import certify
+from mlops_llm.surgery.config import Then
 from mlops_llm.surgery.execution import carry_out, work
 from mlops_llm.surgery.execution import made as carried_out
 from mlops_llm.surgery.ops.average import Average
@@ -40,11 +43,12 @@ from mlops_llm.surgery.ops.merge_slerp import MergeSlerp
 from mlops_llm.surgery.ops.merge_task_arithmetic import MergeTaskArithmetic
 from mlops_llm.surgery.ops.merge_ties import Form, MergeTies
 from mlops_llm.surgery.ops.prune_depth import PruneDepth
+from mlops_llm.surgery.ops.quantize_fp16 import QuantizeFp16
 from mlops_llm.surgery.planning import checked
 from mlops_llm.surgery.typed import setting
 from mlops_llm.surgery.vocabulary import Vocabulary
 from tests import miniatures
-from tests.surgeries import again, command, made, plan, written
+from tests.surgeries import again, command, made, plan, request, written
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +229,23 @@ def test_the_plan_is_shown_and_nothing_is_done(models, here):
     shown = work(found, dry_run=True)
     assert shown.table["method"] == "SLERP (t = 0.4)" and "tied to the embeddings" in shown.table["output head"]
     assert not (here / "out").exists() and [path.name for path in here.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("op", "settings", "said"),
+    [
+        (MergeLinear(), {"dataset": "sales_eval", "metric": {"bleu": Bleu()}}, "dataset, metric: nothing is scored without"),
+        (MergeLinear(), {"benchmark": ["gsm8k"]}, "benchmark: nothing is scored without then.evaluate=true"),
+        (MergeLinear(), {"dataset": "sales_eval", "then": Then(evaluate=True)}, ""),
+        (QuantizeFp16(), {"dataset": "sales_eval", "metric": {"bleu": Bleu()}}, ""),
+        (QuantizeFp16(), {"metric": {"bleu": Bleu()}}, "metric: nothing is scored without then.evaluate=true"),
+    ],
+)
+def test_what_nothing_would_read_is_told(op, settings, said, models, here, capfd):
+    names = ref(models, "a", "b") if isinstance(op, MergeLinear) else ref(models, "a")
+    work(op.plan(request(op, here / "out", models=names, engine=Hf(), **settings)), dry_run=True)
+    err = capfd.readouterr().err
+    assert (said in err) if said else ("nothing is scored" not in err)
 
 
 def grown(folder: Path, seed: int, token: str, ordinary: str = "") -> Path:

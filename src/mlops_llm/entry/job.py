@@ -21,7 +21,7 @@ from mlops_llm.files import write_text
 from mlops_llm.launch.place import without_launch
 from mlops_llm.record import Grid, Result, Run
 from mlops_llm.tracking import ledger, secrets
-from mlops_llm.tracking.opening import open_run
+from mlops_llm.tracking.opening import SAYS_NO, open_run
 from mlops_llm.tracking.run import MlflowRun, Opening
 from mlops_llm.tracking.store import connect
 
@@ -184,7 +184,18 @@ def _prepared(stage: Stage, settings: Any, opening: Opening) -> Any:
 
 
 def finish(stage: Stage, plan: Any, run: MlflowRun, opening: Opening, quiet: bool = False) -> Result:
-    """Do the work in an open run, keep its result and show it."""
+    """Do the work in an open run, keep its result and show it.
+
+    Raises:
+        UserError: parts of it failed.
+    """
+    result = _worked(stage, plan, run, opening, quiet)
+    if result.broken:
+        raise result.broken
+    return result
+
+
+def _worked(stage: Stage, plan: Any, run: MlflowRun, opening: Opening, quiet: bool) -> Result:
     log = opening.output / f"{stage.name}.log"
     handler = console.log_to(log, secrets.mask)
     garbage.settle()
@@ -192,7 +203,7 @@ def finish(stage: Stage, plan: Any, run: MlflowRun, opening: Opening, quiet: boo
         result = stage.work(plan, run)
         run.artifact("result.json", _keep(result, opening.output))
         if result.failed:
-            run.tags({"result.failed": "true"})
+            run.tags({SAYS_NO: "true"})
         if result.score is not None:
             higher = str(result.higher_is_better).lower()
             run.tags({"best.score": repr(result.score), "best.metric": result.score_name, "best.higher": higher})

@@ -36,7 +36,7 @@ def resume(stage: Stage, ref: str, arguments: Arguments, outcome: Outcome) -> in
     parent = go_on(stage, run, outcome)
     if parent:
         conclude_again(connect(), parent)
-    return 0
+    return int(outcome.failed)
 
 
 def go_on(stage: Stage, run: RunRow, outcome: Outcome, quiet: bool = False) -> str:
@@ -74,7 +74,7 @@ def go_on(stage: Stage, run: RunRow, outcome: Outcome, quiet: bool = False) -> s
     with open_run(opening) as opened:
         outcome.begin(run.name)
         console.say(f"going on with {run.name} ({run.id})")
-        finish(stage, plan, opened, opening, quiet)
+        outcome.failed = finish(stage, plan, opened, opening, quiet).failed
     lock.release()
     return opening.parent
 

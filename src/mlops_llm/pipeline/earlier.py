@@ -14,6 +14,7 @@ from mlops_llm.pipeline.identity import Identity
 from mlops_llm.pipeline.made import Made
 from mlops_llm.tracking import ledger, nested, queued
 from mlops_llm.tracking.ledger import RunRow
+from mlops_llm.tracking.opening import SAYS_NO
 from mlops_llm.tracking.store import Store
 
 STAGE = "pipeline.stage"
@@ -66,7 +67,7 @@ def found(
     if alive:
         return Found(alive=alive)
     for row in rows:
-        if row.status != "FINISHED" or nested.SAYS_NO in row.tags:
+        if row.status != "FINISHED" or SAYS_NO in row.tags:
             continue
         if always and row.tags.get("mlflow.parentRunId") != pipeline and row.id not in awaited:
             continue

@@ -31,6 +31,7 @@ from mlops_llm.pipeline.words import Words
 from mlops_llm.ports import is_free
 from mlops_llm.record import Result, Run
 from mlops_llm.tracking import ledger, nested
+from mlops_llm.tracking.opening import SAYS_NO
 from mlops_llm.tracking.store import Store, connect
 from mlops_llm.tracking.turns import turn
 
@@ -236,7 +237,7 @@ class Work:
         if earlier.GIVEN_UP in row.tags:
             return Ended(step, State.left_out, made.Made(step.name, row), seconds, "given up", log=log)
         alone = words.shown()
-        if nested.SAYS_NO in row.tags:
+        if SAYS_NO in row.tags:
             state = State.refused if step.stage.decides else State.no
             (console.say if step.stage.decides else console.warn)(f"stage {step.name} was done and says no; its log: {log}")
             return Ended(step, state, made.of_run(self.store, step.name, row, known), seconds, log=log, code=code)

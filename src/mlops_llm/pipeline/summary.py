@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlops_llm import console
+from mlops_llm.errors import UserError
 from mlops_llm.pipeline.ended import Ended, State
 from mlops_llm.pipeline.flow import Flow
 from mlops_llm.pipeline.page import page
@@ -51,7 +52,6 @@ def concluded(flow: Flow, ended: Sequence[Ended], store: Store, run: Run, began:
         **{f"why{f' {place}' if place > 1 else ''}": each for place, each in enumerate(found.why[:_SHOWN], 1)},
         "page": f"{PAGE} among the artifacts",
         "time": console.seconds(seconds),
-        "next": "give the command again: what is done is not done twice" if count[State.failed] else None,
     }
     values = {
         "stages": {each.step.name: _told(each) for each in ended},
@@ -67,10 +67,17 @@ def concluded(flow: Flow, ended: Sequence[Ended], store: Store, run: Run, began:
         values,
         [stages, *([scores] if scores else [])],
         failed=failed,
+        broken=_broken(ended),
         score=found.best.values[found.score] if found.best else None,
         higher_is_better=found.higher_is_better,
         score_name=found.score,
     )
+
+
+def _broken(ended: Sequence[Ended]) -> UserError | None:
+    names = [each.step.name for each in ended if each.state is State.failed]
+    what = f"{len(names)} of {len(ended)} stages failed: {', '.join(names)}"
+    return UserError(what, remedy="give the command again: what is done is not done twice") if names else None
 
 
 def _said(failed: bool, said_no: Sequence[str], broken: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from mlops_llm import console, files
@@ -23,7 +24,17 @@ def work(planned: Planned, *, dry_run: bool = False) -> Work | Result:
         UserError: there is no room for the result, or its folder exists.
     """
     plan = planned if _is_there(planned) else checked(planned)
+    if unread := _unread(plan):
+        plan = replace(plan, warnings=[*plan.warnings, f"{', '.join(unread)}: nothing is scored without then.evaluate=true"])
     return shown(plan) if dry_run else lambda run: carry_out(plan, run)
+
+
+def _unread(planned: Planned) -> list[str]:
+    """Settings that were given and that only scoring reads, where nothing is scored."""
+    request = planned.request
+    if request.then.evaluate or (planned.checks.more and request.dataset):
+        return []
+    return [name for name in ("dataset", "metric", "judge", "benchmark") if getattr(request, name)]
 
 
 def shown(planned: Planned) -> Result:

@@ -20,8 +20,6 @@ LIKE, OPERATION = "pipeline.like", "pipeline.operation"
 """Tags of a stage's run: digest of its settings, whatever its models and rows hold; what it does, for a person."""
 SECONDS, BYTES = "pipeline.seconds", "pipeline.bytes"
 """Tags of a stage's run: what it took."""
-SAYS_NO = "result.failed"
-"""Tag of a run whose work was done and said no."""
 _PARENT = "mlflow.parentRunId"
 
 

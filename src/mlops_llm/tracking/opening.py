@@ -6,7 +6,7 @@ import os
 import shlex
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from mlops_llm.tracking.store import Store, connect, is_away
 _HEARTBEAT = 30.0
 JOB = "queue.job"
 """Tag of a run that a queue or another machine has: which job it is there."""
+SAYS_NO = "result.failed"
+"""Tag of a run whose work was done and said no."""
 PARENT = "MLOPS_LLM_PARENT_RUN"
 """Variable by which the jobs of a multirun, in whatever process, find their parent."""
 
@@ -135,8 +137,7 @@ def _created(store: Store, opening: Opening) -> tuple[str, str]:
     _refuse_taken(opening.name, [run for run in ledger.named(store, opening.name) if run.id != adopted])
     if adopted:
         had = _check_adopted(store, adopted)
-        if "run.error" in had.tags:
-            store.client.delete_tag(adopted, "run.error")
+        _forget_end(store, adopted, had.tags)
         for key, value in tags.items():
             store.client.set_tag(adopted, key, value)
         store.client.update_run(adopted, status="RUNNING", name=opening.name)
@@ -188,9 +189,14 @@ def _resumed(store: Store, opening: Opening) -> tuple[str, str]:
     for key, value in environment.process_tags().items():
         store.client.set_tag(opening.resume, key, value)
     store.client.update_run(opening.resume, status="RUNNING")
-    if "run.error" in run.data.tags:
-        store.client.delete_tag(opening.resume, "run.error")
+    _forget_end(store, opening.resume, run.data.tags)
     return str(run.info.experiment_id), opening.resume
+
+
+def _forget_end(store: Store, run: str, tags: Mapping[str, str]) -> None:
+    """Strike how an earlier process ended: the run has yet to end."""
+    for tag in {"run.error", SAYS_NO} & set(tags):
+        store.client.delete_tag(run, tag)
 
 
 def _refuse_taken(name: str, others: list[ledger.RunRow]) -> None:
