@@ -285,6 +285,9 @@ def test_answers_that_cannot_be_scored(refused: Callable[..., str], jsonl: Calla
         ),
         ([SALES, "evaluate.metric=bleu"], "evaluate.metric: is one value, and a list is wanted; write evaluate.metric=[A]"),
         (["+experiment=distill_sales", "algo.top_k=100000"], "algo.top_k: is 100000, and the vocabulary has"),
+        (["+experiment=grpo_math", "reward={accuracy: 1}"], "reward.accuracy: is 1, and stands for several settings (weight, "),
+        ([SALES, "trainer=5"], "gradient_checkpointing); give them one by one: trainer.SETTING=VALUE"),
+        ([SALES, "project=", "op=plan"], "project: is '', which is no name of one folder"),
         ([SALES, "ema.decay=0.9", "ema.start_step=900"], "ema.start_step: is 900, and the training ends at step 400"),
     ],
 )

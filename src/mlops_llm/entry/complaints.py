@@ -105,6 +105,13 @@ def _known(error: BaseException, schema: type) -> UserError | None:
     single = re.match(r"Invalid value assigned: (\w+) is not a ListConfig", text)
     if single and key:
         return UserError("is one value, and a list is wanted", key, f"write {key}=[A] or {key}=[A,B]")
+    value = re.match(r"(?:Merge error|Invalid type assigned): \w+ is not a subclass of (\w+)\. value: (.*)", first)
+    if value and key:
+        cls = _class(schema, value[1])
+        names = [name for name, one in component.groups().get(key, {}).items() if one is cls]
+        where, fields = ".".join([key, *names]), [field.name for field in dataclasses.fields(cls)] if cls else []
+        what = f"is {value[2]}, and stands for several settings" + (f" ({', '.join(fields)})" if fields else "")
+        return UserError(what, where, f"give them one by one: {where}.SETTING=VALUE")
     if key:
         return UserError(first.rstrip("."), key)
     return None

@@ -23,7 +23,7 @@ from mlops_llm.record import Grid, Result, Run
 from mlops_llm.tracking import ledger, secrets
 from mlops_llm.tracking.opening import SAYS_NO, open_run
 from mlops_llm.tracking.run import MlflowRun, Opening
-from mlops_llm.tracking.store import connect
+from mlops_llm.tracking.store import check_project, connect
 
 
 def _always(settings: Any) -> bool:
@@ -110,6 +110,8 @@ def single(stage: Stage, cfg: Any, name: str, outcome: Outcome, arguments: Argum
             return
         plan = _prepared(stage, settings, opening)
         if isinstance(plan, Result):
+            if any(item.startswith("project=") for item in arguments.overrides):
+                check_project(opening.project)
             outcome.failed, outcome.code = plan.failed, plan.code
             if plan.values:
                 _keep(plan, opening.output)

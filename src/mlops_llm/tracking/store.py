@@ -83,8 +83,7 @@ class Store:
         """
         found = self.client.get_experiment_by_name(project)
         if found is None:
-            for part in project.split("/"):  # its artifacts lie in a folder of this name
-                check_part(part, setting.partition("=")[0])
+            _check_name(project, setting)
             return ""
         if found.lifecycle_stage != "active":
             raise UserError(
@@ -215,6 +214,18 @@ def exists() -> bool:
     return file is None or file.exists()
 
 
+def check_project(project: str, setting: str = "project=") -> None:
+    """See that a run can lie in a project; nothing is made.
+
+    Raises:
+        UserError: it was deleted, or none can have this name.
+    """
+    if exists():
+        connect().known_experiment(project, setting)
+    else:
+        _check_name(project, setting)
+
+
 @cache
 def connect_to(where: str) -> Store:
     """Connect to the record at an address, as `connect` does."""
@@ -264,6 +275,11 @@ def is_away(error: BaseException) -> bool:
             return True
         seen = seen.__cause__ or seen.__context__
     return False
+
+
+def _check_name(project: str, setting: str) -> None:
+    for part in project.split("/"):  # its artifacts lie in a folder of this name
+        check_part(part, setting.partition("=")[0])
 
 
 def _open(client: Any, where: str) -> None:
