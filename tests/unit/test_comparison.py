@@ -8,11 +8,12 @@ import random
 import re
 from collections.abc import Sequence
 from statistics import fmean
+from typing import Any
 
 import pytest
 
 from mlops_llm.errors import UserError
-from mlops_llm.eval import comparison_record, comparison_shown, versus
+from mlops_llm.eval import comparison_record, comparison_shown, speed, versus
 from mlops_llm.eval.comparison import Comparison, Cost, Model
 from mlops_llm.eval.comparison_page import LARGEST, SAMPLES, page
 from mlops_llm.eval.comparison_record import PAGE, TABLE, VALUES, recorded
@@ -23,6 +24,7 @@ from mlops_llm.eval.ops.compare import Compare
 from mlops_llm.eval.ops.explain import Explain
 from mlops_llm.eval.ops.human_export import HumanExport
 from mlops_llm.eval.outcome import Outcome, Sample, Score
+from mlops_llm.eval.report.chinese import reason
 from mlops_llm.inference.engine import Class, Failure
 from mlops_llm.inference.engines.hf import Hf
 from mlops_llm.record import Grid, MemoryRun
@@ -158,6 +160,45 @@ def test_sentences_say_what_is_cheaper_whether_training_paid_and_what_is_undecid
     assert bounds and all(each.is_significant for each in found.rows[0].pairs if abs(each.found.difference) >= bounds[1])
     harmed = comparison(outcome(hits(80)), outcome(hits(76)), outcome(hits(50)))
     assert "did harm: exact_match is 0.26 worse" in "\n".join(sentences(harmed, Lang.en))
+
+
+@pytest.mark.parametrize(
+    ("rounds", "cheaper"),
+    [
+        ([(1.0, 1.1), (0.4, 0.5)], True),
+        ([(1.0, 1.1), (0.4, 1.05)], False),  # something else ran while the second was measured
+        ([(0.4, 0.5), (1.0, 1.1)], False),
+        ([None, (0.4, 0.5)], False),
+    ],
+)
+def test_seconds_make_a_model_cheaper_only_where_every_round_is_faster(rounds: list[Any], cheaper: bool) -> None:
+    costs = [Cost(seconds=fmean(each or (1.0,)), between=each) for each in rounds]
+    found = comparison(outcome(hits(50)), outcome(hits(50)), costs=costs)
+    assert (f"{REFS[1]} is cheaper than {REFS[0]}" in "\n".join(sentences(found, Lang.en))) is cheaper
+
+
+def test_models_are_measured_there_and_back_and_what_moved_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Asked:
+        def __init__(self, model: str) -> None:
+            self.model = self.settings = model
+
+    asked = list[str]()
+    took = iter([0.1, 0.2, 0.3, 0.2, 0.2, 0.9])
+
+    def measure(model: str) -> speed.Speed:
+        asked.append(model)
+        seconds = next(took)
+        return speed.Speed(((seconds, 1 / seconds), (seconds, 1 / seconds)), int(seconds * 100))
+
+    monkeypatch.setattr(speed, "_in_a_process", measure)
+    found = speed.measured([Asked(each) for each in "ABC"])  # type: ignore[misc]
+    assert asked == ["A", "B", "C", "C", "B", "A"]
+    assert [each.between for each in found] == [(0.1, 0.9), (0.2, 0.2), (0.2, 0.3)]
+    assert (found[0].seconds, found[0].memory, found[1].tokens) == (0.5, 90, 5.0)
+    told = speed.restless(["A", "B", "C"], found)
+    assert told == "seconds moved while they were measured, as if something else ran (A: 0.1 to 0.9)"
+    assert reason(told, Lang.zh) == "测量期间秒数有波动，机器可能在做别的事（A: 0.1 to 0.9）"
+    assert speed.restless(["B"], [found[1]]) == ""
 
 
 def test_the_number_of_a_sentence_lies_in_its_interval_whoever_is_ahead() -> None:

@@ -20,7 +20,7 @@ from mlops_llm.eval.plan import Plan
 from mlops_llm.eval.recorded import Recorded, same, timed
 from mlops_llm.eval.several import Evaluated, evaluated
 from mlops_llm.eval.several import models as models_of
-from mlops_llm.eval.speed import Speed, measured
+from mlops_llm.eval.speed import Speed, measured, restless
 from mlops_llm.eval.taken import performance
 from mlops_llm.eval.versus import compared
 from mlops_llm.record import Result, Run
@@ -126,7 +126,8 @@ def _costs_of(
 ) -> tuple[list[Cost], str]:
     """What models take, measured by itself, in evaluations of the record, or just now; else why it does not compare."""
     if speeds:
-        return [Cost(seconds=each.seconds, tokens=each.tokens, memory=each.memory, is_steady=True) for each in speeds], ""
+        taken = [Cost(seconds=each.seconds, tokens=each.tokens, memory=each.memory, between=each.between) for each in speeds]
+        return taken, restless([each.ref for each in found], speeds)
     why = conditions.why_not({each.ref: row for each, row in zip(found, kept, strict=True)})
     costs = [Cost()] * len(found)
     if not why:

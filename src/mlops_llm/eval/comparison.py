@@ -26,8 +26,12 @@ class Cost:
     """Most bytes that were held at once."""
     judge: Mapping[str, float] = field(default_factory=dict)
     """As `Judge.numbers` says."""
-    is_steady: bool = False
-    """Seconds are a median of repetitions without the first: a difference of some percent is none of warm-up."""
+    between: tuple[float, float] | None = None
+    """Seconds a sample of the fastest and of the slowest of several rounds without warm-up; None of a single one."""
+
+    def is_faster(self, other: Cost) -> bool:
+        """Whether every round took less than every one of another."""
+        return self.between is not None and other.between is not None and self.between[1] < other.between[0]
 
 
 @dataclass(frozen=True)

@@ -201,8 +201,10 @@ def _saved(one: Model, other: Model, said: Mapping[str, str]) -> list[str]:
     made = []
     for name, write in (("bytes", console.size), ("seconds", lambda each: f"{each:.3g}")):
         few, many = (getattr(each.cost, name) for each in (one, other))
-        if few is None or many is None or (name == "seconds" and not (one.cost.is_steady and other.cost.is_steady)):
+        if few is None or many is None:
             continue
+        if name == "seconds" and not (one.cost.is_faster(other.cost) or other.cost.is_faster(one.cost)):
+            continue  # warm-up, or what else the machine did, may be all that differs
         if few * _CHEAPER > many:
             return []
         if few <= many * _CHEAPER:

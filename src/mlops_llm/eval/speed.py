@@ -18,33 +18,60 @@ if TYPE_CHECKING:
     from mlops_llm.eval.config import Eval
     from mlops_llm.eval.plan import Plan
 
-PROMPTS, REPETITIONS = 20, 3
-"""What each model is asked, and how often after a first time that does not count."""
+PROMPTS, REPETITIONS = 20, 2
+"""What each model is asked at a visit, and how often after a first time that does not count."""
+_RESTLESS = 1.5
+"""Times by which rounds of one model may differ before it is told."""
 
 
 @dataclass(frozen=True)
 class Speed:
     """What was measured of one model."""
 
-    seconds: float
-    """A sample, of a batch its share: median over the repetitions."""
-    tokens: float
-    """Each second: median over the repetitions."""
+    rounds: tuple[tuple[float, float], ...]
+    """Of each round: seconds a sample (of a batch its share), and tokens a second."""
     memory: int
     """Most bytes that the process and its children held; on a GPU the most that torch held there."""
 
+    @property
+    def seconds(self) -> float:
+        """A sample: median over the rounds."""
+        return statistics.median(seconds for seconds, _ in self.rounds)
+
+    @property
+    def tokens(self) -> float:
+        """Each second: median over the rounds."""
+        return statistics.median(tokens for _, tokens in self.rounds)
+
+    @property
+    def between(self) -> tuple[float, float]:
+        """Seconds a sample of the fastest and of the slowest round."""
+        return min(self.rounds)[0], max(self.rounds)[0]
+
 
 def measured(plans: Sequence[Plan]) -> list[Speed]:
-    """Ask the first prompts of every model again, one model after the other.
+    """Ask the first prompts of every model again, one model after the other, and once more in the opposite order.
+
+    A machine that something else keeps busy for a while so shows in the rounds of a model, and not only between models.
 
     Raises:
         UserError: a model cannot be opened, or its process ended before it had answered.
     """
-    found = []
-    for place, plan in enumerate(plans, 1):
-        console.detail(f"speed of model {place} of {len(plans)}: {plan.model}")
-        found.append(_in_a_process(plan.settings))
-    return found
+    visits: dict[int, list[Speed]] = {place: [] for place in range(len(plans))}
+    for place in [*visits, *reversed(visits)]:
+        console.detail(f"speed of model {place + 1} of {len(plans)}, visit {len(visits[place]) + 1} of 2: {plans[place].model}")
+        visits[place].append(_in_a_process(plans[place].settings))
+    return [Speed(one.rounds + other.rounds, max(one.memory, other.memory)) for one, other in visits.values()]
+
+
+def restless(names: Sequence[str], speeds: Sequence[Speed]) -> str:
+    """What is told where rounds of one model lie far apart; nothing where none do."""
+    told = [
+        f"{name}: {each.between[0]:.3g} to {each.between[1]:.3g}"
+        for name, each in zip(names, speeds, strict=True)
+        if each.between[1] > _RESTLESS * each.between[0]
+    ]
+    return f"seconds moved while they were measured, as if something else ran ({', '.join(told)})" if told else ""
 
 
 def _in_a_process(settings: Eval) -> Speed:
@@ -81,7 +108,7 @@ def _answer(settings: Eval, told: Connection) -> None:
         told.send(str(error))
 
 
-def _measure(settings: Eval) -> tuple[float, float, int]:
+def _measure(settings: Eval) -> tuple[tuple[tuple[float, float], ...], int]:
     from mlops_llm.eval.opened import Opened
     from mlops_llm.eval.plan import prepare
     from mlops_llm.inference.footprint import Footprint, gpu_peak
@@ -94,9 +121,7 @@ def _measure(settings: Eval) -> tuple[float, float, int]:
             given = [each for _, each in opened.session.generate(requests, settings.sampling, settings.care)]
             rounds.append((time.perf_counter() - began, _tokens(given)))
         gpu = gpu_peak()
-    counted = rounds[1:]
-    seconds = statistics.median(took / len(requests) for took, _ in counted)
-    return seconds, statistics.median(tokens / took for took, tokens in counted), gpu or footprint.peak
+    return tuple((took / len(requests), tokens / took) for took, tokens in rounds[1:]), gpu or footprint.peak
 
 
 def _tokens(given: Sequence[Any]) -> int:

@@ -158,6 +158,10 @@ _REASONS = [
         r"models were asked in one process, which had one memory; op.measure=true measures each by itself",
         "各模型在同一进程中提问，内存无法分开；op.measure=true 单独测量",
     ),
+    (
+        r"seconds moved while they were measured, as if something else ran \((.+)\)",
+        r"测量期间秒数有波动，机器可能在做别的事（\1）",
+    ),
     (r"no end of it is the good one", "它没有好坏方向"),
     (r"not every model has it", "不是每个模型都有"),
     (r"a value is not finite", "有的值不是有限数"),
