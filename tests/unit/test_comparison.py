@@ -177,6 +177,13 @@ def test_seconds_make_a_model_cheaper_only_where_every_round_is_faster(rounds: l
     assert (f"{REFS[1]} is cheaper than {REFS[0]}" in "\n".join(sentences(found, Lang.en))) is cheaper
 
 
+def test_of_equal_models_the_cheaper_one_is_named_whatever_their_order() -> None:
+    for costs in ([Cost(bytes=300), Cost(bytes=900)], [Cost(bytes=900), Cost(bytes=300)]):
+        found = comparison(outcome(hits(50)), outcome(hits(50)), costs=costs)
+        cheap, dear = sorted(REFS[:2], key=lambda each: costs[REFS.index(each)].bytes)
+        assert f"{cheap} is cheaper than {dear} (300 B instead of 900 B on disk)" in "\n".join(sentences(found, Lang.en))
+
+
 def test_models_are_measured_there_and_back_and_what_moved_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     class Asked:
         def __init__(self, model: str) -> None:
