@@ -18,6 +18,7 @@ from typing import Any
 
 from mlops_llm.component import near
 from mlops_llm.errors import UserError
+from mlops_llm.files import write_text
 from mlops_llm.launch.jobs import Job, State, loaded
 from mlops_llm.tracking import environment
 
@@ -133,8 +134,10 @@ class Queue:
 
     def worker(self) -> str:
         """`pid:start time` of the worker; empty where none works."""
-        file = self.folder / "worker"
-        tag = file.read_text("utf-8") if file.exists() else ""
+        try:
+            tag = (self.folder / "worker").read_text("utf-8")
+        except FileNotFoundError:  # also of one that ends at this moment
+            return ""
         return tag if environment.lives(tag) else ""
 
     @contextmanager
@@ -153,7 +156,7 @@ class Queue:
             pid = self.worker().partition(":")[0] or "?"
             remedy = "stop it first, or start it with op.workers=N to run several jobs at once"
             raise UserError(f"a worker works on this queue already (process {pid})", str(self.folder), remedy) from error
-        (self.folder / "worker").write_text(environment.process(os.getpid()), "utf-8")
+        write_text(self.folder / "worker", environment.process(os.getpid()))
         try:
             yield
         finally:
