@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -34,19 +35,32 @@ def whole_folder(out: Path) -> Iterator[Path]:
         UserError: `out` exists already, or its parent cannot be written.
     """
     if out.exists():
-        raise UserError("folder exists already", str(out), "choose another name or remove it")
+        raise _taken(out)
     draft, lock = _draft(out)
     try:
         yield draft
         for path in (draft, *draft.rglob("*")):
             if path.is_dir() or path.stat().st_nlink == 1:  # what has another name elsewhere keeps its rights
                 path.chmod(0o755 if path.is_dir() else 0o644)  # some libraries write for their own user only
-        draft.rename(out)
+        _rename(draft, out)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
     finally:
         os.close(lock)
+
+
+def _rename(draft: Path, out: Path) -> None:
+    try:
+        draft.rename(out)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another process was faster
+            raise _taken(out) from error
+        raise
+
+
+def _taken(out: Path) -> UserError:
+    return UserError("folder exists already", str(out), "choose another name or remove it")
 
 
 def _draft(out: Path) -> tuple[Path, int]:
@@ -242,7 +256,18 @@ def size(folder: Path) -> int:
     """Return the bytes of a file, or of all files below a folder."""
     if folder.is_file():
         return folder.stat().st_size
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(told.st_size for _, told in _below(folder))
+
+
+def _below(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Files below a folder and what the disk says of them; those that a training removes meanwhile are left out."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            file = Path(place, name)
+            with suppress(FileNotFoundError):
+                told = file.stat()
+                if stat.S_ISREG(told.st_mode):
+                    yield file, told
 
 
 @dataclass(frozen=True)
@@ -258,8 +283,8 @@ class Content:
 
 def contents(folders: Iterable[Path]) -> dict[tuple[int, int], Content]:
     """Device and inode -> content, of all files below some folders."""
-    found = {file for folder in folders for file in folder.rglob("*") if file.is_file() and not file.is_symlink()}
-    told = [file.stat() for file in found]
+    found = {file: told for folder in folders for file, told in _below(folder) if not file.is_symlink()}
+    told = found.values()
     names = Counter((each.st_dev, each.st_ino) for each in told)
     return {(each.st_dev, each.st_ino): Content(each.st_size, names[each.st_dev, each.st_ino], each.st_nlink) for each in told}
 

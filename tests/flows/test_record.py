@@ -15,10 +15,12 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from mlops_llm import digest
 from mlops_llm.data.read import shipped
-from mlops_llm.tracking import environment, ledger
+from mlops_llm.record import Checkpoint
+from mlops_llm.tracking import environment, ledger, models, opening
 from mlops_llm.tracking.client import Client
 from mlops_llm.tracking.opening import settle
-from mlops_llm.tracking.store import connect_to
+from mlops_llm.tracking.run import Opening
+from mlops_llm.tracking.store import connect, connect_to
 from tests.record import artifacts_of, checkpoints_of, client, run_of, steps_of
 
 
@@ -105,6 +107,21 @@ def test_best_checkpoint_is_registered_as_challenger(trained: Path) -> None:
     assert store.get_registered_model("sales").aliases == {"challenger": 1}
 
 
+def at_once(count: int, work: Callable[[], None]) -> None:
+    """Let threads do something at one moment."""
+    together = threading.Barrier(count)
+
+    def begin() -> None:
+        together.wait()
+        work()
+
+    threads = [threading.Thread(target=begin) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 Write = Callable[[Client, int, str], None]
 """Writes what a number names, of a run."""
 
@@ -143,11 +160,8 @@ def test_what_several_write_for_the_first_time_at_one_moment_is_there(write: Wri
             except Exception as error:
                 failed.append(error)
 
-    threads = [threading.Thread(target=write_all, args=(run,)) for run in runs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    waiting = iter(runs)
+    at_once(writers, lambda: write_all(next(waiting)))
     assert not failed
     if write is _writes_an_input:
         assert [len(client.get_run(run).inputs.dataset_inputs) for run in runs] == [count] * writers
@@ -166,3 +180,33 @@ def test_a_run_that_another_command_goes_on_with_is_not_called_dead(here: Path, 
     store.client.set_tag(run, "run.process", "1:0")
     settle(store)
     assert store.client.get_run(run).info.status == "KILLED"
+
+
+def test_of_runs_that_take_one_name_at_one_moment_one_gets_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here / 'mlflow.db'}")
+    monkeypatch.setattr(opening, "_UNDECIDED", 1.0)
+    connect().experiment("sales")
+    for number in range(8):
+        told, wanted = list[str](), Opening("data", "sales", f"same{number}", here / "out")
+
+        def take(wanted: Opening = wanted, told: list[str] = told) -> None:
+            try:
+                told.append(opening.schedule(wanted)[0])
+            except opening.NameTakenError:
+                told.append("")
+
+        at_once(3, take)
+        assert [each.id for each in ledger.named(connect(), f"same{number}")] == sorted(filter(None, told)), told
+
+
+def test_weights_that_several_enter_at_one_moment_are_one_model(here: Path) -> None:
+    store = connect_to(f"sqlite:///{here / 'mlflow.db'}")
+    experiment, found = store.experiment("sales"), list[str]()
+    weights = Checkpoint("base", 0, here, {"digest.weights": "d" * 64})
+    at_once(3, lambda: found.append(models.entered(store, experiment, weights)))
+    assert models.entered(store, experiment, weights) in found
+    begun = store.client.create_logged_model(
+        experiment, "cut", tags={"digest.weights": "c" * 64, "checkpoint.storage": "reference"}, model_type="checkpoint"
+    )
+    again = models.entered(store, experiment, Checkpoint("cut", 0, here, {"digest.weights": "c" * 64}))
+    assert again == begun.model_id and str(store.client.get_logged_model(again).status).endswith("READY")

@@ -100,6 +100,22 @@ def test_many_new_files_take_one_look_and_the_index_stays_as_it_is(checkout):
     assert listed.count("?? ") == 300
 
 
+def test_a_new_file_that_vanishes_takes_no_other_out_of_the_patch(checkout, monkeypatch):
+    (checkout / "stays.txt").write_text("it stays\n")
+    (checkout / "draft.txt").write_text("it goes\n")
+    is_small = environment._is_small
+
+    def and_gone(file):
+        found = is_small(file)
+        if file.name == "draft.txt":
+            file.unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(environment, "_is_small", and_gone)
+    patch = describe(ARGV).patches["uncommitted"]
+    assert "+it stays" in patch and "draft" not in patch
+
+
 def test_changes_of_the_package_are_seen_from_another_checkout(checkout, tmp_path_factory, monkeypatch):
     package = tmp_path_factory.mktemp("package")
     subprocess.run(["git", "clone", "--quiet", str(checkout), str(package)], check=True, capture_output=True)
@@ -122,6 +138,13 @@ def test_a_process_lives_until_it_ends():
         assert environment.lives(f"{pid}:{float(started) + 1.0:.2f}"), "a clock that was set"
         assert not environment.lives(f"{pid}:{float(started) + 60:.2f}"), "an id that is used again"
     assert not environment.lives(tag)
+    ended = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
+    tag = environment.process(ended.pid)
+    assert ended.stdout and ended.stdout.read() == b""  # it is at its end, and waits for whoever collects it
+    while psutil.Process(ended.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert not environment.lives(tag)
+    ended.wait()
     assert not environment.lives("") and not environment.lives("x:y")
 
 

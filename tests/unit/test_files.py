@@ -11,6 +11,7 @@ from mlops_llm.errors import UserError
 from mlops_llm.files import (
     cache_folder,
     clear_drafts,
+    contents,
     free_bytes,
     intended,
     is_disk_full,
@@ -54,7 +55,7 @@ def test_a_folder_that_is_there_is_not_touched(tmp_path):
 
 def test_a_folder_that_appears_meanwhile_is_not_overwritten(tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(OSError), whole_folder(out) as draft:
+    with pytest.raises(UserError, match="folder exists already"), whole_folder(out) as draft:
         (draft / "x").write_text("mine")
         out.mkdir()
         (out / "x").write_text("theirs")
@@ -139,6 +140,13 @@ def test_size_counts_everything_below(tmp_path):
     write_text(tmp_path / "a", "12")
     write_text(tmp_path / "b" / "c", "345")
     assert size(tmp_path) == 5
+
+
+def test_what_vanishes_while_it_is_counted_is_left_out(tmp_path, monkeypatch):
+    write_text(tmp_path / "a", "12")
+    there = [(str(tmp_path), [], ["a", "gone"])]  # as a training leaves it that removes a checkpoint
+    monkeypatch.setattr(os, "walk", lambda folder: iter(there))
+    assert size(tmp_path) == 2 and [each.bytes for each in contents([tmp_path]).values()] == [2]
 
 
 def test_free_bytes_of_a_folder_that_is_not_there_yet(tmp_path):

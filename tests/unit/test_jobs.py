@@ -17,6 +17,7 @@ import pytest
 from mlops_llm.errors import UserError
 from mlops_llm.launch import process, worker
 from mlops_llm.launch.jobs import AWAY, Job, State, after, loaded
+from mlops_llm.launch.ops import cancel
 from mlops_llm.launch.ops.cancel import Cancel
 from mlops_llm.launch.ops.list import List
 from mlops_llm.launch.ops.logs import Logs
@@ -27,6 +28,7 @@ from mlops_llm.launch.queue import KEPT, Queue
 from mlops_llm.launch.worker import Worker
 from mlops_llm.tracking import environment, queued
 from mlops_llm.tracking.queued import Seen
+from mlops_llm.tracking.refusals import AwayError
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 
@@ -250,6 +252,29 @@ def test_cancel(queue: Queue, script: Callable[..., Job], record: dict[str, Any]
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
     with pytest.raises(UserError, match="job 1 is cancelled already"):
         Cancel("1").carry_out()
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_job_that_is_cancelled_while_the_worker_looks_for_its_record_does_not_run(
+    answers: bool,
+    queue: Queue,
+    script: Callable[..., Job],
+    record: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def look(address: str) -> None:
+        Cancel("one").carry_out()
+        if not answers:
+            raise AwayError("the tracking server does not answer")
+
+    monkeypatch.setattr(worker, "check_address", look)
+    monkeypatch.setattr(cancel, "_START", 0.1)
+    queue.add(script(f"sleep 1; touch {tmp_path / 'done'}"))
+    Worker(queue, 1).work(until_empty=True)
+    (job,) = queue.jobs()
+    assert job.state is State.cancelled and not job.process and queue.take() is None
+    assert record == {"oneoneone": ("KILLED", "cancelled")} and not (tmp_path / "done").exists()
 
 
 def test_a_job_whose_folder_is_gone_fails_alone(

@@ -263,6 +263,18 @@ class TestNextStart:
         spool().write_text(content)
         assert deliver_left_over(store) == []
 
+    def test_what_its_own_process_delivers_meanwhile_is_no_error(self, server, store, monkeypatch):
+        self.left(server, store, metric(1))
+        monkeypatch.setattr(environment, "host", lambda: "elsewhere")
+        monkeypatch.setattr(environment, "is_earlier_start", lambda host: spool().unlink())
+        assert deliver_left_over(store) == []
+
+    def test_a_draft_is_not_what_waits(self, server, store, monkeypatch):
+        spool_folder().mkdir(parents=True)
+        draft = spool_folder() / f".{RUN}.jsonl.abcdefgh.jsonl"
+        draft.write_text("")
+        assert deliver_left_over(store) == [] and draft.exists()
+
     def test_what_the_server_refuses_does_not_stop_every_later_start(self, server, store):
         self.left(server, store, metric(1))
         server.refuse = True

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -53,6 +55,19 @@ def answers(tmp_path: Path) -> Iterator[Answers]:
     kept = Answers(tmp_path / "cache" / "answers.db")
     yield kept
     kept.close()
+
+
+def test_a_new_cache_that_another_process_begins_at_this_moment_is_waited_for(tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "answers.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    leaves = threading.Timer(0.2, other.rollback)
+    leaves.start()
+    kept = Answers(tmp_path / "answers.db")
+    leaves.join()
+    kept.put("a", {"text": "b"})
+    assert kept.get("a") == {"text": "b"}
+    for each in (kept, other):
+        each.close()
 
 
 def test_results_stand_in_the_order_of_the_requests_and_a_failure_is_one_of_them(tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ def test_a_job_is_read_as_it_was_written(folder: Path) -> None:
     written = sent.keep(job("one", "a1"))
     assert sent.required("one") == written == sent.required("a1")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    (folder / ".a2.json.abcdefgh.json").write_text("")  # another command writes it at this moment, or was killed there
+    assert sent.jobs() == [written]
 
 
 def test_of_two_of_one_name_the_last_is_meant_and_a_wrong_name_tells_the_nearest() -> None:

@@ -59,6 +59,7 @@ def go_on(stage: Stage, run: RunRow, outcome: Outcome, quiet: bool = False) -> s
         lock.acquire(timeout=0)
     except Timeout as error:
         raise UserError(f"run '{run.name}' is being resumed by another process", "resume", "wait for it") from error
+    _refuse_finished(stage, ledger.find_run(store, run.id))  # that process may have ended since this command looked
     with _where_it_began(run, store):
         plan = stage.prepare(settings)
     opening = Opening(
@@ -156,6 +157,11 @@ def _where_it_began(run: RunRow, store: Store) -> Iterator[None]:
         yield
 
 
+def _refuse_finished(stage: Stage, run: RunRow) -> None:
+    if run.status == "FINISHED":
+        raise UserError(f"run '{run.name}' is finished", "resume", stage.instead.replace("{run}", run.name))
+
+
 def _check(stage: Stage, run: RunRow) -> None:
     if run.tags.get("stage") != stage.name:
         raise UserError(f"run '{run.name}' is of stage '{run.tags.get('stage', '?')}', not '{stage.name}'", "resume")
@@ -163,8 +169,7 @@ def _check(stage: Stage, run: RunRow) -> None:
         raise UserError(
             f"'{run.name}' is the parent of a multirun", "resume", "resume one of its jobs, e.g. " + run.name + "-0"
         )
-    if run.status == "FINISHED":
-        raise UserError(f"run '{run.name}' is finished", "resume", stage.instead.replace("{run}", run.name))
+    _refuse_finished(stage, run)
     if run.status == "RUNNING" and environment.believed_alive(run.tags):
         place = "here" if run.tags.get("run.host") == environment.host() else f"on {run.tags.get('run.host')}"
         raise UserError(

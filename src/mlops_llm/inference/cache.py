@@ -14,6 +14,7 @@ from mlops_llm.files import cache_folder, writable
 
 FORMAT = 1
 """Part of every key: it is raised where what is kept gets other fields, so that older rows are not read."""
+_PATIENCE, _PAUSE = 60.0, 0.01
 
 
 class Answers:
@@ -22,8 +23,8 @@ class Answers:
     def __init__(self, file: Path | None = None) -> None:
         """Open the file, `answers.db` in the cache's folder if None."""
         folder = writable(file.parent if file else cache_folder())
-        self._database = sqlite3.connect(file or folder / "answers.db", timeout=60, isolation_level=None)
-        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database = sqlite3.connect(file or folder / "answers.db", timeout=_PATIENCE, isolation_level=None)
+        _write_ahead(self._database)
         self._database.execute("PRAGMA synchronous=NORMAL")
         self._database.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, value TEXT, time REAL) WITHOUT ROWID")
 
@@ -41,6 +42,22 @@ class Answers:
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+
+def _write_ahead(database: sqlite3.Connection) -> None:
+    """Let readers and a writer work side by side.
+
+    SQLite does not wait for another process that asks for the same of a new file, whatever its timeout.
+    """
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(_PAUSE)
 
 
 def key(**facts: Any) -> str:

@@ -78,11 +78,7 @@ def begin(command: Command, words: tuple[str, ...], mark: str, log: Path, adopt:
 
 def lives(job: Job) -> bool:
     """Whether the job's last process is there; one that only waits to be collected is not."""
-    if job.host != environment.host() or not environment.lives(job.process):
-        return False
-    with suppress(psutil.Error):
-        return psutil.Process(_pid(job)).status() != psutil.STATUS_ZOMBIE
-    return False
+    return job.host == environment.host() and environment.lives(job.process)
 
 
 def lost(mark: str) -> str:

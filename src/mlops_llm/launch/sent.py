@@ -73,7 +73,7 @@ def forget(run: str) -> None:
 def jobs() -> list[Sent]:
     """All jobs, the oldest first; of those that ended the last `KEPT` stay."""
     found = list[Sent]()
-    for file in folder().glob("*.json"):
+    for file in folder().glob("[!.]*.json"):  # not the drafts of `write_text`
         with suppress(FileNotFoundError):  # another command has just forgotten it
             found.append(_read(file))
     found.sort(key=lambda sent: sent.sent)

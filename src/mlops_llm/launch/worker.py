@@ -28,6 +28,8 @@ from mlops_llm.tracking.store import check_address
 _PAUSE = 0.2
 _LOOK_AGAIN = 10.0
 """Seconds between two looks at a run whose process cannot be seen from here."""
+_AT_ONCE = 5.0
+"""Seconds that a process has for its end that should not have begun."""
 
 
 @dataclass
@@ -116,6 +118,11 @@ class Worker:
             self._end(job, 2, str(error))
             return
         job = self._note(job, environment.process(child.pid))
+        if job.state.ended:  # it was cancelled while the worker looked for its record
+            process.stop(job, _AT_ONCE)
+            child.wait()
+            self._note(job, "")
+            return
         self._running[job.number] = _Watched(job, child)
         goes_on = "goes on" if words != job.command.words else "started"
         times = f", start {job.starts} of {job.tries}" if job.starts > 1 else ""
@@ -127,11 +134,10 @@ class Worker:
             check_address(address)
         except AwayError as error:
             reason = str(error)
-            self._queue.change(
-                job.number, lambda each: replace(each, state=State.waiting, starts=each.starts - 1, reason=reason)
-            )
-            console.warn(f"{_named(job)} waits: {reason}")
+            job = self._queue.change(job.number, lambda each: _put_back(each, reason))
             self._away[address] = time.monotonic() + _LOOK_AGAIN
+            if job.state is State.waiting:
+                console.warn(f"{_named(job)} waits: {reason}")
             return False
         return True
 
@@ -212,6 +218,13 @@ class Worker:
         for job in self._queue.jobs():
             if job.owed:
                 self._close(job)
+
+
+def _put_back(job: Job, reason: str) -> Job:
+    """A job that was taken and cannot begin, unless somebody has cancelled it meanwhile."""
+    if job.state is not State.running or job.cancel:
+        return after(job, None, "")
+    return replace(job, state=State.waiting, starts=job.starts - 1, reason=reason)
 
 
 def _named(job: Job) -> str:

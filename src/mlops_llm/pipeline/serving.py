@@ -22,6 +22,7 @@ from mlops_llm.ports import free_port, is_free
 _PAUSE = 0.1
 _PATIENCE = 10.0
 """Seconds that a server has for its end."""
+_TRIES = 3
 
 
 @contextmanager
@@ -45,12 +46,25 @@ def served(
     with ExitStack() as stack:
         found = {}
         for name in names:
-            port = ports.get(name) or free_port()
-            if name in ports and not is_free(port):
-                raise UserError(f"port {port}, which the stage goes on with, is in use", f"servers.{name}", "free it")
-            stack.enter_context(_running(name, servers[name], port, writable(folder) / f"{name}.log"))
+            if name in ports and not is_free(ports[name]):
+                raise UserError(f"port {ports[name]}, which the stage goes on with, is in use", f"servers.{name}", "free it")
+            port = _entered(stack, name, servers[name], ports.get(name), writable(folder) / f"{name}.log")
             found[name] = f"http://127.0.0.1:{port}"
         yield found
+
+
+def _entered(stack: ExitStack, name: str, server: Server, port: int | None, log: Path) -> int:
+    """Start a server; return its port, another one where somebody took the drawn one before the server did."""
+    for _ in range(_TRIES):
+        drawn = port or free_port()
+        try:
+            stack.enter_context(_running(name, server, drawn, log))
+            return drawn
+        except UserError as error:
+            if port or is_free(drawn):
+                raise
+            lost = error
+    raise lost
 
 
 @contextmanager
@@ -80,9 +94,12 @@ def _running(name: str, server: Server, port: int, log: Path) -> Iterator[None]:
 
 def _await(name: str, server: Server, port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     until = time.monotonic() + server.patience
-    while not _answers(f"http://127.0.0.1:{port}{server.ready}"):
-        if process.poll() is not None:
+    while True:
+        answers = _answers(f"http://127.0.0.1:{port}{server.ready}")
+        if process.poll() is not None:  # what answers is another's
             raise UserError(f"ended with code {process.returncode} before it answered", f"servers.{name}", f"see {log}")
+        if answers:
+            return
         if time.monotonic() > until:
             raise UserError(f"does not answer after {server.patience:g} s", f"servers.{name}", f"see {log}")
         time.sleep(_PAUSE)

@@ -106,6 +106,8 @@ def _gone(store: Store, row: CheckpointRow) -> str:
         return "" if any(checkpoints.place_of(store, row).iterdir()) else "its folder is empty"
     except UserError as error:
         return error.what
+    except FileNotFoundError:
+        return "its folder is gone"
 
 
 def _datasets(store: Store) -> Iterator[Finding]:

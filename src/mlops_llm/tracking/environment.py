@@ -11,7 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -28,6 +28,7 @@ PATCH_BYTES = 1 << 20
 """A longer patch of uncommitted changes is cut, and the run says so."""
 UNTRACKED_BYTES = 64 << 10
 """A longer untracked file is only named in the patch."""
+_TRIES = 3
 SILENCE = 120.0
 """Seconds without a heartbeat after which a run of another machine or container is taken to be dead."""
 CODE = "MLOPS_LLM_CODE"
@@ -131,11 +132,12 @@ def process(pid: int) -> str:
 
 
 def lives(tag: str) -> bool:
-    """Tell whether the process of a `run.process` tag still runs on this host."""
+    """Tell whether the process of a `run.process` tag still runs on this host; one that only waits to be collected does not."""
     pid, _, started = tag.partition(":")
     try:
+        found = psutil.Process(int(pid))
         # A clock that is set right moves the start time by fractions of a second.
-        return abs(psutil.Process(int(pid)).create_time() - float(started)) < 2.0
+        return abs(found.create_time() - float(started)) < 2.0 and found.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, ValueError):
         return False
 
@@ -155,16 +157,15 @@ def checkout(folder: Path) -> Path | None:
 
 def _patch(root: Path) -> str:
     """Changed and new files of a checkout, as `git apply` reads them."""
-    names = git(root, "ls-files", "--others", "--exclude-standard", "-z", strip=False).split("\0")[:-1]
-    small = [name for name in names if (root / name).is_file() and (root / name).stat().st_size <= UNTRACKED_BYTES]
     with TemporaryDirectory() as folder:
-        # New files are announced in a copy of the index, so that one diff shows all; the index itself stays as it is.
         index = Path(folder) / "index"
-        with suppress(FileNotFoundError):
-            shutil.copy2(root / git(root, "rev-parse", "--git-path", "index"), index)
-        announce = ("add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul")
-        if small:
-            git(root, "--literal-pathspecs", *announce, index=index, given="\0".join(small))
+        for _ in range(_TRIES):
+            names = git(root, "ls-files", "--others", "--exclude-standard", "-z", strip=False).split("\0")[:-1]
+            small = [name for name in names if _is_small(root / name)]
+            if _announced(root, small, index):
+                break
+        else:
+            small = []
         diff = git(root, "diff", "--no-color", "--no-ext-diff", "HEAD", strip=False, index=index)
     diff += "".join(f"# untracked: {name}\n" for name in sorted({*names} - {*small}))
     patch = diff.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
@@ -173,16 +174,40 @@ def _patch(root: Path) -> str:
     return mask(patch)
 
 
-def git(folder: Path, *args: str, strip: bool = True, index: Path | None = None, given: str = "") -> str:
+def _is_small(file: Path) -> bool:
+    with suppress(FileNotFoundError):  # it was there a moment ago
+        return file.is_file() and file.stat().st_size <= UNTRACKED_BYTES
+    return False
+
+
+def _announced(root: Path, names: Sequence[str], index: Path) -> bool:
+    """Announce new files in a copy of the index, so that one diff shows all; the index itself stays as it is.
+
+    Where one of them has gone meanwhile, git announces none.
+    """
+    with suppress(FileNotFoundError):
+        shutil.copy2(root / git(root, "rev-parse", "--git-path", "index"), index)
+    if not names:
+        return True
+    words = ("--literal-pathspecs", "add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul")
+    done = _git(root, *words, index=index, given="\0".join(names))
+    return done is not None and not done.returncode
+
+
+def git(folder: Path, *args: str, strip: bool = True, index: Path | None = None) -> str:
     """What git says in a folder; nothing where it fails, or is not there."""
-    if shutil.which("git") is None:
-        return ""
-    command = ["git", "-C", str(folder), "-c", "core.quotepath=off", *args]  # names of any script as they are
-    env = os.environ | ({"GIT_INDEX_FILE": str(index)} if index else {})
-    done = subprocess.run(command, capture_output=True, text=True, errors="surrogateescape", input=given, env=env, check=False)
-    if done.returncode:
+    done = _git(folder, *args, index=index)
+    if done is None or done.returncode:
         return ""
     return done.stdout.strip() if strip else done.stdout
+
+
+def _git(folder: Path, *args: str, index: Path | None, given: str = "") -> subprocess.CompletedProcess[str] | None:
+    if shutil.which("git") is None:
+        return None
+    command = ["git", "-C", str(folder), "-c", "core.quotepath=off", *args]  # names of any script as they are
+    env = os.environ | ({"GIT_INDEX_FILE": str(index)} if index else {})
+    return subprocess.run(command, capture_output=True, text=True, errors="surrogateescape", input=given, env=env, check=False)
 
 
 def cpu() -> str:

@@ -93,7 +93,7 @@ def forget(store: Store, model: str, tags: Mapping[str, str] | None = None) -> b
     store.client.set_logged_model_tags(model, {**(tags or {}), "checkpoint.files": checkpoints.REMOVED})
     place = local_path(row.location)
     for file in place.iterdir() if place and place.is_dir() else ():
-        file.unlink()
+        file.unlink(missing_ok=True)
     return True
 
 

@@ -20,10 +20,12 @@ def entered(store: Store, experiment: str, checkpoint: Checkpoint) -> str:
         checkpoint: name, folder and tags, among them `digest.weights`.
     """
     name = re.sub(r"[/:.%\"'\s]+", "_", checkpoint.name).strip("_") or "model"
-    known = _known(store, experiment, name, checkpoint.tags.get("digest.weights", ""))
+    client, weights = store.client, checkpoint.tags.get("digest.weights", "")
+    known = _known(store, experiment, name, weights)
     if known is not None:
+        if not str(known.status).endswith("READY"):  # its process was killed in between
+            client.finalize_logged_model(known.model_id, "READY")
         return str(known.model_id)
-    client = store.client
     model = client.create_logged_model(
         experiment,
         name,
@@ -38,10 +40,12 @@ def entered(store: Store, experiment: str, checkpoint: Checkpoint) -> str:
         model_type=CHECKPOINT,
     )
     client.finalize_logged_model(model.model_id, "READY")
-    return str(model.model_id)
+    first = _known(store, experiment, name, weights)  # another process may have entered it at the same moment
+    return str((first or model).model_id)
 
 
 def _known(store: Store, experiment: str, name: str, digest: str) -> Any:
     query = f"name = '{name}' AND tags.`digest.weights` = '{digest}' AND tags.`checkpoint.storage` = 'reference'"
-    found = store.client.search_logged_models([experiment], filter_string=query, max_results=1)
+    oldest = [{"field_name": "creation_timestamp"}]
+    found = store.client.search_logged_models([experiment], filter_string=query, max_results=1, order_by=oldest)
     return found[0] if found else None

@@ -20,6 +20,8 @@ from mlops_llm.tracking.secrets import mask
 from mlops_llm.tracking.store import Store, connect, is_away
 
 _HEARTBEAT = 30.0
+_UNDECIDED, _PAUSE = 3.0, 0.05
+"""Seconds in which runs that take one name at the same moment see each other; between two looks."""
 JOB = "queue.job"
 """Tag of a run that a queue or another machine has: which job it is there."""
 SAYS_NO = "result.failed"
@@ -101,14 +103,19 @@ def settle(store: Store) -> None:
     A run that waits, and whose creator died before anybody had the command, is taken away.
     """
     deliver_left_over(store)
+    # Each is asked twice: another command may have found it too, and go on with it by now.
     for run in ledger.open_here(store, environment.host(), "SCHEDULED"):
-        if JOB not in run.tags and not run.params and not environment.believed_alive(run.tags):
+        if _never_began(run) and _never_began(ledger.find_run(store, run.id)):
             store.client.delete_run(run.id)
     for run in ledger.open_here(store, environment.host(), "RUNNING"):
-        # Asked twice: another command may have found it too, and go on with it by now.
         if _is_dead(run) and _is_dead(ledger.find_run(store, run.id)):
             store.client.set_tag(run.id, "run.error", "its process ended without a word; found dead at a later start")
             deliver(store, run.id, {"do": "finish", "status": "KILLED", "time": int(time.time() * 1000)}, again=True)
+
+
+def _never_began(run: ledger.RunRow) -> bool:
+    waits = run.status == "SCHEDULED" and JOB not in run.tags and not run.params
+    return waits and not environment.believed_alive(run.tags)
 
 
 def _is_dead(run: ledger.RunRow) -> bool:
@@ -165,12 +172,25 @@ def _tags(opening: Opening) -> dict[str, str]:
 def _new(store: Store, opening: Opening, tags: dict[str, str]) -> tuple[str, str]:
     experiment = store.experiment(opening.project)
     run = store.client.create_run(experiment, run_name=opening.name, tags=tags).info.run_id
-    same = ledger.named(store, opening.name)
-    if same and same[0].id != run:
-        # Two processes took the name at once: the later gives way.
+    rivals = _rivals(store, opening.name, run)
+    if rivals:
         store.client.delete_run(run)
-        _refuse_taken(opening.name, [each for each in same if each.id != run])
+        _refuse_taken(opening.name, rivals)
     return experiment, str(run)
+
+
+def _rivals(store: Store, name: str, run: str) -> list[ledger.RunRow]:
+    """Runs to which one gives way that took their name at the same moment.
+
+    The later gives way. One that began earlier and was seen later waits for that; those that stay did not see it.
+    """
+    until = time.monotonic() + _UNDECIDED
+    while True:
+        same = ledger.named(store, name)
+        others = [each for each in same if each.id != run]
+        if not others or same[0].id != run or time.monotonic() > until:
+            return others
+        time.sleep(_PAUSE)
 
 
 def _check_adopted(store: Store, run: str) -> ledger.RunRow:

@@ -15,6 +15,7 @@ from typing import Any
 
 from mlops_llm import console, digest
 from mlops_llm.errors import UserError
+from mlops_llm.files import write_text
 from mlops_llm.tracking import environment, ledger
 from mlops_llm.tracking.deliver import deliver
 from mlops_llm.tracking.refusals import cause, is_denied
@@ -102,18 +103,17 @@ class Outbox:
         return True
 
     def _keep(self, write: Write) -> None:
-        self._file.parent.mkdir(parents=True, exist_ok=True)
+        line = json.dumps(write, ensure_ascii=False) + "\n"
         empty, torn = _ending(self._file)
+        if empty:  # it appears whole: an empty one is taken for what a crash left
+            owner = environment.process(os.getpid())
+            head = {"address": digest.text(self._store.address), "host": environment.host(), "process": owner}
+            write_text(self._file, f"{json.dumps(head)}\n{line}")
+            return
         with self._file.open("a", encoding="utf-8") as file:
             if torn:
                 file.write("\n")
-            if empty:
-                owner = environment.process(os.getpid())
-                file.write(
-                    json.dumps({"address": digest.text(self._store.address), "host": environment.host(), "process": owner})
-                    + "\n"
-                )
-            file.write(json.dumps(write, ensure_ascii=False) + "\n")
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
 
@@ -127,12 +127,17 @@ def deliver_left_over(store: Store, folder: Path | None = None, run: str = "*") 
         run: of this run alone.
     """
     spool = spool_folder(folder)
-    if not any(spool.glob(f"{run}.jsonl")):
+    if not _left(spool, run):
         return []
     from filelock import FileLock
 
     with FileLock(spool / ".lock"):  # two starts at once would both find a number missing, and both write it
         return _deliver_left_over(store, folder, run)
+
+
+def _left(spool: Path, run: str) -> list[Path]:
+    """Files of what waits, without the drafts of those that begin."""
+    return sorted(each for each in spool.glob(f"{run}.jsonl") if not each.name.startswith("."))
 
 
 def put_aside(run: str, folder: Path, output: Path, start: int | str) -> None:
@@ -155,13 +160,16 @@ def put_aside(run: str, folder: Path, output: Path, start: int | str) -> None:
 
 def _deliver_left_over(store: Store, folder: Path | None, run: str) -> list[str]:
     done = []
-    for file in sorted(spool_folder(folder).glob(f"{run}.jsonl")):
-        first = file.read_text("utf-8").partition("\n")[0]
-        if not _whole(first):
-            file.unlink()
-            continue
-        head = json.loads(first)
-        if head["address"] != digest.text(store.address) or _has_owner(store, file, head):
+    for file in _left(spool_folder(folder), run):
+        try:
+            first = file.read_text("utf-8").partition("\n")[0]
+            if not _whole(first):
+                file.unlink()
+                continue
+            head = json.loads(first)
+            if head["address"] != digest.text(store.address) or _has_owner(store, file, head):
+                continue
+        except FileNotFoundError:  # its own process has just delivered it
             continue
         try:
             complete = Outbox(store, file.stem, folder).flush()
