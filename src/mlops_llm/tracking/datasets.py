@@ -24,6 +24,8 @@ PREFIX = "datasets/"
 _CURRENT, _FORMER, _LISTED, _DESCRIPTION = "dataset.current", "dataset.former_names", "dataset.listed", "dataset.description"
 SHORTEST_DIGEST = 6
 """Least digits of a digest that stand for it."""
+_UNDECIDED, _PAUSE = 3.0, 0.05
+"""Seconds in which people who take one label at the same moment see each other; between two looks."""
 _NAME = re.compile(r"[^\W_][\w.\-]*")
 
 
@@ -171,17 +173,29 @@ def add(store: Store, name: str, label: str, file: Path, facts: Mapping[str, Any
         _log_parents(store, run, parents)
         store.client.log_metric(run, "rows", facts["rows"])
         store.client.log_metric(run, "bytes", file.stat().st_size)
-        # Two people with one label: whoever began first keeps it, the other is told.
-        rivals = [each for each in _runs(store, experiment, f"tags.`dataset.label` = '{label}'") if _counts(each)]
-        first = min(rivals, key=lambda each: (each.info.start_time, each.info.run_id))
-        if first.info.run_id != run:
-            _refuse_taken(name, label, [_version(first, "")])
+        _refuse_taken(name, label, [_version(each, "") for each in _rivals(store, experiment, label, run)])
         store.client.set_terminated(run, "FINISHED")
     except BaseException:
         store.client.delete_run(run)
         raise
     store.client.set_experiment_tag(experiment, _CURRENT, run)
     return _version(store.client.get_run(run), run)
+
+
+def _rivals(store: Store, experiment: str, label: str, run: str) -> list[Any]:
+    """Of two people with one label whoever began first keeps it: the runs to which this one gives way.
+
+    One that began earlier and was seen later waits for the other's word; where that is a version already, it gives way.
+    """
+    until = time.monotonic() + _UNDECIDED
+    while True:
+        counted = [each for each in _runs(store, experiment, f"tags.`dataset.label` = '{label}'") if _counts(each)]
+        counted.sort(key=lambda each: (each.info.start_time, each.info.run_id))
+        others = [each for each in counted if each.info.run_id != run]
+        decided = counted[0].info.run_id != run or any(each.info.status == "FINISHED" for each in others)
+        if not others or decided or time.monotonic() > until:
+            return others
+        time.sleep(_PAUSE)
 
 
 def _counts(run: Any) -> bool:
