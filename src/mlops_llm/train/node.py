@@ -30,9 +30,12 @@ def main() -> int:
     if not Path(told["needs"]).exists():
         sys.stderr.write(f"error: {here} does not see {told['needs']}: all machines must see the same folders\n")
         return 2
+    started, asked = list[subprocess.Popen[Any]](), threading.Event()
     if told["saves"]:
         for number in STOPS:
             signal.signal(number, signal.SIG_IGN)  # for what is started here too, until it has learned to heed them
+    else:
+        signal.signal(signal.SIGTERM, lambda number, frame: end(started[0]) if started else asked.set())
     try:
         child = subprocess.Popen(
             told["words"],
@@ -44,8 +47,9 @@ def main() -> int:
     except OSError as error:
         sys.stderr.write(f"error: {here}:{error.filename}: {error.strerror}\n")
         return 2
-    if not told["saves"]:
-        signal.signal(signal.SIGTERM, lambda number, frame: end(child))
+    started.append(child)
+    if asked.is_set():  # while it was being started
+        end(child)
     threading.Thread(target=_end_with_input, args=(child,), daemon=True).start()
     code = child.wait()
     return code if code >= 0 else 128 - code
