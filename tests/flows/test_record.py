@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -165,6 +166,23 @@ def test_what_several_write_for_the_first_time_at_one_moment_is_there(write: Wri
     assert not failed
     if write is _writes_an_input:
         assert [len(client.get_run(run).inputs.dataset_inputs) for run in runs] == [count] * writers
+
+
+def test_a_tag_that_is_deleted_while_it_is_set_is_there_or_not_and_no_error(here: Path) -> None:
+    client, failed = connect_to(f"sqlite:///{here / 'mlflow.db'}").client, list[Exception]()
+    run = client.create_run(client.create_experiment("sales")).info.run_id
+
+    def write(what: Callable[..., Any], *more: str) -> None:
+        try:
+            what(run, "key", *more)
+        except Exception as error:
+            failed.append(error)
+
+    for _ in range(24):
+        client.set_tag(run, "key", "before")
+        works = iter([lambda: write(client.set_tag, "after"), lambda: write(client.delete_tag)])
+        at_once(2, lambda works=works: next(works)())  # type: ignore[misc]
+    assert not failed
 
 
 def test_a_run_that_another_command_goes_on_with_is_not_called_dead(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """MLflow's client, whose writes hold too where two processes write one key for the first time at one moment.
 
 MLflow looks whether the key is there and inserts it if not: both look, both insert, and the database refuses one of them,
-here as behind a server. To that one the key is there at its next try, and the last value is kept, as always.
+here as behind a server. To that one the key is there at its next try, and the last value is kept, as always. Likewise where
+the key is there when MLflow looks, and deleted before it writes.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 _TRIES = 5
-_TAKEN = re.compile("unique constraint|duplicate entry", re.IGNORECASE)
-"""What SQLite, PostgreSQL and MySQL say of a key that is there."""
+_MEANWHILE = re.compile("unique constraint|duplicate entry|expected to update 1 row", re.IGNORECASE)
+"""What SQLite, PostgreSQL and MySQL say of a key that is there, and SQLAlchemy of one that is there no more."""
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -28,7 +29,7 @@ def _tried_again(write: Callable[_P, _R]) -> Callable[_P, _R]:
             try:
                 return write(*args, **kwargs)
             except MlflowException as error:
-                if not _TAKEN.search(str(error)):
+                if not _MEANWHILE.search(str(error)):
                     raise
         return write(*args, **kwargs)
 
