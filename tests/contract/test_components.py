@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 
 import mlops_llm
 from mlops_llm import component
 from mlops_llm.errors import UserError
+from mlops_llm.launch.place import PLACES
 
 ROOT = Path(mlops_llm.__file__).parent
 STAGES = {
@@ -29,6 +30,7 @@ for stage in STAGES.values():
     for package in stage.packages:
         component.load(package)
 component.load("mlops_llm.eval.metrics")
+component.load(PLACES)
 COMPONENTS = [
     (group, name, cls)
     for group, names in component.groups().items()
@@ -87,8 +89,9 @@ def test_has_a_docstring_and_a_sentence_beneath_each_field(group, name, cls):
 
 @each_component
 def test_round_trips_through_the_command_lines_config(group, name, cls):
-    made = cls()
-    again = OmegaConf.to_object(OmegaConf.structured(cls))
+    given = {field.name: "given" for field in dataclasses.fields(cls) if field.default == MISSING}
+    made = cls(**given)
+    again = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), given))
     assert type(again) is cls
     assert again == made
     text = OmegaConf.to_yaml(OmegaConf.structured(made))

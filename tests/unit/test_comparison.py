@@ -198,7 +198,7 @@ def test_models_are_measured_there_and_back_and_what_moved_is_told(monkeypatch: 
         return speed.Speed(((seconds, 1 / seconds), (seconds, 1 / seconds)), int(seconds * 100))
 
     monkeypatch.setattr(speed, "_in_a_process", measure)
-    found = speed.measured([Asked(each) for each in "ABC"])  # type: ignore[misc]
+    found = speed.measured([Asked(each) for each in "ABC"], back=True)  # type: ignore[misc]
     assert asked == ["A", "B", "C", "C", "B", "A"]
     assert [each.between for each in found] == [(0.1, 0.9), (0.2, 0.2), (0.2, 0.3)]
     assert (found[0].seconds, found[0].memory, found[1].tokens) == (0.5, 90, 5.0)

@@ -150,7 +150,7 @@ def test_speed_is_measured_of_files_that_are_there(tmp_path, monkeypatch):
 
     def answered(settings):
         asked.append(inspected(resolve(settings.model).folder).parameters)
-        return speed.Speed(seconds=1.0, tokens=100.0, memory=10**6)
+        return speed.Speed(((1.0, 100.0),), 10**6)
 
     monkeypatch.setattr(speed, "_in_a_process", answered)
     found = made(QuantizeInt8(), tmp_path / "out", model="tiny", engine=Hf())

@@ -43,7 +43,7 @@ def compare(plans: list[Plan], run: Run, lang: Lang, *, measure: bool = False) -
     """
     _inputs(plans, run)
     folder = Path(str(plans[0].settings.output or "."))
-    speeds = measured(plans) if measure else None
+    speeds = measured(plans, back=True) if measure else None
     found, kept = list[Evaluated](), list[RunRow | None]()
     for each in evaluated(plans, folder):
         found.append(each)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlops_llm.eval.config import Eval
     from mlops_llm.eval.plan import Plan
 
-PROMPTS, REPETITIONS = 20, 2
+PROMPTS, REPETITIONS = 20, 3
 """What each model is asked at a visit, and how often after a first time that does not count."""
 _RESTLESS = 1.5
 """Times by which rounds of one model may differ before it is told."""
@@ -49,19 +49,27 @@ class Speed:
         return min(self.rounds)[0], max(self.rounds)[0]
 
 
-def measured(plans: Sequence[Plan]) -> list[Speed]:
-    """Ask the first prompts of every model again, one model after the other, and once more in the opposite order.
+def measured(plans: Sequence[Plan], *, back: bool = False) -> list[Speed]:
+    """Ask the first prompts of every model again, one model after the other.
 
-    A machine that something else keeps busy for a while so shows in the rounds of a model, and not only between models.
+    Args:
+        plans: of the models.
+        back: visit each once more, in the opposite order. A machine that something else keeps busy for a while so shows in
+            the rounds of a model, and not only between models.
 
     Raises:
         UserError: a model cannot be opened, or its process ended before it had answered.
     """
     visits: dict[int, list[Speed]] = {place: [] for place in range(len(plans))}
-    for place in [*visits, *reversed(visits)]:
-        console.detail(f"speed of model {place + 1} of {len(plans)}, visit {len(visits[place]) + 1} of 2: {plans[place].model}")
+    for place in [*visits, *(reversed(visits) if back else ())]:
+        again = ", again" if visits[place] else ""
+        console.detail(f"speed of model {place + 1} of {len(plans)}{again}: {plans[place].model}")
         visits[place].append(_in_a_process(plans[place].settings))
-    return [Speed(one.rounds + other.rounds, max(one.memory, other.memory)) for one, other in visits.values()]
+    return [_joined(each) for each in visits.values()]
+
+
+def _joined(visits: Sequence[Speed]) -> Speed:
+    return Speed(tuple(each for one in visits for each in one.rounds), max(one.memory for one in visits))
 
 
 def restless(names: Sequence[str], speeds: Sequence[Speed]) -> str:
