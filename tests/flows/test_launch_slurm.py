@@ -25,9 +25,9 @@ from mlops_llm.launch.places.slurm import OnSlurm
 from mlops_llm.launch.sent import Sent
 from mlops_llm.launch.slurm import asking
 from mlops_llm.launch.slurm.folder import JobFolder
-from mlops_llm.ports import free_port
 from tests.commands import SMOKE, start, wait_for, wait_for_step
 from tests.forks import Fork
+from tests.ports import own_port
 from tests.record import checkpoints_of, client, run_of, steps_of
 from tests.slurm_cluster import Cluster
 
@@ -197,7 +197,7 @@ def test_without_slurm_or_its_controller_one_line_says_so(
     words = ["op=validate", "dataset=sales_sft", "launch=slurm"]
     conf = cluster.conf.read_text().replace("SlurmctldPort=", "MessageTimeout=2\nSlurmctldPort=")
     away = here / "slurm.conf"
-    away.write_text("".join(f"SlurmctldPort={free_port()}\n" if "SlurmctldPort" in line else f"{line}\n"
+    away.write_text("".join(f"SlurmctldPort={own_port()}\n" if "SlurmctldPort" in line else f"{line}\n"
                             for line in conf.splitlines()))  # fmt: skip
     monkeypatch.setenv("SLURM_CONF", str(away))
     code, _, err = run(DATA, *words)
@@ -213,7 +213,7 @@ def test_without_slurm_or_its_controller_one_line_says_so(
 def test_accounting_that_is_away_is_no_end_of_a_job(here: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = cluster.conf.read_text().splitlines()
     away = here / "slurm.conf"
-    away.write_text("".join(f"AccountingStoragePort={free_port()}\n" if "AccountingStoragePort" in line else f"{line}\n"
+    away.write_text("".join(f"AccountingStoragePort={own_port()}\n" if "AccountingStoragePort" in line else f"{line}\n"
                             for line in lines))  # fmt: skip
     monkeypatch.setenv("SLURM_CONF", str(away))
     with pytest.raises(UserError, match="SLURM's accounting does not tell of job 99999"):

@@ -31,10 +31,11 @@ from mlops_llm.launch.jobs import State
 from mlops_llm.launch.ssh import start as remote
 from mlops_llm.launch.ssh.connection import Connection
 from mlops_llm.models.ref import resolve
-from mlops_llm.ports import free_port, is_free
+from mlops_llm.ports import is_free
 from tests.chat_server import serve as judge
 from tests.commands import SMOKE, ok, start, train, wait_for, wait_for_step
 from tests.far import HOST, Machine
+from tests.ports import own_port
 from tests.record import artifacts_of, checkpoints_of, client, run_of
 from tests.security import canaries
 
@@ -498,7 +499,7 @@ class TestProcess:
         assert not left
 
     def test_a_tunnel_ends_with_who_holds_it_though_it_is_in_use(self, machine: Machine) -> None:
-        port = free_port()
+        port = own_port()
         with socket.create_server(("127.0.0.1", 0)) as server:
             record = f"http://127.0.0.1:{server.getsockname()[1]}"
             holder = subprocess.Popen([sys.executable, "-c", _HOLDER, str(machine.config), str(port), record])
@@ -542,7 +543,7 @@ def ended(to: Connection, job: str) -> tuple[State, int | None, str]:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """A server of its own record on this machine's loopback, which hands artifacts over; its address."""
-    port, home = free_port(), tmp_path / "server"
+    port, home = own_port(), tmp_path / "server"
     home.mkdir()
     words = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--serve-artifacts"]
     words += ["--backend-store-uri", f"sqlite:///{home}/mlflow.db", "--artifacts-destination", str(home / "artifacts")]

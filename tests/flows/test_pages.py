@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from mlops_llm.tracking.run import Opening
 from tests.commands import SMOKE, environment, ok, train
 from tests.flows.test_eval_view import record
 from tests.outcomes import HOSTILE, everywhere, outcome
+from tests.ports import own_port
 from tests.record import checkpoints_of, client, run_of
 from tests.security.test_pages import PAYLOAD, looked_at
 from tests.unit.test_comparison import comparison
@@ -50,9 +50,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(swept: Path) -> Iterator[str]:
     """Where `mlflow ui` shows that folder."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = own_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
         cwd=swept, env=environment({"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}), start_new_session=True,

@@ -28,6 +28,7 @@ from mlops_llm.models.load import ModelLoad
 from mlops_llm.models.ref import Place
 from mlops_llm.tracking.store import local_path
 from tests.commands import start, wait_for
+from tests.ports import own_port
 from tests.record import checkpoints_of, client, run_of
 from tests.security.canaries import Watch, found_in
 from tests.security.sockets import heard_by
@@ -71,9 +72,7 @@ class Served:
 @contextmanager
 def served(folder: Path, run: str, *words: str) -> Iterator[tuple[Served, Callable[[Callable[[], bool]], None]]]:
     """Start a server, and end it by Ctrl-C; also gives a function that waits for something while it runs."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = own_port()
     process = start(folder, "op=serve", f"op.port={port}", f"run_name={run}", *words, stage="registry")
     one = Served(folder, run, port, process.pid)
     try:
