@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -32,3 +33,20 @@ def ends(pid: int, seconds: float = 60) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def held_once(condition: Callable[[], bool], send: Callable[[int], None], seconds: float = 400) -> None:
+    """Hold processes at a moment at which something is so, which they reach in short turns.
+
+    Args:
+        condition: what is to be so.
+        send: sends them a signal.
+        seconds: how long to wait.
+    """
+    until = time.monotonic() + seconds
+    send(signal.SIGSTOP)
+    while not condition():
+        assert time.monotonic() < until, "what they are to be held at does not come"
+        send(signal.SIGCONT)
+        time.sleep(0.05)
+        send(signal.SIGSTOP)

@@ -195,7 +195,7 @@ def test_without_slurm_or_its_controller_one_line_says_so(
     here: Path, cluster: Cluster, run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["op=validate", "dataset=sales_sft", "launch=slurm"]
-    conf = cluster.conf.read_text().replace("SlurmctldPort=", "MessageTimeout=2\nSlurmctldPort=")
+    conf = cluster.conf.read_text().replace("MessageTimeout=60", "MessageTimeout=2")
     away = here / "slurm.conf"
     away.write_text("".join(f"SlurmctldPort={own_port()}\n" if "SlurmctldPort" in line else f"{line}\n"
                             for line in conf.splitlines()))  # fmt: skip

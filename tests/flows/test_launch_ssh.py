@@ -36,6 +36,7 @@ from tests.chat_server import serve as judge
 from tests.commands import SMOKE, ok, start, train, wait_for, wait_for_step
 from tests.far import HOST, Machine
 from tests.ports import own_port
+from tests.processes import held_once
 from tests.record import artifacts_of, checkpoints_of, client, run_of
 from tests.security import canaries
 
@@ -272,10 +273,10 @@ def test_a_cancelled_training_goes_on_there_to_the_same_weights(machine: Machine
     process = start(desk, *SMOKE, "run_name=half", "seed=7", *machine.words("launch.checkpoints=all"))
     wait_for(lambda: bool(client(desk).search_runs(["1"], "attributes.run_name = 'half'")), process, every=0.5)
     there = work_of(machine, desk, "half")
-    wait_for_step(there, "half", 10, process)
-    wait_for(lambda: (there / "outputs/half/checkpoint-10/.complete.json").exists(), process)
+    wait_for_step(there, "half", 8, process)
     group = int((there.parent / "job/pid").read_text().split()[0])
-    os.killpg(group, signal.SIGSTOP)
+    saved = there / "outputs/half/checkpoint-10/.complete.json"
+    held_once(saved.exists, lambda number: os.killpg(group, number))
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "op=attend op.job=half" in err
@@ -562,6 +563,9 @@ def server(tmp_path: Path) -> Iterator[str]:
             break
         except OSError:
             time.sleep(0.2)
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+        pytest.fail("mlflow server did not start")
     yield address
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -63,6 +63,8 @@ def address(swept: Path) -> Iterator[str]:
                 break
             except OSError:
                 time.sleep(0.2)
+        else:
+            pytest.fail("mlflow ui did not start")
         yield f"http://127.0.0.1:{port}/#"
     finally:
         os.killpg(process.pid, signal.SIGKILL)

@@ -78,12 +78,14 @@ def recording(folder: Path) -> Iterator[str]:
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        for _ in range(600):
+        for _ in range(1200):
             try:
                 urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
                 break
             except (OSError, URLError):
                 time.sleep(0.1)
+        else:
+            pytest.fail("mlflow server did not start")
         yield f"http://colleague:{quote(ADDRESS, safe='')}@127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, signal.SIGKILL)
