@@ -30,6 +30,7 @@ from tests.forks import Fork
 from tests.ports import own_port
 from tests.record import checkpoints_of, client, run_of, steps_of
 from tests.slurm_cluster import Cluster
+from tests.sweeps import held
 
 pytest.importorskip("submitit")
 pytestmark = pytest.mark.slow
@@ -134,21 +135,8 @@ def test_of_an_array_a_requeued_job_goes_on_and_a_dead_one_is_a_row(here: Path, 
     asked = ["cpus_per_task=1", "mem_gb=2", "timeout_min=10", "signal_delay_s=40"]
     words = ["hydra/launcher=submitit_slurm", *(f"hydra.launcher.{each}" for each in asked), "samples.count=0"]
     process = start(here, "-m", *SMOKE, "seed=1,2", "run_name=grid", *words, env=cluster.environment)
-    steps = [here / "outputs" / "grid" / str(number) / "steps.jsonl" for number in (0, 1)]
-    held: dict[int, int] = {}
-
-    def both_held() -> bool:
-        for number, file in enumerate(steps):
-            if number not in held and file.is_file() and '"step": 2,' in file.read_text():
-                found = run_of(store, f"grid-{number}").data.tags["run.process"]
-                held[number] = int(found.partition(":")[0])
-                os.kill(held[number], signal.SIGSTOP)
-        return len(held) == 2
-
-    wait_for((here / "mlflow.db").exists, process)
-    store = client(here)
-    wait_for(both_held, process, seconds=400)
-    os.kill(held[1], signal.SIGKILL)
+    jobs = held(here, "grid", 2, process)
+    os.kill(jobs[1], signal.SIGKILL)
     arrays = cluster.run("squeue", "--noheader", "--format=%F %K").split("\n")
     array = next(line.split()[0] for line in arrays if line.endswith(" 0"))
     cluster.run("scontrol", "requeue", f"{array}_0")

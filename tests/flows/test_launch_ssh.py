@@ -488,15 +488,19 @@ class TestProcess:
         (Path(job) / "pid").write_text(f"{os.getpid()} 1 another-start\n")
         assert remote.look(to, job) == (State.failed, None, "the machine was started anew while it ran")
 
-    @pytest.mark.parametrize(("words", "code"), [("trap 'exit 143' TERM; while :; do sleep 0.1; done", 143), ("", None)])
+    @pytest.mark.parametrize(("words", "code"), [("trap 'exit 143' TERM", 143), ("trap : TERM\nsetsid sleep SECONDS &", None)])
     def test_it_is_asked_to_end_and_then_made_to(
-        self, to: Connection, begun: Callable[..., str], words: str, code: int | None
+        self, to: Connection, begun: Callable[..., str], tmp_path: Path, words: str, code: int | None
     ) -> None:
-        job = begun("sh", "-c", words or "trap : TERM; setsid sleep 1000 & while :; do sleep 0.1; done")
-        time.sleep(0.5)
+        seconds, heeds = f"1000.{os.getpid():07}", tmp_path / "heeds"  # which nobody else sleeps here
+        job = begun("sh", "-c", f"{words.replace('SECONDS', seconds)}\ntouch '{heeds}'\nwhile :; do sleep 0.1; done")
+        until = time.monotonic() + 60
+        while not heeds.exists():
+            assert time.monotonic() < until, "it did not begin"
+            time.sleep(0.02)
         remote.stop(to, job, 5.0 if code else 0.4)
         assert ended(to, job)[1] == code
-        left = subprocess.run(["pgrep", "-f", "sleep 1000"], capture_output=True, check=False).stdout
+        left = subprocess.run(["pgrep", "-f", f"sleep {seconds}"], capture_output=True, check=False).stdout
         assert not left
 
     def test_a_tunnel_ends_with_who_holds_it_though_it_is_in_use(self, machine: Machine) -> None:

@@ -336,6 +336,10 @@ def test_a_worker_that_dies_is_replaced_and_its_shard_asked_again(within: Path, 
         likely = dict(session.logprobs(rows, [1] * 6, 4, Care()))
     with OverRay("hf", workers=2, shard=4).open(files, ModelLoad(), tokenizer, 512) as session:
         killed, found = [], {}
+        until = time.monotonic() + 400
+        while len(cluster.workers("_Worker")) < 2:
+            assert time.monotonic() < until, "the workers did not begin"
+            time.sleep(0.2)
         for place, one in session.generate(asked, greedy, Care()):
             if not killed:
                 killed = cluster.workers("_Worker")
