@@ -32,7 +32,8 @@ os.environ |= {"GROUP_WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
 if kind == "old" and rank:
     door.versions.here = lambda here=versions.here: {**here(), "mlops_llm": "other", "torch": "1.0"}
 one = Launcher(Path("launcher.json"), rank)
-Path(f"pid-{rank}").write_text(str(os.getpid()))
+Path(f"own-{rank}").write_text(str(os.getpid()))
+Path(f"own-{rank}").rename(f"pid-{rank}")  # it may be ended between any two words
 if kind != "good":
     time.sleep(120)
 one.tell(done=Result("t", {"loss": 0.5}, {}) if rank == 0 else None)
