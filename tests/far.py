@@ -16,7 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mlops_llm.ports import LOOPBACK, free_port
+from mlops_llm.ports import LOOPBACK
+from tests.ports import own_port
 
 HOST = "gpu1"
 """Its name in ssh's configuration."""
@@ -37,7 +38,7 @@ class Machine:
         sshd = shutil.which("sshd") or "/usr/sbin/sshd"
         if missing or not Path(sshd).exists():
             pytest.skip(f"{', '.join(missing) or 'sshd'} is not installed here")
-        self.folder, self.home, self.port = folder, folder / "far-home", free_port()
+        self.folder, self.home, self.port = folder, folder / "far-home", own_port()
         self.config, self._sshd = folder / "ssh_config", sshd
         self._server: subprocess.Popen[bytes] | None = None
         self.home.mkdir(parents=True)

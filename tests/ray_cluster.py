@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mlops_llm.ports import free_port
+from tests.ports import own_port
 
 STORE = 150_000_000
 """Bytes of a node's object store."""
@@ -36,10 +36,10 @@ class Cluster:
         """
         self.folder, self.token, self._nodes = folder, secrets.token_hex(32), list[subprocess.Popen[bytes]]()
         self._words, self._again = list[tuple[str, ...]](), AGAIN
-        self._port, self._dashboard = free_port(), free_port()
+        self._port, self._dashboard = own_port(), own_port()
         self._more = dict(more or {})
         listens = ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(self._dashboard), "--include-dashboard", "true"]
-        where = ["--port", str(self._port), "--temp-dir", str(folder), "--ray-client-server-port", str(free_port())]
+        where = ["--port", str(self._port), "--temp-dir", str(folder), "--ray-client-server-port", str(own_port())]
         self._start("--head", *where, *listens)
         self._wait(lambda: bool(self.read("/api/version")))
 

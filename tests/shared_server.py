@@ -17,8 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mlops_llm.ports import free_port
 from tests.commands import environment
+from tests.ports import own_port
+from tests.processes import told
 
 CODE = Path(__file__).parents[1] / "projects" / "server"
 MISSING = [name for name in ("psycopg2", "boto3", "flask_wtf") if importlib.util.find_spec(name) is None]
@@ -32,7 +33,7 @@ class SharedServer:
 
     def __init__(self, *words: str) -> None:
         """Choose port and folder; PostgreSQL's account must be able to enter it, which pytest's own folders do not allow."""
-        self.words, self.port = words, free_port()
+        self.words, self.port = words, own_port()
         self.folder = Path(tempfile.mkdtemp(prefix="mlops_llm_server."))
         self.folder.chmod(0o711)
         self.kept = self.folder / "kept"
@@ -67,15 +68,15 @@ class SharedServer:
 
     def part(self, name: str) -> psutil.Process:
         """The process of a part: `postgres`, `weed`."""
-        return next(each for each in self.processes if each.name() == name)
+        return next(each for each in self.processes if told(each.name) == name)
 
     def kill(self) -> None:
         """Kill every process of it at one moment."""
         there = self.processes
-        for each in there:
-            each.send_signal(signal.SIGSTOP)  # none sees another one go
-        for each in there:
-            each.kill()
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # none sees another one go
+            for each in there:
+                with suppress(psutil.NoSuchProcess):
+                    each.send_signal(number)
         assert self._process is not None
         self._process.wait()
         psutil.wait_procs(there, timeout=10)

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from mlops_llm.ports import free_port
+from tests.ports import own_port
 
 NODES = ("n1", "n2")
 CPUS, MEMORY, GPUS = 4, 16000, 1
@@ -53,8 +53,9 @@ TaskPlugin=task/none
 SwitchType=switch/none
 ReturnToService=2
 SlurmdParameters=config_overrides
-SlurmdTimeout=20
-SlurmctldTimeout=20
+MessageTimeout=60
+SlurmdTimeout=300
+SlurmctldTimeout=300
 InactiveLimit=0
 MinJobAge=300
 KillWait=10
@@ -210,7 +211,7 @@ class Cluster:
         for name in ("state", "munge", "tmp", *(f"spool-{node}" for node in NODES)):
             (self.folder / name).mkdir(exist_ok=True)
         _secret(self.folder / "munge" / "key", secrets.token_bytes(128))
-        self._ports = {name: free_port() for name in ("slurmctld", "slurmdbd", "mariadbd", *NODES)}
+        self._ports = {name: own_port() for name in ("slurmctld", "slurmdbd", "mariadbd", *NODES)}
         self._password = secrets.token_hex(16)
         values = {"host": socket.gethostname(), "folder": self.folder, "ports": self._ports, "password": self._password}
         values |= {"cpus": CPUS, "memory": MEMORY, "gpus": GPUS}

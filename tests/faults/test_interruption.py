@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from mlops_llm import digest
 from tests.commands import SMOKE, ok, start, train, wait_for_step
 from tests.faults.conftest import remount
+from tests.processes import held_once
 from tests.record import checkpoints_of, client, run_of, steps_of
 
 LONG = [
@@ -147,20 +148,30 @@ def test_a_resume_that_does_not_repeat_says_so(tmp_path: Path) -> None:
     assert run_of(client(tmp_path), "killed").data.tags["resume.verified"] == "false"
 
 
+def last_step(folder: Path) -> int:
+    lines = (folder / "outputs/stopped/steps.jsonl").read_text().splitlines(keepends=True)
+    return max(int(json.loads(line)["step"]) for line in lines if line.endswith("\n"))
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_leave_a_killed_run_and_the_command_to_go_on(tmp_path: Path, number: int, code: int) -> None:
     process = start(tmp_path, *LONG, "trainer.max_steps=4000", "run_name=stopped", fresh=number == signal.SIGTERM)
     wait_for_step(tmp_path, "stopped", 13, process)
+    held_once(lambda: last_step(tmp_path) % 10 not in (9, 0), process.send_signal)  # no checkpoint is being written
+    last = last_step(tmp_path)
     process.send_signal(number)
+    process.send_signal(signal.SIGCONT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert err.rstrip().endswith("go on with: python -m mlops_llm.train resume=stopped") and "Traceback" not in err
     store = client(tmp_path)
     run = run_of(store, "stopped")
     assert run.info.status == "KILLED"
-    (model,) = checkpoints_of(store, run).values()
-    assert str(model.status) == "READY"
-    assert digest.weights(tmp_path / "outputs/stopped" / model.name) == model.tags["digest.weights"]
+    models = checkpoints_of(store, run)
+    assert set(models) == {f"checkpoint-{step}" for step in range(10, last, 10)}
+    for model in models.values():
+        assert str(model.status) == "READY"
+        assert digest.weights(tmp_path / "outputs/stopped" / model.name) == model.tags["digest.weights"]
 
 
 def test_a_dead_run_is_found_at_the_next_start(tmp_path: Path) -> None:

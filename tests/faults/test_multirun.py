@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from tests.commands import SMOKE, ok, start, train, wait_for_step
 from tests.record import checkpoints_of, client, run_of
+from tests.sweeps import held
 
 SHORT = [*SMOKE[:1], "trainer.max_steps=2", "trainer.save_steps=2", "trainer.eval_steps=2", "samples.count=0"]
 
@@ -47,8 +50,8 @@ def test_a_parallel_sweep_that_is_stopped_leaves_no_running_job_and_is_finished_
     words = ["-m", *SMOKE[:1], "trainer.max_steps=60", "trainer.save_steps=10", "trainer.eval_steps=10", "samples.count=0"]
     words += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=1,2", "peft=none", "run_name=sweep"]
     process = start(here, *words)
-    for name in ("sweep/0", "sweep/1"):
-        wait_for_step(here, name, 12, process)
+    for job in held(here, "sweep", 12, process):
+        os.kill(job, signal.SIGCONT)
     process.terminate()
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143 and "sweep-1 was cut off too: resume=sweep-1" in err, err

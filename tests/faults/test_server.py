@@ -24,6 +24,7 @@ from mlops_llm.errors import UserError
 from mlops_llm.models.ref import resolve
 from mlops_llm.tracking.store import PATIENCE, connect_to
 from tests.commands import SMOKE, environment, ok, start, train, wait_for_step
+from tests.ports import own_port
 from tests.record import artifacts_of, checkpoints_of, run_of, steps_of
 
 Server = Callable[[], subprocess.Popen[bytes]]
@@ -31,9 +32,7 @@ Server = Callable[[], subprocess.Popen[bytes]]
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    return own_port()
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ from mlops_llm.registry.serving.probe import FULL, proven
 from mlops_llm.surgery.ops.quantize_int8 import QuantizeInt8
 from mlops_llm.tracking.store import connect_to
 from tests import miniatures
+from tests.ports import own_port
 from tests.record import artifacts_of, checkpoints_of, client, run_of
 from tests.surgeries import command, written
 
@@ -249,9 +250,7 @@ def test_the_script_starts_a_server_that_answers_as_the_adapter_does(adapted):
     made = deployment(
         Place("adapter", adapted / "adapter"), ModelLoad(), adapted / "served", name="sales", api_key_env="SALES_KEY"
     )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = own_port()
     more = {"SALES_KEY": "secret-of-the-test", "PYTHON": sys.executable, "SERVE_PORT": str(port)}
     words = ["--enforce-eager", "--kv-cache-memory-bytes", str(2**28)]
     log = (adapted / "vllm.log").open("wb")

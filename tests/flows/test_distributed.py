@@ -119,9 +119,14 @@ def test_two_machines_learn_what_two_processes_learn(here: Path, pair: tuple[Pat
     where = ["launch=slurm", "launch.nodes=2", "launch.memory=5", "launch.time=20"]
     process = start(here, *words, *where, "run_name=apart", env=found)
     wait_for_step(here, "apart", 6, process)
-    workers = [one for one in psutil.process_iter(["cmdline"]) if is_worker(one, here)]
+    workers = []
+    for one in psutil.process_iter(["cmdline"]):
+        if is_worker(one, here):
+            one.suspend()
+            workers.append(one)
     assert len(workers) == 2
     workers[1].kill()
+    workers[0].resume()
     out, errors = process.communicate(timeout=300)
     assert process.returncode == 0 and "2 processes on 2 machines" in out, out + errors
     run = run_of(client(here), "apart")
@@ -194,8 +199,12 @@ def test_a_run_of_which_a_process_was_killed_goes_on(here: Path) -> None:
     wait_for_restart(here, "two", process)
     wait_for_step(here, "two", 9, process)
     ranks = torchrun.children()
-    assert heard_by([process.pid]) == {"127.0.0.1"}, "what torch's stores are told is unpickled"
+    for each in ranks:
+        each.suspend()
+    heard = heard_by([process.pid])
     ranks[1].kill()
+    ranks[0].resume()
+    assert heard == {"127.0.0.1"}, "what torch's stores are told is unpickled"
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1 and errors.strip().endswith(
         "process 1 of 2 ended without a word (SIGKILL: killed, or out of memory); go on with: resume=two"

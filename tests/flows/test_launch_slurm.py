@@ -25,11 +25,12 @@ from mlops_llm.launch.places.slurm import OnSlurm
 from mlops_llm.launch.sent import Sent
 from mlops_llm.launch.slurm import asking
 from mlops_llm.launch.slurm.folder import JobFolder
-from mlops_llm.ports import free_port
 from tests.commands import SMOKE, start, wait_for, wait_for_step
 from tests.forks import Fork
+from tests.ports import own_port
 from tests.record import checkpoints_of, client, run_of, steps_of
 from tests.slurm_cluster import Cluster
+from tests.sweeps import held
 
 pytest.importorskip("submitit")
 pytestmark = pytest.mark.slow
@@ -134,21 +135,8 @@ def test_of_an_array_a_requeued_job_goes_on_and_a_dead_one_is_a_row(here: Path, 
     asked = ["cpus_per_task=1", "mem_gb=2", "timeout_min=10", "signal_delay_s=40"]
     words = ["hydra/launcher=submitit_slurm", *(f"hydra.launcher.{each}" for each in asked), "samples.count=0"]
     process = start(here, "-m", *SMOKE, "seed=1,2", "run_name=grid", *words, env=cluster.environment)
-    steps = [here / "outputs" / "grid" / str(number) / "steps.jsonl" for number in (0, 1)]
-    held: dict[int, int] = {}
-
-    def both_held() -> bool:
-        for number, file in enumerate(steps):
-            if number not in held and file.is_file() and '"step": 2,' in file.read_text():
-                found = run_of(store, f"grid-{number}").data.tags["run.process"]
-                held[number] = int(found.partition(":")[0])
-                os.kill(held[number], signal.SIGSTOP)
-        return len(held) == 2
-
-    wait_for((here / "mlflow.db").exists, process)
-    store = client(here)
-    wait_for(both_held, process, seconds=400)
-    os.kill(held[1], signal.SIGKILL)
+    jobs = held(here, "grid", 2, process)
+    os.kill(jobs[1], signal.SIGKILL)
     arrays = cluster.run("squeue", "--noheader", "--format=%F %K").split("\n")
     array = next(line.split()[0] for line in arrays if line.endswith(" 0"))
     cluster.run("scontrol", "requeue", f"{array}_0")
@@ -195,9 +183,9 @@ def test_without_slurm_or_its_controller_one_line_says_so(
     here: Path, cluster: Cluster, run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["op=validate", "dataset=sales_sft", "launch=slurm"]
-    conf = cluster.conf.read_text().replace("SlurmctldPort=", "MessageTimeout=2\nSlurmctldPort=")
+    conf = cluster.conf.read_text().replace("MessageTimeout=60", "MessageTimeout=2")
     away = here / "slurm.conf"
-    away.write_text("".join(f"SlurmctldPort={free_port()}\n" if "SlurmctldPort" in line else f"{line}\n"
+    away.write_text("".join(f"SlurmctldPort={own_port()}\n" if "SlurmctldPort" in line else f"{line}\n"
                             for line in conf.splitlines()))  # fmt: skip
     monkeypatch.setenv("SLURM_CONF", str(away))
     code, _, err = run(DATA, *words)
@@ -213,7 +201,7 @@ def test_without_slurm_or_its_controller_one_line_says_so(
 def test_accounting_that_is_away_is_no_end_of_a_job(here: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = cluster.conf.read_text().splitlines()
     away = here / "slurm.conf"
-    away.write_text("".join(f"AccountingStoragePort={free_port()}\n" if "AccountingStoragePort" in line else f"{line}\n"
+    away.write_text("".join(f"AccountingStoragePort={own_port()}\n" if "AccountingStoragePort" in line else f"{line}\n"
                             for line in lines))  # fmt: skip
     monkeypatch.setenv("SLURM_CONF", str(away))
     with pytest.raises(UserError, match="SLURM's accounting does not tell of job 99999"):

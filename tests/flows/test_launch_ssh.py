@@ -31,10 +31,12 @@ from mlops_llm.launch.jobs import State
 from mlops_llm.launch.ssh import start as remote
 from mlops_llm.launch.ssh.connection import Connection
 from mlops_llm.models.ref import resolve
-from mlops_llm.ports import free_port, is_free
+from mlops_llm.ports import is_free
 from tests.chat_server import serve as judge
 from tests.commands import SMOKE, ok, start, train, wait_for, wait_for_step
 from tests.far import HOST, Machine
+from tests.ports import own_port
+from tests.processes import held_once
 from tests.record import artifacts_of, checkpoints_of, client, run_of
 from tests.security import canaries
 
@@ -271,10 +273,10 @@ def test_a_cancelled_training_goes_on_there_to_the_same_weights(machine: Machine
     process = start(desk, *SMOKE, "run_name=half", "seed=7", *machine.words("launch.checkpoints=all"))
     wait_for(lambda: bool(client(desk).search_runs(["1"], "attributes.run_name = 'half'")), process, every=0.5)
     there = work_of(machine, desk, "half")
-    wait_for_step(there, "half", 10, process)
-    wait_for(lambda: (there / "outputs/half/checkpoint-10/.complete.json").exists(), process)
+    wait_for_step(there, "half", 8, process)
     group = int((there.parent / "job/pid").read_text().split()[0])
-    os.killpg(group, signal.SIGSTOP)
+    saved = there / "outputs/half/checkpoint-10/.complete.json"
+    held_once(saved.exists, lambda number: os.killpg(group, number))
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "op=attend op.job=half" in err
@@ -486,19 +488,23 @@ class TestProcess:
         (Path(job) / "pid").write_text(f"{os.getpid()} 1 another-start\n")
         assert remote.look(to, job) == (State.failed, None, "the machine was started anew while it ran")
 
-    @pytest.mark.parametrize(("words", "code"), [("trap 'exit 143' TERM; while :; do sleep 0.1; done", 143), ("", None)])
+    @pytest.mark.parametrize(("words", "code"), [("trap 'exit 143' TERM", 143), ("trap : TERM\nsetsid sleep SECONDS &", None)])
     def test_it_is_asked_to_end_and_then_made_to(
-        self, to: Connection, begun: Callable[..., str], words: str, code: int | None
+        self, to: Connection, begun: Callable[..., str], tmp_path: Path, words: str, code: int | None
     ) -> None:
-        job = begun("sh", "-c", words or "trap : TERM; setsid sleep 1000 & while :; do sleep 0.1; done")
-        time.sleep(0.5)
+        seconds, heeds = f"1000.{os.getpid():07}", tmp_path / "heeds"  # which nobody else sleeps here
+        job = begun("sh", "-c", f"{words.replace('SECONDS', seconds)}\ntouch '{heeds}'\nwhile :; do sleep 0.1; done")
+        until = time.monotonic() + 60
+        while not heeds.exists():
+            assert time.monotonic() < until, "it did not begin"
+            time.sleep(0.02)
         remote.stop(to, job, 5.0 if code else 0.4)
         assert ended(to, job)[1] == code
-        left = subprocess.run(["pgrep", "-f", "sleep 1000"], capture_output=True, check=False).stdout
+        left = subprocess.run(["pgrep", "-f", f"sleep {seconds}"], capture_output=True, check=False).stdout
         assert not left
 
     def test_a_tunnel_ends_with_who_holds_it_though_it_is_in_use(self, machine: Machine) -> None:
-        port = free_port()
+        port = own_port()
         with socket.create_server(("127.0.0.1", 0)) as server:
             record = f"http://127.0.0.1:{server.getsockname()[1]}"
             holder = subprocess.Popen([sys.executable, "-c", _HOLDER, str(machine.config), str(port), record])
@@ -542,7 +548,7 @@ def ended(to: Connection, job: str) -> tuple[State, int | None, str]:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """A server of its own record on this machine's loopback, which hands artifacts over; its address."""
-    port, home = free_port(), tmp_path / "server"
+    port, home = own_port(), tmp_path / "server"
     home.mkdir()
     words = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--serve-artifacts"]
     words += ["--backend-store-uri", f"sqlite:///{home}/mlflow.db", "--artifacts-destination", str(home / "artifacts")]
@@ -561,6 +567,9 @@ def server(tmp_path: Path) -> Iterator[str]:
             break
         except OSError:
             time.sleep(0.2)
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+        pytest.fail("mlflow server did not start")
     yield address
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

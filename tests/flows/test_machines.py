@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from mlops_llm.errors import UserError
@@ -19,6 +18,7 @@ from mlops_llm.train import nodes
 from mlops_llm.train.group import Group
 from mlops_llm.train.sharing.ddp import Replicated
 from tests.far import HOST, Machine
+from tests.processes import ends
 
 SCRIPT = """
 import os, signal, sys, time
@@ -32,8 +32,8 @@ os.environ |= {"GROUP_WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
 if kind == "old" and rank:
     door.versions.here = lambda here=versions.here: {**here(), "mlops_llm": "other", "torch": "1.0"}
 one = Launcher(Path("launcher.json"), rank)
-Path(f".{rank}").write_text(str(os.getpid()))
-Path(f".{rank}").rename(f"pid-{rank}")  # whole, or not there
+Path(f"own-{rank}").write_text(str(os.getpid()))
+Path(f"own-{rank}").rename(f"pid-{rank}")  # it may be ended between any two words
 if kind != "good":
     time.sleep(120)
 one.tell(done=Result("t", {"loss": 0.5}, {}) if rank == 0 else None)
@@ -77,14 +77,9 @@ def trained(tmp_path: Path, far: Machine, monkeypatch: pytest.MonkeyPatch) -> Ca
     return both
 
 
-def left(folder: Path) -> list[psutil.Process]:
+def left(folder: Path) -> list[int]:
     """Processes of the script that still run."""
-    found = [psutil.Process(pid) for pid in map(int, (each.read_text() for each in folder.glob("pid-*"))) if alive(pid)]
-    return psutil.wait_procs(found, timeout=20)[1]
-
-
-def alive(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return [pid for pid in map(int, (each.read_text() for each in folder.glob("pid-*"))) if not ends(pid, 20)]
 
 
 def test_both_are_in_and_the_first_has_the_word(trained: Callable[..., Result]) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,8 +26,9 @@ from mlops_llm.tracking.run import Opening
 from tests.commands import SMOKE, environment, ok, train
 from tests.flows.test_eval_view import record
 from tests.outcomes import HOSTILE, everywhere, outcome
+from tests.ports import own_port
 from tests.record import checkpoints_of, client, run_of
-from tests.security.test_pages import PAYLOAD, looked_at
+from tests.security.test_pages import PAYLOAD, looked_at, opened
 from tests.unit.test_comparison import comparison
 from tests.unit.test_comparison import outcome as outcome_of
 
@@ -50,9 +50,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(swept: Path) -> Iterator[str]:
     """Where `mlflow ui` shows that folder."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = own_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
         cwd=swept, env=environment({"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}), start_new_session=True,
@@ -65,6 +63,8 @@ def address(swept: Path) -> Iterator[str]:
                 break
             except OSError:
                 time.sleep(0.2)
+        else:
+            pytest.fail("mlflow ui did not start")
         yield f"http://127.0.0.1:{port}/#"
     finally:
         os.killpg(process.pid, signal.SIGKILL)
@@ -96,7 +96,7 @@ def browser() -> Iterator[Any]:
 
 def seen(browser: Any, address: str, *texts: str) -> None:
     """Open a page and wait until it shows all texts."""
-    page = browser.new_page(viewport={"width": 1600, "height": 1400})
+    page = opened(browser, viewport={"width": 1600, "height": 1400})
     try:
         page.goto(address)
         for text in texts:
@@ -106,7 +106,7 @@ def seen(browser: Any, address: str, *texts: str) -> None:
 
 
 def test_runs_are_listed_under_their_parent_with_their_dataset(browser: Any, address: str) -> None:
-    page = browser.new_page(viewport={"width": 1600, "height": 1400})
+    page = opened(browser, viewport={"width": 1600, "height": 1400})
     try:
         page.goto(f"{address}/experiments/1/runs?workflowType=machine_learning")
         page.get_by_text("sweep", exact=True).first.wait_for(timeout=60_000)
@@ -162,7 +162,7 @@ def test_jobs_of_a_multirun_compare(browser: Any, address: str, swept: Path) -> 
 
 def test_the_picture_of_the_loss_is_shown(browser: Any, address: str, swept: Path) -> None:
     run = run_of(client(swept), "sweep-1").info.run_id
-    page = browser.new_page(viewport={"width": 1600, "height": 1400})
+    page = opened(browser, viewport={"width": 1600, "height": 1400})
     try:
         page.goto(f"{address}/experiments/1/runs/{run}/artifacts/plots/loss.png?workflowType=machine_learning")
         wide = "() => [...document.images].some(each => each.complete && each.naturalWidth > 400)"
@@ -181,7 +181,7 @@ def test_answers_of_an_evaluation_are_on_the_pages_of_run_and_model(browser: Any
 
 def test_the_page_of_an_evaluation_is_shown_among_the_artifacts(browser: Any, address: str, evaluated: Any) -> None:
     where = f"{address}/experiments/{evaluated.info.experiment_id}/runs/{evaluated.info.run_id}/artifacts/{PAGE}"
-    view = browser.new_page(viewport={"width": 1600, "height": 1400})
+    view = opened(browser, viewport={"width": 1600, "height": 1400})
     try:
         view.goto(f"{where}?workflowType=machine_learning")
         inside = view.frame_locator("iframe").first
@@ -195,7 +195,7 @@ def test_the_page_runs_nothing_that_a_model_wrote(browser: Any, tmp_path: Path) 
     """Opened from the disk, without any server."""
     file = tmp_path / PAGE
     file.write_text(page(everywhere(HOSTILE)), "utf-8")
-    view = browser.new_page()
+    view = opened(browser)
     said, asked = [], []
     view.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
     view.on("request", lambda request: asked.append(request.url))
@@ -249,7 +249,7 @@ def test_the_tables_of_a_comparison_are_sorted_by_a_click(browser: Any, tmp_path
     file = tmp_path / "comparison.html"
     ones = [outcome_of([1.0, 0.0, 0.5], most=None, answer=HOSTILE), outcome_of([0.25, 0.0, 1.0], most=None, answer=HOSTILE)]
     file.write_text(comparison_page(comparison(*ones), Lang.zh), "utf-8")
-    view = browser.new_page()
+    view = opened(browser)
     said, errors = [], []
     view.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
     view.on("pageerror", lambda error: errors.append(str(error)))

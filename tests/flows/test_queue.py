@@ -25,6 +25,7 @@ from mlops_llm.tracking import environment, queued
 from mlops_llm.train.__main__ import STAGE as TRAIN
 from tests.commands import SMOKE, start, wait_for, wait_for_step
 from tests.forks import Fork
+from tests.processes import told
 from tests.record import client, run_of
 
 
@@ -167,7 +168,7 @@ def test_jobs_outlive_their_worker_and_a_killed_one_goes_on(
     os.killpg(pid, signal.SIGSTOP)  # the job outlived its worker
     assert run_of(client(here), "killed").info.status == "RUNNING"
     os.killpg(pid, signal.SIGKILL)
-    psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=60)
+    told(lambda: psutil.wait_procs([psutil.Process(pid)], timeout=60))
     assert "its process is gone" in run(LAUNCH, "op=list", capfd=capfd)
     last = worker(fresh=True)
     wait_for(lambda: queue.find("stopped").process != "", last)

@@ -35,7 +35,7 @@ from mlops_llm.data.ops.validate import longest_view
 from mlops_llm.data.validate import Checks, CountTokens, check
 from mlops_llm.entry import launch
 from mlops_llm.eval.__main__ import STAGE as EVAL
-from mlops_llm.launch import nodes, sent
+from mlops_llm.launch import dashboard, nodes, sent
 from mlops_llm.launch.__main__ import STAGE as LAUNCH
 from mlops_llm.launch.checkout import Checkout
 from mlops_llm.launch.places import ray
@@ -72,6 +72,7 @@ def there(cluster: Cluster, here: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     for name, value in cluster.variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("RAY_ADDRESS")  # Ray Jobs need the dashboard alone
+    monkeypatch.setattr(dashboard, "_PATIENCE", 60.0)  # it is slow where other tests take the cores
     return here
 
 
@@ -177,8 +178,6 @@ def test_a_record_that_is_a_file_of_another_machine_is_refused_by_the_node(
 def test_a_wrong_token_and_code_too_large_are_refused_before_anything_is_sent(
     there: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlops_llm.launch import dashboard
-
     monkeypatch.setattr(dashboard, "LARGEST", 100_000)
     said = run(DATA, *STATS, "launch=ray", "launch.code=sent", capfd=capfd, code=2)
     assert "too large to be sent" in said or "the cluster takes 100 kB" in said
@@ -337,6 +336,10 @@ def test_a_worker_that_dies_is_replaced_and_its_shard_asked_again(within: Path, 
         likely = dict(session.logprobs(rows, [1] * 6, 4, Care()))
     with OverRay("hf", workers=2, shard=4).open(files, ModelLoad(), tokenizer, 512) as session:
         killed, found = [], {}
+        until = time.monotonic() + 400
+        while len(cluster.workers("_Worker")) < 2:
+            assert time.monotonic() < until, "the workers did not begin"
+            time.sleep(0.2)
         for place, one in session.generate(asked, greedy, Care()):
             if not killed:
                 killed = cluster.workers("_Worker")
@@ -383,7 +386,7 @@ LONG += ["trainer.eval_steps=4", "seed=3"]
 
 def begun(folder: Path, name: str) -> None:
     """Wait until a training has done steps."""
-    until, steps = time.monotonic() + 120, folder / "outputs" / name / "steps.jsonl"
+    until, steps = time.monotonic() + 400, folder / "outputs" / name / "steps.jsonl"
     while not (steps.is_file() and '"step": 5,' in steps.read_text()):
         assert time.monotonic() < until, "the training did not begin"
         time.sleep(0.2)
@@ -399,7 +402,7 @@ def test_a_job_that_is_cancelled_saves_and_goes_on_where_one_wants(there: Path, 
     assert any((there / "outputs/stopped").glob("checkpoint-*"))
     said = run(TRAIN, "resume=stopped", "launch=ray", "launch.wait=false", capfd=capfd)
     assert "sent to ray" in said and done > 4
-    until = time.monotonic() + 120
+    until = time.monotonic() + 400
     while run_of(client(there), "stopped").info.status != "RUNNING":
         assert time.monotonic() < until
         time.sleep(0.2)

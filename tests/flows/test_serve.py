@@ -28,6 +28,8 @@ from mlops_llm.models.load import ModelLoad
 from mlops_llm.models.ref import Place
 from mlops_llm.tracking.store import local_path
 from tests.commands import start, wait_for
+from tests.ports import own_port
+from tests.processes import told
 from tests.record import checkpoints_of, client, run_of
 from tests.security.canaries import Watch, found_in
 from tests.security.sockets import heard_by
@@ -71,9 +73,7 @@ class Served:
 @contextmanager
 def served(folder: Path, run: str, *words: str) -> Iterator[tuple[Served, Callable[[Callable[[], bool]], None]]]:
     """Start a server, and end it by Ctrl-C; also gives a function that waits for something while it runs."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = own_port()
     process = start(folder, "op=serve", f"op.port={port}", f"run_name={run}", *words, stage="registry")
     one = Served(folder, run, port, process.pid)
     try:
@@ -142,8 +142,8 @@ def test_a_real_client_is_answered_as_evaluations_are(own, monkeypatch):
         assert refused.value.status_code == 413
         assert shop.health()["status"] == "ok" and shop.health()["in_work"] == 0
         assert heard_by([shop.pid]) == {"127.0.0.1"}
-        (child,) = [each for each in psutil.process_iter(["cmdline"]) if _is_behind(each, "runs:/mine/checkpoint-6")]
-        assert KEY not in " ".join(child.info["cmdline"])
+        child = _behind(shop, "runs:/mine/checkpoint-6")
+        assert KEY not in " ".join(child.cmdline())
     assert not psutil.pid_exists(child.pid), "nothing is left behind"
     told, run = shop.result, run_of(client(own), "shop")
     assert told["probe"]["passed"] and told["probe"]["largest"] < 1e-3 and told["probe"]["template"] == "token ids"
@@ -154,9 +154,12 @@ def test_a_real_client_is_answered_as_evaluations_are(own, monkeypatch):
     assert not [each for each in written if [*found_in(each.read_bytes(), {"key": KEY})]]
 
 
-def _is_behind(process: psutil.Process, name: str) -> bool:
-    words = process.info["cmdline"] or []
-    return "mlops_llm.inference.hf_server" in words and name in words and "guard.py" not in " ".join(words)
+def _behind(shop: Served, name: str) -> psutil.Process:
+    """The process of the model behind a server."""
+    below = {each: told(each.cmdline) or [] for each in psutil.Process(shop.pid).children(recursive=True)}
+    serve = {each: words for each, words in below.items() if "mlops_llm.inference.hf_server" in words and name in words}
+    (child,) = [each for each, words in serve.items() if "guard.py" not in " ".join(words)]
+    return child
 
 
 def test_a_served_alias_is_followed_under_load_and_what_fails_stays_out(own):
@@ -196,8 +199,7 @@ def test_a_served_alias_is_followed_under_load_and_what_fails_stays_out(own):
             each.join()
         assert not wrong and all(each == {"1", "2"} for each in seen)
         assert shop.health()["version"] == "2" and shop.health()["failed"] == 0
-        (child,) = [each for each in psutil.process_iter(["cmdline"]) if _is_behind(each, "models:/shop@champion")]
-        os.kill(child.pid, signal.SIGKILL)
+        os.kill(_behind(shop, "models:/shop@champion").pid, signal.SIGKILL)
         until(lambda: shop.log.count("starting it again") == 1 and _answers(shop))
     told = shop.result
     assert told["swaps"] == 1 and told["restarts"] == 1 and told["version"] == "2"

@@ -22,9 +22,10 @@ import pytest
 import yaml
 
 from mlops_llm import digest
-from mlops_llm.ports import free_port
 from tests.commands import SMOKE, environment, ok, start, train, wait_for_step
 from tests.flows.test_moving import seen
+from tests.ports import own_port
+from tests.processes import told
 from tests.record import artifacts_of, checkpoints_of, client, run_of, steps_of
 from tests.security import canaries
 from tests.shared_server import CODE, SharedServer, needs
@@ -69,10 +70,11 @@ def test_only_its_owner_reads_keys_and_none_is_in_a_command_line_or_a_log(server
     secrets = [value for name, value in keys.items() if name != "store_id"]  # that one is a name
     for file in server.kept.iterdir():  # folders too, so that nobody sees what is in them
         assert not file.stat().st_mode & 0o077, file
-    shown = [word for process in server.processes for word in process.cmdline()]
+    shown = [word for process in server.processes for word in told(process.cmdline) or []]
     logs = "".join(file.read_text() for file in (server.kept / "logs").iterdir())
     assert not [secret for secret in secrets if any(secret in word for word in shown) or secret in logs]
-    listens = {each.laddr.ip for process in server.processes for each in process.net_connections() if each.status == "LISTEN"}
+    sockets = [each for process in server.processes for each in told(process.net_connections) or []]
+    listens = {each.laddr.ip for each in sockets if each.status == "LISTEN"}
     assert listens <= {"127.0.0.1", "::ffff:127.0.0.1"}
 
 
@@ -540,7 +542,7 @@ def named(words: list[str]) -> dict[str, str]:
 @contextmanager
 def database(programs: Path, folder: Path, owner: str, words: list[str], who: dict[str, Any]) -> Iterator[dict[str, str]]:
     """A PostgreSQL as its image makes it, and where it is."""
-    data, password, port = folder / "data", folder / "password", free_port()
+    data, password, port = folder / "data", folder / "password", own_port()
     data.mkdir(mode=0o700)
     password.write_text(owner)
     if who:

@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -27,6 +26,7 @@ from tests import forks
 from tests.chat_server import serve as judge
 from tests.commands import environment
 from tests.forks import Zygote
+from tests.ports import own_port
 from tests.security import canaries
 from tests.security.canaries import ADDRESS, Watch, found_in
 
@@ -69,9 +69,7 @@ def listening() -> Iterator[str]:
 def recording(folder: Path) -> Iterator[str]:
     """A real MLflow server; its address has a name and a password, which it does not ask for."""
     connect_to(f"sqlite:///{folder / 'mlflow.db'}")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = own_port()
     words = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--backend-store-uri"]
     words += [f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "artifacts")]
     process = subprocess.Popen(
@@ -80,12 +78,14 @@ def recording(folder: Path) -> Iterator[str]:
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        for _ in range(600):
+        for _ in range(1200):
             try:
                 urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
                 break
             except (OSError, URLError):
                 time.sleep(0.1)
+        else:
+            pytest.fail("mlflow server did not start")
         yield f"http://colleague:{quote(ADDRESS, safe='')}@127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, signal.SIGKILL)

@@ -101,16 +101,23 @@ def browser() -> Iterator[Any]:
         window.close()
 
 
+def opened(browser: Any, **how: Any) -> Any:
+    """An empty page, which is given its time."""
+    page = browser.new_page(**how)
+    page.set_default_timeout(120_000)
+    return page
+
+
 def looked_at(browser: Any, address: str, *, used: bool = True) -> tuple[Any, list[str], list[str]]:
     """Open a page, and do what a person does; return the open page, what it said, and what it asked for."""
-    view = browser.new_page()
+    view = opened(browser)
     said, asked = list[str](), list[str]()
     view.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
     view.on("popup", lambda popup: said.append(popup.url))
     view.on("request", lambda request: asked.append(request.url))
     view.goto(address)
     for each in view.locator("summary, th, a[href^='#'], button").all()[:40] if used else ():
-        each.click(timeout=2000, force=True)
+        each.click(timeout=60_000, force=True)
     view.keyboard.press("Tab")
     view.wait_for_timeout(100)
     return view, said, asked

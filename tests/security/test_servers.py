@@ -150,14 +150,15 @@ WHOLE = b"GET /v1/models HTTP/1.1\r\nHost: m\r\n\r\n"
 @pytest.mark.parametrize("said", [[], [WHOLE[:-2]], [WHOLE, b"GET"]], ids=["nothing", "half a head", "another half"])
 def test_who_says_nothing_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch, said: list[bytes]) -> None:
     """Uvicorn counts such connections and closes none of them."""
-    monkeypatch.setattr(connection, "PATIENCE", 0.3)
+    monkeypatch.setattr(connection, "PATIENCE", 2)
     with serving(Front(Post(), ["m"], "", 1).application(), 50, monkeypatch) as address, ExitStack() as silent:
-        there = [silent.enter_context(socket.create_connection(address, 20)) for _ in range(6)]
-        for one in there:
+        there = []
+        for _ in range(6):
+            there.append(silent.enter_context(socket.create_connection(address, 20)))
             for part in said:
-                one.sendall(part)
+                there[-1].sendall(part)
                 if part == WHOLE:
-                    assert one.recv(4096).startswith(b"HTTP/1.1 200")
+                    assert there[-1].recv(4096).startswith(b"HTTP/1.1 200")
         assert all(ended(one, 20) for one in there), "though there was room"
         again = silent.enter_context(socket.create_connection(address, 20))
         again.sendall(WHOLE + WHOLE)

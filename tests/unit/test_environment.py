@@ -165,7 +165,7 @@ def test_a_run_here_is_looked_up_and_one_elsewhere_is_believed_by_its_heartbeat(
 def test_the_tags_of_a_process_say_that_it_lives():
     tags = environment.process_tags()
     assert psutil.Process(int(tags["run.process"].partition(":")[0])).is_running()
-    assert abs(float(tags["run.heartbeat"]) - time.time()) < 5
+    assert abs(float(tags["run.heartbeat"]) - time.time()) < 60
 
 
 def test_long_texts_are_cut_with_a_mark():

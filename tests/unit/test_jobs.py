@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from mlops_llm.launch.worker import Worker
 from mlops_llm.tracking import environment, queued
 from mlops_llm.tracking.queued import Seen
 from mlops_llm.tracking.refusals import AwayError
+from tests.processes import gone
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 
@@ -73,7 +75,8 @@ def script(tmp_path: Path) -> Iterator[Callable[..., Job]]:
     yield make
     for each in psutil.process_iter(["cmdline"]):
         if any(str(tmp_path) in word for word in each.info["cmdline"] or ()):
-            os.kill(each.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(each.pid, signal.SIGKILL)
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 20) -> None:
@@ -249,7 +252,7 @@ def test_cancel(queue: Queue, script: Callable[..., Job], record: dict[str, Any]
     assert [job.state.name for job in queue.jobs()] == ["cancelled", "cancelled"] and not (tmp_path / "b").exists()
     assert {run: status for run, (status, _) in record.items()} == {"aaa": "KILLED", "bbb": "KILLED"}
     child = int((tmp_path / "child").read_text())
-    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+    assert gone(child)
     with pytest.raises(UserError, match="job 1 is cancelled already"):
         Cancel("1").carry_out()
 

@@ -271,16 +271,18 @@ def test_a_model_that_dies_is_told_and_nothing_stays_in_work():
 
 
 def test_only_so_many_are_in_work_and_a_client_that_goes_makes_room():
-    post, go = Post(), threading.Event()
+    post, come, go = Post(), threading.Event(), threading.Event()
 
     def does(self: Behind, asked: dict[str, Any]) -> None:
+        come.set()
         go.wait(20)
         self.say({})
 
     with behind(does) as process, front(post, at_once=1) as client:
         post.put(standing(process))
-        with pytest.raises(httpx.ReadTimeout):
-            client.post("/v1/completions", json={}, timeout=0.3)
+        with socket.create_connection((client.base_url.host, client.base_url.port)) as leaves:
+            leaves.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: m\r\nContent-Length: 2\r\n\r\n{}")
+            assert come.wait(20)
         patient = threading.Thread(target=lambda: client.post("/v1/completions", json={}))
         until(lambda: post.now.in_work == 0)
         patient.start()

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 import mlops_llm
@@ -27,6 +26,7 @@ from mlops_llm.launch.ssh import begin, far, parcel, route, start, storage
 from mlops_llm.launch.ssh.connection import Connection
 from mlops_llm.launch.ssh.route import Route, Tracking
 from mlops_llm.tracking import door, moved
+from tests.processes import ends
 
 
 @dataclass(frozen=True)
@@ -136,16 +136,6 @@ def job_of(tmp_path: Path) -> tuple[str, str]:
     for each in places:
         each.mkdir(parents=True)
     return str(places[0]), str(places[1])
-
-
-def ends(pid: int) -> bool:
-    """Whether a process ends within some seconds."""
-    until = time.monotonic() + 10
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def test_a_process_that_is_taken_back_ends(to: Near, tmp_path: Path) -> None:
