@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -13,18 +12,17 @@ import pytest
 from mlops_llm.data.dedup.server import Server
 from mlops_llm.endpoint import Endpoint
 from mlops_llm.errors import UserError
+from tests.waiting import WaitingHandler, WaitingServer
 
 KEY = "sk-very-secret"
 
 
-class Faulty(ThreadingHTTPServer):
+class Faulty(WaitingServer):
     """Plays its faults one a call, then answers well."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.faults: list[str] = []
-        self.over = threading.Event()
-        self.through = False
         self.calls: list[dict] = []
         self.keys: list[str | None] = []
         self.daemon_threads = True
@@ -34,7 +32,7 @@ class Faulty(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(WaitingHandler):
     server: Faulty
 
     def log_message(self, *_) -> None:
@@ -85,16 +83,6 @@ class Handler(BaseHTTPRequestHandler):
                 "shuffled": data[::-1],
             }
             self.reply(200, json.dumps({"data": shapes.get(fault, data), "model": "m"}))
-
-    def keep_waiting(self, drips: bool) -> None:
-        """Say nothing, or next to nothing, for half a minute or until the test is over."""
-        for _ in range(600):
-            if self.server.over.wait(0.05):
-                return
-            if drips:
-                self.wfile.write(b" ")
-                self.wfile.flush()
-        self.server.through = True
 
     def reply(self, code: int, text: str, headers: dict[str, str] | None = None) -> None:
         self.send_response(code)

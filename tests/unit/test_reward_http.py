@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from hypothesis import given
@@ -19,13 +18,14 @@ from mlops_llm.errors import UserError
 from mlops_llm.train.reward import Answers
 from mlops_llm.train.rewards import http as module
 from mlops_llm.train.rewards.http import Http, OnFailure
+from tests.waiting import WaitingHandler, WaitingServer
 
 KEY = "sk-very-secret"
 BEGINNING = "sk-v"
 """Of the key: what is cut off in the middle of it shows it as well."""
 
 
-class Faulty(ThreadingHTTPServer):
+class Faulty(WaitingServer):
     """Plays its faults one a call, then answers with the length of each completion."""
 
     daemon_threads = True
@@ -33,8 +33,6 @@ class Faulty(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.faults: list[str] = []
-        self.over = threading.Event()
-        self.through = False
         self.always = ""
         self.calls: list[dict] = []
         self.keys: list[str | None] = []
@@ -50,7 +48,7 @@ class Faulty(ThreadingHTTPServer):
         pass
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(WaitingHandler):
     server: Faulty
 
     def log_message(self, *_) -> None:
@@ -124,16 +122,6 @@ class Handler(BaseHTTPRequestHandler):
                 "last null": [*rewards[:-1], None],
             }
             self.reply(200, json.dumps({"rewards": values.get(fault, rewards)}))
-
-    def keep_waiting(self, drips: bool) -> None:
-        """Say nothing, or next to nothing, for half a minute or until the test is over."""
-        for _ in range(600):
-            if self.server.over.wait(0.05):
-                return
-            if drips:
-                self.wfile.write(b" ")
-                self.wfile.flush()
-        self.server.through = True
 
     def reply(self, code: int, text: str, headers: dict[str, str] | None = None) -> None:
         self.send_response(code)
