@@ -260,11 +260,11 @@ def size(folder: Path) -> int:
 
 
 def _below(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Files below a folder and what the disk says of them; those that a training removes meanwhile are left out."""
+    """Files below a folder and what the disk says of them, but those that vanish meanwhile and links that lead nowhere."""
     for place, _, names in os.walk(folder):
         for name in names:
             file = Path(place, name)
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 told = file.stat()
                 if stat.S_ISREG(told.st_mode):
                     yield file, told

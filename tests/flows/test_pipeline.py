@@ -158,7 +158,8 @@ def test_a_failing_stage_names_its_log_and_its_command_and_is_tried_again(
     assert (
         "stage bad: missing.jsonl: there is no such dataset" in found["err"]
         and "it needs bad, which failed" in found["err"]
-        and "error: 1 of 4 stages failed: bad; give the command again: what is done is not done twice" in found["err"]
+        and "error: 1 of 4 stages failed: bad; what is done is not done twice: python -m mlops_llm.pipeline resume=h"
+        in found["err"]
     )
     store = client(place)
     assert run_of(store, "f").info.status == "FINISHED" and run_of(store, "f").data.tags["result.failed"] == "true"
@@ -170,6 +171,8 @@ def test_a_failing_stage_names_its_log_and_its_command_and_is_tried_again(
     assert {name: each["state"] for name, each in stages.items() if name in ("bad", "lost")} == {"bad": "done", "lost": "done"}
     mended = run_of(store, "h")
     assert mended.info.status == "FINISHED" and not {"run.error", "result.failed"} & set(mended.data.tags)
+    assert mended.data.metrics["stages/failed"] == 0 and mended.data.metrics["stages/done"] == 2
+    assert [each.value for each in store.get_metric_history(mended.info.run_id, "stages/failed")] == [1, 0]
 
     calls = list[str]()
     real = process.carried_out

@@ -17,7 +17,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlops_llm import digest
 from mlops_llm.data.read import shipped
 from mlops_llm.record import Checkpoint
-from mlops_llm.tracking import environment, ledger, models, opening
+from mlops_llm.tracking import environment, ledger, models, opening, rivals
 from mlops_llm.tracking.client import Client
 from mlops_llm.tracking.opening import settle
 from mlops_llm.tracking.run import Opening
@@ -202,7 +202,7 @@ def test_a_run_that_another_command_goes_on_with_is_not_called_dead(here: Path, 
 
 def test_of_runs_that_take_one_name_at_one_moment_one_gets_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here / 'mlflow.db'}")
-    monkeypatch.setattr(opening, "_UNDECIDED", 1.0)
+    monkeypatch.setattr(rivals, "_UNDECIDED", 1.0)
     connect().experiment("sales")
     for number in range(8):
         told, wanted = list[str](), Opening("data", "sales", f"same{number}", here / "out")

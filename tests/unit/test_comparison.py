@@ -24,7 +24,7 @@ from mlops_llm.eval.ops.compare import Compare
 from mlops_llm.eval.ops.explain import Explain
 from mlops_llm.eval.ops.human_export import HumanExport
 from mlops_llm.eval.outcome import Outcome, Sample, Score
-from mlops_llm.eval.report.chinese import reason
+from mlops_llm.eval.report.chinese import warning
 from mlops_llm.inference.engine import Class, Failure
 from mlops_llm.inference.engines.hf import Hf
 from mlops_llm.record import Grid, MemoryRun
@@ -178,6 +178,9 @@ def test_seconds_make_a_model_cheaper_only_where_every_round_is_faster(rounds: l
 
 
 def test_of_equal_models_the_cheaper_one_is_named_whatever_their_order() -> None:
+    for sizes in ((50, 100, 10), (100, 50, 10)):  # the last one is worse
+        found = comparison(outcome(hits(90)), outcome(hits(90)), outcome(hits(10)), costs=[Cost(bytes=each) for each in sizes])
+        assert f"{REFS[sizes.index(50)]} is cheaper than {REFS[sizes.index(100)]}" in "\n".join(sentences(found, Lang.en))
     for costs in ([Cost(bytes=300), Cost(bytes=900)], [Cost(bytes=900), Cost(bytes=300)]):
         found = comparison(outcome(hits(50)), outcome(hits(50)), costs=costs)
         cheap, dear = sorted(REFS[:2], key=lambda each: costs[REFS.index(each)].bytes)
@@ -202,10 +205,10 @@ def test_models_are_measured_there_and_back_and_what_moved_is_told(monkeypatch: 
     assert asked == ["A", "B", "C", "C", "B", "A"]
     assert [each.between for each in found] == [(0.1, 0.9), (0.2, 0.2), (0.2, 0.3)]
     assert (found[0].seconds, found[0].memory, found[1].tokens) == (0.5, 90, 5.0)
-    told = speed.restless(["A", "B", "C"], found)
-    assert told == "seconds moved while they were measured, as if something else ran (A: 0.1 to 0.9)"
-    assert reason(told, Lang.zh) == "测量期间秒数有波动，机器可能在做别的事（A: 0.1 to 0.9）"
-    assert speed.restless(["B"], [found[1]]) == ""
+    (told,) = speed.restless(["A", "B", "C"], found)
+    assert told == "A took 0.1–0.9 s a sample while it was measured: something else may have run"
+    assert warning(told, Lang.zh) == "A 在测量期间每个样本用了 0.1–0.9 秒：机器可能在做别的事"
+    assert not speed.restless(["B"], [found[1]])
 
 
 def test_the_number_of_a_sentence_lies_in_its_interval_whoever_is_ahead() -> None:

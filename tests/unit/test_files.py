@@ -146,6 +146,8 @@ def test_what_vanishes_while_it_is_counted_is_left_out(tmp_path, monkeypatch):
     write_text(tmp_path / "a", "12")
     there = [(str(tmp_path), [], ["a", "gone"])]  # as a training leaves it that removes a checkpoint
     monkeypatch.setattr(os, "walk", lambda folder: iter(there))
+    (tmp_path / "loop").symlink_to("loop")
+    there[0][2].append("loop")
     assert size(tmp_path) == 2 and [each.bytes for each in contents([tmp_path]).values()] == [2]
 
 

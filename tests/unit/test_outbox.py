@@ -274,6 +274,8 @@ class TestNextStart:
         draft = spool_folder() / f".{RUN}.jsonl.abcdefgh.jsonl"
         draft.write_text("")
         assert deliver_left_over(store) == [] and draft.exists()
+        os.utime(draft, (0, 0))
+        assert deliver_left_over(store) == [] and not draft.exists()
 
     def test_what_the_server_refuses_does_not_stop_every_later_start(self, server, store):
         self.left(server, store, metric(1))

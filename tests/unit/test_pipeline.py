@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import socketserver
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from hypothesis import given
@@ -19,7 +23,7 @@ from mlops_llm.errors import UserError
 from mlops_llm.launch.place import Command
 from mlops_llm.launch.places.queue import OnQueue
 from mlops_llm.models import tiny
-from mlops_llm.pipeline import condition, search, words
+from mlops_llm.pipeline import condition, search, serving, words
 from mlops_llm.pipeline.__main__ import STAGE
 from mlops_llm.pipeline.arranged import arranged
 from mlops_llm.pipeline.config import Method, Pipeline, Search, Server, Stage
@@ -30,6 +34,7 @@ from mlops_llm.pipeline.identity import identity, settings
 from mlops_llm.pipeline.made import Made
 from mlops_llm.pipeline.page import page
 from mlops_llm.pipeline.verdict import Scored, Verdict, verdict
+from mlops_llm.ports import free_port
 from mlops_llm.surgery.__main__ import STAGE as SURGERY
 from mlops_llm.tracking import opening, store
 from mlops_llm.tracking.ledger import RunRow
@@ -486,3 +491,16 @@ def test_what_a_stage_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert identity("train", {"reward.http.url": "http://127.0.0.1:5/x"}) == identity(
         "train", {"reward.http.url": "http://127.0.0.1:9/x"}
     )
+
+
+def test_a_server_whose_port_somebody_takes_first_gets_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socketserver.TCPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as stranger:  # it answers while ours is starting
+        threading.Thread(target=stranger.serve_forever, args=(0.01,), daemon=True).start()
+        drawn = iter([stranger.server_address[1], free_port()])
+        monkeypatch.setattr(serving, "free_port", lambda: next(drawn))
+        server = Server("python -m http.server {port} --bind 127.0.0.1", "/", 60.0)
+        with serving.served({"own": server}, ["own"], {}, tmp_path) as found:
+            assert found["own"] != f"http://127.0.0.1:{stranger.server_address[1]}"
+            with urlopen(found["own"]) as answer:
+                assert answer.status == 200
+        stranger.shutdown()

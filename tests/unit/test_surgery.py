@@ -35,6 +35,7 @@ from mlops_llm.surgery.execution import carry_out, work
 from mlops_llm.surgery.execution import made as carried_out
 from mlops_llm.surgery.ops.average import Average
 from mlops_llm.surgery.ops.ema import Ema
+from mlops_llm.surgery.ops.export_gguf import ExportGguf
 from mlops_llm.surgery.ops.merge_dare import MergeDare
 from mlops_llm.surgery.ops.merge_linear import MergeLinear
 from mlops_llm.surgery.ops.merge_lora import Format, MergeLora
@@ -238,7 +239,13 @@ def test_the_plan_is_shown_and_nothing_is_done(models, here):
         (MergeLinear(), {"benchmark": ["gsm8k"]}, "benchmark: nothing is scored without then.evaluate=true"),
         (MergeLinear(), {"dataset": "sales_eval", "then": Then(evaluate=True)}, ""),
         (QuantizeFp16(), {"dataset": "sales_eval", "metric": {"bleu": Bleu()}}, ""),
-        (QuantizeFp16(), {"metric": {"bleu": Bleu()}}, "metric: nothing is scored without then.evaluate=true"),
+        (QuantizeFp16(), {"metric": {"bleu": Bleu()}}, "metric: nothing is scored without dataset=REF then.evaluate=true"),
+        (
+            QuantizeFp16(),
+            {"dataset": "sales_eval", "benchmark": ["gsm8k"]},
+            "benchmark: nothing is scored without then.evaluate",
+        ),
+        (ExportGguf(), {"dataset": "sales_eval"}, "dataset: nothing is scored without then.evaluate=true"),
     ],
 )
 def test_what_nothing_would_read_is_told(op, settings, said, models, here, capfd):

@@ -108,10 +108,10 @@ def single(stage: Stage, cfg: Any, name: str, outcome: Outcome, arguments: Argum
         if "launch" in cfg and elsewhere.wanted(settings.launch):
             outcome.code = elsewhere.send(stage, [Asked(settings, opening.config)], opening, arguments, outcome)
             return
+        if any(item.startswith("project=") for item in arguments.overrides):
+            check_project(opening.project)
         plan = _prepared(stage, settings, opening)
         if isinstance(plan, Result):
-            if any(item.startswith("project=") for item in arguments.overrides):
-                check_project(opening.project)
             outcome.failed, outcome.code = plan.failed, plan.code
             if plan.values:
                 _keep(plan, opening.output)

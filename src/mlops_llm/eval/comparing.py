@@ -62,6 +62,7 @@ def compare(plans: list[Plan], run: Run, lang: Lang, *, measure: bool = False) -
         found[0].outcome.dataset or asked,
         latencies=dict.fromkeys(latencies, why),
         unequal=unequal,
+        warnings=restless([each.ref for each in found], speeds) if speeds else (),
         about=_about(first, found[0].outcome, run.name),
         seed=first.settings.seed,
     )
@@ -127,7 +128,7 @@ def _costs_of(
     """What models take, measured by itself, in evaluations of the record, or just now; else why it does not compare."""
     if speeds:
         taken = [Cost(seconds=each.seconds, tokens=each.tokens, memory=each.memory, between=each.between) for each in speeds]
-        return taken, restless([each.ref for each in found], speeds)
+        return taken, ""
     why = conditions.why_not({each.ref: row for each, row in zip(found, kept, strict=True)})
     costs = [Cost()] * len(found)
     if not why:

@@ -164,12 +164,14 @@ def _others(found: Comparison, head: Row, said: Mapping[str, str]) -> list[str]:
 
 
 def _cheaper(found: Comparison, head: Row, said: Mapping[str, str]) -> list[str]:
-    """Who takes less than the first model of all by value, and is nowhere significantly worse."""
+    """Who takes less than a model that is first by value, and is nowhere significantly worse."""
     better = 1 if head.score.higher_is_better else -1
     values = {each: better * (value.value if (value := head.values[each - 1]) else 0.0) for each in head.numbers}
     tops = [each for each in values if values[each] == max(values.values())]
-    dear = (each for each in tops if any(_saved(one, found.models[each - 1], said) for one in found.models))
-    top = next(dear, tops[0])
+    return next(filter(None, (_cheaper_than(found, top, said) for top in tops)), [])
+
+
+def _cheaper_than(found: Comparison, top: int, said: Mapping[str, str]) -> list[str]:
     told = []
     for one in found.models:
         costs, pairs = _saved(one, found.models[top - 1], said), _both(found, top, one.number)

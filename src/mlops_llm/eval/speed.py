@@ -72,14 +72,13 @@ def _joined(visits: Sequence[Speed]) -> Speed:
     return Speed(tuple(each for one in visits for each in one.rounds), max(one.memory for one in visits))
 
 
-def restless(names: Sequence[str], speeds: Sequence[Speed]) -> str:
-    """What is told where rounds of one model lie far apart; nothing where none do."""
-    told = [
-        f"{name}: {each.between[0]:.3g} to {each.between[1]:.3g}"
+def restless(names: Sequence[str], speeds: Sequence[Speed]) -> list[str]:
+    """What is told of models whose rounds lie far apart."""
+    return [
+        f"{name} took {each.between[0]:.3g}–{each.between[1]:.3g} s a sample while it was measured: something else may have run"
         for name, each in zip(names, speeds, strict=True)
         if each.between[1] > _RESTLESS * each.between[0]
     ]
-    return f"seconds moved while they were measured, as if something else ran ({', '.join(told)})" if told else ""
 
 
 def _in_a_process(settings: Eval) -> Speed:

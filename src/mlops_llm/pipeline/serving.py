@@ -9,9 +9,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
+
+import psutil
 
 from mlops_llm import console
 from mlops_llm.errors import UserError
@@ -22,7 +24,13 @@ from mlops_llm.ports import free_port, is_free
 _PAUSE = 0.1
 _PATIENCE = 10.0
 """Seconds that a server has for its end."""
+_BELIEVED = 5.0
+"""Seconds after which an answer is taken for the server's though none of its processes is seen to listen, as in a container."""
 _TRIES = 3
+
+
+class _EndedError(UserError):
+    """A server ended before it answered."""
 
 
 @contextmanager
@@ -60,7 +68,7 @@ def _entered(stack: ExitStack, name: str, server: Server, port: int | None, log:
         try:
             stack.enter_context(_running(name, server, drawn, log))
             return drawn
-        except UserError as error:
+        except _EndedError as error:
             if port or is_free(drawn):
                 raise
             lost = error
@@ -94,15 +102,29 @@ def _running(name: str, server: Server, port: int, log: Path) -> Iterator[None]:
 
 def _await(name: str, server: Server, port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     until = time.monotonic() + server.patience
+    doubtful = 0.0
     while True:
         answers = _answers(f"http://127.0.0.1:{port}{server.ready}")
         if process.poll() is not None:  # what answers is another's
-            raise UserError(f"ended with code {process.returncode} before it answered", f"servers.{name}", f"see {log}")
+            raise _EndedError(f"ended with code {process.returncode} before it answered", f"servers.{name}", f"see {log}")
         if answers:
-            return
-        if time.monotonic() > until:
+            doubtful = doubtful or time.monotonic()
+            if _listens(process.pid, port) or time.monotonic() - doubtful > _BELIEVED:
+                return
+        elif time.monotonic() > until:
             raise UserError(f"does not answer after {server.patience:g} s", f"servers.{name}", f"see {log}")
         time.sleep(_PAUSE)
+
+
+def _listens(pid: int, port: int) -> bool:
+    """Whether a process, or one that it started, is seen to listen on a port."""
+    with suppress(psutil.Error):
+        keeper = psutil.Process(pid)
+        for each in (keeper, *keeper.children(recursive=True)):
+            with suppress(psutil.Error):
+                if any(one.laddr.port == port for one in each.net_connections() if one.status == psutil.CONN_LISTEN):
+                    return True
+    return False
 
 
 def _answers(address: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ from mlops_llm.pipeline.flow import Flow
 from mlops_llm.pipeline.page import page
 from mlops_llm.pipeline.verdict import Verdict, verdict
 from mlops_llm.record import Grid, Result, Run
+from mlops_llm.tracking import ledger
+from mlops_llm.tracking.opening import PIPELINE_BEST
 from mlops_llm.tracking.store import Store
 
 PAGE = "pipeline.html"
@@ -36,10 +39,12 @@ def concluded(flow: Flow, ended: Sequence[Ended], store: Store, run: Run, began:
     seconds = time.time() - began
     count = Counter(each.state for each in ended)
     stages, scores = _stages(ended), _scores(found)
-    run.metrics({f"stages/{state.name}": float(count[state]) for state in State} | {"perf/seconds": seconds}, len(ended))
+    # One that goes on after a failure ends once more.
+    step = len(ended) + len(ledger.history(store, ledger.find_run(store, run.name).id, "perf/seconds"))
+    run.metrics({f"stages/{state.name}": float(count[state]) for state in State} | {"perf/seconds": seconds}, step)
     if found.best:
-        run.metrics({found.score: found.best.values[found.score]}, len(ended))
-        run.tags({"pipeline.best": found.best.model})
+        run.metrics({found.score: found.best.values[found.score]}, step)
+        run.tags({PIPELINE_BEST: found.best.model})
     run.artifact("stages.json", {name: [row[place] for row in stages.rows] for place, name in enumerate(stages.columns)})
     run.artifact(PAGE, page(run.name, flow.settings.project, ended, found, _links(store, ended), console.seconds(seconds)))
     said = ", ".join(f"{times} {state.value}" for state, times in count.items())
@@ -67,17 +72,19 @@ def concluded(flow: Flow, ended: Sequence[Ended], store: Store, run: Run, began:
         values,
         [stages, *([scores] if scores else [])],
         failed=failed,
-        broken=_broken(ended),
+        broken=_broken(run.name, ended),
         score=found.best.values[found.score] if found.best else None,
         higher_is_better=found.higher_is_better,
         score_name=found.score,
     )
 
 
-def _broken(ended: Sequence[Ended]) -> UserError | None:
+def _broken(run: str, ended: Sequence[Ended]) -> UserError | None:
     names = [each.step.name for each in ended if each.state is State.failed]
-    what = f"{len(names)} of {len(ended)} stages failed: {', '.join(names)}"
-    return UserError(what, remedy="give the command again: what is done is not done twice") if names else None
+    if not names:
+        return None
+    remedy = f"what is done is not done twice: python -m mlops_llm.pipeline resume={shlex.quote(run)}"
+    return UserError(f"{len(names)} of {len(ended)} stages failed: {', '.join(names)}", remedy=remedy)
 
 
 def _said(failed: bool, said_no: Sequence[str], broken: bool) -> str:

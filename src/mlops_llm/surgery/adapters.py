@@ -67,6 +67,7 @@ def joined(method: Merging, request: Surgery, sources: Sequence[Source]) -> Plan
             raise UserError(what, "op.keep_adapter", "leave it out: each is merged into its base first")
     shapes = _shapes(found)
     size = sum(each.bytes for each in shapes.values())
+    rows = setting("dataset", request.dataset or "REF")
     return Planned(
         request,
         name_of(request.op),
@@ -78,7 +79,7 @@ def joined(method: Merging, request: Surgery, sources: Sequence[Source]) -> Plan
         Checks(numbers=partial(_again, sources, found, shapes)),
         task=sources[0].files.task,
         facts={"rank": " + ".join(str(each.files.adapter_config.get("r")) for each in sources)},
-        next=[f"python -m mlops_llm.surgery op=merge_lora model={{ref}} {setting('dataset', request.dataset or 'REF')}"],
+        next=[f"python -m mlops_llm.surgery op=merge_lora model={{ref}} {rows} then.evaluate=true"],
     )
 
 

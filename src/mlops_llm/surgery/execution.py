@@ -25,16 +25,19 @@ def work(planned: Planned, *, dry_run: bool = False) -> Work | Result:
     """
     plan = planned if _is_there(planned) else checked(planned)
     if unread := _unread(plan):
-        plan = replace(plan, warnings=[*plan.warnings, f"{', '.join(unread)}: nothing is scored without then.evaluate=true"])
+        plan = replace(plan, warnings=[*plan.warnings, unread])
     return shown(plan) if dry_run else lambda run: carry_out(plan, run)
 
 
-def _unread(planned: Planned) -> list[str]:
-    """Settings that were given and that only scoring reads, where nothing is scored."""
+def _unread(planned: Planned) -> str:
+    """What is told of settings that were given and that only scoring reads, where nothing is scored."""
     request = planned.request
-    if request.then.evaluate or (planned.checks.more and request.dataset):
-        return []
-    return [name for name in ("dataset", "metric", "judge", "benchmark") if getattr(request, name)]
+    given = [name for name in ("dataset", "metric", "judge", "benchmark") if getattr(request, name)]
+    unread = [name for name in given if name not in planned.reads]
+    if request.then.evaluate or not unread:
+        return ""
+    rows = "" if request.dataset or request.benchmark else "dataset=REF "
+    return f"{', '.join(unread)}: nothing is scored without {rows}then.evaluate=true"
 
 
 def shown(planned: Planned) -> Result:

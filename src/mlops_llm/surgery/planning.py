@@ -133,6 +133,8 @@ class Planned:
     """More lines of the plan and of the end."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What the recipe holds besides the component's own settings."""
+    reads: Sequence[str] = ()
+    """Settings of how models are scored that it reads itself, without then.evaluate=true."""
     inputs: Sequence[DatasetInput] = ()
     """Rows that it looks at, as the record names them."""
     pins: Mapping[str, str] = field(default_factory=dict)

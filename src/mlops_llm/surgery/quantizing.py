@@ -111,6 +111,7 @@ class Quantizing(ABC):
             name=name_of(self).partition("_")[2],
             facts=making.facts,
             settings=making.settings,
+            reads=("dataset", "metric") if request.dataset else (),
             lighter=making.lighter,
             next=[evaluated, f"{compared} op.measure=true"],
         )

@@ -39,6 +39,7 @@ def _tried_again(write: Callable[_P, _R]) -> Callable[_P, _R]:
 class Client(MlflowClient):  # type: ignore[misc]
     """The record as MLflow gives access to it."""
 
+    log_batch = _tried_again(MlflowClient.log_batch)
     log_inputs = _tried_again(MlflowClient.log_inputs)
     set_experiment_tag = _tried_again(MlflowClient.set_experiment_tag)
     set_model_version_tag = _tried_again(MlflowClient.set_model_version_tag)

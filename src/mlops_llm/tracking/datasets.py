@@ -18,14 +18,13 @@ from mlops_llm.component import near
 from mlops_llm.errors import UserError
 from mlops_llm.files import cache_folder, check_part, whole_folder
 from mlops_llm.tracking import environment, ledger
+from mlops_llm.tracking.rivals import rivals
 from mlops_llm.tracking.store import Store, local_path
 
 PREFIX = "datasets/"
 _CURRENT, _FORMER, _LISTED, _DESCRIPTION = "dataset.current", "dataset.former_names", "dataset.listed", "dataset.description"
 SHORTEST_DIGEST = 6
 """Least digits of a digest that stand for it."""
-_UNDECIDED, _PAUSE = 3.0, 0.05
-"""Seconds in which people who take one label at the same moment see each other; between two looks."""
 _NAME = re.compile(r"[^\W_][\w.\-]*")
 
 
@@ -173,7 +172,13 @@ def add(store: Store, name: str, label: str, file: Path, facts: Mapping[str, Any
         _log_parents(store, run, parents)
         store.client.log_metric(run, "rows", facts["rows"])
         store.client.log_metric(run, "bytes", file.stat().st_size)
-        _refuse_taken(name, label, [_version(each, "") for each in _rivals(store, experiment, label, run)])
+        # Two people with one label: a version is there to stay; whoever is still at it looks again, and gives way to the first.
+        taken = rivals(
+            lambda: _of_label(store, experiment, label),
+            lambda each: each.info.run_id == run,
+            lambda each: each.info.status == "FINISHED",
+        )
+        _refuse_taken(name, label, [_version(each, "") for each in taken])
         store.client.set_terminated(run, "FINISHED")
     except BaseException:
         store.client.delete_run(run)
@@ -182,20 +187,10 @@ def add(store: Store, name: str, label: str, file: Path, facts: Mapping[str, Any
     return _version(store.client.get_run(run), run)
 
 
-def _rivals(store: Store, experiment: str, label: str, run: str) -> list[Any]:
-    """Of two people with one label whoever began first keeps it: the runs to which this one gives way.
-
-    One that began earlier and was seen later waits for the other's word; where that is a version already, it gives way.
-    """
-    until = time.monotonic() + _UNDECIDED
-    while True:
-        counted = [each for each in _runs(store, experiment, f"tags.`dataset.label` = '{label}'") if _counts(each)]
-        counted.sort(key=lambda each: (each.info.start_time, each.info.run_id))
-        others = [each for each in counted if each.info.run_id != run]
-        decided = counted[0].info.run_id != run or any(each.info.status == "FINISHED" for each in others)
-        if not others or decided or time.monotonic() > until:
-            return others
-        time.sleep(_PAUSE)
+def _of_label(store: Store, experiment: str, label: str) -> list[Any]:
+    """Runs that are versions of a label or may become one, the first that began first."""
+    found = [each for each in _runs(store, experiment, f"tags.`dataset.label` = '{label}'") if _counts(each)]
+    return sorted(found, key=lambda each: (each.info.start_time, each.info.run_id))
 
 
 def _counts(run: Any) -> bool:

@@ -15,17 +15,19 @@ from mlops_llm.errors import UserError
 from mlops_llm.tracking import champions, clock, environment, ledger, system
 from mlops_llm.tracking.deliver import deliver
 from mlops_llm.tracking.outbox import deliver_left_over
+from mlops_llm.tracking.rivals import rivals
 from mlops_llm.tracking.run import MlflowRun, Opening
 from mlops_llm.tracking.secrets import mask
 from mlops_llm.tracking.store import Store, connect, is_away
 
 _HEARTBEAT = 30.0
-_UNDECIDED, _PAUSE = 3.0, 0.05
-"""Seconds in which runs that take one name at the same moment see each other; between two looks."""
 JOB = "queue.job"
 """Tag of a run that a queue or another machine has: which job it is there."""
 SAYS_NO = "result.failed"
 """Tag of a run whose work was done and said no."""
+PIPELINE_BEST = "pipeline.best"
+"""Tag of a pipeline: the model that won."""
+_FOUND = ("best.score", "best.metric", "best.higher", PIPELINE_BEST)
 PARENT = "MLOPS_LLM_PARENT_RUN"
 """Variable by which the jobs of a multirun, in whatever process, find their parent."""
 
@@ -172,25 +174,11 @@ def _tags(opening: Opening) -> dict[str, str]:
 def _new(store: Store, opening: Opening, tags: dict[str, str]) -> tuple[str, str]:
     experiment = store.experiment(opening.project)
     run = store.client.create_run(experiment, run_name=opening.name, tags=tags).info.run_id
-    rivals = _rivals(store, opening.name, run)
-    if rivals:
+    taken = rivals(lambda: ledger.named(store, opening.name), lambda each: each.id == run)
+    if taken:
         store.client.delete_run(run)
-        _refuse_taken(opening.name, rivals)
+        _refuse_taken(opening.name, taken)
     return experiment, str(run)
-
-
-def _rivals(store: Store, name: str, run: str) -> list[ledger.RunRow]:
-    """Runs to which one gives way that took their name at the same moment.
-
-    The later gives way. One that began earlier and was seen later waits for that; those that stay did not see it.
-    """
-    until = time.monotonic() + _UNDECIDED
-    while True:
-        same = ledger.named(store, name)
-        others = [each for each in same if each.id != run]
-        if not others or same[0].id != run or time.monotonic() > until:
-            return others
-        time.sleep(_PAUSE)
 
 
 def _check_adopted(store: Store, run: str) -> ledger.RunRow:
@@ -214,8 +202,8 @@ def _resumed(store: Store, opening: Opening) -> tuple[str, str]:
 
 
 def _forget_end(store: Store, run: str, tags: Mapping[str, str]) -> None:
-    """Strike how an earlier process ended: the run has yet to end."""
-    for tag in {"run.error", SAYS_NO} & set(tags):
+    """Strike how an earlier process ended, and what it found best: the run has yet to end."""
+    for tag in {"run.error", SAYS_NO, *_FOUND} & set(tags):
         store.client.delete_tag(run, tag)
 
 

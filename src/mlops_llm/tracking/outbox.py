@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from mlops_llm.tracking.store import Store, is_away
 Write = dict[str, Any]
 PAUSE = 5.0
 """Seconds between two tries to reach a server that is away."""
+_ABANDONED = 3600.0
+"""Seconds after which a draft is nobody's any more."""
 MOST_METRICS = 1000
 """Metrics in one of MLflow's batches."""
 
@@ -136,7 +139,11 @@ def deliver_left_over(store: Store, folder: Path | None = None, run: str = "*") 
 
 
 def _left(spool: Path, run: str) -> list[Path]:
-    """Files of what waits, without the drafts of those that begin."""
+    """Files of what waits, without the drafts of those that begin; old drafts, of processes that were killed, are removed."""
+    for draft in spool.glob(".*.jsonl"):
+        with suppress(FileNotFoundError):
+            if time.time() - draft.stat().st_mtime > _ABANDONED:
+                draft.unlink()
     return sorted(each for each in spool.glob(f"{run}.jsonl") if not each.name.startswith("."))
 
 

@@ -89,6 +89,10 @@ _VALUES = [
 ]
 _WARNINGS = [
     (
+        r"(\S+) took (\S+) s a sample while it was measured: something else may have run",
+        r"\1 在测量期间每个样本用了 \2 秒：机器可能在做别的事",
+    ),
+    (
         r"([\d,]+) of ([\d,]+) answers have room for fewer than ([\d,]+) tokens: the model's window is ([\d,]+)",
         r"\2 个回答中有 \1 个的空间不足 \3 个词元：模型窗口为 \4",
     ),
@@ -157,10 +161,6 @@ _REASONS = [
     (
         r"models were asked in one process, which had one memory; op.measure=true measures each by itself",
         "各模型在同一进程中提问，内存无法分开；op.measure=true 单独测量",
-    ),
-    (
-        r"seconds moved while they were measured, as if something else ran \((.+)\)",
-        r"测量期间秒数有波动，机器可能在做别的事（\1）",
     ),
     (r"no end of it is the good one", "它没有好坏方向"),
     (r"not every model has it", "不是每个模型都有"),
