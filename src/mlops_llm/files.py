@@ -27,15 +27,24 @@ _DRAFT = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
 """Name of a draft, as tempfile makes it: that of the output within."""
 
 
+class TakenError(UserError):
+    """A folder that was to be made exists already, since a moment or for long."""
+
+    def __init__(self, out: Path) -> None:
+        """Say which."""
+        super().__init__("folder exists already", str(out), "choose another name or remove it")
+
+
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
     """Give a folder beside `out` to fill; it becomes `out` when the block ends well and vanishes when it does not.
 
     Raises:
-        UserError: `out` exists already, or its parent cannot be written.
+        TakenError: `out` exists already.
+        UserError: its parent cannot be written.
     """
     if out.exists():
-        raise _taken(out)
+        raise TakenError(out)
     draft, lock = _draft(out)
     try:
         yield draft
@@ -55,12 +64,8 @@ def _rename(draft: Path, out: Path) -> None:
         draft.rename(out)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another process was faster
-            raise _taken(out) from error
+            raise TakenError(out) from error
         raise
-
-
-def _taken(out: Path) -> UserError:
-    return UserError("folder exists already", str(out), "choose another name or remove it")
 
 
 def _draft(out: Path) -> tuple[Path, int]:

@@ -9,6 +9,7 @@ import pytest
 
 from mlops_llm.errors import UserError
 from mlops_llm.files import (
+    TakenError,
     cache_folder,
     clear_drafts,
     contents,
@@ -55,7 +56,7 @@ def test_a_folder_that_is_there_is_not_touched(tmp_path):
 
 def test_a_folder_that_appears_meanwhile_is_not_overwritten(tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(UserError, match="folder exists already"), whole_folder(out) as draft:
+    with pytest.raises(TakenError), whole_folder(out) as draft:
         (draft / "x").write_text("mine")
         out.mkdir()
         (out / "x").write_text("theirs")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 from mlops_llm import console, digest
 from mlops_llm.errors import UserError
-from mlops_llm.files import clear_drafts, free_bytes, link_file, read_object, whole_folder, writable
+from mlops_llm.files import TakenError, clear_drafts, free_bytes, link_file, read_object, whole_folder, writable
 from mlops_llm.models import digested, load, packed, template
 from mlops_llm.models.load import Files, ModelLoad
 from mlops_llm.models.ref import Place
@@ -180,8 +179,8 @@ class Plan:
         try:
             with whole_folder(self.out) as draft:
                 self._fill(draft, run)
-        except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and self.is_there():  # another process was first
+        except TakenError:
+            if self.is_there():  # another process was first
                 return self._found(manifest.read(self.out), is_new=False)
             raise
         script = self.out / servers.SCRIPT
